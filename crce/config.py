@@ -1,0 +1,81 @@
+"""The settings of an erasure, and what is known of each method without loading it."""
+
+from dataclasses import dataclass, replace
+
+from crce import bases
+from crce.errors import CrceError
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """A method for people: its kind, the weights it touches and where it was published."""
+
+    key: str
+    title: str
+    kind: str
+    touches: str
+    what: str
+    source: str
+
+
+_ESD = "Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023"
+_CRCE = "Xue et al., CRCE: Coreference-Retention Concept Erasure, 2025"
+METHOD_CARDS = {
+    card.key: card
+    for card in (
+        MethodCard("crce", "CRCE", "gradient", "attn2 K, V",
+                   "Pushes the target and M corefs, drawn anew each step, away; holds N retains still.",
+                   f"{_CRCE}, §3.2.3"),
+        MethodCard("crce-fixed", "CRCE-Fixed", "gradient", "attn2 K, V",
+                   "CRCE with one fixed set: the M corefs and N retains of highest certainty.",
+                   f"{_CRCE}, §4.3"),
+        MethodCard("crce-sphere", "CRCE-Sphere", "gradient", "attn2 K, V",
+                   "CRCE with M random points around the target in place of the corefs.",
+                   f"{_CRCE}, §4.3"),
+        MethodCard("esd-x-strict", "ESD-x strict", "gradient", "attn2 K, V",
+                   "Pushes the target alone away; the paper's \"ESD-x\".", f"{_ESD}; {_CRCE}, App. B"),
+        MethodCard("esd-x", "ESD-x", "gradient", "attn2 Q, K, V, out",
+                   "Pushes the target alone away, with all of the cross-attention.", _ESD),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EraseConfig:
+    """What a run is asked to do. `steps` and `lr` of None mean the base model's preset.
+
+    eta: strength of the negative guidance, ESD's η in the paper's convention (1 there).
+    corefs, retains: M and N, terms drawn per step (§3.2.3).
+    guidance: classifier-free guidance while the training latents are sampled (ESD: 3).
+    """
+
+    method: str = "crce"
+    steps: int | None = None
+    lr: float | None = None
+    eta: float = 1.0
+    corefs: int = 5
+    retains: int = 3
+    seed: int = 0
+    guidance: float = 3.0
+    preview_every: int = 50
+    checkpoint_every: int = 50
+
+    def __post_init__(self):
+        if self.method not in METHOD_CARDS:
+            raise CrceError(f"There is no method {self.method!r}. Choose one of {', '.join(METHOD_CARDS)}.")
+        for name, low, high in _LIMITS:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise CrceError(f"{name} is {value}; give a value from {low} to {high}.")
+
+
+_LIMITS = (
+    ("steps", 1, 100_000), ("lr", 1e-9, 1.0), ("eta", 0, 100), ("corefs", 0, 1000), ("retains", 0, 1000),
+    ("seed", 0, 2**63 - 1), ("guidance", 0, 100), ("preview_every", 0, 100_000), ("checkpoint_every", 1, 100_000),
+)  # fmt: skip
+
+
+def with_defaults(config: EraseConfig, base: str) -> EraseConfig:
+    """Fills the steps and the learning rate that were left open from the base's preset."""
+    preset = bases.defaults(base)
+    return replace(config, steps=config.steps or preset.erase_steps, lr=config.lr or preset.lr)

@@ -1,0 +1,58 @@
+"""Files that are written completely or not at all, and where the user's own ones live."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def home() -> Path:
+    """The folder for runs, drafts and caches: CRCE_HOME, or the platform's data folder."""
+    return Path(os.environ.get("CRCE_HOME") or platformdirs.user_data_dir("crce-studio"))
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Writes beside the file, flushes to the disk, then renames: a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def append_line(path: Path, value: object) -> None:
+    """Adds one line of JSON; a kill can tear the last line only, and `read_lines` skips a torn one."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def read_lines(path: Path) -> list[dict]:
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [value for line in lines if (value := _parsed(line)) is not None]
+
+
+def _parsed(line: str) -> dict | None:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
