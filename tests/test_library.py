@@ -1,0 +1,134 @@
+"""Spec files: what is written can be read, and what is wrong is said with field, value and fix."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crce import library
+from crce.concepts import CATEGORIES, CERTAINTY, SPLITS, ConceptSpec, Term
+from crce.errors import CrceError
+
+DOG = {"target": "dog", "corefs": [{"text": "puppy"}], "retains": [{"text": "cat"}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"corefs": [{"text": "puppy", "certainty": "highest"}]},
+            'dog.json: corefs[0].certainty is "highest"; '
+            'use one of "very high", "high", "normal", "low", "very low".',
+        ),
+        ({"retains": [{"text": "cat"}, {}]}, "dog.json: retains[1].text is missing; add it."),
+        (
+            {"corefs": [{"text": "puppy", "colour": "red"}]},
+            "corefs[0].colour is no field of a spec; use one of text, certainty, split, source, note.",
+        ),
+        ({"target": ""}, 'dog.json: target is ""; write a phrase.'),
+        ({"target": "x" * 201}, "use at most 200 characters."),
+        ({"target": "do\u202eg"}, "write it without control characters."),
+        ({"target": "\ud800"}, r'target is "\ud800"; give a text.'),
+        ({"corefs": "puppy"}, 'dog.json: corefs is "puppy"; give a list of terms.'),
+        ({"corefs": ["puppy"]}, 'corefs[0] is "puppy"; give an object, {"…": …}.'),
+        ({"provenance": {"rounds": -1}}, "provenance.rounds is -1; give a whole number of at least 0."),
+        ({"corefs": [{}, {}]}, "(1 more after it)"),
+        (
+            {"corefs": [{"text": "puppy"}, {"text": "Puppy"}]},
+            'corefs[1].text is "Puppy", as corefs[0].text is; remove one of the two.',
+        ),
+        ({"retains": [{"text": " puppy "}]}, 'retains[0].text is "puppy", as corefs[0].text is;'),
+        ({"corefs": [{"text": "DOG"}]}, 'corefs[0].text is "DOG", as the target is;'),
+    ],
+)
+def test_a_fault_is_named_with_its_value_and_the_fix(change, said):
+    with pytest.raises(CrceError) as error:
+        library.parse_spec(json.dumps({**DOG, **change}), "dog.json")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"target": "dog",\n "corefs": [}', "dog.json: line 2, column 13 is no JSON: Expecting value."),
+        ("", "line 1, column 1"),
+        ("[]", 'the whole is []; give an object, {"…": …}.'),
+        ("[" * 100_000, "nested too deep"),
+    ],
+)
+def test_broken_json_names_its_place(text, said):
+    with pytest.raises(CrceError) as error:
+        library.parse_spec(text, "dog.json")
+    assert said in str(error.value)
+
+
+letters = st.characters(exclude_categories=("C", "Z"))
+terms = st.builds(
+    Term,
+    text=st.text(letters, min_size=1, max_size=20),
+    certainty=st.sampled_from(list(CERTAINTY)),
+    split=st.sampled_from(SPLITS),
+)
+
+
+@given(st.lists(terms, unique_by=lambda term: term.text.casefold(), max_size=8), st.sampled_from(CATEGORIES))
+def test_what_is_saved_loads_as_it_was(tmp_path_factory, drawn, category):
+    spec = ConceptSpec("the target", category, corefs=tuple(drawn[::2]), retains=tuple(drawn[1::2]))
+    path = tmp_path_factory.mktemp("specs") / "spec.json"
+    library.save_spec(spec, path)
+    assert library.load_spec(path) == spec
+
+
+def test_what_would_not_load_is_not_saved(tmp_path):
+    with pytest.raises(CrceError, match="remove one of the two"):
+        library.save_spec(ConceptSpec("dog", corefs=(Term("dog"),)), tmp_path / "dog.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_are_no_specs_are_said_to_be(tmp_path):
+    (tmp_path / "latin.json").write_bytes('{"target": "café"}'.encode("latin-1"))
+    with pytest.raises(CrceError, match="save it as UTF-8"):
+        library.load_spec(tmp_path / "latin.json")
+    with pytest.raises(CrceError, match="cannot be read"):
+        library.load_spec(tmp_path)
+    with pytest.raises(CrceError, match="No such file"):
+        library.find_spec(str(tmp_path / "none.json"))
+
+
+def test_every_shipped_file_is_a_spec_named_after_itself():
+    paths = list(library.SHIPPED.rglob("*.json"))
+    assert paths
+    for path in paths:
+        spec = library.load_spec(path)
+        assert (path.stem, path.parent.name) == (spec.slug, spec.category)
+
+
+@pytest.mark.parametrize("name", ["bat (animal)", "Bat (Animal)", "bat-animal", "bat"])
+def test_a_concept_is_found_by_any_of_its_names(name):
+    assert library.find_spec(name).name == "bat (animal)"
+
+
+def test_an_unknown_concept_names_the_near_ones():
+    with pytest.raises(CrceError, match="no concept 'dgo'. Did you mean \"dog\""):
+        library.find_spec("dgo")
+    with pytest.raises(CrceError, match="crce concepts"):
+        library.find_spec("")
+
+
+def test_ones_own_concept_wins_and_a_broken_file_hides_nothing():
+    own = ConceptSpec("dog", corefs=(Term("pooch"),))
+    library.save_spec(own, library.own_path(own))
+    broken = library.own_path(own).with_name("wombat.json")
+    broken.write_text("{")
+    assert library.library()["dog"] == own
+    assert "cat" in library.library()
+    with pytest.raises(CrceError, match="wombat.json: line 1, column 2"):
+        library.find_spec("wombat")
+
+
+def test_two_senses_ask_which():
+    tool = ConceptSpec("bat", sense="baseball")
+    library.save_spec(tool, library.own_path(tool))
+    with pytest.raises(CrceError, match=r'several senses; say "bat \(animal\)" or "bat \(baseball\)"'):
+        library.find_spec("bat")
