@@ -1,0 +1,66 @@
+"""What an erasure leaves behind: the changed weights, to save, load, scale and apply."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from crce.diffusion import Diffusion
+from crce.errors import CrceError
+from crce.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Changed U-Net tensors by their diffusers names, in full (W', not W' − W), and where they came from."""
+
+    tensors: dict[str, Tensor]
+    info: dict[str, str]
+
+    def save(self, path: Path) -> None:
+        """One safetensors file that stock diffusers loads with `load_state_dict(…, strict=False)`."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        write_atomic(path, save(tensors, metadata={"format": "pt", **self.info}))
+
+    @classmethod
+    def load(cls, path: Path) -> "Delta":
+        """Raises CrceError for a file that is not there or no safetensors."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                return cls({name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise CrceError(f"{path} holds no delta: {error}. Run the erasure again.") from error
+
+    @contextmanager
+    def applied(self, model: Diffusion, strength: float = 1.0) -> Iterator[Diffusion]:
+        """The model with W + strength · (W' − W): 0 is W exactly, 1 is W'. Restores W on leaving.
+
+        Raises CrceError if a tensor does not fit the model.
+        """
+        parameters = dict(model.unet.named_parameters())
+        self._check(parameters, model.base)
+        before = {name: parameters[name].data for name in self.tensors}
+        try:
+            for name, tensor in self.tensors.items():
+                changed = _between(before[name].float(), tensor.to(model.device).float(), strength)
+                parameters[name].data = changed.to(model.dtype)
+            yield model
+        finally:
+            for name, tensor in before.items():
+                parameters[name].data = tensor
+
+    def _check(self, parameters: dict[str, Tensor], base: str) -> None:
+        for name, tensor in self.tensors.items():
+            if name not in parameters or parameters[name].shape != tensor.shape:
+                raise CrceError(f"This delta does not fit {base!r}: it changes {name} {list(tensor.shape)}. "
+                                f"It was made on {self.info.get('base', 'another model')!r}.")
+
+
+def _between(w: Tensor, changed: Tensor, strength: float) -> Tensor:
+    # lerp would round at both ends, where a person expects exactly the one model or the other.
+    return {0.0: w, 1.0: changed}.get(strength, torch.lerp(w, changed, strength))

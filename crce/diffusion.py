@@ -1,0 +1,199 @@
+"""A latent diffusion model and what we do with it: embed text, predict noise, sample, draw."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import transformers
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from PIL import Image
+from torch import Tensor
+from torch.func import functional_call
+
+from crce import bases
+from crce.errors import CrceError
+
+# Loading takes a moment and has its own line in our progress; bars in between are noise.
+diffusers_logging.disable_progress_bar()
+transformers.logging.disable_progress_bar()
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+# Latent pixels drawn in one batch: 64 pictures of the 8×8 default model, one of SD v1.4.
+BATCH_AREA = {"cpu": 4096, "cuda": 65536, "meta": 4096}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One point of a sampled trajectory: latents x [n, C, H, W] at timestep t, and both predictions for them."""
+
+    x: Tensor
+    t: Tensor
+    e_c: Tensor
+    e_0: Tensor
+
+    @classmethod
+    def join(cls, moments: list["Moment"]) -> "Moment":
+        return cls(*(torch.cat([getattr(m, f.name) for m in moments]) for f in fields(cls)))
+
+    def at(self, *indices: int) -> "Moment":
+        """These rows, in this order."""
+        return Moment(*(getattr(self, f.name)[list(indices)] for f in fields(self)))
+
+
+class Diffusion:
+    """The frozen base model. Its weights are never changed on disk, and in memory only by `Delta.applied`."""
+
+    def __init__(self, pipeline: StableDiffusionPipeline, base: str, device: str, dtype: torch.dtype):
+        self.base, self.device, self.dtype = base, torch.device(device), dtype
+        self.tokenizer = pipeline.tokenizer
+        self.text_encoder, self.unet, self.vae = (
+            part.to(self.device).eval().requires_grad_(False)
+            for part in (pipeline.text_encoder, pipeline.unet, pipeline.vae)
+        )
+        # SD v1.4 ships PNDM, whose schedule repeats a timestep; every paper here samples with DDIM.
+        self.schedule = pipeline.scheduler.config
+        self.defaults = bases.defaults(base)
+        self._states: dict[str, Tensor] = {}
+
+    @classmethod
+    def load(cls, base: str = bases.EMOJI_SD, device: str = "auto", dtype: str = "auto") -> "Diffusion":
+        """Loads a diffusers Stable Diffusion from a folder or the Hub. Raises CrceError if it cannot."""
+        device = pick_device(device)
+        kind = pick_dtype(dtype, device)
+        try:
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                bases.resolve(base), dtype=kind, safety_checker=None, feature_extractor=None,
+                requires_safety_checker=False, use_safetensors=True, low_cpu_mem_usage=False,
+            )  # fmt: skip
+        except (OSError, ValueError, TypeError) as error:
+            raise CrceError(f"The base model {base!r} could not be loaded: {_first_line(error)} "
+                            "Check the name, the network and, for gated models, `hf auth login`.") from error
+        return cls(pipeline, base, device, kind)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """[C, H, W] of the latents."""
+        size = self.unet.config.sample_size
+        return self.unet.config.in_channels, size, size
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the U-Net's weights: what was measured on this base belongs to these."""
+        digest = hashlib.sha256()
+        for weight in self.unet.state_dict().values():
+            digest.update(weight.cpu().float().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def covered_file(self) -> Path:
+        """What the base draws, measured (see `evaluate.coverage`), beside the model's other files."""
+        return Path(bases.resolve(self.base)) / "covered.json"
+
+    def embed(self, prompts: list[str]) -> Tensor:
+        """The text encoder's last hidden states [n, L, d], each prompt encoded once and kept."""
+        missing = [p for p in dict.fromkeys(prompts) if p not in self._states]
+        if missing:
+            with torch.no_grad():
+                states = self.text_encoder(self._tokens(missing).to(self.device))[0]
+            self._states.update(zip(missing, states, strict=True))
+        return torch.stack([self._states[p] for p in prompts])
+
+    def _tokens(self, prompts: list[str]) -> Tensor:
+        limit = self.tokenizer.model_max_length
+        for prompt in prompts:
+            count = len(self.tokenizer(prompt).input_ids)
+            if count > limit:
+                raise CrceError(f"{prompt!r} has {count} tokens, and {self.base} reads {limit}. Shorten it.")
+        return self.tokenizer(prompts, padding="max_length", max_length=limit, return_tensors="pt").input_ids
+
+    def predict(self, x: Tensor, t: Tensor, states: Tensor, weights: dict[str, Tensor] | None = None) -> Tensor:
+        """ε_θ(x_t, c, t) [n, C, H, W]. `weights` replace the base's by name: the tuned model without a copy."""
+        tuned = {name: weight.to(self.dtype) for name, weight in (weights or {}).items()}
+        return functional_call(self.unet, tuned, (x, t, states), {"return_dict": False})[0]
+
+    def noise(self, seeds: list[int]) -> Tensor:
+        """x_T [n, C, H, W], each from its own seed and always drawn on the CPU: the same on every device."""
+        drawn = [torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        return torch.stack(drawn).to(self.device, self.dtype)
+
+    @torch.no_grad()
+    def denoise(self, x: Tensor, states: Tensor, steps: int, guidance: float) -> Iterator[Moment | Tensor]:
+        """DDIM with classifier-free guidance from x_T [n, C, H, W]: yields each Moment, and x_0 at last."""
+        scheduler = DDIMScheduler.from_config(self.schedule, clip_sample=False)
+        scheduler.set_timesteps(steps)
+        both = torch.cat([self.embed([""]).expand_as(states), states])
+        for t in scheduler.timesteps.tolist():
+            moment = self._guided(x, t, both)
+            yield moment
+            e = moment.e_0 + guidance * (moment.e_c - moment.e_0)
+            x = scheduler.step(e, t, x, return_dict=False)[0]
+        yield x
+
+    def _guided(self, x: Tensor, t: int, both: Tensor) -> Moment:
+        """Both predictions in one batch, as classifier-free guidance needs them."""
+        times = torch.full((len(x),), t, device=self.device)
+        e_0, e_c = self.predict(torch.cat([x, x]), times.repeat(2), both).chunk(2)
+        return Moment(x, times, e_c, e_0)
+
+    @torch.no_grad()
+    def decode(self, x: Tensor) -> Tensor:
+        """Latents x_0 [n, C, H, W] to pictures [n, 3, h, w] in 0 … 1."""
+        scale, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
+        return (self.vae.decode(x / scale + shift, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
+
+    def draw(self, prompts: list[str], seeds: list[int], steps: int, guidance: float,
+             progress: Callable[[int, int], None] | None = None) -> Tensor:  # fmt: skip
+        """One picture for each pair (prompts[i], seeds[i]) as [n, 3, h, w] in 0 … 1 on the model's device."""
+        area = self.latent_shape[1] * self.latent_shape[2]
+        size = max(1, BATCH_AREA[self.device.type] // area)
+        pictures = []
+        for start in range(0, len(prompts), size):
+            part = slice(start, start + size)
+            *_, x = self.denoise(self.noise(seeds[part]), self.embed(prompts[part]), steps, guidance)
+            pictures.append(self.decode(x))
+            if progress:
+                progress(min(start + size, len(prompts)), len(prompts))
+        return torch.cat(pictures)
+
+    def generate(self, prompts: list[str], seeds: list[int], steps: int | None = None,
+                 guidance: float | None = None, progress: Callable[[int, int], None] | None = None,
+                 ) -> list[Image.Image]:  # fmt: skip
+        """`draw` as PIL images, with the base's own number of steps and guidance unless told."""
+        steps = steps or self.defaults.sample_steps
+        guidance = self.defaults.guidance if guidance is None else guidance
+        return to_images(self.draw(prompts, seeds, steps, guidance, progress))
+
+
+def to_images(pictures: Tensor) -> list[Image.Image]:
+    """Pictures [n, 3, h, w] in 0 … 1 to PIL."""
+    pixels = (pictures * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(p) for p in pixels]
+
+
+def pick_device(device: str) -> str:
+    """"auto" is the first CUDA device where there is one. Raises CrceError for one that is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise CrceError(f"The device {device!r} is not there: torch sees no CUDA. Use --device cpu or auto.")
+    if device.split(":")[0] not in BATCH_AREA:
+        raise CrceError(f"There is no device {device!r}. Use auto, cpu, cuda or cuda:0, cuda:1, ….")
+    return device
+
+
+def pick_dtype(dtype: str, device: str) -> torch.dtype:
+    """"auto" is bf16 on CUDA (what is trained stays in fp32, see `erase`) and fp32 elsewhere."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+    if dtype not in DTYPES:
+        raise CrceError(f"There is no dtype {dtype!r}. Use auto, {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

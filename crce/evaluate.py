@@ -1,0 +1,144 @@
+"""Does it still draw it? Pictures of every term, before and after, shown to the judge."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from crce.concepts import ConceptSpec
+from crce.delta import Delta
+from crce.diffusion import Diffusion
+from crce.errors import CrceError
+from crce.files import home, read_json, write_json
+from crce.judge import EmbeddedJudge, Verdict
+from crce.report import Answers
+
+# The target gets five times the pictures of a term: it is one prompt, the others are ten and five.
+TARGET_FACTOR = 5
+ASKS = ("target", "coref")
+COVERED_SEEDS = range(10)
+COVERED_FROM = 5
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt, drawn with these seeds, and the concept that the judge is asked for."""
+
+    kind: str
+    text: str
+    split: str
+    asked: str
+    seeds: tuple[int, ...]
+
+
+def questions(spec: ConceptSpec, images: int, judge: EmbeddedJudge, ask: str = "target") -> list[Question]:
+    """§4.1: the target, every coref and every retain.
+
+    X of "does it show X?" is the target for corefs (our reading; ask="coref" asks for the phrase) and the
+    retain itself for retains. A term that the judge has no answer for is left out.
+    """
+    if ask not in ASKS:
+        raise CrceError(f"ask is {ask!r}; use one of {', '.join(ASKS)}.")
+    target = target_name(spec, judge)
+    terms = [("coref", t, target if ask == "target" else t.text) for t in spec.corefs]
+    terms += [("retain", t, t.text) for t in spec.retains]
+    asked = [Question(kind, t.text, t.split, x, tuple(range(images))) for kind, t, x in terms if judge.knows(x)]
+    return [Question("target", spec.target, "train", target, tuple(range(TARGET_FACTOR * images))), *asked]
+
+
+def target_name(spec: ConceptSpec, judge: EmbeddedJudge) -> str:
+    """What the judge calls the target. Raises CrceError if it does not know it."""
+    for name in (spec.name, spec.target):
+        if judge.knows(name):
+            return name
+    raise CrceError(f"The judge of this base does not know {spec.name!r}, so it cannot say whether it is gone. "
+                    "Choose a concept that the base draws, or look at the pictures in Compare.")
+
+
+def evaluate(model: Diffusion, judge: EmbeddedJudge, spec: ConceptSpec, delta: Delta, images: int = 10,
+             ask: str = "target", progress: Progress | None = None) -> list[Answers]:  # fmt: skip
+    """The judge's answers for every term, on the same seeds before and after. `progress(done, of)` in pictures."""
+    asked = questions(spec, images, judge, ask)
+    total = 2 * sum(len(q.seeds) for q in asked)
+    done = 0
+    base, after = [], []
+    covered = coverage_of(model)
+    for verdicts, changed in ((base, None), (after, delta)):
+        for question in asked:
+            verdicts.append(answer(model, judge, question, changed))
+            done += len(question.seeds)
+            if progress:
+                progress(done, total)
+    return [_joined(*row, covered) for row in zip(asked, base, after, strict=True)]
+
+
+def _joined(question: Question, base: list[Verdict], after: list[Verdict], covered: dict) -> Answers:
+    return Answers(question.kind, question.text, question.split, question.asked,
+                   covered.get((question.text, question.asked)), question.seeds, tuple(v.yes for v in after),
+                   tuple(round(v.p, 4) for v in after), tuple(v.yes for v in base))  # fmt: skip
+
+
+def answer(model: Diffusion, judge: EmbeddedJudge, question: Question, delta: Delta | None = None) -> list[Verdict]:
+    """The verdict on each seed's picture. What the base itself draws is judged once and remembered."""
+    file = None if delta else _memory(model, judge, question)
+    if file and file.exists():
+        return [Verdict(**v) for v in read_json(file)]
+    with delta.applied(model) if delta else nullcontext():
+        pictures = model.generate([question.text] * len(question.seeds), list(question.seeds))
+    verdicts = judge.shows(pictures, question.asked)
+    if file:
+        write_json(file, [{"yes": v.yes, "p": v.p} for v in verdicts])
+    return verdicts
+
+
+def _memory(model: Diffusion, judge: EmbeddedJudge, question: Question):
+    """Where the verdicts on the base's own pictures lie: keyed by all that they depend on."""
+    facts = [model.fingerprint, judge.fingerprint, str(model.defaults), question.text, question.asked, question.seeds]
+    return home() / "verdicts" / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
+
+
+def coverage(model: Diffusion, judge: EmbeddedJudge, specs: list[ConceptSpec], progress: Progress | None = None) -> dict:
+    """covered.json: for the terms of the specs and the name of every concept that the judge knows, how many of
+    seeds 0–9 show it on the base. A term is covered from 5.
+    """
+    asked = {(q.text, q.asked): q for spec in specs for q in _measured(spec, judge)}
+    names = {(name, name): Question("name", name, "", name, tuple(COVERED_SEEDS)) for name in judge.names}
+    everything = {**names, **asked}
+    yes = {}
+    for done, (key, question) in enumerate(everything.items(), 1):
+        yes[key] = sum(v.yes for v in answer(model, judge, question))
+        if progress:
+            progress(done, len(everything))
+    rows = [{"text": text, "asked": asked, "yes": n, "of": len(COVERED_SEEDS)} for (text, asked), n in yes.items()]
+    return {"model": model.fingerprint, "judge": judge.fingerprint, "seeds": list(COVERED_SEEDS), "from": COVERED_FROM,
+            "terms": rows, "concepts": {s.slug: _covered(s, judge, yes) for s in specs if _asks(s, judge)}}  # fmt: skip
+
+
+def _measured(spec: ConceptSpec, judge: EmbeddedJudge) -> list[Question]:
+    if not _asks(spec, judge):
+        return []
+    return [Question(q.kind, q.text, q.split, q.asked, tuple(COVERED_SEEDS)) for q in questions(spec, 1, judge)]
+
+
+def _asks(spec: ConceptSpec, judge: EmbeddedJudge) -> bool:
+    return judge.knows(spec.name) or judge.knows(spec.target)
+
+
+def _covered(spec: ConceptSpec, judge: EmbeddedJudge, yes: dict) -> dict:
+    """How many of each list the base draws, and whether that is enough for a table: 6 + 3 corefs, 5 + 3 retains."""
+    drawn = [q for q in _measured(spec, judge) if yes[q.text, q.asked] >= COVERED_FROM]
+    counts = {f"{kind}s_{split}": sum((q.kind, q.split) == (kind, split) for q in drawn)
+              for kind in ("coref", "retain") for split in ("train", "test")}  # fmt: skip
+    name = yes[spec.target, target_name(spec, judge)]
+    enough = {"corefs_train": 6, "corefs_test": 3, "retains_train": 5, "retains_test": 3}
+    covered = name >= COVERED_FROM and all(counts[key] >= least for key, least in enough.items())
+    return {"name": name, **counts, "covered": covered}
+
+
+def coverage_of(model: Diffusion) -> dict[tuple[str, str], bool]:
+    """(text, asked) → whether the base draws it, from the covered.json beside the model; empty where there is none."""
+    if not model.covered_file.exists():
+        return {}
+    return {(r["text"], r["asked"]): r["yes"] >= COVERED_FROM for r in read_json(model.covered_file)["terms"]}

@@ -1,0 +1,83 @@
+"""Does this picture show X? The default model's own judge: a small image–text model, trained on real drawings only."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from crce import bases
+from crce.errors import CrceError
+from crce.files import read_json
+
+SIZE = 64
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """yes or no, and the probability behind it."""
+
+    yes: bool
+    p: float
+
+
+class EmbeddedJudge:
+    """Compares a picture with every concept that it knows; X is shown if its share of the probability is enough.
+
+    A concept has one or more leaves (kinds of drawing): "dog" has those of the poodle and of the guide dog too.
+    """
+
+    def __init__(self, tower: nn.Module, prototypes: Tensor, concepts: dict, scale: float, threshold: float):
+        self.tower, self.prototypes = tower.eval().requires_grad_(False), F.normalize(prototypes.float(), dim=-1)
+        self.names: list[str] = concepts["leaves"]
+        self.terms: dict[str, list[int]] = concepts["terms"]
+        self.scale, self.threshold = scale, threshold
+
+    @classmethod
+    def load(cls, base: str = bases.EMOJI_SD) -> "EmbeddedJudge":
+        """The judge beside a base's files. Raises CrceError for a base without one."""
+        folder = Path(bases.resolve(base)) / "judge"
+        if not folder.is_dir():
+            raise CrceError(f"The base {base!r} brings no judge of its own. Compare the pictures by eye, "
+                            f"or use the base {bases.EMOJI_SD!r}.")
+        config, tensors = read_json(folder / "config.json"), load_file(folder / "judge.safetensors")
+        tower = Tower(**config["tower"])
+        prototypes = tensors.pop("prototypes")
+        tower.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        judge = cls(tower, prototypes, read_json(folder / "concepts.json"), config["scale"], config["threshold"])
+        return judge
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells one judge from another."""
+        facts = f"{self.threshold} {self.scale} {self.prototypes.double().sum()} {sorted(self.terms)}"
+        return hashlib.sha256(facts.encode()).hexdigest()
+
+    def knows(self, concept: str) -> bool:
+        return concept.lower() in self.terms
+
+    def shows(self, images: list[Image.Image], concept: str) -> list[Verdict]:
+        """Whether each image shows the concept, decided against all others. Raises CrceError for an unknown one."""
+        if not self.knows(concept):
+            raise CrceError(f"The judge does not know {concept!r}. It knows {len(self.names)} concepts by "
+                            f"{len(self.terms)} names; use one of those, or judge by eye.")
+        leaves = self.terms[concept.lower()]
+        p = self.probabilities(pixels(images))[:, leaves].sum(dim=1)
+        return [Verdict(value >= self.threshold, value) for value in p.tolist()]
+
+    @torch.no_grad()
+    def probabilities(self, pictures: Tensor) -> Tensor:
+        """Pictures [n, 3, 64, 64] in −1 … 1 to the share of each leaf [n, leaves]."""
+        parts = [F.normalize(self.tower(part), dim=-1) for part in pictures.split(64)]
+        return (self.scale * torch.cat(parts) @ self.prototypes.T).softmax(dim=-1)
+
+
+def pixels(images: list[Image.Image]) -> Tensor:
+    """PIL images to [n, 3, 64, 64] in −1 … 1."""
+    small = [image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR) for image in images]
+    flat = [torch.frombuffer(bytearray(i.tobytes()), dtype=torch.uint8).view(SIZE, SIZE, 3) for i in small]
+    return torch.stack(flat).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -1,0 +1,41 @@
+"""The real but tiny world of the tests: its own home, a tiny model, a concept."""
+
+import pytest
+
+from crce.concepts import ConceptSpec, Term
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Every test has its own CRCE_HOME, inherited by the processes that it starts."""
+    monkeypatch.setenv("CRCE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def tiny_sd_dir(tmp_path_factory):
+    """A tiny Stable Diffusion in diffusers layout."""
+    from tests.tiny import save_tiny_sd
+
+    folder = tmp_path_factory.mktemp("tiny-sd")
+    save_tiny_sd(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tiny_sd_dir):
+    """The tiny model, loaded. Nothing changes its weights for good, so one serves all tests."""
+    from crce.diffusion import Diffusion
+
+    return Diffusion.load(str(tiny_sd_dir), device="cpu")
+
+
+@pytest.fixture
+def dog():
+    """A spec with 3 training and 1 test terms in each list."""
+    return ConceptSpec(
+        "dog",
+        sense="animal",
+        corefs=(Term("puppy", "very high"), Term("hound", "normal"), Term("pooch"), Term("guide dog", split="test")),
+        retains=(Term("cat", "very high"), Term("wolf", "low"), Term("fox"), Term("pig", split="test")),
+    )

@@ -1,0 +1,167 @@
+"""The mathematics by property, and the loop."""
+
+import dataclasses
+import random
+
+import pytest
+import torch
+
+from crce.concepts import spec_from_dict, spec_to_dict
+from crce.config import METHOD_CARDS, EraseConfig
+from crce.delta import Delta
+from crce.diffusion import Diffusion, Moment
+from crce.erase import erase, fill_bank
+from crce.errors import CrceError
+from crce.methods import METHODS, cross_attention, keys_values
+
+SHORT = EraseConfig(steps=5, corefs=2, retains=2)
+
+
+def last(model, spec, config=SHORT, **options):
+    *_, step = erase(model, spec, config, **options)
+    return step
+
+
+def same(a: Delta, b: Delta) -> bool:
+    return all(torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors)
+
+
+def test_every_method_has_its_card():
+    assert METHODS.keys() == METHOD_CARDS.keys()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_changes_what_it_names_and_nothing_else(tiny_sd, dog, method):
+    before = {n: p.clone() for n, p in tiny_sd.unet.named_parameters()}
+    delta = last(tiny_sd, dog, dataclasses.replace(SHORT, method=method)).delta
+    names = cross_attention(tiny_sd.unet) if method == "esd-x" else keys_values(tiny_sd.unet)
+    assert set(delta.tensors) == set(names)
+    assert all(not torch.equal(before[n], w) for n, w in delta.tensors.items())
+    assert all(torch.equal(before[n], p) for n, p in tiny_sd.unet.named_parameters())
+
+
+def test_strict_tunes_only_keys_and_values(tiny_sd):
+    names = keys_values(tiny_sd.unet)
+    assert names and all("attn2.to_k" in n or "attn2.to_v" in n for n in names)
+
+
+def test_losses_fall(tiny_sd, dog):
+    steps = list(erase(tiny_sd, dog, EraseConfig(steps=60, corefs=3, retains=3, lr=3e-3)))
+    first, end = (sum(s.losses["target"] for s in part) for part in (steps[:20], steps[-20:]))
+    assert end < first
+
+
+def test_esd_has_its_optimum_at_the_anchor(tiny_sd, dog):
+    """With η = −1 the anchor is e_c itself, where the base already stands: no loss and nothing to change."""
+    method, model = METHODS["esd-x-strict"], tiny_sd
+    config = EraseConfig(method="esd-x-strict", steps=50)
+    bank = fill_bank(model, "dog", config)
+    towards_c = dataclasses.replace(bank, e_0=torch.zeros_like(bank.e_0), e_c=-bank.e_c)
+    weights = {n: p.clone().requires_grad_() for n, p in model.unet.named_parameters() if n in keys_values(model.unet)}
+    from crce.methods.pulls import Draw
+
+    loss = method.losses(Draw(model, dog, config, weights, towards_c.at(0), random.Random(0)))["target"]
+    assert loss.item() < 1e-10
+    away = method.losses(Draw(model, dog, config, weights, bank.at(0), random.Random(0)))["target"]
+    assert away.item() > 1e-10
+
+
+def test_crce_without_corefs_and_retains_is_esd(tiny_sd, dog):
+    bare = dataclasses.replace(SHORT, corefs=0, retains=0)
+    assert same(last(tiny_sd, dog, bare).delta, last(tiny_sd, dog, dataclasses.replace(bare, method="esd-x-strict")).delta)
+
+
+def test_a_retain_starts_without_loss_and_a_coref_does_not(tiny_sd, dog):
+    first = next(iter(erase(tiny_sd, dog, SHORT)))
+    assert first.losses["retains"] < 1e-10 < first.losses["corefs"]
+
+
+def test_a_term_weighs_as_its_certainty_says(tiny_sd, dog):
+    def loss(certainty):
+        corefs = tuple(dataclasses.replace(t, certainty=certainty) for t in dog.corefs)
+        spec = dataclasses.replace(dog, corefs=corefs)
+        return next(iter(erase(tiny_sd, spec, dataclasses.replace(SHORT, corefs=3)))).losses["corefs"]
+
+    assert loss("very low") == pytest.approx(0.2 * loss("very high"), rel=1e-4)
+
+
+def test_the_bank_holds_what_fresh_sampling_gives(tiny_sd):
+    """The same noise, sampled alone: the same latents, and predictions that the model gives for them now."""
+    config = EraseConfig(steps=100, seed=3)
+    bank = fill_bank(tiny_sd, "dog", config)
+    again = tiny_sd.predict(bank.x, bank.t, tiny_sd.embed(["dog"]).expand(100, -1, -1))
+    torch.testing.assert_close(bank.e_c, again, atol=1e-5, rtol=1e-4)
+    start = bank.x[bank.t == bank.t.max()]
+    fresh = tiny_sd.denoise(start[:1], tiny_sd.embed(["dog"]), 50, config.guidance)
+    for moment in (m for m in fresh if isinstance(m, Moment)):
+        near = (bank.x[bank.t == moment.t] - moment.x).abs().amax(dim=(1, 2, 3))
+        assert near.min() < 1e-4
+
+
+def test_a_shuffled_spec_trains_the_same(tiny_sd, dog):
+    facts = spec_to_dict(dog)
+    for part in ("corefs", "retains"):
+        random.Random(1).shuffle(facts[part])
+    other = spec_from_dict(facts)
+    assert other != dog and other.digest == dog.digest
+    assert same(last(tiny_sd, dog).delta, last(tiny_sd, other).delta)
+
+
+def test_crce_draws_anew_and_fixed_does_not(tiny_sd, dog):
+    def seen(method):
+        model = Diffusion.load(tiny_sd.base, device="cpu")
+        list(erase(model, dog, EraseConfig(method=method, steps=12, corefs=1, retains=1)))
+        return set(model._states) - {"", "dog"}
+
+    assert seen("crce") == {"puppy", "hound", "pooch", "cat", "wolf", "fox"}
+    assert seen("crce-fixed") == {"puppy", "cat"}
+
+
+def test_test_terms_stay_hidden_from_training(tiny_sd, dog):
+    model = Diffusion.load(tiny_sd.base, device="cpu")
+    list(erase(model, dog, EraseConfig(steps=20, corefs=3, retains=3)))
+    assert not {"guide dog", "pig"} & set(model._states)
+
+
+@pytest.mark.parametrize("method", ["crce", "crce-sphere"])
+def test_a_resumed_run_ends_bit_identical(tiny_sd, dog, tmp_path, method):
+    config = dataclasses.replace(SHORT, steps=8, checkpoint_every=3, method=method)
+    whole = last(tiny_sd, dog, config)
+    file = tmp_path / "checkpoint.safetensors"
+    for step in erase(tiny_sd, dog, config, checkpoint=file):
+        if step.number == 5:
+            break
+    resumed = list(erase(tiny_sd, dog, config, checkpoint=file, resume=True))
+    assert resumed[0].number == 4
+    assert same(whole.delta, resumed[-1].delta)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tiny_sd, dog, tmp_path):
+    file = tmp_path / "checkpoint.safetensors"
+    last(tiny_sd, dog, checkpoint=file)
+    with pytest.raises(CrceError, match="other terms or settings"):
+        last(tiny_sd, dog, dataclasses.replace(SHORT, lr=0.5), checkpoint=file, resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_sd, dog, tmp_path):
+    file, model = tmp_path / "checkpoint.safetensors", Diffusion.load(tiny_sd.base, device="cpu")
+    with pytest.raises(CrceError, match="target became (inf|nan) after step 2.*lower learning rate"):
+        for step in erase(model, dog, dataclasses.replace(SHORT, checkpoint_every=1), checkpoint=file):
+            if step.number == 2:
+                model.unet.conv_out.bias.data[0] = float("inf")
+    assert Delta.load(file).info["step"] == "2"
+
+
+@pytest.mark.parametrize(("part", "option"), [("corefs", "--corefs"), ("retains", "--retains")])
+def test_too_few_terms_name_both_ways_out(tiny_sd, dog, part, option):
+    with pytest.raises(CrceError, match=f"Add {part}, or lower {option} to 0"):
+        last(tiny_sd, dataclasses.replace(dog, **{part: ()}))
+
+
+def test_seeds_differ(tiny_sd, dog):
+    assert not same(last(tiny_sd, dog).delta, last(tiny_sd, dog, dataclasses.replace(SHORT, seed=1)).delta)
+
+
+def test_esd_needs_no_lists(tiny_sd, dog):
+    bare = dataclasses.replace(dog, corefs=(), retains=())
+    assert last(tiny_sd, bare, dataclasses.replace(SHORT, method="esd-x-strict")).number == 5
