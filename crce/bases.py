@@ -25,11 +25,15 @@ def resolve(base: str) -> str:
     """A folder or a Hub id for `from_pretrained`. Raises CrceError for a folder that holds no pipeline."""
     path = ROOT / "assets" / EMOJI_SD if base == EMOJI_SD else Path(base)
     if path.is_dir() and not (path / "model_index.json").exists():
-        raise CrceError(f"{base!r} holds no diffusers model: model_index.json is missing. "
-                        f"Give a folder saved by a diffusers pipeline, a Hub id, or {EMOJI_SD!r}.")
+        raise CrceError(
+            f"{base!r} holds no diffusers model: model_index.json is missing. "
+            f"Give a folder saved by a diffusers pipeline, a Hub id, or {EMOJI_SD!r}."
+        )
     if not path.is_dir() and (path.is_absolute() or base.count("/") != 1 or path.exists()):
-        raise CrceError(f"There is no base model {base!r}. Give {EMOJI_SD!r}, a folder with a diffusers "
-                        f"pipeline, or a Hub id such as {SD_V1_4!r}.")
+        raise CrceError(
+            f"There is no base model {base!r}. Give {EMOJI_SD!r}, a folder with a diffusers "
+            f"pipeline, or a Hub id such as {SD_V1_4!r}."
+        )
     return str(path) if path.is_dir() else base
 
 

@@ -57,8 +57,10 @@ class Delta:
     def _check(self, parameters: dict[str, Tensor], base: str) -> None:
         for name, tensor in self.tensors.items():
             if name not in parameters or parameters[name].shape != tensor.shape:
-                raise CrceError(f"This delta does not fit {base!r}: it changes {name} {list(tensor.shape)}. "
-                                f"It was made on {self.info.get('base', 'another model')!r}.")
+                raise CrceError(
+                    f"This delta does not fit {base!r}: it changes {name} {list(tensor.shape)}. "
+                    f"It was made on {self.info.get('base', 'another model')!r}."
+                )
 
 
 def _between(w: Tensor, changed: Tensor, strength: float) -> Tensor:

@@ -70,9 +70,11 @@ class Diffusion:
                 bases.resolve(base), dtype=kind, safety_checker=None, feature_extractor=None,
                 requires_safety_checker=False, use_safetensors=True, low_cpu_mem_usage=False,
             )  # fmt: skip
-        except (OSError, ValueError, TypeError) as error:
-            raise CrceError(f"The base model {base!r} could not be loaded: {_first_line(error)} "
-                            "Check the name, the network and, for gated models, `hf auth login`.") from error
+        except Exception as error:  # a folder or a Hub can be wrong in more ways than diffusers names
+            raise CrceError(
+                f"The base model {base!r} could not be loaded: {_first_line(error)} "
+                "Check the name, the network and, for gated models, `hf auth login`."
+            ) from error
         return cls(pipeline, base, device, kind)
 
     @property
@@ -176,7 +178,7 @@ def to_images(pictures: Tensor) -> list[Image.Image]:
 
 
 def pick_device(device: str) -> str:
-    """"auto" is the first CUDA device where there is one. Raises CrceError for one that is not there."""
+    """ "auto" is the first CUDA device where there is one. Raises CrceError for one that is not there."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -187,7 +189,7 @@ def pick_device(device: str) -> str:
 
 
 def pick_dtype(dtype: str, device: str) -> torch.dtype:
-    """"auto" is bf16 on CUDA (what is trained stays in fp32, see `erase`) and fp32 elsewhere."""
+    """ "auto" is bf16 on CUDA (what is trained stays in fp32, see `erase`) and fp32 elsewhere."""
     if dtype == "auto":
         return torch.bfloat16 if device.startswith("cuda") else torch.float32
     if dtype not in DTYPES:

@@ -60,8 +60,10 @@ class Tuned:
         """Raises CrceError if the checkpoint belongs to another spec or other settings."""
         saved = Delta.load(path)
         if any(saved.info.get(key) != value for key, value in self.info.items()):
-            raise CrceError(f"{path} was made with other terms or settings and cannot be continued. "
-                            "Resume with the same ones, or start a new run.")
+            raise CrceError(
+                f"{path} was made with other terms or settings and cannot be continued. "
+                "Resume with the same ones, or start a new run."
+            )
         self.step = int(saved.info["step"])
         for name, weight in self.weights.items():
             weight.data.copy_(saved.tensors[name])
@@ -107,8 +109,10 @@ def _train(model: Diffusion, spec: ConceptSpec, config: EraseConfig, tuned: Tune
 def _finite(losses: dict[str, float], step: int) -> None:
     for name, loss in losses.items():
         if not math.isfinite(loss):
-            raise CrceError(f"The loss of the {name} became {loss} after step {step}. The last checkpoint is kept. "
-                            "Start again with a lower learning rate.")
+            raise CrceError(
+                f"The loss of the {name} became {loss} after step {step}. The last checkpoint is kept. "
+                "Start again with a lower learning rate."
+            )
 
 
 def fill_bank(model: Diffusion, prompt: str, config: EraseConfig,

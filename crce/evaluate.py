@@ -53,8 +53,10 @@ def target_name(spec: ConceptSpec, judge: EmbeddedJudge) -> str:
     for name in (spec.name, spec.target):
         if judge.knows(name):
             return name
-    raise CrceError(f"The judge of this base does not know {spec.name!r}, so it cannot say whether it is gone. "
-                    "Choose a concept that the base draws, or look at the pictures in Compare.")
+    raise CrceError(
+        f"The judge of this base does not know {spec.name!r}, so it cannot say whether it is gone. "
+        "Choose a concept that the base draws, or look at the pictures in Compare."
+    )
 
 
 def evaluate(model: Diffusion, judge: EmbeddedJudge, spec: ConceptSpec, delta: Delta, images: int = 10,
@@ -95,11 +97,20 @@ def answer(model: Diffusion, judge: EmbeddedJudge, question: Question, delta: De
 
 def _memory(model: Diffusion, judge: EmbeddedJudge, question: Question):
     """Where the verdicts on the base's own pictures lie: keyed by all that they depend on."""
-    facts = [model.fingerprint, judge.fingerprint, str(model.defaults), question.text, question.asked, question.seeds]
+    facts = [
+        model.fingerprint,
+        judge.fingerprint,
+        str(model.defaults),
+        question.text,
+        question.asked,
+        question.seeds,
+    ]
     return home() / "verdicts" / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
 
 
-def coverage(model: Diffusion, judge: EmbeddedJudge, specs: list[ConceptSpec], progress: Progress | None = None) -> dict:
+def coverage(
+    model: Diffusion, judge: EmbeddedJudge, specs: list[ConceptSpec], progress: Progress | None = None
+) -> dict:
     """covered.json: for the terms of the specs and the name of every concept that the judge knows, how many of
     seeds 0–9 show it on the base. A term is covered from 5.
     """

@@ -32,7 +32,10 @@ class EmbeddedJudge:
     """
 
     def __init__(self, tower: nn.Module, prototypes: Tensor, concepts: dict, scale: float, threshold: float):
-        self.tower, self.prototypes = tower.eval().requires_grad_(False), F.normalize(prototypes.float(), dim=-1)
+        self.tower, self.prototypes = (
+            tower.eval().requires_grad_(False),
+            F.normalize(prototypes.float(), dim=-1),
+        )
         self.names: list[str] = concepts["leaves"]
         self.terms: dict[str, list[int]] = concepts["terms"]
         self.scale, self.threshold = scale, threshold
@@ -42,8 +45,10 @@ class EmbeddedJudge:
         """The judge beside a base's files. Raises CrceError for a base without one."""
         folder = Path(bases.resolve(base)) / "judge"
         if not folder.is_dir():
-            raise CrceError(f"The base {base!r} brings no judge of its own. Compare the pictures by eye, "
-                            f"or use the base {bases.EMOJI_SD!r}.")
+            raise CrceError(
+                f"The base {base!r} brings no judge of its own. Compare the pictures by eye, "
+                f"or use the base {bases.EMOJI_SD!r}."
+            )
         config, tensors = read_json(folder / "config.json"), load_file(folder / "judge.safetensors")
         tower = Tower(**config["tower"])
         prototypes = tensors.pop("prototypes")
@@ -63,8 +68,10 @@ class EmbeddedJudge:
     def shows(self, images: list[Image.Image], concept: str) -> list[Verdict]:
         """Whether each image shows the concept, decided against all others. Raises CrceError for an unknown one."""
         if not self.knows(concept):
-            raise CrceError(f"The judge does not know {concept!r}. It knows {len(self.names)} concepts by "
-                            f"{len(self.terms)} names; use one of those, or judge by eye.")
+            raise CrceError(
+                f"The judge does not know {concept!r}. It knows {len(self.names)} concepts by "
+                f"{len(self.terms)} names; use one of those, or judge by eye."
+            )
         leaves = self.terms[concept.lower()]
         p = self.probabilities(pixels(images))[:, leaves].sum(dim=1)
         return [Verdict(value >= self.threshold, value) for value in p.tolist()]

@@ -39,3 +39,23 @@ def dog():
         corefs=(Term("puppy", "very high"), Term("hound", "normal"), Term("pooch"), Term("guide dog", split="test")),
         retains=(Term("cat", "very high"), Term("wolf", "low"), Term("fox"), Term("pig", split="test")),
     )
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not _has_gpu():
+        pytest.skip("needs a GPU")
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A skipped test is a test that did not run: only the lack of a GPU excuses it."""
+    report = yield
+    if report.skipped and not item.get_closest_marker("gpu"):
+        report.outcome, report.longrepr = "failed", f"skipped: {report.longrepr}"
+    return report

@@ -68,7 +68,10 @@ def test_esd_has_its_optimum_at_the_anchor(tiny_sd, dog):
 
 def test_crce_without_corefs_and_retains_is_esd(tiny_sd, dog):
     bare = dataclasses.replace(SHORT, corefs=0, retains=0)
-    assert same(last(tiny_sd, dog, bare).delta, last(tiny_sd, dog, dataclasses.replace(bare, method="esd-x-strict")).delta)
+    assert same(
+        last(tiny_sd, dog, bare).delta,
+        last(tiny_sd, dog, dataclasses.replace(bare, method="esd-x-strict")).delta,
+    )
 
 
 def test_a_retain_starts_without_loss_and_a_coref_does_not(tiny_sd, dog):

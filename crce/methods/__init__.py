@@ -52,5 +52,7 @@ def check(spec: ConceptSpec, config: EraseConfig) -> None:
 
 def _enough(spec: ConceptSpec, kind: str, terms: list[Term], wanted: int, letter: str) -> None:
     if len(terms) < wanted:
-        raise CrceError(f"{spec.name!r} has {len(terms)} training {kind} and each step draws {wanted} ({letter}). "
-                        f"Add {kind}, or lower --{kind} to {len(terms)} (0 leaves them out).")
+        raise CrceError(
+            f"{spec.name!r} has {len(terms)} training {kind} and each step draws {wanted} ({letter}). "
+            f"Add {kind}, or lower --{kind} to {len(terms)} (0 leaves them out)."
+        )

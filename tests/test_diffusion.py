@@ -1,0 +1,102 @@
+"""The base model: what it draws is decided by prompt and seed alone, and our road is the pipeline's."""
+
+import dataclasses
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+from crce.config import EraseConfig
+from crce.delta import Delta
+from crce.diffusion import Diffusion, Moment
+from crce.erase import erase
+from crce.errors import CrceError
+
+
+def test_we_draw_what_the_stock_pipeline_draws(tiny_sd, tiny_sd_dir):
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_sd_dir, safety_checker=None)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    noise = tiny_sd.noise([7])
+    theirs = pipeline(
+        "a dog", latents=noise.clone(), num_inference_steps=6, guidance_scale=4.0, output_type="pt"
+    ).images
+    torch.testing.assert_close(tiny_sd.draw(["a dog"], [7], 6, 4.0), theirs, atol=2e-3, rtol=0)
+
+
+def test_a_picture_depends_on_its_prompt_and_seed_alone(tiny_sd):
+    alone = tiny_sd.draw(["dog"], [3], 4, 3.0)
+    among = tiny_sd.draw(["cat", "dog", "dog"], [3, 3, 4], 4, 3.0)
+    torch.testing.assert_close(among[1:2], alone, atol=1e-4, rtol=0)
+    assert not torch.allclose(among[0], among[1], atol=1e-4)
+    assert not torch.allclose(among[2], among[1], atol=1e-2)
+
+
+def test_generate_takes_the_settings_of_the_base(tiny_sd):
+    image = tiny_sd.generate(["dog"], [0])[0]
+    assert image.size == (16, 16) and tiny_sd.defaults.sample_steps == 4
+
+
+def test_a_prompt_too_long_is_refused_with_its_count(tiny_sd):
+    with pytest.raises(CrceError, match="has 102 tokens.*reads 77. Shorten"):
+        tiny_sd.embed(["d" * 100])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"base": "no-such-base"}, "There is no base model"),
+        ({"device": "cuda:9"}, "sees no CUDA"),
+        ({"device": "tpu"}, "There is no device"),
+        ({"dtype": "fp8"}, "There is no dtype"),
+    ],
+)
+def test_what_cannot_be_loaded_says_why(tiny_sd_dir, options, message):
+    if torch.cuda.is_available() and "CUDA" in message:
+        message = "could not be loaded|invalid device"
+    with pytest.raises(CrceError, match=message):
+        Diffusion.load(**{"base": str(tiny_sd_dir), "device": "cpu", **options})
+
+
+def test_a_folder_that_is_no_model_is_named(tmp_path):
+    with pytest.raises(CrceError, match="model_index.json is missing"):
+        Diffusion.load(str(tmp_path))
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(CrceError, match="could not be loaded"):
+        Diffusion.load(str(tmp_path))
+
+
+def on_meta(tiny_sd_dir) -> Diffusion:
+    """The tiny model on a device that refuses any tensor left on another one."""
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_sd_dir, safety_checker=None)
+    return Diffusion(pipeline, str(tiny_sd_dir), "meta", torch.float32)
+
+
+def test_nothing_stays_on_the_cpu_when_drawing_and_training(tiny_sd_dir, dog):
+    model = on_meta(tiny_sd_dir)
+    assert model.draw(["dog", "cat"], [0, 1], 2, 3.0).device.type == "meta"
+    moments = [m for m in model.denoise(model.noise([0]), model.embed(["dog"]), 2, 3.0) if isinstance(m, Moment)]
+    assert all(getattr(moments[0], f.name).device.type == "meta" for f in dataclasses.fields(Moment))
+    for method in ("crce", "crce-sphere"):
+        assert first_losses_are_on_meta(model, dog, method)
+
+
+def first_losses_are_on_meta(model, dog, method) -> bool:
+    """The road up to the losses' values, which `meta` does not have: reading one is where it must stop."""
+    with pytest.raises((RuntimeError, NotImplementedError), match="(?i)meta"):
+        next(iter(erase(model, dog, EraseConfig(method=method, steps=1, corefs=2, retains=1))))
+    return True
+
+
+def test_an_edit_finds_its_device(tiny_sd, tiny_sd_dir, dog):
+    *_, step = erase(tiny_sd, dog, EraseConfig(steps=1, corefs=0, retains=0))
+    with step.delta.applied(on_meta(tiny_sd_dir)) as model:
+        assert model.draw(["dog"], [0], 2, 3.0).device.type == "meta"
+
+
+@pytest.mark.gpu
+def test_the_road_on_a_gpu(tiny_sd_dir, dog, tmp_path):
+    model = Diffusion.load(str(tiny_sd_dir), device="cuda")
+    *_, step = erase(model, dog, EraseConfig(steps=3, corefs=2, retains=2))
+    step.delta.save(tmp_path / "delta.safetensors")
+    with Delta.load(tmp_path / "delta.safetensors").applied(model):
+        assert model.generate(["dog"], [0])[0].size == (16, 16)

@@ -1,0 +1,89 @@
+"""The figures: rates, intervals and tables, against values worked out by hand."""
+
+import pytest
+
+from crce.concepts import ConceptSpec
+from crce.errors import CrceError
+from crce.report import (
+    Answers,
+    base_report,
+    difference,
+    harmonic,
+    mean_interval,
+    metrics,
+    summarise,
+    table,
+    wilson,
+)
+
+
+def answers(kind, split, yes, base, covered=None, text="x"):
+    n = len(yes)
+    return Answers(kind, text, split, "dog", covered, tuple(range(n)), tuple(yes), (0.5,) * n, tuple(base))
+
+
+def report(concept, method, u=0, c=1, r=3):
+    def four(k):
+        return [i < k for i in range(4)]
+
+    rows = [answers("target", "train", four(u), four(4)), answers("coref", "test", four(c), four(4)),
+            answers("retain", "test", four(r), four(4))]  # fmt: skip
+    return summarise(ConceptSpec(concept), rows, {"method": method})
+
+
+def test_wilson_of_nothing_in_twenty():
+    low, high = wilson(0, 20)
+    assert low == pytest.approx(0, abs=1e-12) and high == pytest.approx(0.1611, abs=1e-4)
+
+
+def test_rates_count_covered_terms_only():
+    rows = [answers("coref", "test", [1, 0], [1, 1], covered=True),
+            answers("coref", "test", [1, 1], [0, 0], covered=False)]  # fmt: skip
+    found = metrics(rows)["acc_c_test"]
+    assert (found["yes"], found["n"], found["rate"], found["base_rate"], found["ratio"]) == (
+        1,
+        2,
+        0.5,
+        1.0,
+        0.5,
+    )
+    assert "acc_r_test" not in metrics(rows)
+
+
+def test_what_was_left_out_is_counted():
+    rows = [
+        answers("retain", "test", [1], [1], covered=False),
+        answers("coref", "train", [1], [1], covered=True),
+    ]
+    assert summarise(ConceptSpec("dog"), rows, {})["left_out"] == {"corefs": 0, "retains": 1}
+
+
+def test_h_is_the_harmonic_mean():
+    assert harmonic({"acc_u": 0.0, "acc_c_test": 0.25, "acc_r_test": 0.75}) == pytest.approx(3 / (1 + 2 / 0.75))
+    assert harmonic({"acc_u": 1.0, "acc_c_test": 0.0, "acc_r_test": 1.0}) == 0
+
+
+def test_the_base_row_is_what_the_base_draws():
+    base = base_report(report("dog", "crce"))
+    assert base["method"] == "base" and base["metrics"]["acc_u"]["rate"] == 1.0 and base["h"] == 0
+
+
+def test_the_interval_over_concepts_holds_the_mean_and_needs_two():
+    mean, low, high = mean_interval([0.1, 0.2, 0.6], seed=0)
+    assert mean == pytest.approx(0.3) and low < mean < high
+    assert mean_interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
+    with pytest.raises(CrceError, match="at least 2"):
+        mean_interval([0.5])
+
+
+def test_a_difference_is_paired_by_concept():
+    rows = [report("dog", "crce", c=0), report("cat", "crce", c=1), report("dog", "esd-x-strict", c=2),
+            report("cat", "esd-x-strict", c=3), report("pig", "crce", c=4)]  # fmt: skip
+    assert difference(rows, "acc_c_test", "crce", "esd-x-strict") == (-0.5, -0.5, -0.5)
+
+
+def test_the_table_has_the_base_first():
+    rows = table([report(c, m) for m in ("crce", "esd-x-strict") for c in ("dog", "cat")]).splitlines()
+    assert rows[0] == "| | Acc_U ↓ | Acc_C test ↓ | Acc_R test ↑ | H ↑ |"
+    assert [row.split(" | ")[0] for row in rows[2:]] == ["| base", "| crce", "| esd-x-strict"]
+    assert "| 0.0 (0.0 to 0.0) | 25.0 (25.0 to 25.0) | 75.0 (75.0 to 75.0) |" in rows[3]
