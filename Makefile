@@ -1,0 +1,39 @@
+# make app    set up and open the app
+# make test   set up and run every check
+# make model  build the default model again (hours on a CPU, minutes on a GPU)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+
+.PHONY: app test lint venv browser model
+
+app: venv
+	$(BIN)/python app.py
+
+test: venv browser lint
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+venv: $(READY)
+
+# The CPU build of torch is small. Where a newer or a CUDA one is wanted, install it into .venv first.
+$(READY): requirements.txt requirements-dev.txt constraints.txt
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || (apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV))
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet -r requirements-dev.txt -c constraints.txt
+	touch $(READY)
+
+# The tests drive a real browser: the system's Chromium, installed where apt is there and it is not.
+browser:
+ifeq ($(BROWSER),)
+	apt-get update -qq && apt-get install -y -qq chromium
+endif
+
+model: venv
+	$(BIN)/python -m assets.build all
