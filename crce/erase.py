@@ -2,13 +2,12 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
 import torch
-from torch import Tensor
 
 from crce.concepts import ConceptSpec
 from crce.config import EraseConfig, with_defaults
@@ -24,8 +23,12 @@ TRAJECTORY = 50
 
 @dataclass(frozen=True)
 class Step:
-    """One finished step: its losses by part, and the delta so far (a copy, made when it is asked for)."""
+    """One finished step of a phase: "bank" (sampling the latents) or "train", there with its losses by part.
 
+    `delta` is the result so far: a copy, made when it is asked for.
+    """
+
+    phase: str
     number: int
     of: int
     losses: dict[str, float]
@@ -71,12 +74,12 @@ class Tuned:
             self.optimizer.state[weight] = {"step": torch.tensor(float(self.step)), **moments}
 
 
-def erase(model: Diffusion, spec: ConceptSpec, config: EraseConfig, *, checkpoint: Path | None = None,
-          resume: bool = False, on_bank: Callable[[int, int], None] | None = None) -> Iterator[Step]:  # fmt: skip
+def erase(
+    model: Diffusion, spec: ConceptSpec, config: EraseConfig, *, checkpoint: Path | None = None, resume: bool = False
+) -> Iterator[Step]:
     """Erases spec.target from a copy of the tuned weights, step by step; the model itself stays as it is.
 
     checkpoint: a file written every `config.checkpoint_every` steps and at the end, and read when `resume`.
-    on_bank: called with (done, of) while the training latents are sampled.
     Raises CrceError for too few terms, a checkpoint that does not fit, or a loss that is not finite.
     """
     config = with_defaults(config, model.base)
@@ -84,13 +87,20 @@ def erase(model: Diffusion, spec: ConceptSpec, config: EraseConfig, *, checkpoin
     tuned = Tuned(model, spec, config)
     if resume and checkpoint and checkpoint.exists():
         tuned.load(checkpoint)
-    bank = fill_bank(model, spec.target, config, on_bank)
+    if tuned.step == config.steps:
+        yield Step("train", config.steps, config.steps, {}, tuned)
+        return
+    moments = []
+    for moment in sample_bank(model, spec.target, config):
+        moments.append(moment)
+        yield Step("bank", len(moments), TRAJECTORY, {}, tuned)
+    bank = shuffled(moments, config.seed)
     while tuned.step < config.steps:
         losses = _train(model, spec, config, tuned, bank)
         tuned.step += 1
         if checkpoint and (tuned.step % config.checkpoint_every == 0 or tuned.step == config.steps):
             tuned.save(checkpoint)
-        yield Step(tuned.step, config.steps, losses, tuned)
+        yield Step("train", tuned.step, config.steps, losses, tuned)
 
 
 def _train(model: Diffusion, spec: ConceptSpec, config: EraseConfig, tuned: Tuned, bank: Moment) -> dict[str, float]:
@@ -115,24 +125,24 @@ def _finite(losses: dict[str, float], step: int) -> None:
             )
 
 
-def fill_bank(model: Diffusion, prompt: str, config: EraseConfig,
-              on_bank: Callable[[int, int], None] | None = None) -> Moment:  # fmt: skip
+def sample_bank(model: Diffusion, prompt: str, config: EraseConfig) -> Iterator[Moment]:
     """Latents of the frozen model for all steps, sampled at once: whole trajectories in place of ESD's
     fresh partial one per step. Its guided pass already holds e_c and e_∅, so the anchors cost nothing.
 
-    Returns a Moment of n = 50 · ⌈steps / 50⌉ latents in random order: each is used once before any comes again.
+    Yields 50 Moments of ⌈steps / 50⌉ latents.
     """
     trajectories = math.ceil(config.steps / TRAJECTORY)
     seeds = [_dice(config.seed, -2 - i).getrandbits(63) for i in range(trajectories)]
     states = model.embed([prompt]).expand(trajectories, -1, -1)
-    moments = []
     for moment in model.denoise(model.noise(seeds), states, TRAJECTORY, config.guidance):
         if isinstance(moment, Moment):
-            moments.append(moment)
-            if on_bank:
-                on_bank(len(moments), TRAJECTORY)
-    n = trajectories * TRAJECTORY
-    return Moment.join(moments).at(*_dice(config.seed, -1).sample(range(n), n))
+            yield moment
+
+
+def shuffled(moments: list[Moment], seed: int) -> Moment:
+    """The bank: one Moment of all latents in random order, so that each is used once before any comes again."""
+    bank = Moment.join(moments)
+    return bank.at(*_dice(seed, -1).sample(range(len(bank.x)), len(bank.x)))
 
 
 def _dice(seed: int, step: int) -> Random:

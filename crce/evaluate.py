@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Generator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -19,7 +19,6 @@ TARGET_FACTOR = 5
 ASKS = ("target", "coref")
 COVERED_SEEDS = range(10)
 COVERED_FROM = 5
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -59,20 +58,22 @@ def target_name(spec: ConceptSpec, judge: EmbeddedJudge) -> str:
     )
 
 
-def evaluate(model: Diffusion, judge: EmbeddedJudge, spec: ConceptSpec, delta: Delta, images: int = 10,
-             ask: str = "target", progress: Progress | None = None) -> list[Answers]:  # fmt: skip
-    """The judge's answers for every term, on the same seeds before and after. `progress(done, of)` in pictures."""
+def evaluate(
+    model: Diffusion, judge: EmbeddedJudge, spec: ConceptSpec, delta: Delta, images: int = 10, ask: str = "target"
+) -> Generator[tuple[int, int], None, list[Answers]]:
+    """The judge's answers for every term, on the same seeds before and after.
+
+    Yields (done, of) in pictures after every term, and returns the answers: `answers = yield from evaluate(…)`.
+    """
     asked = questions(spec, images, judge, ask)
-    total = 2 * sum(len(q.seeds) for q in asked)
-    done = 0
+    total, done = 2 * sum(len(q.seeds) for q in asked), 0
     base, after = [], []
-    covered = coverage_of(model)
     for verdicts, changed in ((base, None), (after, delta)):
         for question in asked:
             verdicts.append(answer(model, judge, question, changed))
             done += len(question.seeds)
-            if progress:
-                progress(done, total)
+            yield done, total
+    covered = coverage_of(model)
     return [_joined(*row, covered) for row in zip(asked, base, after, strict=True)]
 
 
@@ -109,22 +110,27 @@ def _memory(model: Diffusion, judge: EmbeddedJudge, question: Question):
 
 
 def coverage(
-    model: Diffusion, judge: EmbeddedJudge, specs: list[ConceptSpec], progress: Progress | None = None
-) -> dict:
+    model: Diffusion, judge: EmbeddedJudge, specs: list[ConceptSpec]
+) -> Generator[tuple[int, int], None, dict]:
     """covered.json: for the terms of the specs and the name of every concept that the judge knows, how many of
-    seeds 0–9 show it on the base. A term is covered from 5.
+    seeds 0–9 show it on the base. A term is covered from 5. Yields (done, of) in terms.
     """
     asked = {(q.text, q.asked): q for spec in specs for q in _measured(spec, judge)}
     names = {(name, name): Question("name", name, "", name, tuple(COVERED_SEEDS)) for name in judge.names}
     everything = {**names, **asked}
     yes = {}
-    for done, (key, question) in enumerate(everything.items(), 1):
+    for key, question in everything.items():
         yes[key] = sum(v.yes for v in answer(model, judge, question))
-        if progress:
-            progress(done, len(everything))
+        yield len(yes), len(everything)
     rows = [{"text": text, "asked": asked, "yes": n, "of": len(COVERED_SEEDS)} for (text, asked), n in yes.items()]
-    return {"model": model.fingerprint, "judge": judge.fingerprint, "seeds": list(COVERED_SEEDS), "from": COVERED_FROM,
-            "terms": rows, "concepts": {s.slug: _covered(s, judge, yes) for s in specs if _asks(s, judge)}}  # fmt: skip
+    return {
+        "model": model.fingerprint,
+        "judge": judge.fingerprint,
+        "seeds": list(COVERED_SEEDS),
+        "from": COVERED_FROM,
+        "concepts": {s.slug: _covered(s, judge, yes) for s in specs if _asks(s, judge)},
+        "terms": rows,
+    }
 
 
 def _measured(spec: ConceptSpec, judge: EmbeddedJudge) -> list[Question]:

@@ -36,23 +36,3 @@ def write_json(path: Path, value: object) -> None:
 
 def read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def append_line(path: Path, value: object) -> None:
-    """Adds one line of JSON; a kill can tear the last line only, and `read_lines` skips a torn one."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(value, ensure_ascii=False) + "\n")
-
-
-def read_lines(path: Path) -> list[dict]:
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [value for line in lines if (value := _parsed(line)) is not None]
-
-
-def _parsed(line: str) -> dict | None:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return None

@@ -10,7 +10,7 @@ from crce.concepts import spec_from_dict, spec_to_dict
 from crce.config import METHOD_CARDS, EraseConfig
 from crce.delta import Delta
 from crce.diffusion import Diffusion, Moment
-from crce.erase import erase, fill_bank
+from crce.erase import erase, sample_bank, shuffled
 from crce.errors import CrceError
 from crce.methods import METHODS, cross_attention, keys_values
 
@@ -20,6 +20,14 @@ SHORT = EraseConfig(steps=5, corefs=2, retains=2)
 def last(model, spec, config=SHORT, **options):
     *_, step = erase(model, spec, config, **options)
     return step
+
+
+def train(model, spec, config=SHORT, **options):
+    return [step for step in erase(model, spec, config, **options) if step.phase == "train"]
+
+
+def fill_bank(model, config):
+    return shuffled(list(sample_bank(model, "dog", config)), config.seed)
 
 
 def same(a: Delta, b: Delta) -> bool:
@@ -46,7 +54,7 @@ def test_strict_tunes_only_keys_and_values(tiny_sd):
 
 
 def test_losses_fall(tiny_sd, dog):
-    steps = list(erase(tiny_sd, dog, EraseConfig(steps=60, corefs=3, retains=3, lr=3e-3)))
+    steps = train(tiny_sd, dog, EraseConfig(steps=60, corefs=3, retains=3, lr=3e-3))
     first, end = (sum(s.losses["target"] for s in part) for part in (steps[:20], steps[-20:]))
     assert end < first
 
@@ -55,7 +63,7 @@ def test_esd_has_its_optimum_at_the_anchor(tiny_sd, dog):
     """With η = −1 the anchor is e_c itself, where the base already stands: no loss and nothing to change."""
     method, model = METHODS["esd-x-strict"], tiny_sd
     config = EraseConfig(method="esd-x-strict", steps=50)
-    bank = fill_bank(model, "dog", config)
+    bank = fill_bank(model, config)
     towards_c = dataclasses.replace(bank, e_0=torch.zeros_like(bank.e_0), e_c=-bank.e_c)
     weights = {n: p.clone().requires_grad_() for n, p in model.unet.named_parameters() if n in keys_values(model.unet)}
     from crce.methods.pulls import Draw
@@ -75,7 +83,7 @@ def test_crce_without_corefs_and_retains_is_esd(tiny_sd, dog):
 
 
 def test_a_retain_starts_without_loss_and_a_coref_does_not(tiny_sd, dog):
-    first = next(iter(erase(tiny_sd, dog, SHORT)))
+    first = train(tiny_sd, dog)[0]
     assert first.losses["retains"] < 1e-10 < first.losses["corefs"]
 
 
@@ -83,7 +91,7 @@ def test_a_term_weighs_as_its_certainty_says(tiny_sd, dog):
     def loss(certainty):
         corefs = tuple(dataclasses.replace(t, certainty=certainty) for t in dog.corefs)
         spec = dataclasses.replace(dog, corefs=corefs)
-        return next(iter(erase(tiny_sd, spec, dataclasses.replace(SHORT, corefs=3)))).losses["corefs"]
+        return train(tiny_sd, spec, dataclasses.replace(SHORT, corefs=3))[0].losses["corefs"]
 
     assert loss("very low") == pytest.approx(0.2 * loss("very high"), rel=1e-4)
 
@@ -91,7 +99,7 @@ def test_a_term_weighs_as_its_certainty_says(tiny_sd, dog):
 def test_the_bank_holds_what_fresh_sampling_gives(tiny_sd):
     """The same noise, sampled alone: the same latents, and predictions that the model gives for them now."""
     config = EraseConfig(steps=100, seed=3)
-    bank = fill_bank(tiny_sd, "dog", config)
+    bank = fill_bank(tiny_sd, config)
     again = tiny_sd.predict(bank.x, bank.t, tiny_sd.embed(["dog"]).expand(100, -1, -1))
     torch.testing.assert_close(bank.e_c, again, atol=1e-5, rtol=1e-4)
     start = bank.x[bank.t == bank.t.max()]
@@ -126,15 +134,21 @@ def test_test_terms_stay_hidden_from_training(tiny_sd, dog):
     assert not {"guide dog", "pig"} & set(model._states)
 
 
+def test_a_finished_checkpoint_still_gives_its_delta(tiny_sd, dog, tmp_path):
+    file = tmp_path / "checkpoint.safetensors"
+    whole = last(tiny_sd, dog, checkpoint=file)
+    assert same(whole.delta, last(tiny_sd, dog, checkpoint=file, resume=True).delta)
+
+
 @pytest.mark.parametrize("method", ["crce", "crce-sphere"])
 def test_a_resumed_run_ends_bit_identical(tiny_sd, dog, tmp_path, method):
     config = dataclasses.replace(SHORT, steps=8, checkpoint_every=3, method=method)
     whole = last(tiny_sd, dog, config)
     file = tmp_path / "checkpoint.safetensors"
     for step in erase(tiny_sd, dog, config, checkpoint=file):
-        if step.number == 5:
+        if (step.phase, step.number) == ("train", 5):
             break
-    resumed = list(erase(tiny_sd, dog, config, checkpoint=file, resume=True))
+    resumed = train(tiny_sd, dog, config, checkpoint=file, resume=True)
     assert resumed[0].number == 4
     assert same(whole.delta, resumed[-1].delta)
 
@@ -150,7 +164,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_s
     file, model = tmp_path / "checkpoint.safetensors", Diffusion.load(tiny_sd.base, device="cpu")
     with pytest.raises(CrceError, match="target became (inf|nan) after step 2.*lower learning rate"):
         for step in erase(model, dog, dataclasses.replace(SHORT, checkpoint_every=1), checkpoint=file):
-            if step.number == 2:
+            if (step.phase, step.number) == ("train", 2):
                 model.unet.conv_out.bias.data[0] = float("inf")
     assert Delta.load(file).info["step"] == "2"
 
