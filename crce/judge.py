@@ -25,6 +25,40 @@ class Verdict:
     p: float
 
 
+class Residual(nn.Module):
+    """Two 3×3 convolutions beside a shortcut; the first may halve the picture."""
+
+    def __init__(self, inside: int, outside: int, stride: int):
+        super().__init__()
+        self.path = nn.Sequential(
+            nn.Conv2d(inside, outside, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outside),
+            nn.SiLU(),
+            nn.Conv2d(outside, outside, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outside),
+        )
+        self.shortcut = nn.Conv2d(inside, outside, 1, stride, bias=False) if inside != outside else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(self.path(x) + self.shortcut(x))
+
+
+class Tower(nn.Module):
+    """Pictures [b,3,64,64] in -1…1 → unit vectors [b, width]."""
+
+    def __init__(self, width: int = 256, channels: tuple[int, ...] = (48, 64, 128, 192, 208)):
+        super().__init__()
+        first, *rest = channels
+        self.stem = nn.Sequential(nn.Conv2d(3, first, 4, 2, 1, bias=False), nn.BatchNorm2d(first), nn.SiLU())
+        strides = [1] + [2] * (len(rest) - 1)
+        self.blocks = nn.Sequential(*[Residual(a, b, s) for a, b, s in zip(channels, rest, strides, strict=False)])
+        self.head = nn.Linear(channels[-1], width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.blocks(self.stem(x)).mean(dim=(2, 3))
+        return F.normalize(self.head(features), dim=-1)
+
+
 class EmbeddedJudge:
     """Compares a picture with every concept that it knows; X is shown if its share of the probability is enough.
 
@@ -53,8 +87,7 @@ class EmbeddedJudge:
         tower = Tower(**config["tower"])
         prototypes = tensors.pop("prototypes")
         tower.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-        judge = cls(tower, prototypes, read_json(folder / "concepts.json"), config["scale"], config["threshold"])
-        return judge
+        return cls(tower, prototypes, read_json(folder / "concepts.json"), config["scale"], config["threshold"])
 
     @property
     def fingerprint(self) -> str:
@@ -79,7 +112,7 @@ class EmbeddedJudge:
     @torch.no_grad()
     def probabilities(self, pictures: Tensor) -> Tensor:
         """Pictures [n, 3, 64, 64] in −1 … 1 to the share of each leaf [n, leaves]."""
-        parts = [F.normalize(self.tower(part), dim=-1) for part in pictures.split(64)]
+        parts = [self.tower(part) for part in pictures.split(64)]
         return (self.scale * torch.cat(parts) @ self.prototypes.T).softmax(dim=-1)
 
 

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from crce.judge import Tower
 
 STATES = 32
 
 
 def save_tiny_sd(folder: Path) -> None:
-    """Writes a pipeline of 16×16 pictures (2×2 latents) to `folder`, the same at every call."""
+    """Writes a pipeline of 16×16 pictures (2×2 latents) and a judge to `folder`, the same at every call."""
     torch.manual_seed(0)
     tokenizer = _tokenizer(folder)
     pipeline = StableDiffusionPipeline(
@@ -22,6 +25,21 @@ def save_tiny_sd(folder: Path) -> None:
     pipeline.save_pretrained(folder)
     settings = {"guidance": 3.0, "sample_steps": 4, "erase_steps": 6, "lr": 1e-3}
     (folder / "crce.json").write_text(json.dumps(settings))
+    save_tiny_judge(folder)
+
+
+def save_tiny_judge(folder: Path) -> None:
+    """A judge of random weights beside the model: its answers mean nothing, its road is the real one."""
+    torch.manual_seed(0)
+    shape = {"width": 8, "channels": [4, 6, 8]}
+    leaves = ["dog", "cat", "wolf", "fox", "pig"]
+    judge = folder / "judge"
+    judge.mkdir()
+    tensors = {**Tower(**shape).state_dict(), "prototypes": torch.randn(len(leaves), 8)}
+    save_file(tensors, judge / "judge.safetensors")
+    terms = {leaf: [i] for i, leaf in enumerate(leaves)} | {"puppy": [0], "guide dog": [0], "dog (animal)": [0]}
+    (judge / "concepts.json").write_text(json.dumps({"leaves": leaves, "terms": terms}))
+    (judge / "config.json").write_text(json.dumps({"tower": shape, "scale": 5.0, "threshold": 0.3}))
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:

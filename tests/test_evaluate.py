@@ -1,0 +1,91 @@
+"""The evaluation: who is asked what, on which seeds, and what is remembered. And the judge."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from crce.concepts import ConceptSpec, Term
+from crce.config import EraseConfig
+from crce.erase import erase
+from crce.errors import CrceError
+from crce.evaluate import answer, coverage, evaluate, questions
+from crce.files import write_json
+from crce.judge import EmbeddedJudge
+from crce.report import metrics
+
+
+@pytest.fixture(scope="module")
+def judge(tiny_sd):
+    return EmbeddedJudge.load(tiny_sd.base)
+
+
+def run(generator):
+    """The steps and the result of a generator."""
+    steps = []
+    while True:
+        try:
+            steps.append(next(generator))
+        except StopIteration as end:
+            return steps, end.value
+
+
+def test_corefs_are_asked_for_the_target_and_retains_for_themselves(judge, dog):
+    asked = {q.text: q.asked for q in questions(dog, 1, judge)}
+    assert asked["puppy"] == asked["guide dog"] == asked["dog"] == "dog (animal)"
+    assert (asked["cat"], asked["pig"]) == ("cat", "pig")
+    phrases = {q.text: q.asked for q in questions(dog, 1, judge, ask="coref")}
+    assert phrases["puppy"] == "puppy" and "hound" not in phrases
+
+
+def test_the_target_has_five_times_the_seeds_and_all_count_from_zero(judge, dog):
+    seeds = {q.text: q.seeds for q in questions(dog, 2, judge)}
+    assert seeds["dog"] == tuple(range(10)) and seeds["cat"] == (0, 1)
+
+
+def test_a_retain_unknown_to_the_judge_is_left_out_and_a_target_is_an_error(judge, dog):
+    more = dataclasses.replace(dog, retains=(*dog.retains, Term("onager")))
+    assert "onager" not in {q.text for q in questions(more, 1, judge)}
+    with pytest.raises(CrceError, match="does not know 'yeti'"):
+        questions(ConceptSpec("yeti"), 1, judge)
+
+
+def test_the_same_seeds_before_and_after_and_no_change_without_a_delta(tiny_sd, judge, dog):
+    *_, step = erase(tiny_sd, dog, EraseConfig(steps=1, corefs=1, retains=1))
+    unchanged = dataclasses.replace(step.delta, tensors={})
+    steps, answers = run(evaluate(tiny_sd, judge, dog, unchanged, images=2))
+    assert all(a.yes == a.base_yes and len(a.p) == len(a.seeds) for a in answers)
+    assert steps[-1][0] == steps[-1][1] == 2 * sum(len(a.seeds) for a in answers)
+    assert set(metrics(answers)) == {"acc_u", "acc_c_train", "acc_c_test", "acc_r_train", "acc_r_test"}
+
+
+def test_what_the_base_draws_is_judged_once(tiny_sd, judge, dog, home):
+    question = questions(dog, 1, judge)[0]
+    first = answer(tiny_sd, judge, question)
+    (file,) = (home / "verdicts").iterdir()
+    write_json(file, [{"yes": not v.yes, "p": 0.0} for v in first])
+    assert [v.yes for v in answer(tiny_sd, judge, question)] == [not v.yes for v in first]
+
+
+def test_coverage_counts_the_seeds_that_show_it(tiny_sd, judge, dog):
+    steps, found = run(coverage(tiny_sd, judge, [dog, ConceptSpec("yeti")]))
+    rows = {(r["text"], r["asked"]): r["yes"] for r in found["terms"]}
+    pictures = tiny_sd.generate(["wolf"] * 10, list(range(10)))
+    assert rows["wolf", "wolf"] == sum(v.yes for v in judge.shows(pictures, "wolf"))
+    assert set(judge.names) <= {text for text, _ in rows} and steps[-1] == (len(rows), len(rows))
+    assert set(found["concepts"]) == {"dog-animal"} and found["concepts"]["dog-animal"]["covered"] is False
+
+
+def test_the_judge_shares_out_its_probability(tiny_sd, judge):
+    pictures = tiny_sd.generate(["dog"] * 3, [0, 1, 2])
+    shares = [judge.shows(pictures, name) for name in judge.names]
+    assert torch.tensor([[v.p for v in row] for row in shares]).sum(0) == pytest.approx([1.0] * 3, abs=1e-5)
+    assert all(v.yes == (v.p >= judge.threshold) for row in shares for v in row)
+
+
+def test_the_judge_refuses_what_it_does_not_know(judge, tmp_path):
+    with pytest.raises(CrceError, match="does not know 'yeti'"):
+        judge.shows([], "yeti")
+    (tmp_path / "model_index.json").write_text("{}")
+    with pytest.raises(CrceError, match="brings no judge"):
+        EmbeddedJudge.load(str(tmp_path))
