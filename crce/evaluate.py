@@ -4,32 +4,20 @@ import hashlib
 import json
 from collections.abc import Generator
 from contextlib import nullcontext
-from dataclasses import dataclass
 
+from crce.answers import Answers, Question
 from crce.concepts import ConceptSpec
 from crce.delta import Delta
 from crce.diffusion import Diffusion
 from crce.errors import CrceError
 from crce.files import home, read_json, write_json
 from crce.judge import EmbeddedJudge, Verdict
-from crce.report import Answers
 
 # The target gets five times the pictures of a term: it is one prompt, the others are ten and five.
 TARGET_FACTOR = 5
 ASKS = ("target", "coref")
 COVERED_SEEDS = range(10)
 COVERED_FROM = 5
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt, drawn with these seeds, and the concept that the judge is asked for."""
-
-    kind: str
-    text: str
-    split: str
-    asked: str
-    seeds: tuple[int, ...]
 
 
 def questions(spec: ConceptSpec, images: int, judge: EmbeddedJudge, ask: str = "target") -> list[Question]:

@@ -5,14 +5,16 @@ import os
 import tempfile
 from pathlib import Path
 
-import platformdirs
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def home() -> Path:
     """The folder for runs, drafts and caches: CRCE_HOME, or the platform's data folder."""
-    return Path(os.environ.get("CRCE_HOME") or platformdirs.user_data_dir("crce-studio"))
+    if chosen := os.environ.get("CRCE_HOME"):
+        return Path(chosen)
+    import platformdirs  # a GPU machine that only trains need not have it
+
+    return Path(platformdirs.user_data_dir("crce-studio"))
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -1,11 +1,12 @@
 """From verdicts to figures: the paper's five accuracies, their intervals, and tables over concepts. No torch."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 from scipy import stats
 
+from crce.answers import Answers
 from crce.concepts import ConceptSpec
 from crce.errors import CrceError
 
@@ -18,24 +19,6 @@ METRICS = {
 }
 LOWER_IS_BETTER = ("acc_u", "acc_c_train", "acc_c_test")
 RESAMPLES = 10_000
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What the judge said of one prompt: `asked` of each seed's picture, after the erasure and on the base.
-
-    covered: whether the base draws it at all; None where nobody has measured.
-    """
-
-    kind: str
-    text: str
-    split: str
-    asked: str
-    covered: bool | None
-    seeds: tuple[int, ...]
-    yes: tuple[bool, ...]
-    p: tuple[float, ...]
-    base_yes: tuple[bool, ...]
 
 
 def metrics(answers: list[Answers]) -> dict[str, dict]:

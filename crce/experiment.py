@@ -1,0 +1,100 @@
+"""The tables of the README: methods × concepts, measured once, kept as reports, written by a command."""
+
+import itertools
+import platform
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from crce import runs
+from crce.config import EraseConfig
+from crce.errors import CrceError
+from crce.files import ROOT, read_json, write_atomic
+from crce.jobs import Models, execute
+from crce.library import find_spec
+from crce.report import difference, table
+
+REPORTS = ROOT / "docs" / "reports"
+README = ROOT / "README.md"
+TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
+COMPARED = ("acc_u", "acc_c_test", "acc_r_test", "h")
+
+
+def measure(
+    concepts: list[str], methods: list[str], config: EraseConfig, base: str, images: int, folder: Path
+) -> Iterator[dict]:
+    """Erases every concept with every method under the same settings and keeps each report.json in `folder`.
+
+    What is there already is not run again, so a stopped measurement goes on where it was. Yields the runs' events.
+    Raises CrceError for a run that failed.
+    """
+    models = Models()
+    for concept, method in itertools.product(concepts, methods):
+        spec = find_spec(concept)
+        target = folder / f"{spec.slug}-{method}.json"
+        if not target.exists():
+            job = runs.Job(base, spec, replace(config, method=method, preview_every=0))
+            yield from _measured(job, images, target, models)
+
+
+def _measured(job: runs.Job, images: int, target: Path, models: Models) -> Iterator[dict]:
+    work = target.parent / f".{target.stem}"
+    run = runs.opened(work) if work.exists() else runs.create(job, work, queued=False)
+    run.request_evaluate(images)
+    for event in execute(run, models):
+        yield {**event, "concept": job.spec.name, "method": job.config.method}
+        if event["kind"] == "failed":
+            raise CrceError(f"{job.spec.name} with {job.config.method}: {event['message']}")
+    shutil.copy(run.dir / "report.json", target)
+    shutil.rmtree(work)
+
+
+def machine() -> str:
+    """The processor, as a person would name it beside a time."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
+    return f"{len(names)} × {names[0]}" if names else platform.processor() or platform.machine()
+
+
+def reports(folder: Path = REPORTS) -> list[dict]:
+    """The committed reports, in the order of the table."""
+    found = [read_json(path) for path in sorted(folder.glob("*.json"))]
+    return sorted(found, key=lambda r: (TABLE_METHODS.index(r["method"]), r["concept"]))
+
+
+def render(found: list[dict]) -> str:
+    """The table, what it was made of, and CRCE's paired differences to the other methods."""
+    concepts = sorted({r["concept"] for r in found})
+    out = {kind: sum(r["left_out"][kind] for r in found if r["method"] == "crce") for kind in ("corefs", "retains")}
+    lines = [
+        table(found),
+        f"Mean over {len(concepts)} concepts ({', '.join(concepts)}) in %, with the bootstrap's 95 % interval over "
+        f"concepts. Pictures per prompt: {found[0]['images']} ({5 * found[0]['images']} for Acc_U), seeds from 0. "
+        f"Only terms that the base draws count; {out['corefs']} corefs and {out['retains']} retains were left out.\n",
+        "CRCE minus the other, paired by concept:\n",
+        "| | Acc_U | Acc_C test | Acc_R test | H |",
+        "|---|---|---|---|---|",
+        *[_compared(found, method) for method in TABLE_METHODS if method != "crce"],
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _compared(found: list[dict], other: str) -> str:
+    cells = [tuple(100 * v for v in difference(found, metric, "crce", other)) for metric in COMPARED]
+    return f"| − {other} | " + " | ".join(f"{m:+.1f} ({low:+.1f} to {high:+.1f})" for m, low, high in cells) + " |"
+
+
+def write_table(readme: Path = README, folder: Path = REPORTS) -> None:
+    """Puts the table between its marks in the README."""
+    write_atomic(readme, with_table(readme.read_text(encoding="utf-8"), render(reports(folder))))
+
+
+def with_table(text: str, rendered: str) -> str:
+    """Raises CrceError if the marks are not there."""
+    start, end = "<!-- table: python -m crce table -->\n", "<!-- /table -->"
+    if start not in text or end not in text:
+        raise CrceError(f"The text has no place for the table. Add the lines {start.strip()!r} and {end!r}.")
+    before, after = text.split(start)[0], text.split(end)[1]
+    return f"{before}{start}{rendered}{end}{after}"
