@@ -1,4 +1,4 @@
-"""Imports go one way: app → crce without torch ← crce with torch. So the page is there in seconds and outlives the worker."""
+"""Imports go one way: app → crce without torch ← crce with torch. So the page is there in seconds."""
 
 import ast
 import subprocess
