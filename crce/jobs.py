@@ -49,25 +49,27 @@ class Stopped(Exception):
 class Models:
     """The base that is loaded: one at a time, since two may not fit on the device."""
 
-    def __init__(self):
+    def __init__(self, device: str = "auto"):
+        self._device = device
         self._key: tuple[str, str, str] | None = None
-        self._model: Diffusion | None = None
+        self.model: Diffusion | None = None
         self._judges: dict[str, EmbeddedJudge] = {}
 
-    def get(self, base: str, device: str, dtype: str) -> "Diffusion":
-        """Raises CrceError if the base cannot be loaded."""
+    def get(self, base: str, device: str = "auto", dtype: str = "auto") -> "Diffusion":
+        """The base on our own device, unless another is named. Raises CrceError if it cannot be loaded."""
         from crce.diffusion import Diffusion
 
-        if self._key != (base, device, dtype):
-            self._key = self._model = None
+        key = base, self._device if device == "auto" else device, dtype
+        if self._key != key:
+            self._key = self.model = None
             free_memory()
-            self._model = Diffusion.load(base, device, dtype)
-            self._key = base, device, dtype
-        return self._model
+            self.model = Diffusion.load(*key)
+            self._key = key
+        return self.model
 
-    def any_of(self, base: str, device: str) -> "Diffusion":
-        """The base with whatever dtype it is loaded with."""
-        return self._model if self._key and self._key[0] == base else self.get(base, device, "auto")
+    def glance(self, base: str) -> "Diffusion":
+        """The base as it happens to be loaded, whatever the device and dtype."""
+        return self.model if base == self.base else self.get(base)
 
     @property
     def base(self) -> str | None:

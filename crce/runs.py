@@ -94,7 +94,10 @@ class Run:
     def events(self) -> tuple[dict, ...]:
         """All events; a line torn by a kill is left out."""
         path = self.dir / "events.jsonl"
-        return _read_events(path, *_stamp(path)) if path.exists() else ()
+        try:
+            return _read_events(path, *_stamp(path))
+        except FileNotFoundError:
+            return ()
 
     def last(self, *kinds: str) -> dict | None:
         """The latest event of one of these kinds."""
@@ -258,8 +261,9 @@ def store() -> Path:
 
 def all_runs() -> list[Run]:
     """The runs of the store, newest first. A broken one is left out; `find` says what is wrong with it."""
-    found = [Run(path) for path in store().glob("*") if ID.fullmatch(path.name)]
-    return sorted(filter(_readable, found), key=lambda run: (run.job.created, run.id), reverse=True)
+    found = {Run(path): _job(Run(path)) for path in store().glob("*") if ID.fullmatch(path.name)}
+    whole = {run: job.created for run, job in found.items() if job}
+    return sorted(whole, key=lambda run: (whole[run], run.id), reverse=True)
 
 
 def find(name: str) -> Run:
@@ -273,9 +277,7 @@ def find(name: str) -> Run:
 def opened(folder: Path) -> Run:
     """The run in any folder. Raises CrceError if it holds none."""
     if not (folder / "job.json").is_file():
-        raise CrceError(
-            f"{folder} holds no run: job.json is missing. Give the --out of an `erase`, or a run's id."
-        )
+        raise CrceError(f"{folder} holds no run: job.json is missing. Give the --out of an `erase`, or a run's id.")
     run = Run(folder)
     _ = run.job
     return run
@@ -292,11 +294,11 @@ def locked(path: Path) -> bool:
         return True
 
 
-def _readable(run: Run) -> bool:
+def _job(run: Run) -> Job | None:
     try:
-        return bool(run.job)
+        return run.job
     except CrceError:
-        return False
+        return None
 
 
 def _new_id(job: Job) -> str:

@@ -1,0 +1,196 @@
+"""What an open tab waits for: a question to the worker over a local socket, and one answer.
+
+JSON in bytes, never pickle. Only who can read home()/worker.json (mode 0600) has the key.
+"""
+
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener, answer_challenge, deliver_challenge
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from crce import files, jobs
+from crce.errors import CrceError
+
+LONGEST = 1 << 20  # bytes of a request
+MOST_PICTURES = 512
+BROKEN = (OSError, EOFError, ValueError, AssertionError, AuthenticationError)
+
+
+class Column(BaseModel):
+    """A column of pictures: those of the base (no run), or of a run's weights at some strength."""
+
+    model_config = ConfigDict(extra="forbid")
+    run: str | None = None
+    strength: Annotated[float, Field(ge=-10, le=10)] = 1.0
+
+
+class Draw(BaseModel):
+    """Pictures of each prompt with each seed in each column; `ask` is what the judge is asked of a prompt."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["draw"]
+    tab: str
+    base: str
+    columns: Annotated[list[Column], Field(min_length=1)]
+    prompts: Annotated[list[str], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
+    ask: list[str | None]
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Draw":
+        if len(self.ask) != len(self.prompts):
+            raise ValueError(f"ask has {len(self.ask)} entries for {len(self.prompts)} prompts")
+        if len(self.columns) * len(self.prompts) * len(self.seeds) > MOST_PICTURES:
+            raise ValueError(f"these are more than {MOST_PICTURES} pictures; ask for fewer prompts or seeds")
+        return self
+
+
+def ask(request: dict, timeout: float = 60) -> dict:
+    """The worker's answer; {"error": text} where the question was wrong, {"replaced": true} where a newer one came.
+
+    Starts a worker if the question needs a model. Raises CrceError if none answers in time.
+    """
+    until = time.monotonic() + timeout
+    patient = request.get("kind") != "status"
+    for attempt in count():
+        # Now and then, since a worker may leave or be killed while we wait; not each time, since starting takes long.
+        if patient and attempt % 30 == 0:
+            jobs.ensure_worker()
+        try:
+            return _exchange(request, until)
+        except BROKEN as error:
+            # A worker that is starting has no address yet, or still that of the one before.
+            if not patient or time.monotonic() > until:
+                raise CrceError(f"The worker does not answer: {error or 'it ended'}. Try again.") from None
+        time.sleep(0.1)
+
+
+def _exchange(request: dict, until: float) -> dict:
+    address = files.read_json(_address_file())
+    with Client((address["host"], address["port"])) as connection:
+        # Polled first: another program may listen on the port of a worker that was killed.
+        _wait(connection, until)
+        key = bytes.fromhex(address["key"])
+        answer_challenge(connection, key)
+        deliver_challenge(connection, key)
+        connection.send_bytes(json.dumps(request).encode())
+        _wait(connection, until)
+        return json.loads(connection.recv_bytes())
+
+
+def _wait(connection: Connection, until: float) -> None:
+    if not connection.poll(max(0.0, until - time.monotonic())):
+        raise TimeoutError("it is busy")
+
+
+def _address_file() -> Path:
+    return files.home() / "worker.json"
+
+
+class Glance:
+    """A question that waits for its answer."""
+
+    def __init__(self, draw: Draw):
+        self.draw, self.replaced = draw, False
+        self._answer: dict = {}
+        self._answered = threading.Event()
+
+    def reply(self, answer: dict) -> None:
+        self._answer = answer
+        self._answered.set()
+
+    def answer(self) -> dict:
+        self._answered.wait()
+        return self._answer
+
+
+class Desk:
+    """Where glances wait. Threads take them in; the one thread that has the model serves them."""
+
+    def __init__(self, status: Callable[[], dict]):
+        self._status = status
+        self._waiting: dict[str, Glance] = {}
+        self._served: Glance | None = None
+        self._changed = threading.Condition()
+        self._listener = Listener(("127.0.0.1", 0), backlog=16)
+        self._key = secrets.token_bytes(32)
+
+    def open(self) -> None:
+        self.publish()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def publish(self) -> None:
+        """Writes the address, unless some worker's is there."""
+        if not _address_file().exists():
+            host, port = self._listener.address
+            files.write_json(_address_file(), {"host": host, "port": port, "key": self._key.hex()})
+
+    def close(self) -> None:
+        """Answers nobody any more and takes the address away."""
+        self._listener.close()
+        with suppress(OSError, ValueError):
+            if files.read_json(_address_file())["key"] == self._key.hex():
+                _address_file().unlink()
+
+    def take(self, timeout: float = 0) -> Glance | None:
+        """The glance that waits longest; waits up to `timeout` seconds for one to come."""
+        with self._changed:
+            self._served = None
+            self._changed.wait_for(lambda: self._waiting, timeout)
+            if self._waiting:
+                self._served = self._waiting.pop(next(iter(self._waiting)))
+            return self._served
+
+    def put(self, draw: Draw) -> Glance:
+        """Replaces what the same tab asked before, also what is being drawn for it."""
+        glance = Glance(draw)
+        with self._changed:
+            if old := self._waiting.pop(draw.tab, None):
+                old.reply({"replaced": True})
+            if self._served and self._served.draw.tab == draw.tab:
+                self._served.replaced = True
+            self._waiting[draw.tab] = glance
+            self._changed.notify()
+        return glance
+
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                connection = self._listener.accept()
+            except ConnectionError:
+                continue
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: Connection) -> None:
+        # The handshake is here, not in accept(), where one silent visitor would keep out all others.
+        with connection, suppress(*BROKEN):
+            deliver_challenge(connection, self._key)
+            answer_challenge(connection, self._key)
+            answer = self._answer(connection.recv_bytes(LONGEST))
+            connection.send_bytes(json.dumps(answer).encode())
+
+    def _answer(self, data: bytes) -> dict:
+        try:
+            request = json.loads(data)
+            if request == {"kind": "status"}:
+                return {**self._status(), "waiting": self.waiting()}
+            return self.put(Draw.model_validate(request)).answer()
+        except ValidationError as error:
+            first = error.errors()[0]
+            return {"error": f"{'.'.join(map(str, first['loc'])) or 'request'}: {first['msg']}"}
+        except ValueError as error:
+            return {"error": f"request: no JSON ({error})"}
