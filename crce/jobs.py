@@ -93,9 +93,10 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def execute(run: Run, models: Models | None = None) -> Iterator[dict]:
+def execute(run: Run, models: Models | None = None, evaluation: dict | None = None) -> Iterator[dict]:
     """Does what the run lacks and yields its events; between two of them the caller may use the models.
 
+    evaluation: asks for one (see `Run.request_evaluate`) in a way that no worker takes it up before us.
     The last event is done, stopped or failed. Left earlier (closed, killed), the run is interrupted and goes on
     from its checkpoint next time. Raises Busy if the run is being worked on, CrceError if it cannot be written.
     """
@@ -104,6 +105,8 @@ def execute(run: Run, models: Models | None = None) -> Iterator[dict]:
         try:
             yield run.record("start", pid=os.getpid())
             run.clear("resume")
+            if evaluation:
+                files.write_json(run.dir / "evaluate.json", evaluation)
             for event in _work(run, models or Models()):
                 yield event
                 _obey(run)

@@ -161,9 +161,7 @@ class Run:
 
     def request_evaluate(self, images: int, ask: str = "target") -> None:
         """Asks for a new report with `images` pictures per prompt, after the training if that is not done."""
-        if not 1 <= images <= 1000:
-            raise CrceError(f"images is {images}; give a number from 1 to 1000.")
-        files.write_json(self.dir / "evaluate.json", {"images": images, "ask": ask})
+        files.write_json(self.dir / "evaluate.json", evaluation(images, ask))
         if self.state in ("stopped", "failed", "interrupted"):
             self.request_resume()
 
@@ -253,6 +251,13 @@ def _build(job: Job, folder: Path, queued: bool) -> None:
     if not queued:
         # Counts as begun, by this process: the worker leaves it alone.
         Run(folder).record("start", pid=os.getpid())
+
+
+def evaluation(images: int, ask: str = "target") -> dict:
+    """What evaluate.json says. Raises CrceError for a number of pictures that makes no sense."""
+    if not 1 <= images <= 1000:
+        raise CrceError(f"images is {images}; give a number from 1 to 1000.")
+    return {"images": images, "ask": ask}
 
 
 def store() -> Path:

@@ -1,0 +1,5 @@
+"""python -m crce"""
+
+from crce.cli import main
+
+main()

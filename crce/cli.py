@@ -1,0 +1,382 @@
+"""The command line: everything the app does, through the same functions. Imports torch only to draw or train."""
+
+import sys
+import time
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from crce import bases, jobs, runs, terminal
+from crce.concepts import ConceptSpec
+from crce.config import METHOD_CARDS, EraseConfig
+from crce.errors import CrceError
+from crce.library import find_spec, library
+from crce.runs import Job, Run
+
+app = typer.Typer(
+    name="crce",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Erase a concept and its other names from a text-to-image model, and keep its neighbours.",
+    epilog="Start with: python -m crce demo dog",
+)
+publish = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Publish concepts or erased weights on the Hugging Face Hub.",
+)
+app.add_typer(publish, name="publish")
+
+Concept = Annotated[
+    str, typer.Argument(help='A concept of the library ("dog", "bat (animal)") or the path of a spec file.')
+]
+Base = Annotated[str, typer.Option(help="emoji-sd, a folder with a diffusers pipeline, or a Hub id.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:1 …")]
+Dtype = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16. The trained weights are fp32 in any case.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; progress goes to stderr.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id (see `runs`) or its folder.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
+Images = Annotated[
+    int, typer.Option(help="Pictures per term, seeds 0, 1, …; five times as many of the concept itself.")
+]
+
+
+@app.command()
+def erase(
+    concept: Concept,
+    base: Base = bases.EMOJI_SD,
+    method: Annotated[str, typer.Option(help="One of `methods`.")] = "crce",
+    steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the base's preset")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.", show_default="the base's preset")] = None,
+    eta: Annotated[float, typer.Option(help="Negative guidance η: how far past the empty prompt to push.")] = 1.0,
+    corefs: Annotated[int, typer.Option(help="M: corefs drawn per step. 0 leaves them out.")] = 5,
+    retains: Annotated[int, typer.Option(help="N: retains drawn per step. 0 leaves them out.")] = 3,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new run in the store")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, or the newest unfinished one of the concept.")
+    ] = False,
+    as_json: AsJson = False,
+):
+    """Erase a concept: the name and its corefs go, the retains stay.
+
+    Trains here, in this process. Ctrl-C stops after the current step and keeps what is done; --resume goes on with
+    it, under the run's own settings. The base itself is never changed: the result is delta.safetensors in the
+    run's folder.
+
+    Examples:
+
+        python -m crce erase dog
+        python -m crce erase "bat (animal)" --steps 300 --corefs 3 --out out/bat
+        python -m crce erase my-spec.json --base CompVis/stable-diffusion-v1-4 --device cuda
+    """
+    spec = find_spec(concept)
+    if resume:
+        run = _unfinished(spec, out)
+    else:
+        config = EraseConfig(method=method, steps=steps, lr=lr, eta=eta, corefs=corefs, retains=retains, seed=seed)
+        run = runs.create(Job(base, spec, config, device, dtype), out, queued=False)
+    terminal.follow(run, jobs.execute(run))
+    terminal.say(_facts(run), f"{run.title} is erased: {run.delta_path}\n{_next_steps(run)}", as_json)
+
+
+def _unfinished(spec: ConceptSpec, out: Path | None) -> Run:
+    """Raises CrceError if there is nothing to go on with, or it is of another concept."""
+    found = [runs.opened(out)] if out else [run for run in runs.all_runs() if run.job.spec.digest == spec.digest]
+    run = next((run for run in found if run.state in ("interrupted", "stopped", "failed", "queued")), None)
+    if not run:
+        raise CrceError(f"There is no unfinished run of {spec.name!r} to resume. Leave --resume out to start one.")
+    if run.job.spec.digest != spec.digest:
+        raise CrceError(
+            f"The run in {run.dir} is of {run.title!r} with other terms. Give its own concept, or a new --out."
+        )
+    run.clear("stop")
+    return run
+
+
+def _next_steps(run: Run) -> str:
+    name = run.id if run.dir.parent == runs.store() else run.dir
+    return (
+        f"See it:     python -m crce generate {run.job.spec.target!r} --run {name} --out pictures\n"
+        f"Measure it: python -m crce evaluate {name}"
+    )
+
+
+@app.command()
+def generate(
+    prompts: Annotated[list[str], typer.Argument(help="What to draw; quote each prompt.")],
+    out: Annotated[Path, typer.Option(help="Folder for the PNGs.")],
+    run: Annotated[str | None, typer.Option(help="A run's id or folder: draws before/ and after/ it.")] = None,
+    base: Annotated[str | None, typer.Option(help="The model.", show_default="the run's, else emoji-sd")] = None,
+    strength: Annotated[float, typer.Option(help="How much of the erasure: 0 none, 1 all.")] = 1.0,
+    images: Annotated[
+        int, typer.Option(min=1, max=1000, help="Pictures per prompt, of seeds --seed, --seed + 1, …")
+    ] = 1,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: AsJson = False,
+):
+    """Draw prompts, before and after an erasure with the same seeds.
+
+    Examples:
+
+        python -m crce generate "a dog" "a cat" --images 4 --out pictures
+        python -m crce generate "a puppy" --run 20260801-093015-dog-3fa2 --strength 0.5 --out pictures
+    """
+    erased = _run(run) if run else None
+    if erased and base not in (None, erased.job.base):
+        raise CrceError(f"The run {erased.id} was made on {erased.job.base}; leave --base out.")
+    if erased and not erased.erased:
+        raise CrceError(f"The run {erased.id} is {erased.state} and has no weights yet. Finish it first.")
+    model = jobs.Models().get(base or (erased.job.base if erased else bases.EMOJI_SD), device, dtype)
+    pairs = list(product(prompts, range(seed, seed + images)))
+    written = _draw(model, pairs, out / "before" if erased else out)
+    if erased:
+        from crce.delta import Delta
+
+        with Delta.load(erased.delta_path).applied(model, strength):
+            written += _draw(model, pairs, out / "after")
+    terminal.say({"images": written}, "\n".join(written), as_json)
+
+
+def _draw(model, pairs: list[tuple[str, int]], folder: Path) -> list[str]:
+    """Writes the pictures as `01-a-dog-0.png` and returns their paths."""
+    with terminal.bar() as bar:
+        task = bar.add_task(f"drawing {folder.name}", total=len(pairs))
+        show = lambda done, of: bar.update(task, completed=done)  # noqa: E731
+        pictures = model.generate([prompt for prompt, _ in pairs], [seed for _, seed in pairs], progress=show)
+    numbers = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in pairs), 1)}
+    paths = [folder / f"{numbers[p]:02d}-{ConceptSpec(target=p).slug[:40]}-{seed}.png" for p, seed in pairs]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, picture in zip(paths, pictures, strict=True):
+            picture.save(path)
+    except OSError as error:
+        raise CrceError(f"{folder} cannot be written: {error.strerror}. Give another --out.") from None
+    return [str(path) for path in paths]
+
+
+@app.command()
+def evaluate(
+    run: RunName,
+    images: Images = 10,
+    judge: Annotated[Literal["embedded"], typer.Option(help="The base's own judge.")] = "embedded",
+    ask: Annotated[str, typer.Option(help="What is asked of a coref's picture: the target, or the coref.")] = "target",
+    as_json: AsJson = False,
+):
+    """Measure an erasure: what the judge still sees, on the same seeds before and after.
+
+    Acc_U: pictures of the concept that still show it. Acc_C: the same of its corefs. Both should be low. Acc_R:
+    pictures of the retains that show the retain; it should stay where the base is. Writes report.json in the run.
+
+    Examples:
+
+        python -m crce evaluate 20260801-093015-dog-3fa2
+        python -m crce evaluate out/bat --images 20 --json
+    """
+    found = _run(run)
+    _measure(found, images, ask)
+    report = found.report
+    terminal.say(report, terminal.accuracies(report), as_json)
+
+
+def _measure(run: Run, images: int, ask: str = "target") -> None:
+    run.clear("stop")
+    terminal.follow(run, jobs.execute(run, evaluation=runs.evaluation(images, ask)))
+
+
+@app.command()
+def demo(
+    concept: Concept = "dog",
+    base: Base = bases.EMOJI_SD,
+    images: Images = 2,
+    out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new run in the store")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+):
+    """Erase a concept with the preset, measure it, and write one HTML page with the pictures.
+
+    Examples:
+
+        python -m crce demo
+        python -m crce demo cat --images 5
+    """
+    from crce.demo import write_page
+
+    run = runs.create(Job(base, find_spec(concept), EraseConfig(), device), out, queued=False)
+    _measure(run, images)
+    page = write_page(run)
+    terminal.say({**_facts(run), "page": str(page)}, str(page), as_json)
+
+
+@app.command()
+def methods(as_json: AsJson = False):
+    """List the methods: what each does, and which weights it touches."""
+    cards = [asdict(card) for card in METHOD_CARDS.values()]
+    rows = [(card["key"], card["touches"], card["what"]) for card in cards]
+    terminal.say(cards, terminal.table(["method", "touches", "what it does"], rows), as_json)
+
+
+@app.command()
+def concepts(as_json: AsJson = False):
+    """List the concepts of the library, your own included."""
+    facts = [
+        {"slug": slug, "name": s.name, "category": s.category, "corefs": len(s.corefs), "retains": len(s.retains)}
+        for slug, s in library().items()
+    ]
+    rows = [(f["name"], f["category"], f["corefs"], f["retains"]) for f in facts]
+    terminal.say(facts, terminal.table(["concept", "category", "corefs", "retains"], rows), as_json)
+
+
+@app.command("runs")
+def list_runs(as_json: AsJson = False):
+    """List the runs of the store, newest first."""
+    facts = [_facts(run) for run in runs.all_runs()]
+    rows = [(f["id"], f["state"], f["title"], f["method"], f["done"]) for f in facts]
+    terminal.say(facts, terminal.table(["run", "state", "concept", "method", "done"], rows), as_json)
+
+
+@app.command()
+def stop(run: RunName, as_json: AsJson = False):
+    """Stop a run after its current step, or take it out of the queue. It can be resumed."""
+    found = _run(run)
+    found.request_stop()
+    terminal.say(_facts(found), f"{found.id}: {found.state}{', stopping' * found.stopping}", as_json)
+
+
+@app.command()
+def resume(run: RunName, as_json: AsJson = False):
+    """Queue a stopped, failed or interrupted run again; the worker takes it up from its checkpoint.
+
+    To watch it here instead: python -m crce erase CONCEPT --resume
+    """
+    found = _run(run)
+    found.request_resume()
+    jobs.ensure_worker()
+    terminal.say(_facts(found), f"{found.id}: {found.state}", as_json)
+
+
+@app.command()
+def worker(device: Device = "auto"):
+    """Work on queued runs and draw for open tabs, until idle for 15 minutes. The app starts one by itself.
+
+    With several devices, start one for each: python -m crce worker --device cuda:1
+    """
+    from crce.worker import serve
+
+    if not serve(device):
+        terminal.console.print(f"There is a worker for {device} already.")
+
+
+@app.command()
+def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", as_json: AsJson = False):
+    """Measure which terms of the library a base can draw at all, and write covered.json beside it.
+
+    Accuracies count covered terms only. Run it on a base before the first erasure.
+    """
+    from crce import files
+    from crce.evaluate import coverage
+
+    models = jobs.Models(device)
+    model = models.get(base)
+    found = terminal.result("drawing terms", coverage(model, models.judge(base), list(library().values())))
+    files.write_json(model.covered_file, found)
+    covered = sum(concept["covered"] for concept in found["concepts"].values())
+    text = f"{covered} of {len(found['concepts'])} concepts are covered: {model.covered_file}"
+    terminal.say(found, text, as_json)
+
+
+Repo = Annotated[str, typer.Argument(help="The repository: user/name, or a name of your own.")]
+Private = Annotated[bool, typer.Option("--private/--public", help="Who can see a repository that is created now.")]
+PullRequest = Annotated[bool, typer.Option("--pull-request", help="Propose the change instead of making it.")]
+Tag = Annotated[str, typer.Option(help="A tag for this version, such as v1.")]
+
+
+@publish.command("dataset")
+def publish_dataset(
+    repo: Repo,
+    concept: Annotated[list[str] | None, typer.Argument(help="Concepts.", show_default="the whole library")] = None,
+    private: Private = True,
+    pull_request: PullRequest = False,
+    tag: Tag = "",
+    as_json: AsJson = False,
+):
+    """Publish concepts as a dataset with its card, in one commit. What is there already is kept.
+
+    Examples:
+
+        python -m crce publish dataset CorefConcept dog "bat (animal)"
+        python -m crce publish dataset someone/CorefConcept dog --pull-request
+    """
+    from crce.hub import Hub
+
+    specs = [find_spec(name) for name in concept] if concept else list(library().values())
+    done = Hub.connect().publish_dataset(specs, repo, private=private, pull_request=pull_request, tag=tag)
+    terminal.say(asdict(done), done.url, as_json)
+
+
+@publish.command("weights")
+def publish_weights(
+    run: RunName,
+    repo: Repo,
+    private: Private = True,
+    pull_request: PullRequest = False,
+    tag: Tag = "",
+    dataset: Annotated[str, typer.Option(help="The dataset of the terms on the Hub, for the card.")] = "",
+    as_json: AsJson = False,
+):
+    """Publish a finished run's weights with their model card, in one commit.
+
+    Example:
+
+        python -m crce publish weights 20260801-093015-dog-3fa2 emoji-sd-without-dog
+    """
+    from crce.hub import Hub
+
+    found = _run(run)
+    done = Hub.connect().publish_weights(
+        found, repo, private=private, pull_request=pull_request, tag=tag, dataset_repo=dataset
+    )
+    terminal.say(asdict(done), done.url, as_json)
+
+
+def _run(name: str) -> Run:
+    """By folder where there is one, else by id. Raises CrceError."""
+    return runs.opened(Path(name)) if Path(name).is_dir() else runs.find(name)
+
+
+def _facts(run: Run) -> dict:
+    """What --json says of a run."""
+    job, progress, failed = run.job, run.progress, run.last("failed")
+    return {
+        "id": run.id,
+        "dir": str(run.dir.resolve()),
+        "state": run.state,
+        "title": run.title,
+        "concept": job.spec.name,
+        "digest": job.spec.digest,
+        "base": job.base,
+        "method": job.config.method,
+        "config": asdict(job.config),
+        "created": time.strftime("%FT%TZ", time.gmtime(job.created)),
+        "done": f"{progress.done}/{progress.of} {progress.phase}" if progress else "",
+        "message": failed["message"] if failed and run.state == "failed" else None,
+        "delta": str(run.delta_path.resolve()) if run.erased else None,
+    }
+
+
+def main() -> None:
+    """Runs a command; a CrceError is one line on stderr and exit code 1."""
+    try:
+        app()
+    except CrceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

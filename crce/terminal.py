@@ -1,0 +1,118 @@
+"""How the command line shows work in progress and results: people read stderr, machines stdout."""
+
+import json
+import signal
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from crce.errors import CrceError
+from crce.runs import Run
+
+T = TypeVar("T")
+console = Console(stderr=True, highlight=False)
+LABELS = {"bank": "sampling training latents", "train": "erasing", "evaluate": "judging pictures"}
+ACCURACIES = {
+    "acc_u": "Acc_U",
+    "acc_c_train": "Acc_C train",
+    "acc_c_test": "Acc_C test",
+    "acc_r_train": "Acc_R train",
+    "acc_r_test": "Acc_R test",
+}
+
+
+def say(facts: object, text: str | Table, as_json: bool) -> None:
+    """The result: one JSON document, or something to read."""
+    if as_json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        Console(highlight=False).print(text, markup=False)
+
+
+@contextmanager
+def bar() -> Iterator[Progress]:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield progress
+
+
+def result(label: str, steps: Generator[tuple[int, int], None, T]) -> T:
+    """Shows (done, of) as a bar and returns what `steps` returns."""
+    with bar() as progress:
+        task = progress.add_task(label, total=None)
+        while True:
+            try:
+                done, of = next(steps)
+            except StopIteration as end:
+                return end.value
+            progress.update(task, completed=done, total=of)
+
+
+def follow(run: Run, events: Iterator[dict]) -> None:
+    """Shows a run until it ends. Raises CrceError if it fails; leaves the program if it is stopped.
+
+    Ctrl-C stops after the current step, once more at once; both leave a run that can be resumed.
+    """
+    last: dict = {}
+    with _ctrl_c_stops(run), bar() as progress:
+        task = progress.add_task("loading the model", total=None)
+        for last in events:
+            _show(progress, task, last)
+    if last["kind"] == "failed":
+        raise CrceError(last["message"])
+    if last["kind"] == "stopped":
+        console.print(
+            f"stopped; step {last['step']} is kept. Go on with the same command and --resume, or from the app."
+        )
+        raise typer.Exit(130)
+
+
+def _show(progress: Progress, task: int, event: dict) -> None:
+    if event["kind"] in ("phase", "step"):
+        done = event["step"] if event["kind"] == "step" else event["done"]
+        losses = "".join(f"  {name} {loss:.4f}" for name, loss in event.get("losses", {}).items())
+        label = LABELS[event.get("phase", "train")] + losses
+        progress.update(task, description=label, completed=done, total=event["of"])
+
+
+@contextmanager
+def _ctrl_c_stops(run: Run) -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(*_) -> None:
+        (run.dir / "stop").touch()
+        signal.signal(signal.SIGINT, before)
+        console.print("stopping after this step; Ctrl-C again stops at once")
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def table(headings: list[str], rows: Iterable[Iterable[object]]) -> Table:
+    result = Table(*headings, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        result.add_row(*(str(cell) for cell in row))
+    return result
+
+
+def accuracies(report: dict) -> Table:
+    """The five accuracies with n, interval, and what the base reaches on the same seeds."""
+    rows = [
+        (
+            ACCURACIES[name],
+            f"{100 * m['rate']:.0f} %",
+            f"{100 * m['low']:.0f} to {100 * m['high']:.0f} %",
+            f"{100 * m['base_rate']:.0f} %",
+            m["n"],
+        )
+        for name, m in report["metrics"].items()
+    ]
+    return table(["", "after", "95 % interval", "before", "pictures"], rows)
