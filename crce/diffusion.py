@@ -46,7 +46,10 @@ class Moment:
 
 
 class Diffusion:
-    """The frozen base model. Its weights are never changed on disk, and in memory only by `Delta.applied`."""
+    """The frozen base model. Its weights are never changed on disk, and in memory only by `Delta.applied`.
+
+    The networks run in `dtype`; latents, text states and predictions between them are fp32.
+    """
 
     def __init__(self, pipeline: StableDiffusionPipeline, base: str, device: str, dtype: torch.dtype):
         self.base, self.device, self.dtype = base, torch.device(device), dtype
@@ -102,7 +105,7 @@ class Diffusion:
         if missing:
             with torch.no_grad():
                 states = self.text_encoder(self._tokens(missing).to(self.device))[0]
-            self._states.update(zip(missing, states, strict=True))
+            self._states.update(zip(missing, states.float(), strict=True))
         return torch.stack([self._states[p] for p in prompts])
 
     def _tokens(self, prompts: list[str]) -> Tensor:
@@ -116,12 +119,13 @@ class Diffusion:
     def predict(self, x: Tensor, t: Tensor, states: Tensor, weights: dict[str, Tensor] | None = None) -> Tensor:
         """ε_θ(x_t, c, t) [n, C, H, W]. `weights` replace the base's by name: the tuned model without a copy."""
         tuned = {name: weight.to(self.dtype) for name, weight in (weights or {}).items()}
-        return functional_call(self.unet, tuned, (x, t, states), {"return_dict": False})[0]
+        inputs = (x.to(self.dtype), t, states.to(self.dtype))
+        return functional_call(self.unet, tuned, inputs, {"return_dict": False})[0].float()
 
     def noise(self, seeds: list[int]) -> Tensor:
         """x_T [n, C, H, W], each from its own seed and always drawn on the CPU: the same on every device."""
         drawn = [torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(s)) for s in seeds]
-        return torch.stack(drawn).to(self.device, self.dtype)
+        return torch.stack(drawn).to(self.device)
 
     @torch.no_grad()
     def denoise(self, x: Tensor, states: Tensor, steps: int, guidance: float) -> Iterator[Moment | Tensor]:
@@ -146,7 +150,8 @@ class Diffusion:
     def decode(self, x: Tensor) -> Tensor:
         """Latents x_0 [n, C, H, W] to pictures [n, 3, h, w] in 0 … 1."""
         scale, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
-        return (self.vae.decode(x / scale + shift, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
+        pictures = self.vae.decode((x / scale + shift).to(self.dtype), return_dict=False)[0]
+        return (pictures.float() / 2 + 0.5).clamp(0, 1)
 
     def draw(self, prompts: list[str], seeds: list[int], steps: int, guidance: float,
              progress: Callable[[int, int], None] | None = None) -> Tensor:  # fmt: skip

@@ -182,3 +182,12 @@ def test_seeds_differ(tiny_sd, dog):
 def test_esd_needs_no_lists(tiny_sd, dog):
     bare = dataclasses.replace(dog, corefs=(), retains=())
     assert last(tiny_sd, bare, dataclasses.replace(SHORT, method="esd-x-strict")).number == 5
+
+
+def test_a_bf16_base_is_tuned_in_fp32(tiny_sd, dog):
+    """An update of 1e-5 is lost in a bf16 weight of ordinary size: the master weights must be fp32."""
+    model = Diffusion.load(tiny_sd.base, device="cpu", dtype="bf16")
+    delta = last(model, dog, dataclasses.replace(SHORT, lr=1e-5)).delta
+    base = dict(model.unet.named_parameters())
+    assert all(w.dtype == torch.float32 for w in delta.tensors.values())
+    assert all(not torch.equal(base[n].float(), w) for n, w in delta.tensors.items())

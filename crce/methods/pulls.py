@@ -62,7 +62,7 @@ def pulling(choose: Callable[[Draw], list[Pull]]) -> Callable[[Draw], dict[str, 
         parts: dict[str, Tensor] = defaultdict(float)
         for pull, e in zip(pulls, predicted, strict=True):
             goal = next(held) if pull.held else draw.anchor[0]
-            parts[pull.part] = parts[pull.part] + pull.weight * F.mse_loss(e.float(), goal.float())
+            parts[pull.part] = parts[pull.part] + pull.weight * F.mse_loss(e, goal)
         return dict(parts)
 
     return losses
