@@ -1,0 +1,68 @@
+"""Tables: measured once, kept as reports, written from them."""
+
+import dataclasses
+
+import pytest
+
+from crce.config import EraseConfig
+from crce.errors import CrceError
+from crce.experiment import measure, render, reports, with_table, write_table
+from crce.files import read_json, write_json
+from crce.library import save_spec
+
+METHODS = ["esd-x-strict", "crce-sphere", "crce-fixed", "crce"]
+SHORT = EraseConfig(steps=2, lr=1e-3, corefs=1, retains=1)
+
+
+@pytest.fixture
+def measured(tiny_sd_dir, dog, tmp_path):
+    """Two concepts × two methods on the tiny model."""
+    cat = dataclasses.replace(dog, target="cat", sense="", retains=(dog.retains[1], dog.retains[3]))
+    for spec in (dog, cat):
+        save_spec(spec, tmp_path / f"{spec.target}.json")
+    concepts = [str(tmp_path / "dog.json"), str(tmp_path / "cat.json")]
+
+    def run(methods):
+        return list(measure(concepts, methods, SHORT, str(tiny_sd_dir), 1, tmp_path / "reports"))
+
+    return run, tmp_path / "reports"
+
+
+def test_every_method_on_every_concept_once(measured):
+    run, folder = measured
+    run(["crce"])
+    kept = read_json(folder / "cat-crce.json")
+    assert {(e["concept"], e["method"]) for e in run(["crce", "esd-x-strict"])} == {
+        ("dog (animal)", "esd-x-strict"),
+        ("cat", "esd-x-strict"),
+    }
+    assert sorted(p.name for p in folder.iterdir()) == [
+        f"{c}-{m}.json" for c in ("cat", "dog-animal") for m in ("crce", "esd-x-strict")
+    ]
+    assert read_json(folder / "cat-crce.json") == kept
+    assert [r["method"] for r in reports(folder)] == ["esd-x-strict"] * 2 + ["crce"] * 2
+
+
+def test_the_rendered_table_is_put_between_its_marks(measured, tmp_path):
+    run, folder = measured
+    run(METHODS)
+    readme = tmp_path / "README.md"
+    readme.write_text("above\n<!-- table: python -m crce table -->\nold\n<!-- /table -->\nbelow\n")
+    write_table(readme, folder)
+    text = readme.read_text()
+    assert text.startswith("above\n") and text.endswith("below\n") and "old" not in text
+    assert "| base |" in text and "| − esd-x-strict |" in text and "Mean over 2 concepts (cat, dog (animal))" in text
+    assert with_table(text, render(reports(folder))) == text
+
+
+def test_a_text_without_a_place_is_refused():
+    with pytest.raises(CrceError, match="no place for the table"):
+        with_table("nothing here", "table")
+
+
+def test_a_measurement_that_fails_names_concept_and_method(measured, tmp_path):
+    run, _ = measured
+    spec = read_json(tmp_path / "cat.json")
+    write_json(tmp_path / "cat.json", {**spec, "retains": []})
+    with pytest.raises(CrceError, match="cat with crce: .*Add retains"):
+        run(["crce"])
