@@ -12,6 +12,7 @@ from pathlib import Path
 from huggingface_hub import DatasetCard
 
 from crce import library
+from crce.cards import plain
 from crce.concepts import CATEGORIES, CERTAINTY, SPLITS, ConceptSpec, Term, spec_to_dict
 from crce.errors import CrceError
 from crce.files import write_atomic
@@ -193,18 +194,13 @@ def _contents(specs: list[ConceptSpec]) -> str:
     lines = ["## Contents", "", "| category | concepts | |", "|---|---|---|"]
     for category in _categories(specs):
         names = sorted(spec.name for spec in specs if spec.category == category)
-        lines.append(f"| {category} | {len(names)} | {', '.join(map(_cell, names))} |")
+        lines.append(f"| {category} | {len(names)} | {', '.join(map(plain, names))} |")
     sizes = _sizes(specs)
     sources = ", ".join(f"{count} {name}" for name, count in sizes.most_common())
     reviewed = sum(bool(spec.provenance.reviewer) for spec in specs)
     lines += ["", f"{sizes.total()} terms by source: {sources}. Reviewed by a named person: {reviewed} of "
               f"{len(specs)} concepts.", ""]  # fmt: skip
     return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    """A concept's name as plain text of a Markdown table: it may come from a model."""
-    return "".join(f"\\{letter}" if letter in r"\`*_[]<>|~&" else letter for letter in text)
 
 
 def _sizes(specs: list[ConceptSpec]) -> Counter:

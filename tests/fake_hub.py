@@ -1,0 +1,194 @@
+"""A Hub on loopback: repositories with commits, pull requests and tags, over the real protocol.
+
+`fail["commit"] = [503, 429]` lets the next two requests of that route fail so. Tokens: "hf_good", "hf_readonly".
+"""
+
+import base64
+import hashlib
+import json
+from collections import defaultdict
+from pathlib import PurePosixPath
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+
+KINDS = {"dataset": "datasets/", "model": ""}
+
+
+class Repo:
+    """Commits as (id, files), oldest first; each commit has all files."""
+
+    def __init__(self, private: bool):
+        self.private, self.tags, self.pull_requests, self.messages = private, {}, [], []
+        self.commits = [("0" * 40, {".gitattributes": b""})]
+
+    @property
+    def head(self) -> str:
+        return self.commits[-1][0]
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return self.commits[-1][1]
+
+    def at(self, revision: str) -> tuple[str, dict[str, bytes]]:
+        revision = self.tags.get(revision, revision)
+        return self.commits[-1] if revision == "main" else next(c for c in self.commits if c[0] == revision)
+
+    def change(self, files: dict[str, bytes]) -> str:
+        """Someone else's commit."""
+        text = repr([self.head, sorted(files.items())]).encode()
+        self.commits.append((hashlib.sha1(text).hexdigest(), files))
+        return self.head
+
+
+class FakeHub:
+    def __init__(self):
+        self.repos: dict[tuple[str, str], Repo] = {}
+        self.fail: dict[str, list[int]] = defaultdict(list)
+        self.calls: list[str] = []
+        self.app = FastAPI()
+        self.app.middleware("http")(self.guard)
+        api = "/api/{kind}s/{user}/{name}"
+        for method, path, handler in [
+            ("GET", "/api/whoami-v2", self.whoami), ("POST", "/api/repos/create", self.create),
+            ("POST", "/api/validate-yaml", self.validate), ("GET", api, self.info),
+            ("GET", api + "/revision/{revision}", self.info), ("GET", api + "/refs", self.refs),
+            ("GET", api + "/tree/{revision}", self.tree),
+            ("GET", api + "/tree/{revision}/{folder:path}", self.tree),
+            ("POST", api + "/paths-info/{revision}", self.paths_info),
+            ("POST", api + "/preupload/{revision}", self.preupload),
+            ("POST", api + "/commit/{revision}", self.commit), ("POST", api + "/tag/{revision}", self.tag),
+            ("GET", "/datasets/{user}/{name}/resolve/{revision}/{path:path}", self.resolve_dataset),
+            ("HEAD", "/datasets/{user}/{name}/resolve/{revision}/{path:path}", self.resolve_dataset),
+            ("GET", "/{user}/{name}/resolve/{revision}/{path:path}", self.resolve_model),
+            ("HEAD", "/{user}/{name}/resolve/{revision}/{path:path}", self.resolve_model),
+        ]:  # fmt: skip
+            self.app.add_api_route(path, handler, methods=[method])
+
+    async def guard(self, request: Request, call_next):
+        """Failures asked for, tokens, rights; then the route itself."""
+        known = ("whoami", "create", "validate-yaml", "refs", "tree", "preupload", "commit", "tag", "resolve")
+        route = next((name for name in known if f"/{name}" in request.url.path), "info")
+        self.calls.append(route)
+        if self.fail[route]:
+            status = self.fail[route].pop(0)
+            return error(status, f"{status} as asked for", {"retry-after": "0"} if status == 429 else {})
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if token not in ("hf_good", "hf_readonly"):
+            return error(401, "Invalid credentials in Authorization header")
+        if token == "hf_readonly" and route in ("create", "commit", "tag"):
+            return error(403, "You need write access")
+        return await call_next(request)
+
+    def whoami(self):
+        return {"type": "user", "name": "tester", "orgs": [{"name": "lab"}]}
+
+    async def create(self, request: Request):
+        body = await request.json()
+        user = body["organization"] or "tester"
+        key = (body.get("type", "model"), f"{user}/{body['name']}")
+        if key in self.repos:
+            return JSONResponse({"error": "exists", "url": f"{request.base_url}{KINDS[key[0]]}{key[1]}"}, 409)
+        if user not in ("tester", "lab"):
+            return error(403, f"You do not have the rights to create a repo under {user}")
+        self.repos[key] = Repo(private=body.get("visibility") == "private")
+        return {"url": f"{request.base_url}{KINDS[key[0]]}{key[1]}"}
+
+    def validate(self):
+        return {"errors": [], "warnings": []}
+
+    def info(self, kind: str, user: str, name: str):
+        repo = self.repos.get((kind, f"{user}/{name}"))
+        if repo is None:
+            return error(404, "Repository not found", {"X-Error-Code": "RepoNotFound"})
+        siblings = [{"rfilename": path} for path in repo.files]
+        return {"id": f"{user}/{name}", "sha": repo.head, "private": repo.private, "siblings": siblings, "tags": []}
+
+    def refs(self, kind: str, user: str, name: str):
+        repo = self.repos[kind, f"{user}/{name}"]
+        tags = [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": c} for n, c in repo.tags.items()]
+        return {"branches": [], "converts": [], "tags": tags}
+
+    def tree(self, kind: str, user: str, name: str, revision: str, folder: str = ""):
+        files = self.repos[kind, f"{user}/{name}"].at(revision)[1]
+        inside = {path: data for path, data in files.items() if path.startswith(f"{folder}/" if folder else "")}
+        return folders(inside, folder) + [entry(path, data) for path, data in inside.items()]
+
+    async def paths_info(self, kind: str, user: str, name: str, revision: str, request: Request):
+        files, wanted = self.repos[kind, f"{user}/{name}"].at(revision)[1], (await request.form()).getlist("paths")
+        return [entry(path, files[path]) for path in wanted if path in files]
+
+    async def preupload(self, kind: str, user: str, name: str, request: Request):
+        files = self.repos[kind, f"{user}/{name}"].files
+        return {"files": [
+            {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False,
+             "oid": git_id(files[f["path"]]) if f["path"] in files else None}
+            for f in (await request.json())["files"]
+        ]}  # fmt: skip
+
+    async def commit(self, kind: str, user: str, name: str, request: Request):
+        repo = self.repos[kind, f"{user}/{name}"]
+        lines = [json.loads(line) for line in (await request.body()).splitlines()]
+        header, pull_request = lines[0]["value"], "create_pr" in request.query_params
+        if not pull_request and user not in ("tester", "lab"):
+            return error(403, "You may not commit here")
+        if header.get("parentCommit") not in (None, repo.head):
+            return error(412, "A commit has happened since. Please refresh and try again.")
+        files = changed(repo.files, lines[1:])
+        repo.messages.append(header["summary"])
+        page = f"{request.base_url}{KINDS[kind]}{user}/{name}"
+        if pull_request:
+            repo.pull_requests.append(files)
+            number = len(repo.pull_requests)
+            return {"commitUrl": page, "commitOid": "f" * 40, "pullRequestUrl": f"{page}/discussions/{number}"}
+        commit = repo.change(files)
+        return {"commitUrl": f"{page}/commit/{commit}", "commitOid": commit, "pullRequestUrl": None}
+
+    async def tag(self, kind: str, user: str, name: str, revision: str, request: Request):
+        repo, tag = self.repos[kind, f"{user}/{name}"], (await request.json())["tag"]
+        if tag in repo.tags:
+            return error(409, "Tag exists")
+        repo.tags[tag] = repo.at(revision)[0]
+        return {}
+
+    def resolve_dataset(self, user: str, name: str, revision: str, path: str, request: Request):
+        return self.file(self.repos["dataset", f"{user}/{name}"], revision, path, request)
+
+    def resolve_model(self, user: str, name: str, revision: str, path: str, request: Request):
+        return self.file(self.repos["model", f"{user}/{name}"], revision, path, request)
+
+    def file(self, repo: Repo, revision: str, path: str, request: Request):
+        commit, files = repo.at(revision)
+        if path not in files:
+            return error(404, "Entry not found", {"X-Error-Code": "EntryNotFound"})
+        data = files[path]
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{git_id(data)}"', "Content-Length": str(len(data))}
+        return Response(data if request.method == "GET" else b"", headers=headers)
+
+
+def entry(path: str, data: bytes) -> dict:
+    return {"type": "file", "path": path, "size": len(data), "oid": git_id(data)}
+
+
+def folders(files: dict[str, bytes], inside: str) -> list[dict]:
+    found = {str(parent) for path in files for parent in PurePosixPath(path).parents} - {".", inside}
+    above = {str(parent) for parent in PurePosixPath(inside).parents}
+    return [{"type": "directory", "path": path, "size": 0, "oid": "d" * 40} for path in sorted(found - above)]
+
+
+def changed(files: dict[str, bytes], lines: list[dict]) -> dict[str, bytes]:
+    files = dict(files)
+    for line in lines:
+        if line["key"] == "deletedFile":
+            del files[line["value"]["path"]]
+        else:
+            files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+    return files
+
+
+def git_id(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": message}, status, {"X-Error-Message": message, **(headers or {})})

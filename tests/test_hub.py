@@ -1,0 +1,343 @@
+"""Publishing against a Hub on loopback: one commit, nothing lost, and errors that say what to do."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from huggingface_hub import HfApi, ModelCard
+from safetensors.numpy import load, load_file, save_file
+
+from crce import dataset, export, hub, library, runs
+from crce.config import EraseConfig
+from crce.errors import CrceError
+from crce.hub import Hub
+from crce.runs import Job
+from tests.fake_hub import FakeHub
+from tests.servers import serving
+
+REPO = "tester/CorefConcept"
+K = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+BIAS = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_out.0.bias"
+
+
+@pytest.fixture
+def fake():
+    return FakeHub()
+
+
+@pytest.fixture
+def url(fake):
+    with serving(fake.app) as url:
+        yield url
+
+
+@pytest.fixture
+def mine(url):
+    return Hub(HfApi(endpoint=url, token="hf_good"))
+
+
+@pytest.fixture
+def specs():
+    found = library.library()
+    return [found[slug] for slug in ("dog", "cat", "mermaid")]
+
+
+def repo(fake, name=REPO, kind="dataset"):
+    return fake.repos[kind, name]
+
+
+def test_a_dataset_is_one_commit_with_everything(fake, mine, specs):
+    done = mine.publish_dataset(specs, "CorefConcept", tag="v1")
+    assert len(repo(fake).commits) == 2 and repo(fake).head == done.commit
+    assert repo(fake).files == {".gitattributes": b"", **dataset.files(specs)}
+    assert repo(fake).tags == {"v1": done.commit} and repo(fake).private
+    assert done.url.endswith(f"/datasets/{REPO}") and done.tag == "v1"
+    assert repo(fake).messages == ["CorefConcept: dog, cat, mermaid"]
+
+
+def test_what_is_published_loads_from_there(fake, url, mine, specs, tmp_path):
+    mine.publish_dataset(specs, REPO)
+    script = (
+        "import datasets; d = datasets.load_dataset('tester/CorefConcept', 'object');"
+        "print(sorted(set(d['test']['concept'])), d['train'].num_rows)"
+    )
+    env = {**os.environ, "HF_ENDPOINT": url, "HF_TOKEN": "hf_good", "HF_HOME": str(tmp_path)}
+    out = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    assert out.stdout.strip() == "['cat', 'dog'] 40"
+
+
+def test_publishing_twice_changes_nothing(fake, mine, specs):
+    first, second = (mine.publish_dataset(specs, REPO) for _ in range(2))
+    assert first == second and len(repo(fake).commits) == 2
+
+
+def test_concepts_of_others_are_kept(fake, mine, specs):
+    mine.publish_dataset(specs[:2], REPO)
+    seen = mine.difference(specs[2:], REPO)
+    assert (seen.new, seen.changed, seen.kept, seen.terms) == (("mermaid",), (), ("cat", "dog"), 30)
+    mine.publish_dataset(specs[2:], REPO, parent=seen.parent)
+    assert repo(fake).files == {".gitattributes": b"", **dataset.files(specs)}
+
+
+def test_a_changed_concept_replaces_its_old_form(fake, mine, specs):
+    mine.publish_dataset(specs, REPO)
+    dog = replace(specs[0], category="ip")
+    mine.publish_dataset([dog], REPO)
+    assert "specs/ip/dog.json" in repo(fake).files and "specs/object/dog.json" not in repo(fake).files
+
+
+def test_the_difference_counts_terms(mine, specs):
+    assert mine.difference(specs, REPO).new == ("dog", "cat", "mermaid")
+    mine.publish_dataset(specs, REPO)
+    dog = replace(specs[0], corefs=(replace(specs[0].corefs[0], certainty="low"), *specs[0].corefs[1:]))
+    seen = mine.difference([dog], REPO)
+    assert (seen.new, seen.changed, seen.terms) == ((), ("dog",), 2)
+
+
+def test_nothing_is_published_over_a_change_that_was_not_seen(fake, mine, specs):
+    mine.publish_dataset(specs[:1], REPO)
+    seen = mine.difference(specs, REPO)
+    head = repo(fake).change({**repo(fake).files, "notes.md": b"hello"})
+    with pytest.raises(CrceError, match="changed meanwhile"):
+        mine.publish_dataset(specs, REPO, parent=seen.parent)
+    assert repo(fake).head == head
+    mine.publish_dataset(specs, REPO, parent=head)
+    assert repo(fake).files["notes.md"] == b"hello"
+
+
+def test_a_broken_spec_there_stops_it(fake, mine, specs):
+    mine.publish_dataset(specs, REPO)
+    head = repo(fake).change({**repo(fake).files, "specs/object/dog.json": b"{"})
+    with pytest.raises(CrceError, match=r"dog\.json: line 1"):
+        mine.publish_dataset(specs[1:], REPO)
+    assert repo(fake).head == head
+
+
+def test_a_pull_request_leaves_the_repository_alone(fake, mine, specs):
+    mine.publish_dataset(specs[:1], REPO)
+    fake.repos["dataset", "other/CorefConcept"] = repo(fake)
+    done = mine.publish_dataset(specs, "other/CorefConcept", pull_request=True, tag="v1")
+    assert done.url.endswith("/datasets/other/CorefConcept/discussions/1") and done.tag == ""
+    assert len(repo(fake).commits) == 2 and not repo(fake).tags
+    assert "specs/ip/mermaid.json" in repo(fake).pull_requests[0]
+
+
+def test_who_owns_what(mine):
+    assert mine.user() == "tester"
+    assert [mine.owns(name) for name in ("CorefConcept", "lab/x", "other/x")] == [True, True, False]
+
+
+def test_a_tag_is_never_moved(fake, mine, specs):
+    first = mine.publish_dataset(specs[:1], REPO, tag="v1")
+    with pytest.raises(CrceError, match="tag 'v1' already"):
+        mine.publish_dataset(specs, REPO, tag="v1")
+    assert repo(fake).tags == {"v1": first.commit} and repo(fake).head == first.commit
+
+
+@pytest.mark.parametrize(("route", "statuses"), [("commit", [429, 429]), ("commit", [503]), ("preupload", [429]),
+                                                 ("info", [502]), ("resolve", [429]), ("tag", [500])])  # fmt: skip
+def test_a_busy_hub_is_asked_again(fake, mine, specs, route, statuses):
+    mine.publish_dataset(specs[:1], REPO)
+    fake.fail[route] = list(statuses)
+    mine.publish_dataset(specs, REPO, tag="v2")
+    assert not fake.fail[route] and len(repo(fake).commits) == 3 and "v2" in repo(fake).tags
+
+
+@pytest.mark.parametrize(
+    ("route", "status", "says"),
+    [("info", 401, "hf auth login"), ("commit", 403, "open a pull request"), ("commit", 409, "changed meanwhile"),
+     ("commit", 412, "changed meanwhile"), ("commit", 413, "fewer"), ("commit", 400, "refuses")],
+)  # fmt: skip
+def test_a_refusal_says_what_to_do(fake, mine, specs, route, status, says):
+    fake.fail[route] = [status] * 2
+    with pytest.raises(CrceError, match=says):
+        mine.publish_dataset(specs, REPO)
+    assert len(fake.fail[route]) == 1, "asked once only"
+
+
+def test_a_hub_that_stays_busy_is_given_up(fake, mine, specs):
+    fake.fail["commit"] = [429] * 9
+    with pytest.raises(CrceError, match="Wait a few minutes"):
+        mine.publish_dataset(specs, REPO)
+    assert len(fake.fail["commit"]) == 9 - 4
+
+
+def test_a_pull_request_is_not_opened_twice(fake, mine, specs):
+    mine.publish_dataset(specs[:1], REPO)
+    fake.fail["commit"] = [503]
+    with pytest.raises(CrceError, match="503"):
+        mine.publish_dataset(specs, REPO, pull_request=True)
+    assert not repo(fake).pull_requests
+
+
+def test_a_wrong_token(url, specs):
+    with pytest.raises(CrceError, match="does not accept the token"):
+        Hub(HfApi(endpoint=url, token="hf_wrong")).publish_dataset(specs, REPO)
+    with pytest.raises(CrceError, match="does not accept the token"):
+        Hub(HfApi(endpoint=url, token="hf_wrong")).difference(specs, REPO)
+
+
+def test_a_token_that_only_reads(fake, mine, url, specs):
+    mine.publish_dataset(specs[:1], REPO)
+    with pytest.raises(CrceError, match=r"may not write to tester/CorefConcept \(403\)"):
+        Hub(HfApi(endpoint=url, token="hf_readonly")).publish_dataset(specs, REPO)
+
+
+def test_a_bad_name_is_refused_before_anything_is_sent(fake, mine, specs):
+    with pytest.raises(CrceError, match="Write user/name"):
+        mine.publish_dataset(specs, "tester/../etc")
+    with pytest.raises(CrceError, match="at least one"):
+        mine.publish_dataset([], REPO)
+    assert not fake.calls
+
+
+def test_no_hub(specs):
+    with pytest.raises(CrceError, match="cannot be reached"):
+        Hub(HfApi(endpoint="http://127.0.0.1:9", token="hf_good")).publish_dataset(specs, REPO)
+
+
+def test_a_preview_needs_no_hub(specs):
+    seen = hub.preview(specs)
+    assert seen.card == dataset.card(specs) and len(seen.rows) == 10 and not seen.problems
+    assert set(seen.files) == set(dataset.files(specs)) and all(seen.files.values())
+
+
+def script(code, tmp_path, **settings):
+    """What a fresh process prints: huggingface_hub reads its settings when it is imported."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+    env |= {"HF_HOME": str(tmp_path), "CRCE_HOME": str(tmp_path / "crce"), **settings}
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+
+
+def test_without_a_token_nothing_leaves(tmp_path):
+    code = "from crce.hub import Hub\ntry: Hub.connect()\nexcept Exception as e: print(type(e).__name__, e)"
+    assert script(code, tmp_path) == f"CrceError {hub.NO_TOKEN}\n"
+
+
+def test_token_and_endpoint_come_from_the_environment(fake, url, tmp_path):
+    code = "from crce.hub import Hub; print(Hub.connect().user())"
+    assert script(code, tmp_path, HF_TOKEN="hf_good", HF_ENDPOINT=url) == "tester\n"
+    code = "from crce.hub import Hub; print(Hub.connect('hf_good').user())"
+    assert script(code, tmp_path, HF_TOKEN="hf_wrong", HF_ENDPOINT=url) == "tester\n"
+
+
+# Weights
+
+
+@pytest.fixture
+def base(tmp_path):
+    """Enough of a base model to publish a difference to it."""
+    folder = tmp_path / "secret folder" / "tiny-sd"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    rng = np.random.default_rng(0)
+    tensors = {K: rng.normal(size=(4, 3)).astype(np.float32), BIAS: rng.normal(size=4).astype(np.float32)}
+    save_file({**tensors, "conv_in.bias": np.zeros(2, np.float32)}, folder / export.BASE_WEIGHTS)
+    return folder
+
+
+@pytest.fixture
+def run(base, specs, tmp_path):
+    made = runs.create(Job(str(base), specs[0], EraseConfig(steps=3, lr=1e-3)))
+    tensors = {name: t + 0.25 for name, t in load_file(base / export.BASE_WEIGHTS).items() if name in (K, BIAS)}
+    save_file(tensors, made.delta_path, metadata={"format": "pt", "base": str(base), "target": "dog"})
+    return made
+
+
+def test_weights_go_out_exactly(fake, mine, run, base):
+    done = mine.publish_weights(run, "no-dog")
+    files = repo(fake, "tester/no-dog", "model").files
+    assert done.url.endswith("/tester/no-dog") and set(files) == {
+        ".gitattributes", "README.md", "erased.safetensors", "erased_diff.safetensors"}  # fmt: skip
+    trained, erased = load_file(run.delta_path), load(files["erased.safetensors"])
+    assert all(np.array_equal(erased[name], trained[name]) for name in (K, BIAS))
+    diffs = load(files["erased_diff.safetensors"])
+    attn2 = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2"
+    assert set(diffs) == {f"{attn2}_to_k.diff", f"{attn2}_to_out_0.diff_b"}
+    assert all(np.allclose(t, 0.25) for t in diffs.values())
+
+
+def test_a_lora_is_near_and_says_how_near(base, run):
+    rng = np.random.default_rng(1)
+    change = rng.normal(size=(4, 3)).astype(np.float32)
+    save_file({K: load_file(base / export.BASE_WEIGHTS)[K] + change}, run.delta_path, metadata={"base": "x"})
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    for rank, near in ((1, False), (3, True)):
+        made = export.lora(run.delta_path, str(base), rank)
+        t = load(made)
+        product = t[f"{name}.lora_up.weight"] @ t[f"{name}.lora_down.weight"] * t[f"{name}.alpha"] / rank
+        error = np.linalg.norm(product - change) / np.linalg.norm(change)
+        assert error == pytest.approx(export.relative_error(made), abs=1e-3) and (error < 1e-3) == near
+
+
+def test_diffusers_understands_the_names_of_the_lora(base, run):
+    from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
+    from safetensors.torch import load as load_torch
+
+    state, alphas = _convert_non_diffusers_lora_to_diffusers(load_torch(export.lora(run.delta_path, str(base))))
+    module = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora"
+    assert {f"{module}.down.weight", f"{module}.up.weight"} == state.keys() and alphas
+
+
+def test_the_card_of_a_lora_says_that_it_is_none_of_the_exact_forms(fake, mine, run):
+    mine.publish_weights(run, "no-dog", formats=("lora",))
+    card = repo(fake, "tester/no-dog", "model").files["README.md"].decode()
+    assert "approximation" in card and "leaves out" in card and "load_state_dict" not in card
+
+
+def test_no_folder_of_this_machine_goes_out(fake, mine, run):
+    mine.publish_weights(run, "no-dog")
+    everything = b"".join(repo(fake, "tester/no-dog", "model").files.values())
+    assert b"secret folder" not in everything and b"tiny-sd" in everything
+
+
+def test_the_card_tells_what_was_measured(fake, mine, run):
+    figure = {"yes": 1, "n": 20, "rate": 0.05, "low": 0.01, "high": 0.24, "base_rate": 0.9, "ratio": 0.06}
+    report = {"judge": "embedded", "metrics": {"acc_u": figure}, "left_out": {"corefs": 2, "retains": 0}}
+    (run.dir / "report.json").write_text(json.dumps(report))
+    mine.publish_weights(run, "no-dog", formats=("diffusers",), dataset_repo=REPO)
+    card = ModelCard(repo(fake, "tester/no-dog", "model").files["README.md"].decode())
+    assert card.data.datasets == [REPO] and card.data.library_name == "diffusers"
+    result = card.data.eval_results[0]
+    assert (result.metric_type, result.metric_value, result.metric_name) == ("acc_u", 0.05, "Acc_U (n = 20)")
+    assert "| Acc_U | the concept itself is still drawn (lower is better) | 5% | 90% | 20 | 1% to 24% |" in card.text
+    assert "not a safety guarantee" in card.text.replace("\n", " ") and "2 corefs" in card.text
+    assert "erased_diff" not in card.text and run.job.spec.digest in card.text
+
+
+def test_a_card_without_a_report_says_so(fake, mine, run):
+    mine.publish_weights(run, "no-dog")
+    assert "Nothing was measured" in repo(fake, "tester/no-dog", "model").files["README.md"].decode()
+
+
+def test_the_snippet_of_the_card_is_python(fake, mine, run):
+    mine.publish_weights(run, "no-dog")
+    card = repo(fake, "tester/no-dog", "model").files["README.md"].decode()
+    compile(card.split("```python\n")[1].split("```")[0], "card", "exec")
+
+
+@pytest.mark.parametrize(("formats", "says"), [(("ckpt",), "no format 'ckpt'"), ((), "No format is chosen")])
+def test_formats_are_checked_first(fake, mine, run, formats, says):
+    with pytest.raises(CrceError, match=says):
+        mine.publish_weights(run, "tester/no-dog", formats)
+    assert not fake.calls
+
+
+def test_a_run_without_weights(fake, mine, run):
+    run.delta_path.unlink()
+    with pytest.raises(CrceError, match="Let the erasure finish"):
+        mine.publish_weights(run, "tester/no-dog")
+
+
+def test_weights_of_another_base(run, base):
+    save_file({"conv_in.bias": np.zeros(2, np.float32)}, base / export.BASE_WEIGHTS)
+    with pytest.raises(CrceError, match="another base"):
+        export.kohya(run.delta_path, str(base))
+    (base / export.BASE_WEIGHTS).write_bytes(b"broken")
+    with pytest.raises(CrceError, match="cannot be read"):
+        export.kohya(run.delta_path, str(base))
