@@ -1,0 +1,250 @@
+"""Erase: start runs and watch them. Runs belong to the worker, so closing the page changes nothing."""
+
+import html
+from types import SimpleNamespace
+
+import gradio as gr
+import pandas as pd
+
+from app import progress
+from app.drafts import open_or_first
+from app.pages import board, page
+from app.shown import shown
+from crce import bases, jobs, runs
+from crce.config import METHOD_CARDS, EraseConfig, with_defaults
+from crce.errors import CrceError
+from crce.library import find_spec, library
+from crce.runs import Job, Run
+
+JUDGED = 4  # pictures per term that are judged after a run, unless another number is asked for
+_COLOURS = {"target": "#6366f1", "corefs": "#d6336c", "retains": "#0b8a72"}
+_NO_LOSS = pd.DataFrame({"step": [], "term": [], "loss": []})
+_UNSEEN = [None, 0, 0]
+
+
+# What the screen shows
+
+
+def concepts() -> list[tuple[str, str]]:
+    return [(spec.name, slug) for slug, spec in library().items()]
+
+
+def about(method: str) -> str:
+    card = METHOD_CARDS[method]
+    return f"{card.what} Changes {card.touches}. *{card.source}*"
+
+
+def about_run(slug: str | None, base: str, method: str, steps: float | None) -> str:
+    """What is about to start, and how long the last one like it took."""
+    if not slug:
+        return "Choose a concept first."
+    spec = find_spec(slug)
+    config = with_defaults(EraseConfig(method=method, steps=_whole(steps)), base)
+    lists = f"{len(spec.train_corefs)} names to erase and {len(spec.train_retains)} to keep"
+    return f"{html.escape(spec.name)}: {lists}, {config.steps} steps. {expected(base, config)}"
+
+
+def expected(base: str, config: EraseConfig) -> str:
+    """An honest guess from what was measured here, or none."""
+    paces = [pace for run in runs.all_runs() if run.job.base == base and (pace := _pace(run, config.method))]
+    if not paces:
+        return "The time is known once a first run has been made here."
+    return f"About {progress.span(paces[0] * config.steps)} on this machine."
+
+
+def _pace(run: Run, method: str) -> float | None:
+    """Seconds for a step, from the start to the last step of a run that trained in one go."""
+    events = run.events()
+    starts = [event for event in events if event["kind"] == "start"]
+    last = run.last("step")
+    if not run.erased or len(starts) != 1 or not last or run.job.config.method != method:
+        return None
+    return (last["time"] - starts[0]["time"]) / last["step"]
+
+
+def listing(chosen: str | None) -> str:
+    found = runs.all_runs()
+    queue = [run.id for run in reversed(found) if run.state == "queued"]
+    return page("runs", runs=[progress.facts(run, queue) for run in found], chosen=chosen)
+
+
+def watched(chosen: str | None) -> Run | None:
+    """The chosen run; without a choice the one that works, else the newest."""
+    found = runs.all_runs()
+    first = next((run for run in found if run.state == "running"), found[0] if found else None)
+    return next((run for run in found if run.id == chosen), first)
+
+
+def details(run: Run | None) -> str:
+    if run is None:
+        return page("facts", run=None)
+    config = run.job.config
+    settings = {
+        "base": run.job.base,
+        "method": METHOD_CARDS[config.method].title,
+        "steps": config.steps,
+        "learning rate": f"{config.lr:g}",
+        "η": f"{config.eta:g}",
+        "M": config.corefs,
+        "N": config.retains,
+        "seed": config.seed,
+        "spec": run.job.spec.digest[:8],
+        "device": run.job.device,
+    }
+    return page("facts", run=progress.facts(run, []), settings=settings)
+
+
+def curve(run: Run | None) -> gr.LinePlot:
+    rows = progress.losses(run) if run else []
+    return gr.LinePlot(pd.DataFrame(rows) if rows else _NO_LOSS, visible=bool(rows))
+
+
+def strip(run: Run | None) -> str:
+    rows = progress.frames(run) if run else []
+    hint = "Previews appear here while the run trains." if run else ""
+    return page("strip", rows=rows, hint=hint, side=56)
+
+
+# What a person does
+
+
+@shown
+def refresh(chosen: str | None, seen: list) -> tuple:
+    """What changed since the last look; the curve and the pictures only when there are new ones."""
+    run = watched(chosen)
+    identity = run.id if run else None
+    now = [identity, *(_count(run, kind) for kind in ("step", "preview"))]
+    new_steps, new_frames = (now[0] != seen[0] or now[place] != seen[place] for place in (1, 2))
+    plot = curve(run) if new_steps or seen == _UNSEEN else gr.skip()
+    film = strip(run) if new_frames or seen == _UNSEEN else gr.skip()
+    return listing(identity), details(run), plot, film, now
+
+
+def _count(run: Run | None, kind: str) -> int:
+    return sum(event["kind"] == kind for event in run.events()) if run else 0
+
+
+@shown
+def start(
+    slug: str, base: str, method: str, steps: float, lr: float, eta: float, corefs: float, retains: float,
+    seed: float, judged: float,
+) -> str:  # fmt: skip
+    if not slug:
+        raise CrceError("Choose a concept to erase first.")
+    config = EraseConfig(method, _whole(steps), lr or None, eta, int(corefs), int(retains), int(seed))
+    run = begin(Job(base.strip(), find_spec(slug), config), int(judged or 0))
+    gr.Info(f"{html.escape(run.title)} is in the queue. You may close this page; it goes on.", title="Started")
+    return run.id
+
+
+def begin(job: Job, judged: int) -> Run:
+    """Queues a run and wakes the worker."""
+    run = runs.create(job)
+    if judged:
+        run.request_evaluate(judged)
+    jobs.ensure_worker()
+    return run
+
+
+def _whole(number: float | None) -> int | None:
+    return int(number) if number else None
+
+
+@shown
+def act(chosen: str | None, event: gr.EventData) -> str | None:
+    """Stop, resume, delete or watch a run. Returns the one to be watched."""
+    run = runs.find(event._data["id"])
+    match event._data["do"]:
+        case "stop":
+            run.request_stop()
+        case "resume":
+            run.request_resume()
+            jobs.ensure_worker()
+        case "delete":
+            run.delete()
+            return None if chosen == run.id else chosen
+    return run.id
+
+
+@shown
+def rename(event: gr.EventData) -> None:
+    runs.find(event._data["id"]).rename(event._data["value"])
+
+
+@shown
+def again(event: gr.EventData) -> tuple:
+    """The form as it was for this run; only the concept's lists are those of today."""
+    job = runs.find(event._data["id"]).job
+    c = job.config
+    gr.Info("The form above is filled with the settings of this run.", title="Again with changes")
+    slug = job.spec.slug if job.spec.slug in library() else None
+    return slug, job.base, c.method, c.steps, c.lr, c.eta, c.corefs, c.retains, c.seed, JUDGED
+
+
+# The tab
+
+
+def build() -> SimpleNamespace:
+    ui = SimpleNamespace(chosen=gr.State(None), seen=gr.State(_UNSEEN), timer=gr.Timer(1.5))
+    with gr.Row(equal_height=True):
+        ui.concept = gr.Dropdown(
+            concepts(), value=open_or_first(None), label="Concept", info="Its lists come from Curate"
+        )
+        ui.base = gr.Dropdown(
+            list(bases.BASES), value=bases.EMOJI_SD, label="Base model", allow_custom_value=True,
+            info="Or the path of a diffusers folder, or a Hub id",
+        )  # fmt: skip
+        methods = [(card.title, key) for key, card in METHOD_CARDS.items()]
+        ui.method = gr.Dropdown(methods, value="crce", label="Method", info="CRCE erases names, keeps neighbours")
+    ui.about = gr.Markdown(about("crce"), elem_classes="mute")
+    ui.settings = _settings()
+    with gr.Row(elem_classes="line"):
+        ui.expect = gr.Markdown(elem_classes="mute")
+        ui.start = gr.Button("Start", variant="primary", scale=0, min_width=180)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=420):
+            ui.runs = board()
+        with gr.Column(scale=6, min_width=420):
+            ui.details = board()
+            ui.curve = gr.LinePlot(
+                _NO_LOSS, x="step", y="loss", color="term", color_map=_COLOURS, color_title="", height=280,
+                label="Loss of each term", x_title="step", y_title="loss", visible=False,
+            )  # fmt: skip
+            ui.strip = board()
+    return ui
+
+
+def _settings() -> list:
+    preset = EraseConfig()
+    with gr.Accordion("Settings", open=False), gr.Row():
+        return [
+            gr.Number(label="Steps", info="Empty: the preset of the base", precision=0, minimum=1),
+            gr.Number(label="Learning rate", info="Empty: the preset of the base", minimum=1e-9, maximum=1),
+            gr.Number(preset.eta, label="η", info="How hard it is pushed away", minimum=0),
+            gr.Number(preset.corefs, label="M", info="Names erased per step", precision=0, minimum=0),
+            gr.Number(preset.retains, label="N", info="Neighbours held per step", precision=0, minimum=0),
+            gr.Number(preset.seed, label="Seed", info="Same seed, same result", precision=0, minimum=0),
+            gr.Number(JUDGED, label="Judge", info="Pictures per term, after", precision=0, minimum=0),
+        ]
+
+
+def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    form = [ui.concept, ui.base, ui.method, *ui.settings]
+    view = [ui.runs, ui.details, ui.curve, ui.strip, ui.seen]
+    look = {"fn": refresh, "inputs": [ui.chosen, ui.seen], "outputs": view, **quiet}
+    ui.timer.tick(**look)
+    app.demo.load(**look)
+    ui.start.click(start, form, ui.chosen, api_visibility="private").success(**look)
+    ui.runs.click(act, ui.chosen, ui.chosen, **quiet).then(**look)
+    ui.runs.input(rename, **quiet).then(**look)
+    ui.runs.edit(again, None, form, **quiet)
+    ui.method.change(about, ui.method, ui.about, **quiet)
+    expectation = [ui.concept, ui.base, ui.method, ui.settings[0]]
+    gr.on([app.demo.load, *(part.change for part in expectation)], shown(about_run), expectation, ui.expect, **quiet)
+    app.tab["erase"].select(lambda: gr.Dropdown(concepts()), None, ui.concept, **quiet)
+    app.curate.erase.click(_bring, app.curate.slug, [app.tabs, ui.concept], **quiet)
+
+
+def _bring(slug: str) -> tuple:
+    return gr.Tabs(selected="erase"), gr.Dropdown(concepts(), value=slug)

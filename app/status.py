@@ -1,0 +1,45 @@
+"""The line at the top: what draws, what proposes, what is being worked on, and what is missing."""
+
+from app.pages import page
+from app.shown import shown
+from crce import bases, glances, runs
+from crce.errors import CrceError
+
+_DEVICES = {"cpu": "CPU", "cuda": "GPU", "cuda:0": "GPU", "auto": "starting"}
+
+
+@shown
+def line() -> str:
+    # The LLM client takes a second to import, which a page that opens must not wait for.
+    from crce.propose import proposer_status
+
+    states = [run.state for run in runs.all_runs()]
+    worker = _worker()
+    connected, proposer = proposer_status()
+    return page(
+        "status",
+        device=_DEVICES.get(worker.get("device", ""), worker.get("device")),
+        trouble=_model_trouble() or worker.get("error"),
+        base=bases.EMOJI_SD,
+        connected=connected,
+        proposer=proposer,
+        running=states.count("running"),
+        waiting=states.count("queued"),
+    )
+
+
+def _model_trouble() -> str | None:
+    """Why the default model cannot be used, if it cannot."""
+    try:
+        bases.resolve(bases.EMOJI_SD)
+    except CrceError:
+        return f"{bases.EMOJI_SD} is not here: its folder under assets/ is missing"
+    return None
+
+
+def _worker() -> dict:
+    """What the worker says of itself; nothing while it starts, or when it was not needed yet."""
+    try:
+        return glances.ask({"kind": "status"}, timeout=1)
+    except CrceError:
+        return {}
