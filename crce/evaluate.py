@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
 
 from crce.answers import Answers, Question
 from crce.concepts import ConceptSpec
@@ -16,6 +18,8 @@ from crce.judge import EmbeddedJudge, Verdict
 # The target gets five times the pictures of a term: it is one prompt, the others are ten and five.
 TARGET_FACTOR = 5
 ASKS = ("target", "coref")
+# Pictures between two signs of life.
+BATCH = 60
 COVERED_SEEDS = range(10)
 COVERED_FROM = 5
 
@@ -55,14 +59,26 @@ def evaluate(
     """
     asked = questions(spec, images, judge, ask)
     total, done = 2 * sum(len(q.seeds) for q in asked), 0
-    base, after = [], []
-    for verdicts, changed in ((base, None), (after, delta)):
-        for question in asked:
-            verdicts.append(answer(model, judge, question, changed))
-            done += len(question.seeds)
+    found: dict[bool, list[list[Verdict]]] = {False: [], True: []}
+    for erased in (False, True):
+        for part in _batches(asked):
+            found[erased] += look(model, judge, part, delta if erased else None)
+            done += sum(len(q.seeds) for q in part)
             yield done, total
     covered = coverage_of(model)
-    return [_joined(*row, covered) for row in zip(asked, base, after, strict=True)]
+    return [_joined(*row, covered) for row in zip(asked, found[False], found[True], strict=True)]
+
+
+def _batches(asked: list[Question]) -> Iterator[list[Question]]:
+    """Consecutive questions that fill a batch of pictures: fewer, larger batches draw faster."""
+    part: list[Question] = []
+    for question in asked:
+        part.append(question)
+        if sum(len(q.seeds) for q in part) >= BATCH:
+            yield part
+            part = []
+    if part:
+        yield part
 
 
 def _joined(question: Question, base: list[Verdict], after: list[Verdict], covered: dict) -> Answers:
@@ -71,20 +87,26 @@ def _joined(question: Question, base: list[Verdict], after: list[Verdict], cover
                    tuple(round(v.p, 4) for v in after), tuple(v.yes for v in base))  # fmt: skip
 
 
-def answer(model: Diffusion, judge: EmbeddedJudge, question: Question, delta: Delta | None = None) -> list[Verdict]:
-    """The verdict on each seed's picture. What the base itself draws is judged once and remembered."""
-    file = None if delta else _memory(model, judge, question)
-    if file and file.exists():
-        return [Verdict(**v) for v in read_json(file)]
+def look(
+    model: Diffusion, judge: EmbeddedJudge, asked: list[Question], delta: Delta | None = None
+) -> list[list[Verdict]]:
+    """For each question the verdict on each seed's picture; what the base draws is judged once and remembered."""
+    files = {q: _memory(model, judge, q) for q in asked if not delta}
+    known = {q: [Verdict(**v) for v in read_json(file)] for q, file in files.items() if file.exists()}
+    fresh = [q for q in asked if q not in known]
+    if not fresh:
+        return [known[q] for q in asked]
     with delta.applied(model) if delta else nullcontext():
-        pictures = model.generate([question.text] * len(question.seeds), list(question.seeds))
-    verdicts = judge.shows(pictures, question.asked)
-    if file:
-        write_json(file, [{"yes": v.yes, "p": v.p} for v in verdicts])
-    return verdicts
+        pictures = model.generate([q.text for q in fresh for _ in q.seeds], [s for q in fresh for s in q.seeds])
+    for question in fresh:
+        mine, pictures = pictures[: len(question.seeds)], pictures[len(question.seeds) :]
+        known[question] = judge.shows(mine, question.asked)
+        if question in files:
+            write_json(files[question], [asdict(v) for v in known[question]])
+    return [known[q] for q in asked]
 
 
-def _memory(model: Diffusion, judge: EmbeddedJudge, question: Question):
+def _memory(model: Diffusion, judge: EmbeddedJudge, question: Question) -> Path:
     """Where the verdicts on the base's own pictures lie: keyed by all that they depend on."""
     facts = [
         model.fingerprint,
@@ -107,8 +129,10 @@ def coverage(
     names = {(name, name): Question("name", name, "", name, tuple(COVERED_SEEDS)) for name in judge.names}
     everything = {**names, **asked}
     yes = {}
-    for key, question in everything.items():
-        yes[key] = sum(v.yes for v in answer(model, judge, question))
+    for part in _batches(list(everything.values())):
+        yes |= {
+            (q.text, q.asked): sum(v.yes for v in row) for q, row in zip(part, look(model, judge, part), strict=True)
+        }
         yield len(yes), len(everything)
     rows = [{"text": text, "asked": asked, "yes": n, "of": len(COVERED_SEEDS)} for (text, asked), n in yes.items()]
     return {

@@ -9,7 +9,7 @@ from crce.concepts import ConceptSpec, Term
 from crce.config import EraseConfig
 from crce.erase import erase
 from crce.errors import CrceError
-from crce.evaluate import answer, coverage, evaluate, questions
+from crce.evaluate import coverage, evaluate, look, questions
 from crce.files import write_json
 from crce.judge import EmbeddedJudge
 from crce.report import metrics
@@ -61,10 +61,19 @@ def test_the_same_seeds_before_and_after_and_no_change_without_a_delta(tiny_sd, 
 
 def test_what_the_base_draws_is_judged_once(tiny_sd, judge, dog, home):
     question = questions(dog, 1, judge)[0]
-    first = answer(tiny_sd, judge, question)
+    (first,) = look(tiny_sd, judge, [question])
     (file,) = (home / "verdicts").iterdir()
     write_json(file, [{"yes": not v.yes, "p": 0.0} for v in first])
-    assert [v.yes for v in answer(tiny_sd, judge, question)] == [not v.yes for v in first]
+    assert [v.yes for v in look(tiny_sd, judge, [question])[0]] == [not v.yes for v in first]
+
+
+def test_questions_asked_together_are_answered_each_by_its_own_pictures(tiny_sd, judge, dog):
+    asked = questions(dog, 2, judge)
+    *_, step = erase(tiny_sd, dog, EraseConfig(steps=2, corefs=1, retains=1, lr=0.1))
+    for delta in (None, step.delta):
+        together = look(tiny_sd, judge, asked, delta)
+        alone = [look(tiny_sd, judge, [q], delta)[0] for q in asked]
+        assert [[v.yes for v in row] for row in together] == [[v.yes for v in row] for row in alone]
 
 
 def test_coverage_counts_the_seeds_that_show_it(tiny_sd, judge, dog):
