@@ -1,5 +1,6 @@
 """The command line: everything the app does, through the same functions. Imports torch only to draw or train."""
 
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -375,6 +376,9 @@ def _facts(run: Run) -> dict:
 
 def main() -> None:
     """Runs a command; a CrceError is one line on stderr and exit code 1."""
+    # The libraries' advice is not about what was asked here; what goes wrong is said by a CrceError.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     try:
         app()
     except CrceError as error:

@@ -37,7 +37,7 @@ def say(facts: object, text: str | Table, as_json: bool) -> None:
 @contextmanager
 def bar() -> Iterator[Progress]:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield progress
 
 
