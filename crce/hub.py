@@ -13,7 +13,13 @@ from typing import TypeVar
 
 import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.utils import validate_repo_id
 
 from crce import cards, dataset, export, library
@@ -236,21 +242,43 @@ class Hub:
 
     def _try(self, call: Callable[[], T], what: str, again: tuple[int, ...] = BUSY) -> T:
         """Calls the Hub; waits and calls again while it is busy. Raises CrceError that says what to do."""
-        for wait in (*WAITS, None):
+        for wait in WAITS:
             try:
-                return call()
-            except HfHubHTTPError as error:
-                status = error.response.status_code
-                if wait is None or status not in again:
-                    raise CrceError(_what_to_do(status, what, error)) from error
-                time.sleep(min(_retry_after(error, wait), LONGEST_WAIT))
-            except OfflineModeIsEnabled:
-                raise CrceError("HF_HUB_OFFLINE is set, so nothing was sent. Unset it to publish.") from None
-            except httpx2.TransportError as error:
-                raise CrceError(
-                    f"{self.api.endpoint} cannot be reached ({error}). Check the network and HF_ENDPOINT."
-                ) from error
-        raise AssertionError("the last try returns or raises")
+                return self._said(call, what)
+            except _Refused as refused:
+                if refused.status not in again:
+                    raise
+                time.sleep(min(wait if refused.retry_after is None else refused.retry_after, LONGEST_WAIT))
+        return self._said(call, what)
+
+    def _said(self, call: Callable[[], T], what: str) -> T:
+        try:
+            return call()
+        except HfHubHTTPError as error:
+            raise _Refused(what, error) from error
+        except LocalEntryNotFoundError as error:
+            # A failed download: what the Hub said is its cause.
+            cause = error.__cause__
+            if isinstance(cause, HfHubHTTPError):
+                raise _Refused(what, cause) from error
+            raise CrceError(self._unreachable()) from error
+        except OfflineModeIsEnabled:
+            raise CrceError("HF_HUB_OFFLINE is set, so nothing was sent. Unset it to publish.") from None
+        except httpx2.TransportError as error:
+            raise CrceError(self._unreachable()) from error
+
+    def _unreachable(self) -> str:
+        return f"{self.api.endpoint} cannot be reached. Check the network and HF_ENDPOINT."
+
+
+class _Refused(CrceError):
+    """What the Hub answered, as what to do about it."""
+
+    def __init__(self, what: str, error: HfHubHTTPError):
+        self.status = error.response.status_code
+        wait = error.response.headers.get("retry-after", "")
+        self.retry_after = float(wait) if wait.isdigit() else None
+        super().__init__(_what_to_do(self.status, what, error))
 
 
 def _what_to_do(status: int, what: str, error: HfHubHTTPError) -> str:
@@ -276,11 +304,6 @@ def _what_to_do(status: int, what: str, error: HfHubHTTPError) -> str:
 
 def _moved(repo: str) -> str:
     return f"{repo} was changed meanwhile; nothing was published. Look at the difference, then publish again."
-
-
-def _retry_after(error: HfHubHTTPError, otherwise: int) -> int:
-    value = error.response.headers.get("retry-after", "")
-    return int(value) if value.isdigit() else otherwise
 
 
 def _operations(content: Content) -> list[CommitOperationAdd | CommitOperationDelete]:

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import HfApi, ModelCard
 from safetensors.numpy import load, load_file, save_file
 
-from crce import dataset, export, hub, library, runs
+from crce import cards, dataset, export, hub, library, runs
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.hub import Hub
@@ -140,7 +140,7 @@ def test_a_tag_is_never_moved(fake, mine, specs):
 
 
 @pytest.mark.parametrize(("route", "statuses"), [("commit", [429, 429]), ("commit", [503]), ("preupload", [429]),
-                                                 ("info", [502]), ("resolve", [429]), ("tag", [500])])  # fmt: skip
+                                                 ("info", [502]), ("resolve", [429, 503]), ("tag", [500])])  # fmt: skip
 def test_a_busy_hub_is_asked_again(fake, mine, specs, route, statuses):
     mine.publish_dataset(specs[:1], REPO)
     fake.fail[route] = list(statuses)
@@ -158,6 +158,14 @@ def test_a_refusal_says_what_to_do(fake, mine, specs, route, status, says):
     with pytest.raises(CrceError, match=says):
         mine.publish_dataset(specs, REPO)
     assert len(fake.fail[route]) == 1, "asked once only"
+
+
+def test_what_cannot_be_read_is_not_published_as_lost(fake, mine, specs):
+    mine.publish_dataset(specs[:2], REPO)
+    head, fake.fail["resolve"] = repo(fake).head, [403] * 9
+    with pytest.raises(CrceError, match="403"):
+        mine.publish_dataset(specs[2:], REPO)
+    assert repo(fake).head == head
 
 
 def test_a_hub_that_stays_busy_is_given_up(fake, mine, specs):
@@ -313,6 +321,13 @@ def test_the_card_tells_what_was_measured(fake, mine, run):
 def test_a_card_without_a_report_says_so(fake, mine, run):
     mine.publish_weights(run, "no-dog")
     assert "Nothing was measured" in repo(fake, "tester/no-dog", "model").files["README.md"].decode()
+
+
+@pytest.mark.parametrize(("method", "lists"), [("crce", True), ("esd-x-strict", False)])
+def test_the_card_claims_what_the_method_does(run, specs, method, lists):
+    card = cards.weights_card(Job("emoji-sd", specs[0], EraseConfig(method=method)), None, [], "you/no-dog")
+    assert ("10 other names" in card, "10 neighbours" in card, "M 5" in card) == (lists,) * 3
+    assert "license: other" in card and "base_model" not in card
 
 
 def test_the_snippet_of_the_card_is_python(fake, mine, run):
