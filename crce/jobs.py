@@ -114,7 +114,7 @@ def execute(run: Run, models: Models | None = None, evaluation: dict | None = No
         except Stopped:
             ending = "stopped", {"step": run.kept_step}
         except Exception as error:
-            ending = "failed", _explained(error, run)
+            ending = "failed", explained(error, run)
         yield _end(run, *ending)
 
 
@@ -150,7 +150,7 @@ def _train(run: Run, model: "Diffusion") -> Iterator[dict]:
     from crce.erase import erase
 
     config, checkpoint = run.job.config, run.dir / "checkpoint.safetensors"
-    _check_room(run, model)
+    check_room(run, model, disk_usage(run.dir).free)
     if config.preview_every and not checkpoint.exists():
         yield _preview(run, model)
     bank, train = Meter(run), Meter(run, run.kept_step)
@@ -175,7 +175,7 @@ def _trained(run: Run, model: "Diffusion", step: "Step", meter: "Meter") -> Iter
         yield _preview(run, model, step)
 
 
-def _check_room(run: Run, model: "Diffusion") -> None:
+def check_room(run: Run, model: "Diffusion", free: int) -> None:
     """Raises CrceError if the disk would be full before the run ends."""
     from crce.methods import METHODS
 
@@ -183,7 +183,6 @@ def _check_room(run: Run, model: "Diffusion") -> None:
     values = sum(sizes[name] for name in METHODS[run.job.config.method].trainable(model.unet))
     # In fp32: the delta, and two checkpoints (weights and Adam's two moments) while one replaces the other.
     needed = 4 * values * (1 + 2 * 3) + PICTURES_ROOM
-    free = disk_usage(run.dir).free
     if free < needed:
         raise CrceError(
             f"The disk of {run.dir} has {free >> 20} MB free and this run needs {needed >> 20} MB. "
@@ -290,7 +289,7 @@ def picture_name(kind: str, number: int, seed: int, prefix: str = "") -> str:
     return f"images/eval/{prefix}{kind}-{number}-{seed}.png"
 
 
-def _explained(error: Exception, run: Run) -> dict:
+def explained(error: Exception, run: Run) -> dict:
     """What a person reads of a failure, and under which id worker.log has the rest."""
     if isinstance(error, CrceError):
         return {"message": str(error), "log_id": None}

@@ -30,7 +30,7 @@ def tiny_sd(tiny_sd_dir):
     return Diffusion.load(str(tiny_sd_dir), device="cpu")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dog():
     """A spec with 3 training and 1 test terms in each list."""
     return ConceptSpec(
