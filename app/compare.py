@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
@@ -23,6 +24,7 @@ COLUMNS = 3
 KINDS = {"concept": "target", "names": "coref", "neighbours": "retain"}
 _HELP = {"target": "must go", "coref": "must go", "retain": "must stay", "typed": "your prompt"}
 _SIDE = 512
+_LARGE = 500 << 20  # bytes of weights
 _MOST_ON_CPU = 4  # pictures of a large model that a CPU draws while someone waits
 _METRICS = {
     "acc_u": ("Still shows it", "Acc_U ↓ · the concept itself"),
@@ -114,7 +116,7 @@ def _common(chosen: list[Run]) -> tuple[str, ConceptSpec]:
 
 def _refuse_hours(base: str, pictures: int) -> None:
     """A large model on a CPU takes minutes for a picture: say so instead of starting."""
-    if base == bases.EMOJI_SD or pictures <= _MOST_ON_CPU:
+    if pictures <= _MOST_ON_CPU or not _is_large(base):
         return
     device = glances.ask({"kind": "status"}, timeout=30).get("device", "")
     if "cpu" in device.lower():
@@ -122,6 +124,11 @@ def _refuse_hours(base: str, pictures: int) -> None:
             f"{pictures} pictures of {base} would take minutes each without a GPU. "
             f"Show fewer: one seed and one term, at most {_MOST_ON_CPU} pictures."
         )
+
+
+def _is_large(base: str) -> bool:
+    place = Path(bases.resolve(base))
+    return not place.is_dir() or sum(path.stat().st_size for path in place.rglob("*.safetensors")) > _LARGE
 
 
 def _titles(base: str, chosen: list[Run]) -> list[dict]:
@@ -255,7 +262,7 @@ def _form(ui: SimpleNamespace) -> None:
             label="Runs, each a column beside the base",
         )  # fmt: skip
         ui.typed = gr.Textbox(
-            label="Your own prompts, one a line", lines=1, max_lines=4, max_length=2000, scale=3, min_width=220
+            "", label="Your own prompts, one a line", lines=1, max_lines=4, max_length=2000, scale=3, min_width=220
         )
         ui.draw = gr.Button("Draw", variant="primary", min_width=130, scale=0)
     with gr.Row(equal_height=True):

@@ -249,24 +249,24 @@ def build() -> SimpleNamespace:
 
 
 def _library(ui: SimpleNamespace) -> None:
-    ui.search = gr.Textbox(placeholder="Search the library", show_label=False, container=False)
+    ui.search = gr.Textbox("", placeholder="Search the library", show_label=False, container=False)
     ui.shelf = board()
     ui.count = gr.Markdown(elem_classes="mute")
     with gr.Accordion("+ your own concept", open=False):
-        ui.name = gr.Textbox(label="Concept", placeholder="lighthouse", max_length=200)
+        ui.name = gr.Textbox("", label="Concept", placeholder="lighthouse", max_length=200)
         ui.category = gr.Dropdown(CATEGORIES, label="Category", value="object")
-        ui.sense = gr.Textbox(label="Sense", info="Only if the word has several", max_length=200)
+        ui.sense = gr.Textbox("", label="Sense", info="Only if the word has several", max_length=200)
         ui.begin = gr.Button("Begin", size="sm")
 
 
 def _actions(ui: SimpleNamespace) -> None:
     with gr.Row(elem_classes="line"):
         ui.wish = gr.Textbox(
-            placeholder="fewer breeds, more synonyms…", show_label=False, container=False,
+            "", placeholder="fewer breeds, more synonyms…", show_label=False, container=False,
             scale=5, min_width=260, max_length=2000,
         )  # fmt: skip
         ui.propose = gr.Button("Propose", size="md", scale=0, min_width=100)
-        ui.reviewer = gr.Textbox(placeholder="Your name", show_label=False, container=False, scale=2, min_width=110)
+        ui.reviewer = gr.Textbox("", placeholder="Your name", show_label=False, container=False, scale=2, min_width=110)
         ui.sign = gr.Button("Mark reviewed", size="md", scale=0, min_width=130)
         ui.erase = gr.Button("Erase this →", variant="primary", size="md", scale=0, min_width=120)
 
@@ -283,7 +283,7 @@ def _list(kind: str) -> SimpleNamespace:
     with gr.Column(min_width=420):
         rows = board()
         more = gr.Textbox(
-            placeholder=f"Add to {_WORDS[kind][0].split()[0]}: one phrase, or a pasted list",
+            "", placeholder=f"Add to {_WORDS[kind][0].split()[0]}: one phrase, or a pasted list",
             show_label=False, container=False, lines=1, max_lines=8,
         )  # fmt: skip
     return SimpleNamespace(rows=rows, more=more)

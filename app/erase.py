@@ -34,12 +34,12 @@ def about(method: str) -> str:
     return f"{card.what} Changes {card.touches}. *{card.source}*"
 
 
-def about_run(slug: str | None, base: str, method: str, steps: float | None) -> str:
+def about_run(slug: str | None, base: str, method: str, steps: str) -> str:
     """What is about to start, and how long the last one like it took."""
     if not slug:
         return "Choose a concept first."
     spec = find_spec(slug)
-    config = with_defaults(EraseConfig(method=method, steps=_whole(steps)), base)
+    config = with_defaults(EraseConfig(method=method, steps=_whole("steps", steps)), base)
     lists = f"{len(spec.train_corefs)} names to erase and {len(spec.train_retains)} to keep"
     return f"{html.escape(spec.name)}: {lists}, {config.steps} steps. {expected(base, config)}"
 
@@ -91,7 +91,8 @@ def details(run: Run | None) -> str:
         "spec": run.job.spec.digest[:8],
         "device": run.job.device,
     }
-    return page("facts", run=progress.facts(run, []), settings=settings)
+    curves = _COLOURS if run.last("step") else {}
+    return page("facts", run=progress.facts(run, []), settings=settings, curves=curves)
 
 
 def curve(run: Run | None) -> gr.LinePlot:
@@ -126,12 +127,14 @@ def _count(run: Run | None, kind: str) -> int:
 
 @shown
 def start(
-    slug: str, base: str, method: str, steps: float, lr: float, eta: float, corefs: float, retains: float,
+    slug: str, base: str, method: str, steps: str, lr: str, eta: float, corefs: float, retains: float,
     seed: float, judged: float,
 ) -> str:  # fmt: skip
     if not slug:
         raise CrceError("Choose a concept to erase first.")
-    config = EraseConfig(method, _whole(steps), lr or None, eta, int(corefs), int(retains), int(seed))
+    config = EraseConfig(
+        method, _whole("steps", steps), _number("learning rate", lr), eta, int(corefs), int(retains), int(seed)
+    )
     run = begin(Job(base.strip(), find_spec(slug), config), int(judged or 0))
     gr.Info(f"{html.escape(run.title)} is in the queue. You may close this page; it goes on.", title="Started")
     return run.id
@@ -146,8 +149,19 @@ def begin(job: Job, judged: int) -> Run:
     return run
 
 
-def _whole(number: float | None) -> int | None:
-    return int(number) if number else None
+def _number(name: str, typed: str) -> float | None:
+    """None where nothing is typed: the base's preset. Gradio's number field would show that as 0."""
+    try:
+        return float(typed) if typed.strip() else None
+    except ValueError:
+        raise CrceError(f"{name} is {typed!r}; write a number, or nothing for the preset.") from None
+
+
+def _whole(name: str, typed: str) -> int | None:
+    number = _number(name, typed)
+    if number is not None and number != int(number):
+        raise CrceError(f"{name} is {typed!r}; write a whole number, or nothing for the preset.")
+    return None if number is None else int(number)
 
 
 @shown
@@ -178,7 +192,7 @@ def again(event: gr.EventData) -> tuple:
     c = job.config
     gr.Info("The form above is filled with the settings of this run.", title="Again with changes")
     slug = job.spec.slug if job.spec.slug in library() else None
-    return slug, job.base, c.method, c.steps, c.lr, c.eta, c.corefs, c.retains, c.seed, JUDGED
+    return slug, job.base, c.method, str(c.steps), f"{c.lr:g}", c.eta, c.corefs, c.retains, c.seed, JUDGED
 
 
 # The tab
@@ -207,8 +221,8 @@ def build() -> SimpleNamespace:
         with gr.Column(scale=6, min_width=420):
             ui.details = board()
             ui.curve = gr.LinePlot(
-                _NO_LOSS, x="step", y="loss", color="term", color_map=_COLOURS, color_title="", height=280,
-                label="Loss of each term", x_title="step", y_title="loss", visible=False,
+                _NO_LOSS, x="step", y="loss", color="term", color_map=_COLOURS, height=230,
+                show_label=False, x_title="step", y_title="loss", visible=False,
             )  # fmt: skip
             ui.strip = board()
     return ui
@@ -218,9 +232,9 @@ def _settings() -> list:
     preset = EraseConfig()
     with gr.Accordion("Settings", open=False), gr.Row():
         return [
-            gr.Number(label="Steps", info="Empty: the preset of the base", precision=0, minimum=1),
-            gr.Number(label="Learning rate", info="Empty: the preset of the base", minimum=1e-9, maximum=1),
-            gr.Number(preset.eta, label="η", info="How hard it is pushed away", minimum=0),
+            gr.Textbox("", label="Steps", info="Empty: preset", placeholder="preset", min_width=90),
+            gr.Textbox("", label="Learning rate", info="Empty: preset", placeholder="preset", min_width=110),
+            gr.Number(preset.eta, label="η", info="Strength of the push", minimum=0),
             gr.Number(preset.corefs, label="M", info="Names erased per step", precision=0, minimum=0),
             gr.Number(preset.retains, label="N", info="Neighbours held per step", precision=0, minimum=0),
             gr.Number(preset.seed, label="Seed", info="Same seed, same result", precision=0, minimum=0),

@@ -14,13 +14,10 @@ import gradio as gr
 from app import compare, curate, erase, publish, start, status
 from app.pages import board
 from app.theme import CSS, ICON, theme
-from crce import jobs
-from crce.errors import CrceError
+from crce import jobs, runs
 
 TABS = {"start": start, "curate": curate, "erase": erase, "compare": compare, "publish": publish}
 _BIGGEST_UPLOAD = "5mb"
-
-log = logging.getLogger("crce.app")
 
 
 def build() -> gr.Blocks:
@@ -28,7 +25,7 @@ def build() -> gr.Blocks:
     with gr.Blocks(title="CRCE Studio", fill_width=True, delete_cache=(3600, 86400)) as demo:
         app = SimpleNamespace(demo=demo, tab={})
         app.remembered = gr.BrowserState("", storage_key="crce-studio-concept", secret="not-a-secret")
-        line, tick = board(), gr.Timer(2)
+        line, tick = board(status.at_first()), gr.Timer(2)
         app.pictures, app.redraw = gr.HTML("", apply_default_css=False, elem_classes="sheet"), gr.Timer(1.5)
         with gr.Tabs(selected="start") as app.tabs:
             for name, module in TABS.items():
@@ -41,7 +38,7 @@ def build() -> gr.Blocks:
 
 
 def launch(host: str, port: int, block: bool = True) -> gr.Blocks:
-    threading.Thread(target=_wake_worker, daemon=True).start()
+    threading.Thread(target=_go_on, daemon=True).start()
     demo = build().queue(max_size=64, default_concurrency_limit=8)
     demo.launch(
         server_name=host,
@@ -61,12 +58,12 @@ def launch(host: str, port: int, block: bool = True) -> gr.Blocks:
     return demo
 
 
-def _wake_worker() -> None:
-    """The worker loads the model while the person reads the first page. It is needed for the first pictures."""
-    try:
+def _go_on() -> None:
+    """Runs that were waiting when the machine went down go on. Otherwise the first picture wakes the worker."""
+    import crce.propose  # noqa: F401  the status line asks it, and its first import takes a second
+
+    if any(run.state == "queued" for run in runs.all_runs()):
         jobs.ensure_worker()
-    except CrceError as error:
-        log.warning("the worker did not start: %s", error)
 
 
 def main() -> None:

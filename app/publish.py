@@ -34,14 +34,15 @@ def login() -> str:
 
 
 def of_dataset(slugs: list[str]) -> tuple:
-    """The card, the first rows, and the files with their sizes."""
+    """The files with their sizes, the first rows and the card; nothing of it while no concept is chosen."""
     if not slugs:
-        return page("public", files={}), "", [], ""
+        return page("public", files={}), gr.Column(visible=False), "", [], ""
     seen = hub.preview(_chosen(slugs))
     header, body = _parts(seen.card)
     files = {name: size(count) for name, count in seen.files.items()}
     rows = [[str(row[column]) for column in _COLUMNS] for row in seen.rows]
-    return page("public", files=files, problems=seen.problems), body, rows, header
+    public = page("public", files=files, problems=seen.problems)
+    return public, gr.Column(visible=True), body, rows, header
 
 
 def of_weights(name: str | None, formats: list[str], repo: str) -> tuple[str, str]:
@@ -71,19 +72,18 @@ def _parts(card: str) -> tuple[str, str]:
 
 
 @shown
-def enter(slugs: list[str], weights: str | None) -> tuple:
-    """The choices of today. At first, what was reviewed is chosen."""
-    specs, found = library(), compare.choices()
-    known = [slug for slug in slugs if slug in specs]
-    reviewed = [slug for slug, spec in specs.items() if spec.provenance.reviewer]
+def enter(slugs: list[str], weights: str | None, opened: str) -> tuple:
+    """The choices of today. At first, what was reviewed is chosen, or else the concept that is open in Curate."""
+    found = compare.choices()
+    known = [slug for slug in slugs if slug in library()] or reviewed() or [opened]
     kept = weights if any(weights == name for _, name in found) else None
     picked = kept or (found[0][1] if found else None)
-    return login(), gr.Dropdown(concepts(), value=known or reviewed), gr.Dropdown(found, value=picked)
+    return login(), gr.Dropdown(concepts(), value=known), gr.Dropdown(found, value=picked)
 
 
 @shown
-def choose(which: str) -> list[str]:
-    return [slug for slug, spec in library().items() if which == "all" or spec.provenance.reviewer]
+def reviewed() -> list[str]:
+    return [slug for slug, spec in library().items() if spec.provenance.reviewer]
 
 
 @shown
@@ -138,14 +138,17 @@ def _dataset(ui: SimpleNamespace) -> None:
         with gr.Row():
             ui.reviewed = gr.Button("All reviewed", size="sm")
             ui.all = gr.Button("All", size="sm")
-        _target(ui, "your-name/CorefConcept", "Publish the dataset")
-        ui.look = gr.Button("What would change there?", size="sm")
+        _target(ui, "your-name/CorefConcept")
+        ui.look = gr.Button("What would change there?")
+        ui.publish = gr.Button("Publish the dataset", variant="primary")
+        ui.result = board()
     with gr.Column(scale=7, min_width=420):
         ui.public = board()
-        ui.rows = gr.Dataframe(
-            headers=list(_COLUMNS), datatype="str", interactive=False, label="First rows", max_height=260, wrap=True
-        )
-        _card(ui)
+        with gr.Column(visible=False) as ui.preview:
+            ui.rows = gr.Dataframe(
+                headers=list(_COLUMNS), datatype="str", interactive=False, label="First rows", max_height=300
+            )
+            _card(ui)
 
 
 def _weights(ui: SimpleNamespace) -> None:
@@ -156,19 +159,19 @@ def _weights(ui: SimpleNamespace) -> None:
         ui.dataset = gr.Textbox(
             value="", label="Dataset of its terms", info="If it is published", placeholder="your-name/CorefConcept"
         )
-        _target(ui, "your-name/emoji-sd-without-dog", "Publish the weights")
+        _target(ui, "your-name/emoji-sd-without-dog")
+        ui.publish = gr.Button("Publish the weights", variant="primary")
+        ui.result = board()
     with gr.Column(scale=7, min_width=420):
         _card(ui)
 
 
-def _target(ui: SimpleNamespace, example: str, button: str) -> None:
+def _target(ui: SimpleNamespace, example: str) -> None:
     ui.repo = gr.Textbox("", label="To", placeholder=example, max_length=200)
     with gr.Row():
         ui.private = gr.Checkbox(True, label="Private", min_width=100)
         ui.pull = gr.Checkbox(False, label="As pull request", min_width=130)
     ui.tag = gr.Textbox("", label="Tag", info="Optional, such as v1; a pull request gets none", max_length=50)
-    ui.publish = gr.Button(button, variant="primary")
-    ui.result = board()
 
 
 def _card(ui: SimpleNamespace) -> None:
@@ -182,10 +185,14 @@ def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     slow = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 1}
     data, weights = ui.data, ui.weights
-    app.tab["publish"].select(enter, [data.concepts, weights.run], [ui.login, data.concepts, weights.run], **quiet)
-    data.concepts.change(shown(of_dataset), data.concepts, [data.public, data.card, data.rows, data.header], **slow)
-    data.reviewed.click(lambda: choose("reviewed"), None, data.concepts, **quiet)
-    data.all.click(lambda: choose("all"), None, data.concepts, **quiet)
+    app.tab["publish"].select(
+        enter, [data.concepts, weights.run, app.curate.slug], [ui.login, data.concepts, weights.run], **quiet
+    )
+    data.concepts.change(
+        shown(of_dataset), data.concepts, [data.public, data.preview, data.card, data.rows, data.header], **slow
+    )
+    data.reviewed.click(reviewed, None, data.concepts, **quiet)
+    data.all.click(shown(lambda: list(library())), None, data.concepts, **quiet)
     data.look.click(difference, [data.concepts, data.repo], [data.result, data.parent], **slow)
     form = [data.concepts, data.repo, data.private, data.pull, data.tag, data.parent]
     data.publish.click(publish_dataset, form, [data.result, data.parent], **slow)

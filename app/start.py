@@ -19,6 +19,7 @@ def shelf() -> str:
     return page("shelf", specs=library().values(), mark=thumbs.mark)
 
 
+@shown
 def expected() -> str:
     return erase.expected(bases.EMOJI_SD, with_defaults(EraseConfig(), bases.EMOJI_SD))
 

@@ -8,6 +8,11 @@ from crce.errors import CrceError
 _DEVICES = {"cpu": "CPU", "cuda": "GPU", "cuda:0": "GPU", "auto": "starting"}
 
 
+def at_first() -> str:
+    """The line before anything has been asked."""
+    return page("status", base=bases.EMOJI_SD)
+
+
 @shown
 def line() -> str:
     # The LLM client takes a second to import, which a page that opens must not wait for.
@@ -18,6 +23,7 @@ def line() -> str:
     connected, proposer = proposer_status()
     return page(
         "status",
+        asked=True,
         device=_DEVICES.get(worker.get("device", ""), worker.get("device")),
         trouble=_model_trouble() or worker.get("error"),
         base=bases.EMOJI_SD,
