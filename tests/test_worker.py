@@ -1,0 +1,209 @@
+"""The worker as a process of its own: it survives bad questions, and its death costs no work."""
+
+import base64
+import io
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from filelock import FileLock
+from PIL import Image
+
+from crce import files, glances, jobs, runs
+from crce.config import EraseConfig
+from crce.delta import Delta
+from crce.errors import CrceError
+from crce.files import ROOT
+from crce.glances import Desk
+from crce.jobs import execute
+from crce.runs import Job
+from crce.worker import lock_file
+
+PATIENCE = 300  # seconds until a test gives up; nothing here takes that long
+
+
+@pytest.fixture
+def worker(home):
+    """`python -m crce worker` in this test's home."""
+    process = start()
+    yield process
+    process.kill()
+    process.wait()
+
+
+def start():
+    return subprocess.Popen([sys.executable, "-m", "crce", "worker"], cwd=ROOT)
+
+
+def until(true):
+    """Waits until it is true."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def draw(base, columns=({},), prompts=("dog",), seeds=(0,), ask=None, tab="tab"):
+    return {
+        "kind": "draw",
+        "tab": tab,
+        "base": str(base),
+        "columns": list(columns),
+        "prompts": list(prompts),
+        "seeds": list(seeds),
+        "ask": list(ask or [None] * len(prompts)),
+    }
+
+
+def ask(request):
+    return glances.ask(request, timeout=PATIENCE)
+
+
+def picture(cell):
+    return Image.open(io.BytesIO(base64.b64decode(cell["png"])))
+
+
+def long_job(base, dog, steps=60):
+    return Job(str(base), dog, EraseConfig(steps=steps, corefs=2, retains=2, preview_every=0, checkpoint_every=5))
+
+
+def test_killed_and_terminated_in_the_middle_the_run_ends_as_if_nothing_had_been(worker, tiny_sd_dir, dog, tmp_path):
+    run = runs.create(long_job(tiny_sd_dir, dog))
+    until(lambda: run.kept_step >= 10)
+    assert run.state == "running" and run.last("start")["pid"] == worker.pid
+    worker.kill()
+    worker.wait()
+    assert run.state == "interrupted"
+
+    second = start()
+    # It waits for a person: the new worker, which is there, leaves it alone.
+    assert "columns" in ask(draw(tiny_sd_dir))
+    assert run.state == "interrupted"
+    run.request_resume()
+    step = run.kept_step
+    until(lambda: run.kept_step > step)
+    # Tabs are answered while it trains.
+    assert "columns" in ask(draw(tiny_sd_dir, prompts=["wolf"]))
+    second.terminate()
+    assert second.wait(PATIENCE) == 0
+    assert run.state == "interrupted"
+    assert not (files.home() / "worker.json").exists()
+
+    *_, last = execute(run)
+    assert last["kind"] == "done"
+    whole = runs.create(long_job(tiny_sd_dir, dog), tmp_path / "whole")
+    list(execute(whole))
+    one, two = Delta.load(run.delta_path), Delta.load(whole.delta_path)
+    assert all(torch.equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
+
+
+def test_pictures_come_with_verdicts_and_bad_questions_with_errors(tiny_sd_dir, tiny_sd, dog, tmp_path):
+    """One worker, started by the first question, answers them all."""
+    run = runs.create(long_job(tiny_sd_dir, dog, steps=2), queued=False)
+    *_, last = execute(run)
+    assert last["kind"] == "done"
+    columns = [{}, {"run": run.id}, {"run": run.id, "strength": 0.0}]
+    request = draw(tiny_sd_dir, columns, ["dog", "a cat"], [0, 7], ["dog", None])
+    base, erased, none = ask(request)["columns"]
+    pid = glances.ask({"kind": "status"}, timeout=PATIENCE)["pid"]
+
+    drawn = tiny_sd.generate(["dog", "dog", "a cat", "a cat"], [0, 7, 0, 7])
+    assert [picture(cell).tobytes() for cell in base] == [image.tobytes() for image in drawn]
+    assert [cell["png"] for cell in none] == [cell["png"] for cell in base]
+    assert [cell["png"] for cell in erased] != [cell["png"] for cell in base]
+    assert [cell["yes"] is None for cell in base] == [False, False, True, True]
+    assert len(list((files.home() / "pictures").glob("*.png"))) == 4
+    assert ask(request)["columns"][0] == base
+
+    wrong = [
+        ({"kind": "fly"}, "kind: Input should be 'draw'"),
+        ({**request, "ask": []}, "ask has 0 entries for 2 prompts"),
+        ({**request, "seeds": list(range(500))}, "more than 512 pictures"),
+        ({**request, "seeds": [-1]}, "seeds.0: Input should be greater than or equal to 0"),
+        (draw(tiny_sd_dir, prompts=["dog " * 100]), "tokens"),
+        (draw(tmp_path), "model_index.json is missing"),
+        (draw(tiny_sd_dir, [{"run": "../../etc"}]), "There is no run"),
+        (draw(tiny_sd_dir, [{"run": runs.create(long_job(tiny_sd_dir, dog), queued=False).id}]), "no weights yet"),
+    ]
+    for question, said in wrong:
+        assert said in ask(question)["error"]
+    assert glances.ask({"kind": "status"}, timeout=PATIENCE) == {
+        "device": "cpu", "base": str(tiny_sd_dir), "run": None, "pid": pid, "waiting": 0,
+    }  # fmt: skip
+    os.kill(pid, signal.SIGTERM)
+    until(lambda: not (files.home() / "worker.json").exists())
+
+
+@pytest.fixture
+def desk(home):
+    """Where glances wait, served by the test in place of a worker, whose lock it holds."""
+    home.mkdir()
+    desk = Desk(dict)
+    with FileLock(lock_file("auto")):
+        desk.open()
+        yield desk
+        desk.close()
+
+
+def test_a_newer_question_of_the_same_tab_replaces_the_older(desk):
+    answers = {}
+
+    def put(name, tab, waiting):
+        """Asks, and waits until `waiting` questions wait."""
+        question = draw("emoji-sd", prompts=[name], tab=tab)
+        thread = threading.Thread(target=lambda: answers.__setitem__(name, ask(question)))
+        thread.start()
+        until(lambda: desk.waiting() == waiting)
+        return thread
+
+    threads = [put("first", "mine", 1), put("other", "yours", 2), put("second", "mine", 2)]
+    until(lambda: answers == {"first": {"replaced": True}})
+    served = [desk.take()]
+    served.append(desk.take())
+    assert [glance.draw.prompts for glance in served] == [["other"], ["second"]]
+    threads.append(put("third", "mine", 1))
+    assert [glance.replaced for glance in served] == [False, True]
+    served.append(desk.take())
+    for glance in served:
+        glance.reply({"drawn": glance.draw.prompts})
+    for thread in threads:
+        thread.join()
+    assert answers["other"] == {"drawn": ["other"]} and answers["third"] == {"drawn": ["third"]}
+    assert desk.take() is None
+
+
+def test_only_who_has_the_key_is_heard(worker, home):
+    until(lambda: (home / "worker.json").exists())
+    assert stat.S_IMODE((home / "worker.json").stat().st_mode) == 0o600
+    address = json.loads((home / "worker.json").read_text())
+    # One visitor says nothing, one talks nonsense, one has the wrong key; none keeps the others out.
+    silent = socket.create_connection((address["host"], address["port"]))
+    with socket.create_connection((address["host"], address["port"])) as nonsense:
+        nonsense.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    files.write_json(home / "worker.json", {**address, "key": "00" * 32})
+    with pytest.raises(CrceError, match="does not answer"):
+        glances.ask({"kind": "status"}, timeout=PATIENCE)
+    files.write_json(home / "worker.json", address)
+    assert glances.ask({"kind": "status"}, timeout=PATIENCE)["pid"] == worker.pid
+    silent.close()
+
+
+def test_there_is_one_worker_however_often_it_is_asked_for(worker, home):
+    until(lambda: (home / "worker.json").exists())
+    jobs.ensure_worker()
+    second = subprocess.run([sys.executable, "-m", "crce", "worker"], cwd=ROOT, capture_output=True, text=True)
+    assert "There is a worker for auto already." in second.stderr
+    assert glances.ask({"kind": "status"}, timeout=PATIENCE)["pid"] == worker.pid
+
+
+def test_without_a_worker_the_status_says_so_at_once(home):
+    with pytest.raises(CrceError, match="The worker does not answer"):
+        glances.ask({"kind": "status"}, timeout=PATIENCE)
