@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -10,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from crce.errors import CrceError
 from crce.runs import Run
@@ -30,8 +32,10 @@ def say(facts: object, text: str | Table, as_json: bool) -> None:
     """The result: one JSON document, or something to read."""
     if as_json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
+    elif isinstance(text, str):
+        print(text)  # as it is: rich would wrap a path
     else:
-        Console(highlight=False).print(text, markup=False)
+        Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(text)
 
 
 @contextmanager
@@ -99,7 +103,7 @@ def _ctrl_c_stops(run: Run) -> Iterator[None]:
 def table(headings: list[str], rows: Iterable[Iterable[object]]) -> Table:
     result = Table(*headings, box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        result.add_row(*(str(cell) for cell in row))
+        result.add_row(*(Text(str(cell)) for cell in row))
     return result
 
 

@@ -1,0 +1,241 @@
+"""The command line as a person and as a program use it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from crce import cli, library, runs, worker
+from crce.concepts import ConceptSpec, Term
+from crce.config import METHOD_CARDS, EraseConfig
+from crce.files import ROOT, home
+from crce.runs import Job
+from tests.fake_hub import FakeHub
+from tests.servers import serving
+
+LISTS = ("--corefs", "2", "--retains", "2")
+
+
+@pytest.fixture
+def crce(monkeypatch, capsys):
+    """Runs the program's entry: the exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["crce", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        return end.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def spec(dog, tmp_path):
+    path = tmp_path / "dog.json"
+    library.save_spec(dog, path)
+    return path
+
+
+@pytest.fixture
+def erased(crce, spec, tiny_sd_dir, tmp_path):
+    """A finished run's folder."""
+    code, _, err = crce("erase", spec, "--base", tiny_sd_dir, *LISTS, "--out", tmp_path / "run")
+    assert code == 0, err
+    return tmp_path / "run"
+
+
+COMMANDS = ["erase", "generate", "evaluate", "demo", "methods", "concepts", "runs", "stop", "resume", "worker", "cover"]
+
+
+@pytest.mark.parametrize("command", [*([c] for c in COMMANDS), ["publish", "dataset"], ["publish", "weights"]])
+def test_every_command_explains_itself(crce, command):
+    code, out, _ = crce(*command, "--help")
+    assert code == 0 and len(out.split()) > 20
+
+
+def test_help_lists_every_command_and_loads_no_torch():
+    code = "import sys; sys.argv = ['crce', '--help']\nfrom crce import cli\ntry: cli.main()\n"
+    code += "finally: print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert result.stdout.strip().endswith("False")
+    assert all(command in result.stdout for command in [*COMMANDS, "publish"])
+
+
+def test_lists_are_one_json_document(crce, tiny_sd_dir, dog):
+    run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig()))
+    assert [card["key"] for card in json.loads(crce("methods", "--json")[1])] == list(METHOD_CARDS)
+    assert {c["slug"] for c in json.loads(crce("concepts", "--json")[1])} == set(library.library())
+    found = json.loads(crce("runs", "--json")[1])
+    assert [(f["id"], f["state"], f["digest"]) for f in found] == [(run.id, "queued", dog.digest)]
+    for command in ("methods", "concepts", "runs"):
+        code, out, err = crce(command)
+        assert (code, err) == (0, "") and len(out.splitlines()) > 1
+
+
+def test_an_erasure_leaves_its_weights_and_says_how_to_go_on(erased, crce, spec, tiny_sd_dir, tmp_path):
+    assert runs.opened(erased).state == "done" and not runs.all_runs()
+    code, out, _ = crce("erase", spec, "--base", tiny_sd_dir, *LISTS, "--steps", 1, "--json")
+    facts = json.loads(out)
+    assert code == 0 and facts["state"] == "done" and facts["config"]["steps"] == 1
+    assert facts["id"] == runs.all_runs()[0].id and os.path.exists(facts["delta"])
+
+
+def test_generate_draws_the_same_seeds_before_and_after(erased, crce, tmp_path):
+    pictures = tmp_path / "pictures"
+    code, out, err = crce("generate", "a dog", "a cat", "--run", erased, "--images", 2, "--seed", 5, "--out", pictures)
+    assert code == 0, err
+    names = ["01-a-dog-5.png", "01-a-dog-6.png", "02-a-cat-5.png", "02-a-cat-6.png"]
+    assert out.split() == [str(pictures / side / name) for side in ("before", "after") for name in names]
+    before, after = ([Image.open(pictures / side / n).tobytes() for n in names] for side in ("before", "after"))
+    assert len(set(before)) == 4 and all(a != b for a, b in zip(after, before, strict=True))
+
+    crce("generate", "a dog", "--run", erased, "--strength", 0, "--out", tmp_path / "none")
+    sides = [(tmp_path / "none" / side / "01-a-dog-0.png").read_bytes() for side in ("before", "after")]
+    assert sides[0] == sides[1]
+
+
+def test_generate_without_a_run_draws_the_base(crce, tiny_sd_dir, tmp_path):
+    code, out, _ = crce("generate", "x/../y", "--base", tiny_sd_dir, "--out", tmp_path / "deep" / "er", "--json")
+    assert code == 0 and json.loads(out) == {"images": [str(tmp_path / "deep" / "er" / "01-x-y-0.png")]}
+
+
+def test_evaluate_prints_the_report(erased, crce):
+    code, out, _ = crce("evaluate", erased, "--images", 1, "--json")
+    assert code == 0 and json.loads(out) == runs.opened(erased).report
+    code, out, _ = crce("evaluate", erased, "--images", 1)
+    assert code == 0 and "Acc_U" in out and "95 % interval" in out
+
+
+def test_demo_writes_one_page_that_needs_nothing_else(crce, tiny_sd_dir, tmp_path):
+    corefs = ["puppy", "<script>alert(1)</script>", "hound", "pooch", "guide dog"]
+    spec = ConceptSpec("dog", corefs=tuple(map(Term, corefs)), retains=tuple(map(Term, ["cat", "wolf", "fox"])))
+    library.save_spec(spec, tmp_path / "spec.json")
+    folder = tmp_path / "a demo"
+    code, out, err = crce("demo", tmp_path / "spec.json", "--base", tiny_sd_dir, "--images", 1, "--out", folder)
+    assert code == 0, err
+    assert out == f"{folder / 'report.html'}\n"
+    page = (folder / "report.html").read_text()
+    # The target, 5 corefs and 3 retains; two seeds of the target, one of the others; before and after.
+    assert page.count("data:image/png;base64,") == page.count("<img") == 2 * (2 + 5 + 3)
+    assert not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page
+    assert "<script" not in page and "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["erase", "dgo"], "error: There is no concept 'dgo'. Did you mean \"dog\"?"),
+        (["erase", "none.json"], "error: none.json cannot be read (No such file or directory)."),
+        (["erase", "{broken}"], "broken.json: line 1, column 12 is no JSON: Expecting value."),
+        (["erase", "dog", "--base", "/"], "error: '/' holds no diffusers model: model_index.json is missing."),
+        (["erase", "dog", "--base", "no"], "error: There is no base model 'no'."),
+        (["erase", "dog", "--method", "magic"], "error: There is no method 'magic'. Choose one of crce,"),
+        (["erase", "dog", "--steps", "0"], "error: steps is 0; give a value from 1 to 100000."),
+        (["erase", "{spec}", "--base", "{base}"], "3 training corefs and each step draws 5 (M). Add corefs, or lower"),
+        (["erase", "{empty}", "--base", "{base}"], "has 0 training corefs and each step draws 5 (M)"),
+        (["erase", "{empty}", "--base", "{base}", "--corefs", "0"], "has 0 training retains and each step draws 3 (N)"),
+        (["erase", "dog", "--base", "{base}", "--out", "{base}"], "is in use. Give an empty or a new folder"),
+        (
+            ["erase", "dog", "--base", "{base}", "--out", "/proc/x"],
+            "error: The run directory /proc/x cannot be written",
+        ),
+        (["erase", "dog", "--base", "{base}", "--device", "gpu"], "error: There is no device 'gpu'."),
+        (["erase", "dog", "--resume"], "error: There is no unfinished run of 'dog' to resume."),
+        (["erase", "dog", "--resume", "--out", "{base}"], "holds no run: job.json is missing."),
+        (["generate", "a dog", "--run", "20260801-093015-dog-3fa2", "--out", "x"], "error: There is no run '20260801"),
+        (["generate", "a dog " * 99, "--base", "{base}", "--out", "x"], "tokens, and"),
+        (["generate", "a dog", "--base", "{base}", "--out", "/proc/x"], "error: /proc/x cannot be written"),
+        (["evaluate", "nothing"], "error: There is no run 'nothing'. `python -m crce runs` lists them."),
+        (["stop", "../.."], "holds no run"),
+        (["worker", "--device", "tpu"], "error: There is no device 'tpu'."),
+        (["publish", "dataset", "x", "dgo"], "error: There is no concept 'dgo'."),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_1(crce, spec, tiny_sd_dir, tmp_path, arguments, said):
+    broken, empty = tmp_path / "broken.json", tmp_path / "empty.json"
+    broken.write_text('{"target": }')
+    library.save_spec(ConceptSpec("dog"), empty)
+    given = {"broken": broken, "spec": spec, "empty": empty, "base": tiny_sd_dir}
+    code, out, err = crce(*(argument.format(**given) for argument in arguments))
+    assert (code, out) == (1, "")
+    assert said in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_wrong_usage_is_exit_code_2(crce):
+    assert crce("erase")[0] == 2
+    assert crce("erase", "dog", "--steps", "many")[0] == 2
+    assert crce("evaluate", "x", "--judge", "me")[0] == 2
+
+
+def test_ctrl_c_keeps_the_run_and_resume_ends_it(crce, spec, tiny_sd_dir, tmp_path):
+    command = [sys.executable, "-m", "crce", "erase", spec, "--base", tiny_sd_dir, *LISTS, "--steps", "60"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (found := runs.all_runs()) or not found[0].progress:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    run = found[0]
+    assert process.returncode == 130 and f"stopped; step {run.kept_step} is kept" in err
+    assert run.state == "stopped"
+
+    code, out, err = crce("erase", spec, "--resume", "--json")
+    assert code == 0, err
+    assert json.loads(out)["id"] == run.id and run.state == "done"
+    assert [e["kind"] for e in run.events()].count("start") == 3  # created, begun, resumed
+
+    code, _, err = crce("erase", "cat", "--resume", "--out", run.dir)
+    assert code == 1 and "There is no unfinished run of 'cat'" in err
+
+
+def test_a_run_of_other_terms_is_not_resumed(crce, spec, tiny_sd_dir, dog, tmp_path):
+    runs.create(Job(str(tiny_sd_dir), dog, EraseConfig()), tmp_path / "run", queued=False)
+    code, _, err = crce("erase", "cat", "--resume", "--out", tmp_path / "run")
+    assert code == 1 and "is of 'dog (animal)' with other terms" in err
+
+
+def test_stop_and_resume_by_id(crce, tiny_sd_dir, dog):
+    run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig()))
+    # Held here, so that no worker is started.
+    with FileLock(worker.lock_file("auto")):
+        assert json.loads(crce("stop", run.id, "--json")[1])["state"] == "stopped"
+        assert crce("resume", run.id)[1] == f"{run.id}: queued\n"
+    assert crce("runs")[1].split()[5:8] == [run.id, "queued", "dog"]
+
+
+def test_cover_writes_what_the_base_draws(crce, tiny_sd_dir, tmp_path):
+    base = shutil.copytree(tiny_sd_dir, tmp_path / "base")
+    code, out, err = crce("cover", "--base", base, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found == json.loads((base / "covered.json").read_text())
+    assert {"dog", "cat"} <= found["concepts"].keys() and found["seeds"] == list(range(10))
+
+
+def test_publishing_goes_out_in_one_commit(erased):
+    hub = FakeHub()
+    with serving(hub.app) as url:
+        environment = {**os.environ, "HF_ENDPOINT": url, "HF_TOKEN": "hf_good", "HF_HOME": str(home() / "hf")}
+
+        def publish(*arguments, **changed):
+            command = [sys.executable, "-m", "crce", "publish", *map(str, arguments)]
+            return subprocess.run(
+                command, cwd=ROOT, env={**environment, **changed}, capture_output=True, text=True
+            )  # fmt: skip
+
+        done = publish("dataset", "CorefConcept", "dog", "cat", "--tag", "v1", "--json")
+        assert json.loads(done.stdout)["tag"] == "v1", done.stderr
+        assert "specs/object/dog.json" in hub.repos["dataset", "tester/CorefConcept"].files
+        weights = publish("weights", erased, "no-dog")
+        assert weights.stdout.strip().endswith("/tester/no-dog"), weights.stderr
+        nobody = publish("dataset", "CorefConcept", "dog", HF_TOKEN="")
+        assert (nobody.returncode, nobody.stdout) == (1, "") and "error: Log in with" in nobody.stderr
