@@ -18,8 +18,7 @@ DOG = {"target": "dog", "corefs": [{"text": "puppy"}], "retains": [{"text": "cat
     [
         (
             {"corefs": [{"text": "puppy", "certainty": "highest"}]},
-            'dog.json: corefs[0].certainty is "highest"; '
-            'use one of "very high", "high", "normal", "low", "very low".',
+            'dog.json: corefs[0].certainty is "highest"; use one of "very high", "high", "normal", "low", "very low".',
         ),
         ({"retains": [{"text": "cat"}, {}]}, "dog.json: retains[1].text is missing; add it."),
         (
