@@ -188,6 +188,8 @@ class Run:
             hold = lock.acquire(timeout=0.5)  # `locked` holds it for a moment, to look
         except Timeout:
             raise Busy(f"The run {self.id} is being worked on. Stop it first, or wait.") from None
+        except OSError as error:
+            raise CrceError(f"{self.dir} cannot be written: {error.strerror}. Make it writable.") from None
         with hold:
             yield
 
@@ -289,14 +291,16 @@ def opened(folder: Path) -> Run:
 
 
 def locked(path: Path) -> bool:
-    """Whether some process holds this lock file now."""
-    if not path.exists():
+    """Whether some process holds this lock file now. What cannot be locked is held by nobody."""
+    if not path.is_file():
         return False
     try:
         with FileLock(path).acquire(blocking=False):
             return False
     except Timeout:
         return True
+    except OSError:
+        return False
 
 
 def _job(run: Run) -> Job | None:

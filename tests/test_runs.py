@@ -114,6 +114,14 @@ def test_a_run_is_held_once_also_within_a_process(run):
         pass
 
 
+def test_a_run_that_cannot_be_locked_is_no_ones_and_says_why(run):
+    run.record("start", pid=1)
+    (run.dir / "lock").mkdir()
+    assert run.state == "interrupted"
+    with pytest.raises(CrceError, match=f"{run.dir} cannot be written: Is a directory"), run.held():
+        pass
+
+
 def test_stop_takes_a_waiting_run_out_of_the_queue(run):
     run.request_stop()
     assert run.state == "stopped" and not run.stopping

@@ -24,7 +24,7 @@ from crce.errors import CrceError
 from crce.files import ROOT
 from crce.glances import Desk
 from crce.jobs import execute
-from crce.runs import Job
+from crce.runs import Job, locked
 from crce.worker import lock_file
 
 PATIENCE = 300  # seconds until a test gives up; nothing here takes that long
@@ -84,6 +84,7 @@ def test_killed_and_terminated_in_the_middle_the_run_ends_as_if_nothing_had_been
     assert run.state == "interrupted"
 
     second = start()
+    until(lambda: locked(lock_file("auto")))
     # It waits for a person: the new worker, which is there, leaves it alone.
     assert "columns" in ask(draw(tiny_sd_dir))
     assert run.state == "interrupted"
