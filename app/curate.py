@@ -104,11 +104,11 @@ def _state(spec: ConceptSpec, used: Counter) -> str:
 
 
 def _phrases(slug: str) -> list[str]:
-    """What there should be pictures of: first the library, then the lists of the open concept."""
+    """What there should be pictures of: the first screen, the library, the lists of the open concept."""
     specs = library()
     spec = specs.get(slug)
     own = [term.text for term in (*spec.corefs, *spec.retains)] if spec else []
-    return [*(other.target for other in specs.values()), *own]
+    return [*thumbs.HERO, *(other.target for other in specs.values()), *own]
 
 
 # What a person does
@@ -272,7 +272,7 @@ def _actions(ui: SimpleNamespace) -> None:
 
 
 def _proposals(ui: SimpleNamespace) -> None:
-    with gr.Group(visible=False) as ui.round:
+    with gr.Group(visible=False, elem_classes="round") as ui.round:
         ui.changes = gr.CheckboxGroup(label="The model proposes. Take what is right; nothing is applied yet.")
         with gr.Row():
             ui.accept = gr.Button("Take the checked ones", variant="primary", size="sm")

@@ -86,7 +86,7 @@ def with_terms(spec: ConceptSpec, kind: str, texts: list[str]) -> ConceptSpec:
     return replace(spec, **{kind: (*getattr(spec, kind), *map(Term, fresh.values()))})
 
 
-def with_term(spec: ConceptSpec, kind: str, text: str, **facts: str) -> ConceptSpec:
+def with_term(spec: ConceptSpec, kind: str, text: str, /, **facts: str) -> ConceptSpec:
     terms = tuple(replace(term, **facts) if term.text == text else term for term in getattr(spec, kind))
     return replace(spec, **{kind: terms})
 

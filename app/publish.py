@@ -7,6 +7,7 @@ import gradio as gr
 import huggingface_hub
 
 from app import compare
+from app.drafts import FIRST
 from app.pages import board, page
 from app.progress import size
 from app.shown import shown
@@ -75,7 +76,7 @@ def _parts(card: str) -> tuple[str, str]:
 def enter(slugs: list[str], weights: str | None, opened: str) -> tuple:
     """The choices of today. At first, what was reviewed is chosen, or else the concept that is open in Curate."""
     found = compare.choices()
-    known = [slug for slug in slugs if slug in library()] or reviewed() or [opened]
+    known = [slug for slug in slugs if slug in library()] or reviewed() or [opened or FIRST]
     kept = weights if any(weights == name for _, name in found) else None
     picked = kept or (found[0][1] if found else None)
     return login(), gr.Dropdown(concepts(), value=known), gr.Dropdown(found, value=picked)
@@ -89,14 +90,15 @@ def reviewed() -> list[str]:
 @shown
 def difference(slugs: list[str], repo: str) -> tuple[str, str]:
     """What would change there. The commit that was seen is the only one that will be written upon."""
-    found = hub.Hub.connect().difference(_chosen(slugs), _named(repo))
+    specs, place = _chosen(slugs), _named(repo)
+    found = hub.Hub.connect().difference(specs, place)
     return page("difference", found=found), found.parent
 
 
 @shown
 def publish_dataset(slugs: list[str], repo: str, private: bool, pull: bool, tag: str, parent: str) -> tuple[str, str]:
-    specs = _chosen(slugs)
-    done = hub.Hub.connect().publish_dataset(specs, _named(repo), private, pull, tag.strip(), parent)
+    specs, place = _chosen(slugs), _named(repo)
+    done = hub.Hub.connect().publish_dataset(specs, place, private, pull, tag.strip(), parent)
     what = f"{len(specs)} concept{'s' if len(specs) > 1 else ''}"
     return page("published", done=done, what=what, private=private, pull=pull), ""
 

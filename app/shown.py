@@ -12,6 +12,7 @@ import gradio as gr
 
 from crce.errors import CrceError
 
+_SECONDS = 20  # that an error stays on screen
 log = logging.getLogger("crce.app")
 
 
@@ -39,9 +40,13 @@ def _spoken() -> Iterator[None]:
         raise
     except CrceError as error:
         # Toasts render HTML, and a message may quote what an LLM or a visitor wrote.
-        raise gr.Error(html.escape(str(error)), title="That did not work", print_exception=False) from None
+        raise _toast(html.escape(str(error), quote=False)) from None
     except Exception:
         log_id = uuid.uuid4().hex[:8]
         log.exception("unexpected error %s", log_id)
         message = f"Unexpected error {log_id}. What you typed is kept; the log has the details under this id."
-        raise gr.Error(message, title="That did not work", print_exception=False) from None
+        raise _toast(message) from None
+
+
+def _toast(message: str) -> gr.Error:
+    return gr.Error(message, duration=_SECONDS, title="That did not work", print_exception=False)

@@ -61,14 +61,14 @@ def stop(event: gr.EventData) -> None:
 
 def build() -> SimpleNamespace:
     ui = SimpleNamespace(mine=gr.State(None), seen=gr.State(-1), arrived=gr.State(None), timer=gr.Timer(1))
-    board(page("start"))
+    board(page("start", hero=thumbs.HERO, mark=thumbs.mark))
     with gr.Row(elem_classes="line"):
         ui.try_it = gr.Button("Try it: erase “dog”", variant="primary", size="lg", scale=0, min_width=240)
         ui.expect = gr.Markdown(elem_classes="mute")
     ui.card = board()
     ui.film = board()
     gr.Markdown("#### Or pick a concept from the library")
-    ui.shelf = board()
+    ui.shelf = board(shelf())
     with gr.Row():
         ui.own = gr.Button("+ your own concept", size="sm", scale=0, min_width=180)
     return ui

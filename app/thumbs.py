@@ -9,6 +9,7 @@ from crce import bases, files, glances
 from crce.errors import CrceError
 
 BASE = bases.EMOJI_SD
+HERO = {"dog": "gone", "puppy": "gone", "guide dog": "gone", "cat": "kept", "wolf": "kept"}
 _AT_ONCE = 8
 _SEED = 0
 

@@ -1,0 +1,454 @@
+"""The screens: handlers are plain functions, so they are called as such."""
+
+import base64
+import io
+import json
+import logging
+
+import gradio as gr
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from app import compare, curate, drafts, erase, progress, publish, rounds, sheet, start, thumbs
+from app.main import build
+from app.pages import page, png_bytes
+from app.shown import shown
+from crce import files, library, runs
+from crce.concepts import ConceptSpec, Provenance, Term
+from crce.config import EraseConfig
+from crce.errors import CrceError
+from crce.runs import Job
+
+HOSTILE = "<img src=x onerror=alert(1)> ${alert(2)} {{alert}} \"'`"
+
+
+def event(**facts) -> gr.EventData:
+    return gr.EventData(None, facts)
+
+
+@pytest.fixture
+def base(tiny_sd_dir) -> str:
+    return str(tiny_sd_dir)
+
+
+@pytest.fixture
+def no_worker(home):
+    """As if a worker were there already, so that none is started."""
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / "worker-auto.lock"):
+        yield
+
+
+@pytest.fixture
+def run(dog, base) -> runs.Run:
+    return runs.create(Job(base, dog, EraseConfig(steps=20)))
+
+
+# The page
+
+
+def test_the_page_builds_and_offers_nothing_to_other_programs():
+    demo = build()
+    assert len(demo.fns) > 40
+    assert all(fn.api_visibility == "private" for fn in demo.fns.values())
+
+
+@pytest.mark.parametrize("kind", ["corefs", "retains"])
+def test_what_people_and_models_write_is_never_markup(kind):
+    spec = ConceptSpec(HOSTILE, sense=HOSTILE, **{kind: (Term(HOSTILE, note=HOSTILE),)})
+    for text in (curate.head(spec), curate.terms(spec, kind), page("library", specs=[spec], states={}, mark=str)):
+        assert "<img" not in text
+        assert "&lt;img" in text
+
+
+def test_a_comparison_shows_hostile_prompts_as_text():
+    drawn = comparison(rows=[("typed", HOSTILE, None)])
+    assert "<img src=x" not in compare.grid(drawn, 1)
+
+
+def test_people_see_our_errors_as_they_are_and_others_by_an_id(caplog):
+    @shown
+    def ours():
+        raise CrceError("<b>3</b> is no name")
+
+    @shown
+    def other():
+        yield from [1 / 0]
+
+    with pytest.raises(gr.Error, match="&lt;b&gt;3&lt;/b&gt; is no name"):
+        ours()
+    with caplog.at_level(logging.ERROR), pytest.raises(gr.Error, match="Unexpected error") as caught:
+        list(other())
+    assert "ZeroDivisionError" in caplog.text
+    assert "division" not in str(caught.value)
+    assert caplog.records[0].getMessage().split()[-1] in str(caught.value)
+
+
+# Curate
+
+
+def test_a_moved_slider_is_on_the_disk_at_once(home):
+    curate.moved("dog", "", event(do="certainty", list="corefs", text="puppy", value="0.4"))
+    saved = library.load_spec(home / "concepts" / "object" / "dog.json")
+    assert next(t for t in saved.corefs if t.text == "puppy").certainty == "low"
+
+
+def test_a_moved_slider_leaves_the_lists_on_screen_alone():
+    shows = curate.moved("dog", "", event(do="certainty", list="corefs", text="puppy", value="0.4"))
+    assert shows[1] == shows[2] == gr.skip()
+
+
+def test_rows_can_be_renamed_noted_moved_and_dropped():
+    curate.moved("dog", "", event(do="text", list="corefs", text="pooch", value=" doggy "))
+    curate.moved("dog", "", event(do="note", list="corefs", text="doggy", value="children say it"))
+    curate.pressed("dog", "", event(do="split", list="corefs", text="doggy"))
+    curate.pressed("dog", "", event(do="drop", list="retains", text="wolf"))
+    spec = drafts.read("dog")
+    doggy = next(t for t in spec.corefs if t.text == "doggy")
+    assert (doggy.note, doggy.split, doggy.source) == ("children say it", "test", "expert")
+    assert "wolf" not in [t.text for t in spec.retains]
+
+
+def test_a_refused_change_changes_nothing():
+    before = drafts.read("dog")
+    with pytest.raises(gr.Error, match="remove one of the two"):
+        curate.moved("dog", "", event(do="text", list="corefs", text="pooch", value="puppy"))
+    assert drafts.read("dog") == before
+
+
+def test_a_pasted_list_adds_each_phrase_once():
+    before = drafts.read("dog")
+    typed, *_ = curate.add("dog", "", "corefs", "woofer, PUPPY\nwoofer; dog\n\nbow-wow")
+    assert typed == ""
+    assert [t.text for t in drafts.read("dog").corefs[len(before.corefs) :]] == ["woofer", "bow-wow"]
+    with pytest.raises(gr.Error, match="have this already"):
+        curate.add("dog", "", "corefs", "woofer")
+
+
+def test_undo_and_redo_step_through_every_change():
+    states = [drafts.read("dog")]
+    for text in ("wolf", "fox", "cat"):
+        states.append(drafts.change("dog", lambda spec, text=text: drafts.without_term(spec, "retains", text)))
+    for state in states[-2::-1]:
+        assert drafts.undo("dog") == state
+    assert drafts.undo("dog") == states[0]
+    for state in states[1:]:
+        assert drafts.redo("dog") == state
+    assert drafts.steps("dog") == (3, 0)
+
+
+def test_a_change_ends_a_review():
+    curate.sign("dog", "", " Ada ")
+    assert drafts.read("dog").provenance.reviewer == "Ada"
+    drafts.change("dog", lambda spec: drafts.without_term(spec, "retains", "wolf"))
+    assert drafts.read("dog").provenance.reviewer == ""
+    with pytest.raises(gr.Error, match="your name"):
+        curate.sign("dog", "", " ")
+
+
+def test_reset_goes_back_to_what_was_shipped():
+    shipped = drafts.read("dog")
+    drafts.change("dog", lambda spec: drafts.without_term(spec, "retains", "wolf"))
+    slug, *_ = curate.tool("dog", "", event(do="discard"))
+    assert (slug, drafts.read("dog")) == ("dog", shipped)
+
+
+def test_a_concept_of_ones_own_can_be_made_and_deleted():
+    slug, *_ = curate.begin("lighthouse", "object", "")
+    assert slug in library.library()
+    with pytest.raises(gr.Error, match="already"):
+        curate.begin("Lighthouse", "object", "")
+    slug, *_ = curate.tool(slug, "", event(do="discard"))
+    assert slug == drafts.FIRST
+    assert "lighthouse" not in library.library()
+
+
+def test_the_library_is_searched_by_name():
+    assert "bat (animal)" in curate.shelf(" BAT", "dog")
+    assert "horse" not in curate.shelf("bat", "dog")
+    assert "Nothing by that name" in curate.shelf("unheard of", "dog")
+
+
+def test_a_concept_is_exported_as_json_and_csv(dog):
+    assert library.parse_spec(curate.as_json(dog), "export") == dog
+    lines = curate.as_csv(dog).splitlines()
+    assert lines[0] == "concept,kind,term,certainty,split,source,note"
+    assert len(lines) == 1 + len(dog.corefs) + len(dog.retains)
+
+
+def test_proposals_without_a_model_say_what_to_set(monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "CRCE_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(gr.Error, match="CRCE_MODEL"):
+        curate.propose("dog", "")
+
+
+def test_a_round_is_taken_change_by_change(dog):
+    offer = ConceptSpec(
+        "dog",
+        sense="animal",
+        corefs=(Term("puppy", "low"), Term("hound", "normal"), Term("wolf"), Term("guide dog", split="test")),
+        retains=(Term("cat", "very high"), Term("fox"), Term("pig", split="test")),
+        provenance=Provenance(rounds=2, model="m"),
+    )
+    found = rounds.changes(dog, offer)
+    verbs = [(change.verb, change.term.text) for change in found]
+    assert verbs == [("drop", "pooch"), ("drop", "wolf"), ("add", "wolf"), ("move", "puppy")]
+    kept = rounds.from_state(json.loads(json.dumps(rounds.to_state(found))), [1, 2])
+    after = rounds.apply(dog, kept, offer.provenance)
+    assert [t.text for t in after.corefs] == ["puppy", "hound", "pooch", "guide dog", "wolf"]
+    assert [t.text for t in after.retains] == ["cat", "fox", "pig"]
+    assert (after.provenance.model, after.provenance.rounds) == ("m", 2)
+
+
+def test_pictures_come_as_styles_of_their_phrase(home):
+    assert thumbs.ready(["dog"]) == []
+    files.write_atomic(home / "thumbs" / f"{thumbs.mark('dog')}.png", png_bytes(Image.new("RGB", (4, 4))))
+    assert thumbs.ready(["dog", "cat"]) == ["dog"]
+    assert thumbs.mark("dog") in thumbs.styles(["dog", "cat"])
+    assert thumbs.mark("cat") not in thumbs.styles(["dog", "cat"])
+
+
+# Erase
+
+
+def test_start_queues_at_once_and_a_second_start_waits_behind_it(no_worker, base):
+    form = (base, "crce", "20", "", 1, 5, 3, 0, 2)
+    first, second = (runs.find(erase.start(slug, *form)) for slug in ("dog", "cat"))
+    assert (first.state, second.state) == ("queued", "queued")
+    assert first.job.config.steps == 20
+    assert first.evaluation == {"images": 2, "ask": "target"}
+    page = erase.listing(None)
+    assert "next in the queue" in page
+    assert "number 2 in the queue" in page
+
+
+@pytest.mark.parametrize(
+    ("place", "typed", "told"),
+    [
+        (0, None, "Choose a concept"),
+        (1, "nowhere", "no base model"),
+        (3, "many", "steps is 'many'"),
+        (3, "2.5", "whole number"),
+        (3, "-1", "steps is -1"),
+        (4, "fast", "learning rate is 'fast'"),
+        (6, 2000, "corefs is 2000"),
+    ],
+)
+def test_a_bad_setting_is_answered_clearly(no_worker, base, place, typed, told):
+    form = ["dog", base, "crce", "20", "", 1, 5, 3, 0, 2]
+    form[place] = typed
+    with pytest.raises(gr.Error, match=told):
+        erase.start(*form)
+    assert runs.all_runs() == []
+
+
+def test_the_buttons_of_a_run(no_worker, run):
+    assert erase.act(None, event(do="stop", id=run.id)) == run.id
+    assert run.state == "stopped"
+    erase.act(None, event(do="resume", id=run.id))
+    assert run.state == "queued"
+    erase.rename(event(id=run.id, value="first try"))
+    assert run.title == "first try"
+    assert erase.act(run.id, event(do="delete", id=run.id)) is None
+    assert runs.all_runs() == []
+
+
+def test_again_fills_the_form_with_what_was_asked(dog, base):
+    library.save_spec(dog, library.own_path(dog))
+    config = EraseConfig("crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3)
+    run = runs.create(Job(base, dog, config))
+    assert erase.again(event(id=run.id)) == (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase.JUDGED)
+
+
+def test_a_run_in_words(run, dog):
+    def says(**how):
+        return progress.says(run, run.state, [run.id])
+
+    assert says() == "next in the queue"
+    with run.held():
+        run.record("start", pid=1)
+        assert says() == "loading the model"
+        run.record("phase", phase="bank", done=3, of=10, seconds_left=70.2)
+        assert says() == "preparing 3/10 · 1 min 10 s left"
+        run.record("step", step=5, of=20, losses={"target": 0.5}, seconds_left=3)
+        assert says() == "erasing 5/20 · 3 s left"
+        assert progress.percent(run) == 25
+        run.record("checkpoint", step=5)
+    assert says() == "The worker ended before the run did. It is kept at step 5; Resume goes on there."
+    run.record("failed", message="The disk is full.", log_id=None)
+    assert says() == "The disk is full."
+    run.record("stopped", step=5)
+    assert says() == "stopped at step 5; Resume goes on there"
+
+
+def test_the_curve_has_few_points_and_all_terms(run):
+    for step in range(1, 1001):
+        run.record("step", step=step, of=1000, losses={"target": 1.0, "corefs": 2.0}, seconds_left=None)
+    rows = progress.losses(run)
+    assert len(rows) <= 240
+    assert {(row["term"], row["loss"]) for row in rows} == {("target", 1.0), ("corefs", 2.0)}
+    assert rows[-1]["step"] == 1000
+
+
+def test_a_look_sends_the_curve_and_pictures_only_when_they_are_new(run):
+    *_, seen = erase.refresh(None, erase._UNSEEN)
+    assert erase.refresh(None, seen)[2:4] == (gr.skip(), gr.skip())
+    run.record("step", step=1, of=20, losses={"target": 1.0}, seconds_left=None)
+    listing, _, curve, film, _ = erase.refresh(None, seen)
+    assert run.id in listing
+    assert isinstance(curve, gr.LinePlot)
+    assert film == gr.skip()
+
+
+def test_previews_stand_in_rows_by_prompt(run):
+    (run.dir / "images").mkdir(exist_ok=True)
+    for step in (0, 50):
+        names = [f"images/{step}-{place}.png" for place in (0, 1)]
+        for name in names:
+            Image.new("RGB", (8, 8)).save(run.dir / name)
+        run.record("preview", step=step, prompts=["dog", "cat"], seeds=[0, 0], images=names)
+    rows = progress.frames(run)
+    assert [(row["prompt"], [shot["step"] for shot in row["shots"]]) for row in rows] == [
+        ("dog", [0, 50]),
+        ("cat", [0, 50]),
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (70, "1 min 10 s"), (3720, "1 h 2 min")])
+def test_time_in_words(seconds, words):
+    assert progress.span(seconds) == words
+
+
+def test_a_trial_of_any_tab_is_found_and_goes_to_compare_once(dog, base):
+    run = runs.create(Job(base, dog, EraseConfig(steps=20), name=start.NAME))
+    _, _, _, mine, arrived = start.refresh(run.id, -1)
+    assert mine == arrived == gr.skip()
+    run.delta_path.write_bytes(b"")
+    *_, mine, arrived = start.refresh(run.id, -1)
+    assert (mine, arrived) == (None, run.id)
+    *_, arrived = start.refresh(None, -1)
+    assert arrived == gr.skip()
+
+
+# Compare
+
+
+def cell(yes: bool | None = True) -> dict:
+    png = base64.b64encode(png_bytes(Image.new("RGB", (64, 64), "red"))).decode()
+    return {"png": png, "yes": yes, "p": None if yes is None else 0.9}
+
+
+def comparison(rows: list[tuple], columns: int = 2) -> dict:
+    made = [
+        {"kind": kind, "prompt": prompt, "ask": "dog", "cells": [[cell(yes), cell(yes)] for _ in range(columns)]}
+        for kind, prompt, yes in rows
+    ]
+    titles = [{"name": f"model {number}", "about": "base"} for number in range(columns)]
+    return {"titles": titles, "concept": "dog", "seeds": [0, 1], "rows": made}
+
+
+def test_held_out_terms_are_drawn_and_typed_prompts_come_first(dog):
+    rows = compare.prompts(dog, ["target", "retain"], 5, "a dog on a boat\n\n")
+    assert [(row.kind, row.prompt, row.ask) for row in rows] == [
+        ("typed", "a dog on a boat", "dog (animal)"),
+        ("target", "dog", "dog (animal)"),
+        ("retain", "pig", "pig"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "yes", "verdict"),
+    [
+        ("target", 1, True, False), ("target", 1, False, True), ("coref", 2, True, False), ("retain", 1, True, True),
+        ("retain", 1, False, False), ("retain", 0, False, None), ("target", 1, None, None), ("typed", 1, True, None),
+    ],
+)  # fmt: skip
+def test_as_it_should_be(kind, column, yes, verdict):
+    assert compare.as_it_should_be(kind, column, yes) is verdict
+
+
+def test_the_grid_marks_what_is_expected():
+    text = compare.grid(comparison([("target", "dog", True), ("retain", "cat", True), ("coref", "pup", None)]), 3)
+    assert text.count("mark no") == 2
+    assert text.count("mark ok") == 2
+    assert "Sheet as PNG" in text
+
+
+def test_while_rows_are_missing_there_are_empty_places_and_no_sheet():
+    text = compare.grid(comparison([("target", "dog", True)]), 3)
+    assert text.count("ghost") == 2 * 2 * 2
+    assert "Sheet as PNG" not in text
+
+
+def test_the_sheet_shows_every_picture_unchanged():
+    image = Image.open(io.BytesIO(sheet.png(comparison([("target", "dog", True), ("retain", "cat", False)]))))
+    colours = dict((colour, count) for count, colour in image.getcolors(1 << 20))
+    assert colours[(255, 0, 0)] == 2 * 2 * 2 * 96 * 96
+
+
+def test_a_click_shows_the_pair():
+    slider, _ = compare.pair(comparison([("target", "dog", True)]), event(row="0", column="0", place="1"))
+    assert "seed 1" in slider.label
+
+
+def test_runs_of_different_bases_do_not_stand_side_by_side(dog, base, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "model_index.json").write_text("{}")
+    chosen = [runs.create(Job(place, dog, EraseConfig(steps=2, lr=1e-3))) for place in (base, str(other))]
+    with pytest.raises(CrceError, match="different bases"):
+        compare._common(chosen)
+
+
+def test_accuracies_stand_with_n_and_interval(run, dog):
+    figure = {"yes": 1, "n": 20, "rate": 0.05, "low": 0.01, "high": 0.24, "base_rate": 0.9, "ratio": 0.06}
+    report = {"images": 4, "judge": "embedded", "h": None, "left_out": {"corefs": 2, "retains": 0}}
+    files.write_json(run.dir / "report.json", {**report, "metrics": {"acc_u": figure}})
+    run.delta_path.write_bytes(b"")
+    text = compare.scores([run.id])
+    assert "5 %" in text
+    assert "n=20, 1–24 %" in text
+    assert "2 names, 0 neighbours" in text
+
+
+def test_evaluating_asks_the_worker(no_worker, run):
+    run.delta_path.write_bytes(b"")
+    compare.evaluate([run.id], 3)
+    assert run.evaluation == {"images": 3, "ask": "target"}
+    with pytest.raises(gr.Error, match="Choose a run"):
+        compare.evaluate([], 3)
+
+
+# Publish
+
+
+def test_what_will_be_public_is_seen_first():
+    files_, preview, card, rows, header = publish.of_dataset(["dog", "cat"])
+    assert "data/object/train.parquet" in files_
+    assert preview.visible
+    assert {row[0] for row in rows} == {"dog"}
+    assert "license: cc-by-4.0" in header
+    assert "license:" not in card
+    assert publish.of_dataset([])[2] == ""
+
+
+def test_without_a_token_nothing_leaves_this_machine(monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(gr.Error, match="nothing has left this machine"):
+        publish.publish_dataset(["dog"], "me/data", True, False, "", "")
+    with pytest.raises(gr.Error, match="Say where to"):
+        publish.publish_dataset(["dog"], " ", True, False, "", "")
+
+
+def test_the_card_of_weights_is_shown_before(run):
+    card, header = publish.of_weights(run.id, ["diffusers"], "me/weights")
+    assert "dog" in card
+    assert "base_model" in header or "license" in header
+    assert publish.of_weights(None, [], "") == ("", "")
+
+
+def test_pictures_of_a_card_are_not_fetched():
+    assert publish._parts("---\na: 1\n---\n![x](https://example.com/y.png)") == ("a: 1", "*(picture: x)*")
