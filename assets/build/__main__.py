@@ -1,0 +1,62 @@
+"""python -m assets.build: make the default base model and its judge again, from the package registries."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, help=__doc__)
+STAGES = ["data", "vae", "clip", "judge", "unet", "measure", "pack"]
+
+
+def run(stage: str, steps: int | None) -> None:
+    """One stage; modules are imported here because each reads what earlier stages left."""
+    from . import sources, vocabulary
+
+    if stage == "data":
+        sources.fetch()
+        sources.draw()
+        vocabulary.freeze()
+        return
+    from . import clip, judge, measure, pack, unet, vae
+
+    if stage == "measure":
+        threshold = judge.measure()["threshold"]
+        measure.sampling(threshold)
+        measure.names(threshold)
+    elif stage == "pack":
+        pack.pack()
+    else:
+        module = {"vae": vae, "clip": clip, "judge": judge, "unet": unet}[stage]
+        module.train(steps or module.STEPS)
+
+
+@app.command()
+def build(
+    stage: Annotated[str, typer.Argument(help=f"{', '.join(STAGES)}, sheet, or all of them in this order")] = "all",
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="train to this step instead of the usual; a finished denoiser starts another cycle from its average"
+        ),
+    ] = None,
+    dir: Annotated[
+        Path | None,
+        typer.Option(help="where drawings and checkpoints live (else CRCE_BUILD_DIR, else the user's cache)"),
+    ] = None,
+) -> None:
+    """Each stage goes on from its last checkpoint, so a killed build is started again with the same line."""
+    if dir:
+        os.environ["CRCE_BUILD_DIR"] = str(dir)
+    if stage == "sheet":
+        from . import unet
+
+        return unet.contact()
+    if stage not in [*STAGES, "all"]:
+        raise typer.BadParameter(f"There is no stage {stage!r}. Give one of: {', '.join(STAGES)}, sheet, all.")
+    for name in STAGES if stage == "all" else [stage]:
+        run(name, steps)
+
+
+app()

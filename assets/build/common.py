@@ -1,0 +1,59 @@
+"""What every stage shares: where state lives, atomic checkpoints, the log, and the device."""
+
+import json
+import os
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from platformdirs import user_cache_dir
+
+ROOT = Path(__file__).parents[1]  # assets/
+MODEL = ROOT / "emoji-sd"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+torch.manual_seed(0)
+
+
+def build_dir() -> Path:
+    """The folder of everything that is too large for the repository: CRCE_BUILD_DIR, or the user's cache."""
+    path = Path(os.environ.get("CRCE_BUILD_DIR") or Path(user_cache_dir("crce-studio")) / "emoji-build")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def autocast():
+    """bf16 where it is fast: AMX or AVX512-bf16 on a CPU, any recent GPU."""
+    return torch.autocast(DEVICE.type, torch.bfloat16) if not os.environ.get("CRCE_BUILD_FP32") else nullcontext()
+
+
+def save(state: dict, path: Path) -> None:
+    """Write a checkpoint completely or not at all."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def load(path: Path) -> dict | None:
+    """The checkpoint at path, or None where there is none yet."""
+    return torch.load(path, map_location="cpu", weights_only=False) if path.exists() else None
+
+
+def log(stage: str, **facts) -> None:
+    """Append one line to log.jsonl and show it."""
+    line = json.dumps({"time": time.strftime("%F %T"), "stage": stage, **facts})
+    with open(build_dir() / "log.jsonl", "a") as file:
+        file.write(line + "\n")
+    print(line, flush=True)
+
+
+def shape_of(step: int, steps: int, warmup: int = 200, decay: float = 0.4) -> float:
+    """Learning-rate factor: linear warm-up, flat, then linear to zero over the last `decay` of the run."""
+    return min(1.0, (step + 1) / warmup, max(0.0, (steps - step) / (decay * steps)))
+
+
+def average(ema: torch.nn.Module, model: torch.nn.Module, step: int, keep: float = 0.999) -> None:
+    """One step of the exponential moving average of the weights; the average forgets faster early on."""
+    keep = min(keep, (1 + step) / (10 + step))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - keep)
