@@ -295,6 +295,45 @@ def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", as_json: AsJson 
     terminal.say(found, text, as_json)
 
 
+@app.command()
+def measure(
+    concept: Annotated[list[str], typer.Argument(help="Concepts or spec files; a mean over them needs at least two.")],
+    method: Annotated[list[str] | None, typer.Option(help="Once for each.", show_default="the README's")] = None,
+    base: Base = bases.EMOJI_SD,
+    images: Images = 10,
+    steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the base's preset")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the base's preset")] = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the reports.", show_default="docs/reports")] = None,
+    as_json: AsJson = False,
+):
+    """Erase every concept with every method under the same settings, and keep the reports for `table`.
+
+    What is measured already is not measured again, so it can be stopped at any time and goes on when called again.
+
+    Example:
+
+        python -m crce measure dog cat horse --images 10
+    """
+    from crce import experiment
+
+    methods, folder = method or list(experiment.TABLE_METHODS), out or experiment.REPORTS
+    config = EraseConfig(steps=steps, lr=lr, seed=seed)
+    terminal.watch(experiment.measure(concept, methods, config, base, images, folder))
+    reports = [str(path) for path in sorted(folder.glob("*.json"))]
+    terminal.say({"reports": reports}, "\n".join(reports), as_json)
+
+
+@app.command()
+def table(as_json: AsJson = False):
+    """Write the README's table from the reports in docs/reports."""
+    from crce import experiment
+
+    experiment.write_table()
+    found = experiment.reports()
+    terminal.say(found, f"{experiment.README} has the table of {len(found)} reports.", as_json)
+
+
 Repo = Annotated[str, typer.Argument(help="The repository: user/name, or a name of your own.")]
 Private = Annotated[bool, typer.Option("--private/--public", help="Who can see a repository that is created now.")]
 PullRequest = Annotated[bool, typer.Option("--pull-request", help="Propose the change instead of making it.")]

@@ -57,6 +57,14 @@ def result(label: str, steps: Generator[tuple[int, int], None, T]) -> T:
             progress.update(task, completed=done, total=of)
 
 
+def watch(events: Iterable[dict]) -> None:
+    """Shows the events of one run after the other."""
+    with bar() as progress:
+        task = progress.add_task("loading the model", total=None)
+        for event in events:
+            _show(progress, task, event, f"{event['concept']}, {event['method']}: ")
+
+
 def follow(run: Run, events: Iterator[dict]) -> None:
     """Shows a run until it ends. Raises CrceError if it fails; leaves the program if it is stopped.
 
@@ -76,11 +84,11 @@ def follow(run: Run, events: Iterator[dict]) -> None:
         raise typer.Exit(130)
 
 
-def _show(progress: Progress, task: int, event: dict) -> None:
+def _show(progress: Progress, task: int, event: dict, name: str = "") -> None:
     if event["kind"] in ("phase", "step"):
         done = event["step"] if event["kind"] == "step" else event["done"]
         losses = "".join(f"  {name} {loss:.4f}" for name, loss in event.get("losses", {}).items())
-        label = LABELS[event.get("phase", "train")] + losses
+        label = name + LABELS[event.get("phase", "train")] + losses
         progress.update(task, description=label, completed=done, total=event["of"])
 
 

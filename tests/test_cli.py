@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -53,7 +54,10 @@ def erased(crce, spec, tiny_sd_dir, tmp_path):
     return tmp_path / "run"
 
 
-COMMANDS = ["erase", "generate", "evaluate", "demo", "methods", "concepts", "runs", "stop", "resume", "worker", "cover"]
+COMMANDS = [
+    "erase", "generate", "evaluate", "demo", "methods", "concepts", "runs", "stop", "resume", "worker", "cover",
+    "measure", "table",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", [*([c] for c in COMMANDS), ["publish", "dataset"], ["publish", "weights"]])
@@ -219,6 +223,17 @@ def test_cover_writes_what_the_base_draws(crce, tiny_sd_dir, tmp_path):
     found = json.loads(out)
     assert found == json.loads((base / "covered.json").read_text())
     assert {"dog", "cat"} <= found["concepts"].keys() and found["seeds"] == list(range(10))
+
+
+def test_measure_keeps_a_report_for_each_method(crce, tiny_sd_dir, tmp_path):
+    terms = {"corefs": tuple(map(Term, "abcde")), "retains": (Term("cat"), Term("wolf"), Term("fox"))}
+    library.save_spec(ConceptSpec("dog", **terms), tmp_path / "dog.json")
+    methods = ["--method", "crce", "--method", "esd-x-strict"]
+    settings = ["--base", tiny_sd_dir, "--images", 1, "--steps", 1, "--out", tmp_path / "reports"]
+    code, out, err = crce("measure", tmp_path / "dog.json", *methods, *settings, "--json")
+    assert code == 0, err
+    found = [json.loads(path.read_text()) for path in map(Path, json.loads(out)["reports"])]
+    assert [(r["concept"], r["method"]) for r in found] == [("dog", "crce"), ("dog", "esd-x-strict")]
 
 
 def test_publishing_goes_out_in_one_commit(erased):
