@@ -291,9 +291,10 @@ def picture_name(kind: str, number: int, seed: int, prefix: str = "") -> str:
 
 def explained(error: Exception, run: Run) -> dict:
     """What a person reads of a failure, and under which id worker.log has the rest."""
+    kept = "The erasure is done and kept" if run.erased else f"Step {run.kept_step} is kept"
     if isinstance(error, CrceError):
-        return {"message": str(error), "log_id": None}
-    kept = f"Step {run.kept_step} is kept"
+        message = f"{kept}, but not measured: {error}" if run.erased else str(error)
+        return {"message": message, "log_id": None}
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         reason = f"{run.dir} cannot be written: {error.strerror}."
         return {"message": f"{reason} {kept}. {UNWRITABLE[error.errno]}", "log_id": None}
@@ -313,6 +314,7 @@ def _out_of_memory(error: Exception) -> bool:
 def log_error(error: Exception) -> str:
     """Appends the trace to worker.log under an id, which it returns."""
     log_id = secrets.token_hex(4)
+    files.home().mkdir(parents=True, exist_ok=True)
     trace = SECRET.sub(r"\1…", "".join(traceback.format_exception(error)))
     with suppress(OSError), open(files.home() / "worker.log", "a", encoding="utf-8") as log:
         log.write(f"{time.strftime('%F %T')} unexpected error {log_id}\n{trace}\n")

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from crce import jobs, runs
+from crce.concepts import ConceptSpec
 from crce.config import EraseConfig
 from crce.delta import Delta
 from crce.errors import CrceError
@@ -149,17 +150,13 @@ def test_an_evaluation_can_be_stopped_and_taken_up_again(run, models):
     assert "step" not in kinds(again) and kinds(again)[-2:] == ["evaluated", "done"]
 
 
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        (EraseConfig(corefs=9), "3 training corefs and each step draws 9 (M)"),
-        (EraseConfig(corefs=2, retains=9), "3 training retains and each step draws 9 (N)"),
-    ],
-)
-def test_fewer_terms_than_a_step_draws_fail_the_run(job, models, config, said):
-    run = runs.create(Job(job.base, job.spec, config))
-    *_, last = execute(run, models)
-    assert run.state == "failed" and said in last["message"]
+def test_an_erasure_that_cannot_be_measured_is_not_lost(job, models):
+    yeti = ConceptSpec("yeti")
+    config = EraseConfig(method="esd-x-strict", steps=1, preview_every=0)
+    run = runs.create(Job(job.base, yeti, config))
+    *_, last = execute(run, models, evaluation={"images": 1, "ask": "target"})
+    assert last["message"].startswith("The erasure is done and kept, but not measured: The judge")
+    assert run.state == "failed" and run.erased
 
 
 def test_a_base_that_has_gone_fails_the_run(run, models, tmp_path):

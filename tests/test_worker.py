@@ -107,7 +107,9 @@ def test_killed_and_terminated_in_the_middle_the_run_ends_as_if_nothing_had_been
 
 
 def test_pictures_come_with_verdicts_and_bad_questions_with_errors(tiny_sd_dir, tiny_sd, dog, tmp_path):
-    """One worker, started by the first question, answers them all."""
+    """One worker, started by the first question, answers them all; a run that cannot be written does not stop it."""
+    stuck = runs.create(long_job(tiny_sd_dir, dog))
+    (stuck.dir / "lock").mkdir()
     run = runs.create(long_job(tiny_sd_dir, dog, steps=2), queued=False)
     *_, last = execute(run)
     assert last["kind"] == "done"
@@ -136,9 +138,11 @@ def test_pictures_come_with_verdicts_and_bad_questions_with_errors(tiny_sd_dir, 
     ]
     for question, said in wrong:
         assert said in ask(question)["error"]
-    assert glances.ask({"kind": "status"}, timeout=PATIENCE) == {
-        "device": "cpu", "base": str(tiny_sd_dir), "run": None, "pid": pid, "waiting": 0,
-    }  # fmt: skip
+    next_one = runs.create(long_job(tiny_sd_dir, dog, steps=1))
+    until(lambda: next_one.state == "done")
+    assert stuck.state == "queued"
+    idle = {"device": "cpu", "base": str(tiny_sd_dir), "run": None, "pid": pid, "waiting": 0}
+    until(lambda: glances.ask({"kind": "status"}, timeout=PATIENCE) == idle)
     os.kill(pid, signal.SIGTERM)
     until(lambda: not (files.home() / "worker.json").exists())
 
