@@ -3,12 +3,16 @@
 from dataclasses import dataclass, replace
 
 from crce import bases
+from crce.concepts import ConceptSpec, Term
 from crce.errors import CrceError
 
 
 @dataclass(frozen=True)
 class MethodCard:
-    """A method for people: its kind, the weights it touches and where it was published."""
+    """A method for people: its kind, the weights it touches and where it was published.
+
+    lists: whether it draws corefs and retains at all.
+    """
 
     key: str
     title: str
@@ -16,6 +20,7 @@ class MethodCard:
     touches: str
     what: str
     source: str
+    lists: bool = True
 
 
 _ESD = "Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023"
@@ -33,9 +38,10 @@ METHOD_CARDS = {
                    "CRCE with M random points around the target in place of the corefs.",
                    f"{_CRCE}, §4.3"),
         MethodCard("esd-x-strict", "ESD-x strict", "gradient", "attn2 K, V",
-                   "Pushes the target alone away; the paper's \"ESD-x\".", f"{_ESD}; {_CRCE}, App. B"),
+                   "Pushes the target alone away; the paper's \"ESD-x\".", f"{_ESD}; {_CRCE}, App. B",
+                   lists=False),
         MethodCard("esd-x", "ESD-x", "gradient", "attn2 Q, K, V, out",
-                   "Pushes the target alone away, with all of the cross-attention.", _ESD),
+                   "Pushes the target alone away, with all of the cross-attention.", _ESD, lists=False),
     )
 }  # fmt: skip
 
@@ -79,3 +85,18 @@ def with_defaults(config: EraseConfig, base: str) -> EraseConfig:
     """Fills the steps and the learning rate that were left open from the base's preset."""
     preset = bases.defaults(base)
     return replace(config, steps=config.steps or preset.erase_steps, lr=config.lr or preset.lr)
+
+
+def check(spec: ConceptSpec, config: EraseConfig) -> None:
+    """Raises CrceError if the method draws more terms per step than the spec has for training."""
+    if METHOD_CARDS[config.method].lists:
+        _enough(spec, "corefs", spec.train_corefs, config.corefs, "M")
+        _enough(spec, "retains", spec.train_retains, config.retains, "N")
+
+
+def _enough(spec: ConceptSpec, kind: str, terms: list[Term], wanted: int, letter: str) -> None:
+    if len(terms) < wanted:
+        raise CrceError(
+            f"{spec.name!r} has {len(terms)} training {kind} and each step draws {wanted} ({letter}). "
+            f"Add {kind}, or lower --{kind} to {len(terms)} (0 leaves them out)."
+        )

@@ -10,11 +10,11 @@ from random import Random
 import torch
 
 from crce.concepts import ConceptSpec
-from crce.config import EraseConfig, with_defaults
+from crce.config import EraseConfig, check, with_defaults
 from crce.delta import Delta
 from crce.diffusion import Diffusion, Moment
 from crce.errors import CrceError
-from crce.methods import METHODS, check
+from crce.methods import METHODS
 from crce.methods.pulls import Draw
 
 # A trajectory of the bank: ESD's 50 DDIM steps.

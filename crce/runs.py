@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from crce import bases, files
 from crce.concepts import ConceptSpec, spec_from_dict, spec_to_dict
-from crce.config import EraseConfig, with_defaults
+from crce.config import EraseConfig, check, with_defaults
 from crce.errors import CrceError
 
 ID = re.compile(r"[0-9a-z-]{12,60}")
@@ -227,12 +227,14 @@ class Busy(CrceError):
 def create(job: Job, folder: Path | None = None, queued: bool = True) -> Run:
     """A new run in the store, or in an empty `folder`; `queued` offers it to the worker.
 
-    Raises CrceError for a base that is no model, and for a folder in use or not writable.
+    Raises CrceError for a base that is no model, for fewer terms than are drawn per step, and for a folder in use
+    or not writable.
     """
     # The worker stands in another folder, so a path must be whole.
     local = job.base != bases.EMOJI_SD and Path(job.base).is_dir()
     base = str(Path(job.base).resolve()) if local else job.base
     job = replace(job, base=base, config=with_defaults(job.config, base))
+    check(job.spec, job.config)
     target = Path(folder) if folder else store() / _new_id(job)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CrceError(f"{target} is in use. Give an empty or a new folder, or --resume the run in it.")

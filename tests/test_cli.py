@@ -75,7 +75,7 @@ def test_help_lists_every_command_and_loads_no_torch():
 
 
 def test_lists_are_one_json_document(crce, tiny_sd_dir, dog):
-    run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig()))
+    run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig(corefs=2, retains=2)))
     assert [card["key"] for card in json.loads(crce("methods", "--json")[1])] == list(METHOD_CARDS)
     assert {c["slug"] for c in json.loads(crce("concepts", "--json")[1])} == set(library.library())
     found = json.loads(crce("runs", "--json")[1])
@@ -202,13 +202,13 @@ def test_ctrl_c_keeps_the_run_and_resume_ends_it(crce, spec, tiny_sd_dir, tmp_pa
 
 
 def test_a_run_of_other_terms_is_not_resumed(crce, spec, tiny_sd_dir, dog, tmp_path):
-    runs.create(Job(str(tiny_sd_dir), dog, EraseConfig()), tmp_path / "run", queued=False)
+    runs.create(Job(str(tiny_sd_dir), dog, EraseConfig(corefs=2, retains=2)), tmp_path / "run", queued=False)
     code, _, err = crce("erase", "cat", "--resume", "--out", tmp_path / "run")
     assert code == 1 and "is of 'dog (animal)' with other terms" in err
 
 
 def test_stop_and_resume_by_id(crce, tiny_sd_dir, dog):
-    run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig()))
+    run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig(corefs=2, retains=2)))
     # Held here, so that no worker is started.
     with FileLock(worker.lock_file("auto")):
         assert json.loads(crce("stop", run.id, "--json")[1])["state"] == "stopped"

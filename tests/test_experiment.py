@@ -62,7 +62,6 @@ def test_a_text_without_a_place_is_refused():
 
 def test_a_measurement_that_fails_names_concept_and_method(measured, tmp_path):
     run, _ = measured
-    spec = read_json(tmp_path / "cat.json")
-    write_json(tmp_path / "cat.json", {**spec, "retains": []})
-    with pytest.raises(CrceError, match="cat with crce: .*Add retains"):
+    write_json(tmp_path / "cat.json", {**read_json(tmp_path / "cat.json"), "target": "yeti"})
+    with pytest.raises(CrceError, match="yeti with crce: .*The judge of this base does not know"):
         run(["crce"])

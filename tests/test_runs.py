@@ -58,6 +58,14 @@ def test_a_run_in_a_folder_of_ones_own_waits_for_no_worker(job, tmp_path):
         runs.create(job, tmp_path / "deep" / "out")
 
 
+@pytest.mark.parametrize("short", ["corefs", "retains"])
+def test_fewer_terms_than_a_step_draws_make_no_run(job, short):
+    config = EraseConfig(**{"corefs": 2, "retains": 2, short: 9})
+    with pytest.raises(CrceError, match=f"3 training {short} and each step draws 9"):
+        runs.create(Job(job.base, job.spec, config))
+    assert runs.all_runs() == []
+
+
 def test_a_folder_that_is_there_and_empty_will_do(job, tmp_path):
     assert runs.opened(runs.create(job, tmp_path).dir).state == "queued"
 
