@@ -27,11 +27,11 @@ _SIDE = 512
 _LARGE = 500 << 20  # bytes of weights
 _MOST_ON_CPU = 4  # pictures of a large model that a CPU draws while someone waits
 _METRICS = {
-    "acc_u": ("Still shows it", "Acc_U ↓ · the concept itself"),
-    "acc_c_train": ("… by names seen", "Acc_C train ↓"),
-    "acc_c_test": ("… by names held out", "Acc_C test ↓"),
-    "acc_r_train": ("Neighbours kept, seen", "Acc_R train ↑"),
-    "acc_r_test": ("Neighbours kept, held out", "Acc_R test ↑"),
+    "acc_u": ("the concept", "Acc_U ↓"),
+    "acc_c_train": ("its names, seen", "Acc_C train ↓"),
+    "acc_c_test": ("its names, held out", "Acc_C test ↓"),
+    "acc_r_train": ("neighbours, seen", "Acc_R train ↑"),
+    "acc_r_test": ("neighbours, held out", "Acc_R test ↑"),
 }
 
 
@@ -283,7 +283,8 @@ def _judging(ui: SimpleNamespace) -> None:
 def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     form = [ui.chosen, ui.seeds, ui.strength, ui.kinds, ui.count, ui.typed]
-    drawing = {"fn": draw, "inputs": form, "outputs": [ui.grid, ui.drawn], "trigger_mode": "always_last"}
+    # A second press need not wait: what it asks of the worker replaces what the first still waits for.
+    drawing = {"fn": draw, "inputs": form, "outputs": [ui.grid, ui.drawn], "trigger_mode": "multiple"}
     gr.on([ui.draw.click, ui.typed.submit], **drawing, **quiet)
     app.tab["compare"].select(offer, ui.chosen, ui.chosen, **quiet)
     ui.grid.click(pair, ui.drawn, [ui.pair, ui.hint], **quiet)

@@ -252,7 +252,7 @@ def _library(ui: SimpleNamespace) -> None:
     ui.search = gr.Textbox("", placeholder="Search the library", show_label=False, container=False)
     ui.shelf = board()
     ui.count = gr.Markdown(elem_classes="mute")
-    with gr.Accordion("+ your own concept", open=False):
+    with gr.Accordion("+ your own concept", open=False) as ui.own:
         ui.name = gr.Textbox("", label="Concept", placeholder="lighthouse", max_length=200)
         ui.category = gr.Dropdown(CATEGORIES, label="Category", value="object")
         ui.sense = gr.Textbox("", label="Sense", info="Only if the word has several", max_length=200)
@@ -291,30 +291,29 @@ def _list(kind: str) -> SimpleNamespace:
 
 def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    shows = ui.shows
-    where = [ui.slug, ui.search]
+    # One change after the other: each starts from the draft that the one before has saved.
+    edits = {"concurrency_id": "drafts", "concurrency_limit": 1, **quiet}
+    shows, where = ui.shows, [ui.slug, ui.search]
     app.demo.load(restore, app.remembered, [ui.slug, *shows], **quiet)
     ui.slug.change(lambda slug: slug, ui.slug, app.remembered, **quiet)
     ui.search.change(shelf, [ui.search, ui.slug], ui.shelf, **quiet)
     ui.shelf.click(choose, ui.search, [ui.slug, *shows], **quiet)
-    ui.head.click(tool, where, [ui.slug, *shows], **quiet)
+    ui.head.click(tool, where, [ui.slug, *shows], **edits)
     for kind, part in ui.lists.items():
         # Each row speaks for itself: none may replace another's event that still waits.
-        part.rows.input(moved, where, shows, trigger_mode="multiple", concurrency_id="drafts", **quiet)
-        part.rows.click(pressed, where, shows, trigger_mode="multiple", concurrency_id="drafts", **quiet)
-        part.more.submit(
-            add, [*where, gr.State(kind), part.more], [part.more, *shows], concurrency_id="drafts", **quiet
-        )
-    ui.begin.click(begin, [ui.name, ui.category, ui.sense], [ui.slug, ui.name, ui.sense, *shows], **quiet)
-    ui.sign.click(sign, [*where, ui.reviewer], shows, **quiet)
+        part.rows.input(moved, where, shows, trigger_mode="multiple", **edits)
+        part.rows.click(pressed, where, shows, trigger_mode="multiple", **edits)
+        part.more.submit(add, [*where, gr.State(kind), part.more], [part.more, *shows], **edits)
+    ui.begin.click(begin, [ui.name, ui.category, ui.sense], [ui.slug, ui.name, ui.sense, *shows], **edits)
+    ui.sign.click(sign, [*where, ui.reviewer], shows, **edits)
     gr.on([app.redraw.tick, ui.slug.change], pictures, [ui.slug, ui.pictured], [app.pictures, ui.pictured], **quiet)
-    _wire_rounds(ui, shows)
+    _wire_rounds(ui, edits)
 
 
-def _wire_rounds(ui: SimpleNamespace, shows: list) -> None:
+def _wire_rounds(ui: SimpleNamespace, edits: dict) -> None:
     asked = {"concurrency_id": "llm", "concurrency_limit": 4, "api_visibility": "private"}
     offer = [ui.offered, ui.changes, ui.round, ui.wish]
     gr.on([ui.propose.click, ui.wish.submit], propose, [ui.slug, ui.wish], offer, **asked)
     taken = [ui.search, ui.offered, ui.changes]
-    ui.accept.click(accept, taken, [ui.round, ui.slug, *shows], api_visibility="private")
+    ui.accept.click(accept, taken, [ui.round, ui.slug, *ui.shows], **edits)
     ui.discard.click(lambda: gr.Group(visible=False), None, ui.round, api_visibility="private")

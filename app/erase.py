@@ -37,11 +37,11 @@ def about(method: str) -> str:
 def about_run(slug: str | None, base: str, method: str, steps: str) -> str:
     """What is about to start, and how long the last one like it took."""
     if not slug:
-        return "Choose a concept first."
+        return page("line", text="Choose a concept first.")
     spec = find_spec(slug)
     config = with_defaults(EraseConfig(method=method, steps=_whole("steps", steps)), base)
     lists = f"{len(spec.train_corefs)} names to erase and {len(spec.train_retains)} to keep"
-    return f"{html.escape(spec.name)}: {lists}, {config.steps} steps. {expected(base, config)}"
+    return page("line", text=f"{spec.name}: {lists}, {config.steps} steps. {expected(base, config)}")
 
 
 def expected(base: str, config: EraseConfig) -> str:
@@ -91,13 +91,12 @@ def details(run: Run | None) -> str:
         "spec": run.job.spec.digest[:8],
         "device": run.job.device,
     }
-    curves = _COLOURS if run.last("step") else {}
-    return page("facts", run=progress.facts(run, []), settings=settings, curves=curves)
+    return page("facts", run=progress.facts(run, []), settings=settings)
 
 
-def curve(run: Run | None) -> gr.LinePlot:
+def curve(run: Run | None) -> tuple[gr.Column, pd.DataFrame]:
     rows = progress.losses(run) if run else []
-    return gr.LinePlot(pd.DataFrame(rows) if rows else _NO_LOSS, visible=bool(rows))
+    return gr.Column(visible=bool(rows)), pd.DataFrame(rows) if rows else _NO_LOSS
 
 
 def strip(run: Run | None) -> str:
@@ -116,9 +115,9 @@ def refresh(chosen: str | None, seen: list) -> tuple:
     identity = run.id if run else None
     now = [identity, *(_count(run, kind) for kind in ("step", "preview"))]
     new_steps, new_frames = (now[0] != seen[0] or now[place] != seen[place] for place in (1, 2))
-    plot = curve(run) if new_steps or seen == _UNSEEN else gr.skip()
+    plot = curve(run) if new_steps or seen == _UNSEEN else (gr.skip(), gr.skip())
     film = strip(run) if new_frames or seen == _UNSEEN else gr.skip()
-    return listing(identity), details(run), plot, film, now
+    return listing(identity), details(run), film, *plot, now
 
 
 def _count(run: Run | None, kind: str) -> int:
@@ -213,18 +212,20 @@ def build() -> SimpleNamespace:
     ui.about = gr.Markdown(about("crce"), elem_classes="mute")
     ui.settings = _settings()
     with gr.Row(elem_classes="line"):
-        ui.expect = gr.Markdown(elem_classes="mute")
+        ui.expect = board()
         ui.start = gr.Button("Start", variant="primary", scale=0, min_width=180)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=420):
             ui.runs = board()
         with gr.Column(scale=6, min_width=420):
             ui.details = board()
-            ui.curve = gr.LinePlot(
-                _NO_LOSS, x="step", y="loss", color="term", color_map=_COLOURS, height=230,
-                show_label=False, x_title="step", y_title="loss", visible=False,
-            )  # fmt: skip
             ui.strip = board()
+            with gr.Column(visible=False) as ui.plot:
+                board(page("legend", curves=_COLOURS))
+                ui.curve = gr.LinePlot(
+                    _NO_LOSS, x="step", y="loss", color="term", color_map=_COLOURS, height=210,
+                    show_label=False, x_title="step", y_title="loss",
+                )  # fmt: skip
     return ui
 
 
@@ -245,7 +246,7 @@ def _settings() -> list:
 def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     form = [ui.concept, ui.base, ui.method, *ui.settings]
-    view = [ui.runs, ui.details, ui.curve, ui.strip, ui.seen]
+    view = [ui.runs, ui.details, ui.strip, ui.plot, ui.curve, ui.seen]
     look = {"fn": refresh, "inputs": [ui.chosen, ui.seen], "outputs": view, **quiet}
     ui.timer.tick(**look)
     app.demo.load(**look)

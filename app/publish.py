@@ -191,7 +191,7 @@ def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
         enter, [data.concepts, weights.run, app.curate.slug], [ui.login, data.concepts, weights.run], **quiet
     )
     data.concepts.change(
-        shown(of_dataset), data.concepts, [data.public, data.preview, data.card, data.rows, data.header], **slow
+        shown(of_dataset), data.concepts, [data.public, data.preview, data.card, data.rows, data.header], **quiet
     )
     data.reviewed.click(reviewed, None, data.concepts, **quiet)
     data.all.click(shown(lambda: list(library())), None, data.concepts, **quiet)

@@ -59,6 +59,10 @@ def stop(event: gr.EventData) -> None:
     runs.find(event._data["id"]).request_stop()
 
 
+def _own() -> tuple:
+    return gr.Tabs(selected="curate"), gr.Accordion(open=True)
+
+
 def build() -> SimpleNamespace:
     ui = SimpleNamespace(mine=gr.State(None), seen=gr.State(-1), arrived=gr.State(None), timer=gr.Timer(1))
     board(page("start", hero=thumbs.HERO, mark=thumbs.mark))
@@ -83,6 +87,6 @@ def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     app.demo.load(expected, None, ui.expect, **quiet)
     ui.try_it.click(begin, None, ui.mine, **quiet).success(**look)
     ui.card.click(stop, **quiet).then(**look)
-    ui.own.click(lambda: gr.Tabs(selected="curate"), None, app.tabs, **quiet)
+    ui.own.click(_own, None, [app.tabs, app.curate.own], **quiet)
     ui.shelf.click(lambda: gr.Tabs(selected="curate"), None, app.tabs, **quiet)
     ui.shelf.click(curate.choose, app.curate.search, [app.curate.slug, *app.curate.shows], **quiet)

@@ -42,7 +42,7 @@ def no_worker(home):
 
 @pytest.fixture
 def run(dog, base) -> runs.Run:
-    return runs.create(Job(base, dog, EraseConfig(steps=20)))
+    return runs.create(Job(base, dog, EraseConfig(steps=20, corefs=3)))
 
 
 # The page
@@ -294,12 +294,13 @@ def test_the_curve_has_few_points_and_all_terms(run):
 
 def test_a_look_sends_the_curve_and_pictures_only_when_they_are_new(run):
     *_, seen = erase.refresh(None, erase._UNSEEN)
-    assert erase.refresh(None, seen)[2:4] == (gr.skip(), gr.skip())
+    assert erase.refresh(None, seen)[2:5] == (gr.skip(), gr.skip(), gr.skip())
     run.record("step", step=1, of=20, losses={"target": 1.0}, seconds_left=None)
-    listing, _, curve, film, _ = erase.refresh(None, seen)
+    listing, _, film, plot, curve, _ = erase.refresh(None, seen)
     assert run.id in listing
-    assert isinstance(curve, gr.LinePlot)
     assert film == gr.skip()
+    assert plot.visible
+    assert list(curve["loss"]) == [1.0]
 
 
 def test_previews_stand_in_rows_by_prompt(run):
@@ -322,7 +323,7 @@ def test_time_in_words(seconds, words):
 
 
 def test_a_trial_of_any_tab_is_found_and_goes_to_compare_once(dog, base):
-    run = runs.create(Job(base, dog, EraseConfig(steps=20), name=start.NAME))
+    run = runs.create(Job(base, dog, EraseConfig(steps=20, corefs=3), name=start.NAME))
     _, _, _, mine, arrived = start.refresh(run.id, -1)
     assert mine == arrived == gr.skip()
     run.delta_path.write_bytes(b"")
@@ -397,7 +398,7 @@ def test_runs_of_different_bases_do_not_stand_side_by_side(dog, base, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "model_index.json").write_text("{}")
-    chosen = [runs.create(Job(place, dog, EraseConfig(steps=2, lr=1e-3))) for place in (base, str(other))]
+    chosen = [runs.create(Job(place, dog, EraseConfig(steps=2, lr=1e-3, corefs=3))) for place in (base, str(other))]
     with pytest.raises(CrceError, match="different bases"):
         compare._common(chosen)
 
