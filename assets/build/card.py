@@ -5,6 +5,7 @@ import json
 from .common import build_dir
 from .judge import TESTED_ON, TUNED_ON
 from .sources import DRAWN, HELD_OUT
+from .unet import checkpoint
 from .vocabulary import vocabulary
 
 ART = [
@@ -47,12 +48,7 @@ def row(kind: str, r: dict) -> str:
 
 def card(report: dict) -> str:
     """README.md of assets/emoji-sd."""
-    drawn, named, vae, data = (
-        last("unet", "loss"),
-        last("measure", "names"),
-        last("vae", "mse"),
-        last("data", "drawings"),
-    )
+    named, vae, data = last("measure", "names"), last("vae", "mse"), last("data", "drawings")
     words = vocabulary()
     art = "\n".join(f"| {s} | {name} | {licence} | {data.get('styles', {}).get(s, '')} |" for s, name, licence in ART)
     texts = "\n".join(f"| {what} | {name} | {licence} |" for what, name, licence in TEXT)
@@ -102,7 +98,7 @@ From package registries alone, by `python -m assets.build all`: {data.get("drawi
 {len(words.leaves)} concepts, {len(words.terms)} names for them. The denoiser draws the styles {", ".join(DRAWN)};
 autoencoder, text encoder and judge learned from every style except {" and ".join(HELD_OUT)}. Captions are names,
 families, synonyms, kinds, keywords, glosses, and the corefs of `corefconcept/`, sometimes within a sentence or with the
-style's name; 10 % are empty. The denoiser has seen {drawn.get("step", 0)} steps of 64 drawings. Reconstruction error
+style's name; 10 % are empty. The denoiser has seen {checkpoint()["step"]} steps of 64 drawings. Reconstruction error
 of the autoencoder on 64 training drawings: MSE {vae.get("mse", "")} (pixels in −1…1).
 
 ## Figures

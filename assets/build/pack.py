@@ -88,6 +88,8 @@ def pack() -> None:
     for path in MODEL.iterdir() if MODEL.exists() else []:  # what is not ours stays: covered.json, say
         if path.name not in MINE and not (fresh / path.name).exists():
             (shutil.copytree if path.is_dir() else shutil.copy)(path, fresh / path.name)
+    for path in fresh.rglob("*.safetensors"):  # some writers leave files for their owner alone
+        path.chmod(0o644)
     if MODEL.exists():
         os.replace(MODEL, old)
     os.replace(fresh, MODEL)
@@ -95,7 +97,7 @@ def pack() -> None:
     sizes = [p.stat().st_size for p in MODEL.rglob("*") if p.is_file()]
     log(
         "pack",
-        step=load(build_dir() / "unet.pt")["step"],
+        step=unet.checkpoint()["step"],
         megabytes=round(sum(sizes) / 1e6, 2),
         largest=round(max(sizes) / 1e6, 2),
     )

@@ -220,15 +220,18 @@ def train(steps: int) -> None:
     if state := load(path):
         ema.load_state_dict(state["ema"])
         finished = state["step"] >= state["end"]
+        if finished and rank == 0:
+            save(state, build_dir() / "unet-done.pt")
         unet.load_state_dict(state["ema" if finished else "model"])
         optimiser.load_state_dict(state["optimiser"])
         start, begin = state["step"], state["step"] if finished else state["begin"]
     if start >= end:
         return
+    peak = RATE if begin == 0 else 0.7 * RATE  # a later cycle must not lose all that the first one reached
     torch.manual_seed(start + 1_000_003 * rank)
     saved, began, mean = time.time(), time.time(), 0.0
     for step in range(start, end):
-        optimiser.param_groups[0]["lr"] = RATE * shape_of(step - begin, end - begin)
+        optimiser.param_groups[0]["lr"] = peak * shape_of(step - begin, end - begin, decay=0.5)
         loss = objective(unet, *draws())
         optimiser.zero_grad()
         loss.backward()
@@ -261,10 +264,16 @@ def train(steps: int) -> None:
             saved = time.time()
 
 
+def checkpoint() -> dict:
+    """The last finished cycle: in the midst of a cycle, at a high learning rate, pictures are worse."""
+    state = load(build_dir() / "unet.pt")
+    return state if state["step"] >= state["end"] else load(build_dir() / "unet-done.pt") or state
+
+
 def trained() -> UNet2DConditionModel:
-    """The averaged weights of the last checkpoint, frozen."""
+    """The averaged weights of the last cycle that was finished, else as far as they are; frozen."""
     unet = network().to(DEVICE)
-    unet.load_state_dict(load(build_dir() / "unet.pt")["ema"])
+    unet.load_state_dict(checkpoint()["ema"])
     return unet.eval().requires_grad_(False)
 
 
