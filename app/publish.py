@@ -19,7 +19,7 @@ from crce.export import FORMATS
 from crce.library import library
 
 _COLUMNS = ("concept", "kind", "term", "certainty", "weight", "rank", "source", "note")
-_FORMATS = {"diffusers": "diffusers", "kohya": "A1111, Forge, ComfyUI"}
+_FORMATS = {"diffusers": "diffusers", "kohya": "A1111, Forge, ComfyUI", "lora": "LoRA (approximate)"}
 _HEADER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
@@ -157,7 +157,7 @@ def _weights(ui: SimpleNamespace) -> None:
     with gr.Column(scale=4, min_width=340):
         ui.run = gr.Dropdown([], label="Run")
         choices = [(_FORMATS.get(key, key), key) for key in FORMATS]
-        ui.formats = gr.CheckboxGroup(choices, value=list(FORMATS), label="Formats")
+        ui.formats = gr.CheckboxGroup(choices, value=["diffusers", "kohya"], label="Formats")
         ui.dataset = gr.Textbox(
             value="", label="Dataset of its terms", info="If it is published", placeholder="your-name/CorefConcept"
         )

@@ -25,7 +25,7 @@ from tests.servers import serving
 
 SHOTS = files.ROOT / "out" / "screenshots"
 HOSTILE = "<img src=https://evil.example/x onerror='window.__x=1'> ${window.__x=2}"
-PATIENCE = 120_000  # ms; two cores may have other work
+PATIENCE = 180_000  # ms; two cores may have other work
 
 
 @dataclass
