@@ -4,7 +4,7 @@ import json
 
 from .common import build_dir
 from .judge import TESTED_ON, TUNED_ON
-from .sources import DRAWN, HELD_OUT
+from .sources import DRAWN, HELD_OUT, PLAIN
 from .unet import checkpoint
 from .vocabulary import vocabulary
 
@@ -96,8 +96,8 @@ pipe("guide dog", num_inference_steps=20, guidance_scale=4).images[0]
 ## How it was made
 From package registries alone, by `python -m assets.build all`: {data.get("drawings", "")} drawings of
 {len(words.leaves)} concepts, {len(words.terms)} names for them. The denoiser draws the styles {", ".join(DRAWN)};
-autoencoder, text encoder and judge learned from every style except {" and ".join(HELD_OUT)}. Captions are names,
-families, synonyms, kinds, keywords, glosses, and the corefs of `corefconcept/`, sometimes within a sentence or with the
+autoencoder, text encoder and judge learned from every coloured style except {" and ".join(HELD_OUT)}, the judge also
+from {", ".join(PLAIN)}. Captions are names, families, synonyms, kinds, keywords, glosses, and the corefs of `corefconcept/`, sometimes within a sentence or with the
 style's name; 10 % are empty. The denoiser has seen {checkpoint()["step"]} steps of 64 drawings. Reconstruction error
 of the autoencoder on 64 training drawings: MSE {vae.get("mse", "")} (pixels in −1…1).
 

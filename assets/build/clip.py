@@ -10,6 +10,7 @@ import json
 import random
 import time
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -129,11 +130,13 @@ def objective(
 class Batches:
     """Random drawings with augmentation; `emphasis` draws the dataset's concepts more often."""
 
-    def __init__(self):
-        self.images, columns = drawings()
-        words = vocabulary()
-        self.leaves = torch.tensor([words.ids[str(n)] for n in columns["leaves"]])
-        self.labels, self.styles = columns["labels"], columns["styles"]
+    def __init__(self, *kinds: str):
+        parts, words = [drawings(kind) for kind in kinds or ("coloured",)], vocabulary()
+        self.images = torch.cat([images for images, _ in parts])
+        self.labels, leaves, self.styles = (
+            np.concatenate([columns[k] for _, columns in parts]) for k in ("labels", "leaves", "styles")
+        )
+        self.leaves = torch.tensor([words.ids[str(n)] for n in leaves])
         share = torch.tensor(emphasis())[self.leaves].sqrt()
         self.weights = share / torch.bincount(self.leaves)[self.leaves].sqrt()
 
@@ -159,7 +162,7 @@ def settle(ema: nn.Module, model: nn.Module, step: int) -> None:
 @torch.no_grad()
 def accuracy(pair: Pair, styles: list[str]) -> dict[str, float]:
     """Top-1 over all leaves on the held-out styles."""
-    images, columns = drawings(held_out=True)
+    images, columns = drawings("held out")
     leaves = torch.tensor([vocabulary().ids[str(n)] for n in columns["leaves"]])
     pair.eval()
     found = torch.cat(

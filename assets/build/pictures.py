@@ -5,13 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from .common import build_dir
-from .sources import HELD_OUT
+from .sources import HELD_OUT, PLAIN
 
 
-def drawings(held_out: bool = False) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
-    """Images uint8 [n,3,64,64] and their columns labels, leaves, styles; without (or only) the held-out styles."""
+def drawings(styles: str = "coloured") -> tuple[torch.Tensor, dict[str, np.ndarray]]:
+    """Images uint8 [n,3,64,64] and their columns labels, leaves, styles; "coloured", "plain" or "held out"."""
     data = np.load(build_dir() / "drawings.npz")
-    chosen = np.isin(data["styles"], HELD_OUT) == held_out
+    held_out, plain = np.isin(data["styles"], HELD_OUT), np.isin(data["styles"], PLAIN)
+    chosen = {"coloured": ~held_out & ~plain, "plain": plain, "held out": held_out}[styles]
     images = torch.from_numpy(data["images"][chosen]).permute(0, 3, 1, 2).contiguous()
     return images, {k: data[k][chosen] for k in ("labels", "leaves", "styles")}
 

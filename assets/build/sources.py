@@ -26,12 +26,15 @@ PACKAGES = [
     "@iconify-json/fxemoji@1",
     "@iconify-json/noto-v1@1",
     "@lobehub/fluent-emoji-3d@1",
+    "@iconify-json/streamline-emojis@1",
+    "@iconify-json/emojione-monotone@1",
 ]
 GROUPS = re.compile(
     r"animal-.*|plant-.*|food-(fruit|vegetable|prepared|sweet)|transport-(ground|water|air)"
     r"|person-fantasy|face-costume|sport|musical-instrument"
 )
 LEFT_OUT = {"Mx Claus", "pile of poo"}  # no drawing of its own in most styles
+PLAIN = ["streamline", "emojione mono", "fluent mono"]  # lines and black shapes: only the judge learns from these
 HELD_OUT = ["openmoji", "twemoji"]  # seen by no trained part; the judge is tested on them
 DRAWN = ["noto", "fluent flat", "fluent"]  # the styles the U-Net draws; VAE and judge learn from all but HELD_OUT
 SIDE, MARGIN = 64, 4
@@ -123,14 +126,14 @@ def by_slug(folder: Path):
 
 
 def by_icon(package: str, joined: bool = False):
-    """A finder for iconify's collections: SVG bodies under slugs, `joined` without hyphens."""
+    """A finder for iconify's collections: SVG bodies under slugs, `joined` without hyphens; some are numbered."""
     data = json.loads((modules() / "@iconify-json" / package / "icons.json").read_text())
     icons, aliases = data["icons"], {k: v["parent"] for k, v in data.get("aliases", {}).items()}
 
     def find(emoji: Emoji) -> bytes | None:
         for slug in slugs(emoji):
             name = slug.replace("-", "") if joined else slug
-            icon = icons.get(aliases.get(name, name))
+            icon = next((icons[n] for n in (aliases.get(name, name), f"{name}-1") if n in icons), None)
             if icon:
                 width, height = icon.get("width", data["width"]), icon.get("height", data["height"])
                 return (
@@ -153,6 +156,9 @@ def styles() -> dict[str, callable]:
         "fluent 3d": by_code(root / "@lobehub/fluent-emoji-3d/assets", ".webp"),
         "emojione": by_icon("emojione"),
         "firefox": by_icon("fxemoji", joined=True),
+        "streamline": by_icon("streamline-emojis"),
+        "emojione mono": by_icon("emojione-monotone"),
+        "fluent mono": by_slug(root / "fluentui-emoji/icons/high-contrast"),
         "twemoji": by_code(root / "emoji-datasource-twitter/img/twitter/64", ".png"),
         "openmoji": by_code(root / "openmoji/color/svg", ".svg", upper=True),
     }

@@ -125,6 +125,9 @@ FIELDS = {
 # How often a caption is of each kind; within a kind, terms are drawn by their weight for the leaf.
 KINDS = {"name": 6, "family": 3, "coref": 4, "synonym": 2, "kind": 1, "group": 0.5, "phrase": 1.5}
 STYLE_WORDS = {
+    "streamline": "line style",
+    "emojione mono": "black shape style",
+    "fluent mono": "black shape style",
     "noto": "noto style",
     "fluent flat": "flat style",
     "fluent": "fluent style",
