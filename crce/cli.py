@@ -278,7 +278,7 @@ def worker(device: Device = "auto"):
 
 
 @app.command()
-def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", as_json: AsJson = False):
+def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", dtype: Dtype = "auto", as_json: AsJson = False):
     """Measure which terms of the library a base can draw at all, and write covered.json beside it.
 
     Accuracies count covered terms only. Run it on a base before the first erasure.
@@ -287,7 +287,7 @@ def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", as_json: AsJson 
     from crce.evaluate import coverage
 
     models = jobs.Models(device)
-    model = models.get(base)
+    model = models.get(base, dtype=dtype)
     found = terminal.result("drawing terms", coverage(model, models.judge(base), list(library().values())))
     files.write_json(model.covered_file, found)
     covered = sum(concept["covered"] for concept in found["concepts"].values())
@@ -304,6 +304,8 @@ def measure(
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the base's preset")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the base's preset")] = None,
     seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder for the reports.", show_default="docs/reports")] = None,
     as_json: AsJson = False,
 ):
@@ -318,8 +320,12 @@ def measure(
     from crce import experiment
 
     methods, folder = method or list(experiment.TABLE_METHODS), out or experiment.REPORTS
-    config = EraseConfig(steps=steps, lr=lr, seed=seed)
-    terminal.watch(experiment.measure(concept, methods, config, base, images, folder))
+    planned = [
+        Job(base, find_spec(name), EraseConfig(key, steps, lr, seed=seed, preview_every=0), device, dtype)
+        for name in concept
+        for key in methods
+    ]
+    terminal.watch(experiment.measure(planned, images, folder))
     reports = [str(path) for path in sorted(folder.glob("*.json"))]
     terminal.say({"reports": reports}, "\n".join(reports), as_json)
 

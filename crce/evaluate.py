@@ -108,14 +108,8 @@ def look(
 
 def _memory(model: Diffusion, judge: EmbeddedJudge, question: Question) -> Path:
     """Where the verdicts on the base's own pictures lie: keyed by all that they depend on."""
-    facts = [
-        model.fingerprint,
-        judge.fingerprint,
-        str(model.defaults),
-        question.text,
-        question.asked,
-        question.seeds,
-    ]
+    drawn = [model.fingerprint, str(model.dtype), model.defaults.guidance, model.defaults.sample_steps]
+    facts = [*drawn, judge.fingerprint, question.text, question.asked, question.seeds]
     return home() / "verdicts" / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
 
 

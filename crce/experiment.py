@@ -1,19 +1,15 @@
 """The tables of the README: methods × concepts, measured once, kept as reports, written by a command."""
 
-import itertools
 import platform
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from crce import runs
-from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.files import ROOT, read_json, write_atomic
+from crce.files import ROOT, read_json, write_atomic, write_json
 from crce.jobs import Models, execute
-from crce.library import find_spec
 from crce.report import difference, table
 
 REPORTS = ROOT / "docs" / "reports"
@@ -22,20 +18,16 @@ TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
 COMPARED = ("acc_u", "acc_c_test", "acc_r_test", "h")
 
 
-def measure(
-    concepts: list[str], methods: list[str], config: EraseConfig, base: str, images: int, folder: Path
-) -> Iterator[dict]:
-    """Erases every concept with every method under the same settings and keeps each report.json in `folder`.
+def measure(jobs: list[runs.Job], images: int, folder: Path) -> Iterator[dict]:
+    """Does every job, one concept with one method each, and keeps its report.json in `folder`.
 
     What is there already is not run again, so a stopped measurement goes on where it was. Yields the runs' events.
     Raises CrceError for a run that failed.
     """
     models = Models()
-    for concept, method in itertools.product(concepts, methods):
-        spec = find_spec(concept)
-        target = folder / f"{spec.slug}-{method}.json"
+    for job in jobs:
+        target = folder / f"{job.spec.slug}-{job.config.method}.json"
         if not target.exists():
-            job = runs.Job(base, spec, replace(config, method=method, preview_every=0))
             yield from _measured(job, images, target, models)
 
 
@@ -47,7 +39,7 @@ def _measured(job: runs.Job, images: int, target: Path, models: Models) -> Itera
         yield {**event, "concept": job.spec.name, "method": job.config.method}
         if event["kind"] == "failed":
             raise CrceError(f"{job.spec.name} with {job.config.method}: {event['message']}")
-    shutil.copy(run.dir / "report.json", target)
+    write_json(target, {**run.report, "dtype": job.dtype, "machine": machine()})
     shutil.rmtree(work)
 
 

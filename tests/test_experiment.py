@@ -8,10 +8,11 @@ from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.experiment import measure, render, reports, with_table, write_table
 from crce.files import read_json, write_json
-from crce.library import save_spec
+from crce.library import load_spec, save_spec
+from crce.runs import Job
 
 METHODS = ["esd-x-strict", "crce-sphere", "crce-fixed", "crce"]
-SHORT = EraseConfig(steps=2, lr=1e-3, corefs=1, retains=1)
+SHORT = EraseConfig(steps=2, lr=1e-3, corefs=1, retains=1, preview_every=0)
 
 
 @pytest.fixture
@@ -20,10 +21,11 @@ def measured(tiny_sd_dir, dog, tmp_path):
     cat = dataclasses.replace(dog, target="cat", sense="", retains=(dog.retains[1], dog.retains[3]))
     for spec in (dog, cat):
         save_spec(spec, tmp_path / f"{spec.target}.json")
-    concepts = [str(tmp_path / "dog.json"), str(tmp_path / "cat.json")]
 
     def run(methods):
-        return list(measure(concepts, methods, SHORT, str(tiny_sd_dir), 1, tmp_path / "reports"))
+        specs = [load_spec(tmp_path / f"{name}.json") for name in ("dog", "cat")]
+        jobs = [Job(str(tiny_sd_dir), s, dataclasses.replace(SHORT, method=m)) for s in specs for m in methods]
+        return list(measure(jobs, 1, tmp_path / "reports"))
 
     return run, tmp_path / "reports"
 
