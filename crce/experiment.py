@@ -37,8 +37,9 @@ def _measured(job: runs.Job, images: int, target: Path, models: Models) -> Itera
     run.request_evaluate(images)
     for event in execute(run, models):
         yield {**event, "concept": job.spec.name, "method": job.config.method}
-        if event["kind"] == "failed":
-            raise CrceError(f"{job.spec.name} with {job.config.method}: {event['message']}")
+        if event["kind"] in ("failed", "stopped"):
+            reason = event.get("message", "stopped; call again to go on")
+            raise CrceError(f"{job.spec.name} with {job.config.method}: {reason}")
     write_json(target, {**run.report, "dtype": job.dtype, "machine": machine()})
     shutil.rmtree(work)
 

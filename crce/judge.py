@@ -112,7 +112,8 @@ class EmbeddedJudge:
     @torch.no_grad()
     def probabilities(self, pictures: Tensor) -> Tensor:
         """Pictures [n, 3, 64, 64] in −1 … 1 to the share of each leaf [n, leaves]."""
-        parts = [self.tower(part) for part in pictures.split(64)]
+        # A drawing and its mirror image show the same: together they are judged better than either alone.
+        parts = [(self.tower(part) + self.tower(part.flip(3))) / 2 for part in pictures.split(64)]
         return (self.scale * torch.cat(parts) @ self.prototypes.T).softmax(dim=-1)
 
 
