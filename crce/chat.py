@@ -145,9 +145,7 @@ def _read(form: type[FormT], text: str) -> FormT:
 
 
 def _repair(text: str, error: ValueError) -> list[Message]:
-    wish = (
-        f"That did not fit: {_why(error)}. Answer again, completely, with JSON of the shape asked for only."
-    )
+    wish = f"That did not fit: {_why(error)}. Answer again, completely, with JSON of the shape asked for only."
     return [{"role": "assistant", "content": text or "…"}, {"role": "user", "content": wish}]
 
 

@@ -151,9 +151,7 @@ def _refuse_repeats(spec: ConceptSpec, where: str) -> None:
         for index, term in enumerate(getattr(spec, kind)):
             place, other = f"{kind}[{index}].text", seen.get(term.text.casefold())
             if other:
-                raise CrceError(
-                    f"{where}: {place} is {_quoted(term.text)}, as {other} is; remove one of the two."
-                )
+                raise CrceError(f"{where}: {place} is {_quoted(term.text)}, as {other} is; remove one of the two.")
             seen[term.text.casefold()] = place
 
 

@@ -74,8 +74,7 @@ concepts."""
 # §3.2.2, how the paper's own celebrities and IP characters were listed.
 LIST_PROMPTS = {
     "celebrity": "Provide a list of well-known celebrity, including different gender, ethnicity, age, etc.",
-    "ip": "Provide a list of well-known IP characters from different media, "
-    "such as books, cartoon, games, etc.",
+    "ip": "Provide a list of well-known IP characters from different media, such as books, cartoon, games, etc.",
 }
 
 # Ours from here on: the form of the answer, and the concept set off as data so that it cannot instruct.

@@ -76,9 +76,7 @@ class ChatProposer:
         """The spec of the meaning asked for, or of the first one that the model gives."""
         return self.meanings(target, category, sense, seed)[0]
 
-    def meanings(
-        self, target: str, category: str = "object", sense: str = "", seed: int = 0
-    ) -> list[ConceptSpec]:
+    def meanings(self, target: str, category: str = "object", sense: str = "", seed: int = 0) -> list[ConceptSpec]:
         """One spec for each meaning of an ambiguous word ("apple": the fruit, the company)."""
         bare = ConceptSpec(_clean(target), category, _clean(sense), provenance=Provenance(split_seed=seed))
         if not bare.target:

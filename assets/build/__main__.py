@@ -23,8 +23,7 @@ def run(stage: str, steps: int | None) -> None:
 
     if stage == "measure":
         threshold = judge.measure()["threshold"]
-        measure.sampling(threshold)
-        measure.names(threshold)
+        measure.names(threshold, measure.sampling(threshold))
     elif stage == "pack":
         pack.pack()
     else:

@@ -39,15 +39,16 @@ def sampling(threshold: float) -> dict:
     return state
 
 
-def names(threshold: float, seeds: int = 2) -> dict:
+def names(threshold: float, best: dict, seeds: int = 2) -> dict:
     """Share of yes over the names of all leaves, and over those the dataset erases; the worst are named."""
     artist, pair, words = Artist(), judge.trained(), vocabulary()
     terms = [n.lower() for n in words.leaves]
     hits = torch.zeros(len(terms))
     for seed in range(seeds):
-        p = judge.probabilities(pair, artist(terms, seed))
+        p = judge.probabilities(pair, artist(terms, seed, **best))
         hits += torch.tensor([float(float(p[k, list(words.terms[t])].sum()) >= threshold) for k, t in enumerate(terms)])
     facts = {
+        **best,
         "n": len(terms) * seeds,
         "names": round(float(hits.mean()) / seeds, 3),
         "never": [t for t, h in zip(terms, hits, strict=True) if h == 0][:80],

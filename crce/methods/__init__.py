@@ -37,4 +37,3 @@ METHODS = {
     "esd-x-strict": Method(keys_values, pulling(esd)),
     "esd-x": Method(cross_attention, pulling(esd)),
 }
-
