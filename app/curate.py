@@ -298,7 +298,8 @@ def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     ui.slug.change(lambda slug: slug, ui.slug, app.remembered, **quiet)
     ui.search.change(shelf, [ui.search, ui.slug], ui.shelf, **quiet)
     ui.shelf.click(choose, ui.search, [ui.slug, *shows], **quiet)
-    ui.head.click(tool, where, [ui.slug, *shows], **edits)
+    # Two quick presses of Undo are two steps back.
+    ui.head.click(tool, where, [ui.slug, *shows], trigger_mode="multiple", **edits)
     for kind, part in ui.lists.items():
         # Each row speaks for itself: none may replace another's event that still waits.
         part.rows.input(moved, where, shows, trigger_mode="multiple", **edits)
