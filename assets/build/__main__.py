@@ -23,7 +23,9 @@ def run(stage: str, steps: int | None) -> None:
 
     if stage == "measure":
         threshold = judge.measure()["threshold"]
-        measure.names(threshold, measure.sampling(threshold))
+        best = measure.sampling()
+        measure.names(threshold, best)
+        measure.dataset(threshold, best)
     elif stage == "pack":
         pack.pack()
     else:
@@ -48,6 +50,8 @@ def build(
     """Each stage goes on from its last checkpoint, so a killed build is started again with the same line."""
     if dir:
         os.environ["CRCE_BUILD_DIR"] = str(dir)
+    from .common import build_dir
+
     if stage == "sheet":
         from . import unet
 
@@ -55,7 +59,9 @@ def build(
     if stage not in [*STAGES, "all"]:
         raise typer.BadParameter(f"There is no stage {stage!r}. Give one of: {', '.join(STAGES)}, sheet, all.")
     for name in STAGES if stage == "all" else [stage]:
-        run(name, steps)
+        # The vocabulary is fixed once the text encoder learns from it; `data` alone makes it anew.
+        if stage != "all" or name != "data" or not (build_dir() / "vocabulary.json").exists():
+            run(name, steps)
 
 
 app()

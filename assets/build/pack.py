@@ -79,6 +79,9 @@ def pack() -> None:
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     pipeline().save_pretrained(fresh, max_shard_size="14MB")
+    # transformers loads in the dtype it finds here, diffusers in float32: both must load the same.
+    config = fresh / "text_encoder" / "config.json"
+    config.write_text(config.read_text().replace('"float16"', '"float32"'))
     report = write_judge(fresh / "judge")
     best = load(build_dir() / "sampling.pt") or {"guidance": 4.0, "steps": 20}
     write_defaults(fresh, best)
@@ -107,7 +110,7 @@ def check(folder) -> None:
     """Stock diffusers loads the folder and draws with it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+        pipe = StableDiffusionPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     images = pipe(
         ["dog", "horse", "automobile", "santa claus"],

@@ -17,7 +17,7 @@ from .sheet import sheet
 from .sources import DRAWN
 from .vocabulary import emphasis, vocabulary
 
-CHANNELS, STEPS = (160, 176), 9000
+CHANNELS, STEPS = (160, 176), 5000
 BATCH, RATE = 64 if DEVICE.type == "cpu" else 512, 6e-4
 VARIANTS, CAPTIONS, EMPTY = 12, 40, 0.1
 UNFLIPPED = {
