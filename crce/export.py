@@ -63,15 +63,16 @@ def weight_files(delta: Path, base: str, formats: tuple[str, ...]) -> dict[str, 
     return {FORMATS[name][0]: FORMATS[name][1](delta, base) for name in formats}
 
 
-def base_weights(base: str) -> Path:
-    """The U-Net file of a base model; one from the Hub is downloaded, or taken from its cache."""
+def base_weights(base: str) -> list[Path]:
+    """The U-Net file of a base model, or its shards; one from the Hub is downloaded, or taken from its cache."""
     place = bases.resolve(base)
     if not Path(place).is_dir():
-        return Path(hf_hub_download(place, BASE_WEIGHTS))
-    path = Path(place) / BASE_WEIGHTS
-    if not path.exists():
-        raise CrceError(f"{path} is missing. Save the base with safetensors, in one file, to export differences.")
-    return path
+        return [Path(hf_hub_download(place, BASE_WEIGHTS))]
+    whole = Path(place) / BASE_WEIGHTS
+    shards = sorted(whole.parent.glob(f"{whole.stem}-*{whole.suffix}"))
+    if not whole.exists() and not shards:
+        raise CrceError(f"{whole} is missing. Save the base with safetensors to export differences.")
+    return [whole] if whole.exists() else shards
 
 
 def relative_error(lora_file: bytes) -> float:
@@ -82,7 +83,7 @@ def relative_error(lora_file: bytes) -> float:
 
 def _differences(delta: Path, base: str) -> tuple[Tensors, dict[str, str]]:
     changed, info = _read(Path(delta))
-    before, _ = _read(base_weights(base), only=set(changed))
+    before = {n: t for path in base_weights(base) for n, t in _read(path, only=set(changed))[0].items()}
     if lost := changed.keys() - before.keys():
         raise CrceError(f"{base!r} has no {min(lost)}: these weights were made on another base.")
     return {n: t.astype(np.float32) - before[n].astype(np.float32) for n, t in changed.items()}, info
