@@ -270,6 +270,17 @@ def test_weights_go_out_exactly(fake, mine, run, base):
     assert all(np.allclose(t, 0.25) for t in diffs.values())
 
 
+def test_a_base_in_shards_gives_the_same_differences(base, run):
+    whole = base / export.BASE_WEIGHTS
+    (expected,) = export.weight_files(run.delta_path, str(base), ["kohya"]).values()
+    for number, (name, tensor) in enumerate(load_file(whole).items(), 1):
+        save_file({name: tensor}, whole.with_name(f"{whole.stem}-{number:05d}-of-00003.safetensors"))
+    whole.unlink()
+    (sharded,) = export.weight_files(run.delta_path, str(base), ["kohya"]).values()
+    assert load(expected).keys() == load(sharded).keys()
+    assert all(np.array_equal(t, load(sharded)[name]) for name, t in load(expected).items())
+
+
 def test_a_lora_is_near_and_says_how_near(base, run):
     rng = np.random.default_rng(1)
     change = rng.normal(size=(4, 3)).astype(np.float32)
