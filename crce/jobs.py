@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 WRITE_EVERY = 0.5  # seconds between two step events in events.jsonl
 SHOWN_SEEDS = 2  # pictures per prompt that a report keeps to look at
+SHOWN_TERMS = 16  # terms whose pictures are drawn between two events
 PICTURES_ROOM = 32 << 20  # bytes of disk for previews and the pictures of a report
 SMALLER = "Free memory on the device and resume, or start again with fewer corefs and retains per step (M and N)."
 FULL = "Free some space and resume."
@@ -246,8 +247,9 @@ def _evaluate(run: Run, model: "Diffusion", judge: "EmbeddedJudge", images: int,
     job, began, meter = run.job, time.monotonic(), Meter(run)
     delta = Delta.load(run.delta_path)
     answers = yield from _judged(meter, evaluate(model, judge, job.spec, delta, images, ask))
-    for number, answer in enumerate(answers):
-        _save_pictures(run, _pairs(model, delta, answer, number))
+    numbered = list(enumerate(answers))
+    for start in range(0, len(numbered), SHOWN_TERMS):
+        _save_pictures(run, _pairs(model, delta, numbered[start : start + SHOWN_TERMS]))
         yield meter.event("phase", meter.done, meter.done, phase="evaluate")
     facts = {
         "base": job.base,
@@ -273,14 +275,15 @@ def _judged(meter: "Meter", steps: "Generator[tuple[int, int], None, list[Answer
         yield meter.event("phase", done, of, phase="evaluate")
 
 
-def _pairs(model: "Diffusion", delta: "Delta", answer: "Answers", number: int) -> "dict[str, Image]":
-    """A term's first seeds, drawn by the base and by the erased model."""
-    seeds = list(answer.seeds[:SHOWN_SEEDS])
+def _pairs(model: "Diffusion", delta: "Delta", answers: "list[tuple[int, Answers]]") -> "dict[str, Image]":
+    """The first seeds of these terms, drawn by the base and by the erased model."""
+    shown = [(number, a, seed) for number, a in answers for seed in a.seeds[:SHOWN_SEEDS]]
     pictures = {}
     for prefix, how in (("base-", nullcontext()), ("", delta.applied(model))):
         with how:
-            drawn = model.generate([answer.text] * len(seeds), seeds)
-        pictures |= {picture_name(answer.kind, number, s, prefix): p for s, p in zip(seeds, drawn, strict=True)}
+            drawn = model.generate([a.text for _, a, _ in shown], [seed for _, _, seed in shown])
+        names = [picture_name(a.kind, number, seed, prefix) for number, a, seed in shown]
+        pictures |= dict(zip(names, drawn, strict=True))
     return pictures
 
 

@@ -56,10 +56,15 @@ def summarise(spec: ConceptSpec, answers: list[Answers], facts: dict) -> dict:
     found = metrics(answers)
     rates = {name: figure["rate"] for name, figure in found.items()}
     whole = {"acc_u", "acc_c_test", "acc_r_test"} <= rates.keys()
-    left_out = {f"{kind}s": sum(a.kind == kind and a.covered is False for a in answers) for kind in ("coref", "retain")}
+    left_out = {f"{kind}s": len(getattr(spec, f"{kind}s")) - _counted(answers, kind) for kind in ("coref", "retain")}
     return {**facts, "concept": spec.name, "digest": spec.digest, "metrics": found,
             "h": harmonic(rates) if whole else None, "left_out": left_out,
             "terms": [asdict(a) for a in answers]}  # fmt: skip
+
+
+def _counted(answers: list[Answers], kind: str) -> int:
+    """Terms of a list that count: asked at all, and not found to be beyond the base."""
+    return sum(a.kind == kind and a.covered is not False for a in answers)
 
 
 def base_report(report: dict) -> dict:

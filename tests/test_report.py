@@ -2,7 +2,7 @@
 
 import pytest
 
-from crce.concepts import ConceptSpec
+from crce.concepts import ConceptSpec, Term
 from crce.errors import CrceError
 from crce.report import (
     Answers,
@@ -51,11 +51,11 @@ def test_rates_count_covered_terms_only():
 
 
 def test_what_was_left_out_is_counted():
-    rows = [
-        answers("retain", "test", [1], [1], covered=False),
-        answers("coref", "train", [1], [1], covered=True),
-    ]
-    assert summarise(ConceptSpec("dog"), rows, {})["left_out"] == {"corefs": 0, "retains": 1}
+    """A retain that the base does not draw, and one that nobody could be asked for."""
+    spec = ConceptSpec("dog", corefs=(Term("puppy"),), retains=(Term("cat"), Term("wolf"), Term("onager")))
+    rows = [answers("coref", "train", [1], [1], covered=True), answers("retain", "train", [1], [1], covered=True),
+            answers("retain", "train", [1], [1], covered=False)]  # fmt: skip
+    assert summarise(spec, rows, {})["left_out"] == {"corefs": 0, "retains": 2}
 
 
 def test_h_is_the_harmonic_mean():
