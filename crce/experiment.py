@@ -15,6 +15,9 @@ from crce.report import difference, table
 REPORTS = ROOT / "docs" / "reports"
 README = ROOT / "README.md"
 TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
+UNMEASURED = (
+    "Not measured on these weights yet. `python -m crce measure` does, `python -m crce table` writes it here.\n"
+)
 COMPARED = ("acc_u", "acc_c_test", "acc_r_test", "h")
 
 
@@ -59,6 +62,8 @@ def reports(folder: Path = REPORTS) -> list[dict]:
 
 def render(found: list[dict]) -> str:
     """The table, what it was made of, and CRCE's paired differences to the other methods."""
+    if not found:
+        return UNMEASURED
     concepts = sorted({r["concept"] for r in found})
     out = {kind: sum(r["left_out"][kind] for r in found if r["method"] == "crce") for kind in ("corefs", "retains")}
     lines = [

@@ -1,0 +1,34 @@
+"""What the README says is run and compared: its lines of Python, its commands, its table."""
+
+import os
+import re
+import subprocess
+import sys
+
+from crce import experiment
+from crce.files import ROOT
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_lines_of_python_run_as_they_stand(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True)
+    assert result.returncode == 0, result.stderr.decode()
+    assert (tmp_path / "after.png").stat().st_size > 0
+
+
+def test_every_command_that_it_names_is_there():
+    named = set(re.findall(r"python -m crce ([a-z]+)", TEXT))
+    shown = subprocess.run([sys.executable, "-m", "crce", "--help"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert named and all(re.search(rf"\b{name}\b", shown) for name in named)
+
+
+def test_the_table_is_what_the_reports_say():
+    assert experiment.with_table(TEXT, experiment.render(experiment.reports())) == TEXT
+
+
+def test_every_file_that_it_points_to_is_there():
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
