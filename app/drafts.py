@@ -15,7 +15,10 @@ _REMEMBERED = 100
 
 
 def read(slug: str) -> ConceptSpec:
+    """Raises CrceError before a page has opened its concept, and for one that is gone."""
     specs = library()
+    if not slug:
+        raise CrceError("The lists are still being opened. Try again in a moment; what you typed is kept.")
     if slug not in specs:
         raise CrceError(f"There is no concept {slug!r} any more. Choose another in the list.")
     return specs[slug]

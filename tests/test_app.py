@@ -177,6 +177,11 @@ def test_a_pasted_list_adds_each_phrase_once():
         curate.add("dog", "", "corefs", "woofer")
 
 
+def test_who_acts_before_the_lists_are_there_is_told_to_wait():
+    with pytest.raises(gr.Error, match="still being opened"):
+        curate.sign("", "", "Ada")
+
+
 def test_undo_and_redo_step_through_every_change():
     states = [drafts.read("dog")]
     for text in ("wolf", "fox", "cat"):
