@@ -10,7 +10,6 @@ from crce.config import METHOD_CARDS
 from crce.runs import Job
 
 TEMPLATE = Path(__file__).parent / "templates" / "weights.md"
-TARGET_ONLY = ("esd-x", "esd-x-strict")  # methods that look at no coref and no retain
 HUB = "https://huggingface.co"
 # Name, what is counted, and whether a good erasure makes it low.
 METRICS = {
@@ -35,7 +34,7 @@ def weights_card(
         "name": name, "base": public_name(job.base), "place": _place(job.base), "link": _link(job.base),
         "repo": repo, "files": files, "method": method.title, "source": method.source,
         "touches": method.touches, "corefs": spec.train_corefs, "retains": spec.train_retains,
-        "lists": method.key not in TARGET_ONLY, "digest": spec.digest,
+        "lists": method.lists, "digest": spec.digest,
         "steps": config.steps, "lr": config.lr, "eta": config.eta,
         "m": config.corefs, "n": config.retains, "seed": config.seed,
         "lora_error": f"{lora_error:.1%}", **_measured(report),

@@ -17,7 +17,6 @@ METRICS = {
     "acc_r_train": ("retain", "train"),
     "acc_r_test": ("retain", "test"),
 }
-LOWER_IS_BETTER = ("acc_u", "acc_c_train", "acc_c_test")
 RESAMPLES = 10_000
 
 

@@ -19,7 +19,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from crce.judge import Tower
 
-from .common import DEVICE, autocast, average, build_dir, load, log, save, shape_of
+from .common import DEVICE, autocast, average, build_dir, keep, log, resume, shape_of
 from .pictures import affine, drawings, floats, recolour, soften
 from .vocabulary import dressed, emphasis, vocabulary
 
@@ -178,12 +178,7 @@ def train(steps: int = STEPS) -> None:
     path, words, batches = build_dir() / "clip.pt", vocabulary(), Batches()
     pair, ema = fresh()
     optimiser = torch.optim.AdamW(pair.parameters(), RATE, weight_decay=0.05)
-    start = 0
-    if state := load(path):
-        pair.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
+    start = resume(path, pair, ema, optimiser)
     torch.manual_seed(start)
     rng, saved = random.Random(start), time.time()
     for step in range(start, steps):
@@ -203,15 +198,7 @@ def train(steps: int = STEPS) -> None:
         optimiser.step()
         settle(ema, pair, step)
         if time.time() - saved > 60 or step + 1 == steps:
-            save(
-                {
-                    "model": pair.state_dict(),
-                    "ema": ema.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "step": step + 1,
-                },
-                path,
-            )
+            keep(path, pair, ema, optimiser, step=step + 1)
             log("clip", step=step + 1, loss=round(float(loss), 3), top1=accuracy(ema, ["twemoji", "openmoji"]))
             saved = time.time()
 

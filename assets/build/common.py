@@ -39,6 +39,22 @@ def load(path: Path) -> dict | None:
     return torch.load(path, map_location="cpu", weights_only=False) if path.exists() else None
 
 
+def keep(path: Path, model: torch.nn.Module, ema: torch.nn.Module, optimiser: torch.optim.Optimizer, **facts) -> None:
+    """Write all that `resume` needs, with the step and what else the stage knows."""
+    save({"model": model.state_dict(), "ema": ema.state_dict(), "optimiser": optimiser.state_dict(), **facts}, path)
+
+
+def resume(path: Path, model: torch.nn.Module, ema: torch.nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Take up what `keep` wrote; the step to go on from, 0 where there is nothing."""
+    state = load(path)
+    if state is None:
+        return 0
+    model.load_state_dict(state["model"])
+    ema.load_state_dict(state["ema"])
+    optimiser.load_state_dict(state["optimiser"])
+    return state["step"]
+
+
 def log(stage: str, **facts) -> None:
     """Append one line to log.jsonl and show it."""
     line = json.dumps({"time": time.strftime("%F %T"), "stage": stage, **facts})

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy.stats import binomtest
 
 from . import clip, vae
-from .common import DEVICE, autocast, build_dir, load, log, save, shape_of
+from .common import DEVICE, autocast, build_dir, keep, load, log, save, shape_of
 from .pictures import affine, drawings, floats, outline, recolour, soften
 from .vocabulary import vocabulary
 
@@ -81,17 +81,7 @@ def train(steps: int = STEPS) -> None:
         optimiser.step()
         clip.settle(ema, pair, step)
         if time.time() - saved > 60 or step + 1 == steps:
-            save(
-                {
-                    "model": pair.state_dict(),
-                    "ema": ema.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "step": step + 1,
-                    "begin": begin,
-                    "end": steps,
-                },
-                path,
-            )
+            keep(path, pair, ema, optimiser, step=step + 1, begin=begin, end=steps)
             log(
                 "judge",
                 step=step + 1,

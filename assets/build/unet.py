@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
 from . import clip, vae
-from .common import DEVICE, autocast, average, build_dir, load, log, save, shape_of
+from .common import DEVICE, autocast, average, build_dir, keep, load, log, save, shape_of
 from .pictures import drawings, floats, shift
 from .sheet import sheet
 from .sources import DRAWN
@@ -243,17 +243,7 @@ def train(steps: int) -> None:
             average(ema, unet, step)
         mean = 0.99 * mean + 0.01 * float(loss.detach()) if mean else float(loss.detach())
         if rank == 0 and (time.time() - saved > 120 or step + 1 == end):
-            save(
-                {
-                    "model": unet.state_dict(),
-                    "ema": ema.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "step": step + 1,
-                    "begin": begin,
-                    "end": end,
-                },
-                path,
-            )
+            keep(path, unet, ema, optimiser, step=step + 1, begin=begin, end=end)
             log(
                 "unet",
                 step=step + 1,

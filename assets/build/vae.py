@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from .common import DEVICE, autocast, average, build_dir, load, log, save, shape_of
+from .common import DEVICE, autocast, average, build_dir, keep, load, log, resume, shape_of
 from .pictures import drawings, floats, recolour, shift
 from .sheet import sheet
 
@@ -76,12 +76,7 @@ def train(steps: int = STEPS) -> None:
     vae = network().to(DEVICE)
     ema = copy.deepcopy(vae).requires_grad_(False)
     optimiser = torch.optim.AdamW(vae.parameters(), RATE, weight_decay=1e-4, fused=True)
-    start = 0
-    if state := load(path):
-        vae.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
+    start = resume(path, vae, ema, optimiser)
     torch.manual_seed(start)
     saved = time.time()  # not compiled: torch 2.13's inductor lost the encoder's gradient
     for step in range(start, steps):
@@ -93,15 +88,7 @@ def train(steps: int = STEPS) -> None:
         optimiser.step()
         average(ema, vae, step)
         if time.time() - saved > 60 or step + 1 == steps:
-            save(
-                {
-                    "model": vae.state_dict(),
-                    "ema": ema.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "step": step + 1,
-                },
-                path,
-            )
+            keep(path, vae, ema, optimiser, step=step + 1)
             report(ema, images, step + 1)
             saved = time.time()
 
