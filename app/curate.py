@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from app import drafts, rounds, thumbs
+from app import drafts, thumbs
 from app.pages import board, data_url, page
 from app.shown import shown
-from crce import runs
+from crce import rounds, runs
 from crce.concepts import CATEGORIES, CERTAINTY, ConceptSpec, Provenance, spec_to_dict
 from crce.errors import CrceError
 from crce.library import library
@@ -67,7 +67,7 @@ def head(spec: ConceptSpec) -> str:
 
 def terms(spec: ConceptSpec, kind: str) -> str:
     title, about, hint = _WORDS[kind]
-    facts = {"terms": getattr(spec, kind), "list": kind, "side": drafts.LISTS[kind]}
+    facts = {"terms": getattr(spec, kind), "list": kind, "side": rounds.LISTS[kind]}
     return page("terms", title=title, help=about, hint=hint, mark=thumbs.mark, **facts)
 
 
@@ -76,7 +76,7 @@ def screen(slug: str, search: str = "") -> tuple:
     if not slug:
         return "", "", "", shelf(search, ""), reviewed_count()
     spec = drafts.read(slug)
-    return head(spec), *(terms(spec, kind) for kind in drafts.LISTS), shelf(search, slug), reviewed_count()
+    return head(spec), *(terms(spec, kind) for kind in rounds.LISTS), shelf(search, slug), reviewed_count()
 
 
 def as_json(spec: ConceptSpec) -> str:
@@ -87,7 +87,7 @@ def as_csv(spec: ConceptSpec) -> str:
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(["concept", "kind", "term", "certainty", "split", "source", "note"])
-    for kind in drafts.LISTS:
+    for kind in rounds.LISTS:
         for t in getattr(spec, kind):
             table.writerow([spec.name, kind[:-1], t.text, t.certainty, t.split, t.source, t.note])
     return text.getvalue()
@@ -141,21 +141,21 @@ def _edited(spec: ConceptSpec, event: gr.EventData) -> ConceptSpec:
         "note": lambda value: {"note": value.strip()},
         "text": lambda value: {"text": value.strip(), "source": "expert"},
     }[row["do"]](row["value"])
-    return drafts.with_term(spec, row["list"], row["text"], **facts)
+    return rounds.with_term(spec, row["list"], row["text"], **facts)
 
 
 @shown
 def pressed(slug: str, search: str, event: gr.EventData) -> tuple:
     """A button of a row: drop, or the other split."""
     row = event._data
-    edit = {"drop": drafts.without_term, "split": _other_split}[row["do"]]
+    edit = {"drop": rounds.without_term, "split": _other_split}[row["do"]]
     drafts.change(slug, lambda spec: edit(spec, row["list"], row["text"]))
     return screen(slug, search)
 
 
 def _other_split(spec: ConceptSpec, kind: str, text: str) -> ConceptSpec:
     term = next(term for term in getattr(spec, kind) if term.text == text)
-    return drafts.with_term(spec, kind, text, split="test" if term.split == "train" else "train")
+    return rounds.with_term(spec, kind, text, split="test" if term.split == "train" else "train")
 
 
 @shown
@@ -171,7 +171,7 @@ def add(slug: str, search: str, kind: str, typed: str) -> tuple:
     """One phrase, or a pasted list."""
     texts = [text for text in re.split(r"[\n,;]+", typed) if text.strip()]
     before = drafts.read(slug)
-    after = drafts.change(slug, lambda spec: drafts.with_terms(spec, kind, texts))
+    after = drafts.change(slug, lambda spec: rounds.with_terms(spec, kind, texts))
     if texts and after == before:
         raise CrceError("The lists have this already, or it is the concept itself.")
     return "", *screen(slug, search)
@@ -243,7 +243,7 @@ def build() -> SimpleNamespace:
             _actions(ui)
             _proposals(ui)
             with gr.Row(equal_height=False):
-                ui.lists = {kind: _list(kind) for kind in drafts.LISTS}
+                ui.lists = {kind: _list(kind) for kind in rounds.LISTS}
     ui.shows = [ui.head, *(part.rows for part in ui.lists.values()), ui.shelf, ui.count]
     return ui
 

@@ -5,12 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from crce import files
-from crce.concepts import ConceptSpec, Provenance, Term, spec_from_dict, spec_to_dict
+from crce.concepts import ConceptSpec, Provenance, spec_from_dict, spec_to_dict
 from crce.errors import CrceError
 from crce.library import SHIPPED, library, own_path, save_spec
 
 FIRST = "dog"
-LISTS = {"corefs": "erase", "retains": "keep"}
 _REMEMBERED = 100
 
 
@@ -80,22 +79,6 @@ def is_own(spec: ConceptSpec) -> bool:
 
 def is_shipped(spec: ConceptSpec) -> bool:
     return (SHIPPED / spec.category / f"{spec.slug}.json").exists()
-
-
-def with_terms(spec: ConceptSpec, kind: str, texts: list[str]) -> ConceptSpec:
-    """Adds phrases to a list; what the spec holds already is passed over."""
-    taken = {spec.target.casefold(), *(term.text.casefold() for term in (*spec.corefs, *spec.retains))}
-    fresh = {text.casefold(): text for text in map(str.strip, texts) if text and text.casefold() not in taken}
-    return replace(spec, **{kind: (*getattr(spec, kind), *map(Term, fresh.values()))})
-
-
-def with_term(spec: ConceptSpec, kind: str, text: str, /, **facts: str) -> ConceptSpec:
-    terms = tuple(replace(term, **facts) if term.text == text else term for term in getattr(spec, kind))
-    return replace(spec, **{kind: terms})
-
-
-def without_term(spec: ConceptSpec, kind: str, text: str) -> ConceptSpec:
-    return replace(spec, **{kind: tuple(term for term in getattr(spec, kind) if term.text != text)})
 
 
 def reviewed(spec: ConceptSpec, reviewer: str) -> ConceptSpec:

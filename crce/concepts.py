@@ -31,14 +31,29 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Round:
+    """One step of the lists' making: who spoke, what was asked, and what came of it ("+ erase: pooch (high)")."""
+
+    by: str
+    model: str = ""
+    prompt_version: str = ""
+    wish: str = ""
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Provenance:
-    """Where the lists came from: who reviewed them, after how many rounds, with which model and prompt."""
+    """Where the lists came from: who reviewed them, after how many rounds, with which model and prompt.
+
+    history: the proposer's rounds that were taken, and the expert's own edits between them, oldest first.
+    """
 
     reviewer: str = ""
     rounds: int = 0
     model: str = ""
     prompt_version: str = ""
     split_seed: int = 0
+    history: tuple[Round, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,4 +117,6 @@ def spec_to_dict(spec: ConceptSpec) -> dict:
 def spec_from_dict(facts: dict) -> ConceptSpec:
     """The spec of a dict that was checked before (a run's job.json); `library.parse_spec` checks."""
     terms = {key: tuple(Term(**term) for term in facts[key]) for key in ("corefs", "retains")}
-    return ConceptSpec(**{**facts, **terms, "provenance": Provenance(**facts["provenance"])})
+    told = facts["provenance"]
+    history = tuple(Round(**{**row, "changes": tuple(row["changes"])}) for row in told.get("history", ()))
+    return ConceptSpec(**{**facts, **terms, "provenance": Provenance(**{**told, "history": history})})

@@ -41,12 +41,21 @@ class _Term(_Checked):
     note: Annotated[str, Field(max_length=2000)] = ""
 
 
+class _Round(_Checked):
+    by: Literal[*concepts.SOURCES]
+    model: Line = ""
+    prompt_version: Line = ""
+    wish: Annotated[str, Field(max_length=2000)] = ""
+    changes: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=1000)] = []
+
+
 class _Provenance(_Checked):
     reviewer: Line = ""
     rounds: NonNegativeInt = 0
     model: Line = ""
     prompt_version: Line = ""
     split_seed: NonNegativeInt = 0
+    history: Annotated[list[_Round], Field(max_length=1000)] = []
 
 
 class _Spec(_Checked):

@@ -13,11 +13,11 @@ from filelock import FileLock
 from gradio.state_holder import SessionState
 from PIL import Image
 
-from app import compare, curate, drafts, erase, progress, publish, rounds, sheet, start, thumbs
+from app import compare, curate, drafts, erase, progress, publish, sheet, start, thumbs
 from app.main import build
 from app.pages import page, png_bytes
 from app.shown import shown
-from crce import files, library, runs
+from crce import files, library, rounds, runs
 from crce.concepts import ConceptSpec, Provenance, Term
 from crce.config import EraseConfig
 from crce.errors import CrceError
@@ -185,7 +185,7 @@ def test_who_acts_before_the_lists_are_there_is_told_to_wait():
 def test_undo_and_redo_step_through_every_change():
     states = [drafts.read("dog")]
     for text in ("wolf", "fox", "cat"):
-        states.append(drafts.change("dog", lambda spec, text=text: drafts.without_term(spec, "retains", text)))
+        states.append(drafts.change("dog", lambda spec, text=text: rounds.without_term(spec, "retains", text)))
     for state in states[-2::-1]:
         assert drafts.undo("dog") == state
     assert drafts.undo("dog") == states[0]
@@ -197,7 +197,7 @@ def test_undo_and_redo_step_through_every_change():
 def test_a_change_ends_a_review():
     curate.sign("dog", "", " Ada ")
     assert drafts.read("dog").provenance.reviewer == "Ada"
-    drafts.change("dog", lambda spec: drafts.without_term(spec, "retains", "wolf"))
+    drafts.change("dog", lambda spec: rounds.without_term(spec, "retains", "wolf"))
     assert drafts.read("dog").provenance.reviewer == ""
     with pytest.raises(gr.Error, match="your name"):
         curate.sign("dog", "", " ")
@@ -205,7 +205,7 @@ def test_a_change_ends_a_review():
 
 def test_reset_goes_back_to_what_was_shipped():
     shipped = drafts.read("dog")
-    drafts.change("dog", lambda spec: drafts.without_term(spec, "retains", "wolf"))
+    drafts.change("dog", lambda spec: rounds.without_term(spec, "retains", "wolf"))
     slug, *_ = curate.tool("dog", "", event(do="discard"))
     assert (slug, drafts.read("dog")) == ("dog", shipped)
 

@@ -1,10 +1,10 @@
-"""What a language model would change in a spec, as single changes that the expert takes or leaves."""
+"""Changing a spec: single edits, and what a proposer would change, as changes that the expert takes or leaves."""
 
 from dataclasses import asdict, dataclass, replace
 
-from app import drafts
 from crce.concepts import ConceptSpec, Provenance, Term
 
+LISTS = {"corefs": "erase", "retains": "keep"}
 _VERBS = {"drop": "−", "add": "+", "move": "~"}
 
 
@@ -20,12 +20,28 @@ class Change:
     def label(self) -> str:
         why = f" — {self.term.note}" if self.term.note and self.verb == "add" else ""
         certainty = f" ({self.term.certainty})" if self.verb != "drop" else ""
-        return f"{_VERBS[self.verb]} {drafts.LISTS[self.kind]}: {self.term.text}{certainty}{why}"
+        return f"{_VERBS[self.verb]} {LISTS[self.kind]}: {self.term.text}{certainty}{why}"
+
+
+def with_terms(spec: ConceptSpec, kind: str, texts: list[str]) -> ConceptSpec:
+    """Adds phrases to a list; what the spec holds already is passed over."""
+    taken = {spec.target.casefold(), *(term.text.casefold() for term in (*spec.corefs, *spec.retains))}
+    fresh = {text.casefold(): text for text in map(str.strip, texts) if text and text.casefold() not in taken}
+    return replace(spec, **{kind: (*getattr(spec, kind), *map(Term, fresh.values()))})
+
+
+def with_term(spec: ConceptSpec, kind: str, text: str, /, **facts: str) -> ConceptSpec:
+    terms = tuple(replace(term, **facts) if term.text == text else term for term in getattr(spec, kind))
+    return replace(spec, **{kind: terms})
+
+
+def without_term(spec: ConceptSpec, kind: str, text: str) -> ConceptSpec:
+    return replace(spec, **{kind: tuple(term for term in getattr(spec, kind) if term.text != text)})
 
 
 def changes(before: ConceptSpec, offer: ConceptSpec) -> list[Change]:
     """Drops come first, so that a term can go from one list to the other."""
-    found = [change for kind in drafts.LISTS for change in _list_changes(before, offer, kind)]
+    found = [change for kind in LISTS for change in _list_changes(before, offer, kind)]
     return sorted(found, key=lambda change: list(_VERBS).index(change.verb))
 
 
@@ -58,7 +74,7 @@ def _list_changes(before: ConceptSpec, offer: ConceptSpec, kind: str) -> list[Ch
 def _applied(spec: ConceptSpec, change: Change) -> ConceptSpec:
     text, kind = change.term.text, change.kind
     if change.verb == "drop":
-        return drafts.without_term(spec, kind, text)
+        return without_term(spec, kind, text)
     if change.verb == "move":
-        return drafts.with_term(spec, kind, text, certainty=change.term.certainty)
+        return with_term(spec, kind, text, certainty=change.term.certainty)
     return replace(spec, **{kind: (*getattr(spec, kind), change.term)})
