@@ -1,22 +1,31 @@
-"""Asks a language model for JSON of a given form, over any OpenAI-compatible endpoint.
+"""Asks a language model for JSON of a given form, over any OpenAI-compatible endpoint, and hands on what it writes.
 
 Knows nothing of concepts. Servers differ in what they make of a schema, so it is tried, done without, and
 repaired, in this order; whatever goes wrong ends as a CrceError that says what to do.
 """
 
-import json
 import os
+import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import openai
-from openai.types.chat import ChatCompletion
+from openai.pagination import SyncPage
+from openai.types.chat.chat_completion_chunk import ChatCompletionChunk, Choice, ChoiceDelta
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crce.errors import CrceError
 
+PATIENCE = 10  # seconds that a busy server may ask for before it is tried once more
+LONGEST = 60_000  # characters of an answer: ten times what 15 + 15 terms take
+SILENCE = 60  # seconds without a word; the library's own 600 are too long for someone who watches a button
+
+T = TypeVar("T")
 Message = dict[str, str]
+Writing = Generator[str, None, T]
+"""Yields what the model writes, piece by piece, and returns the answer. Closing it cancels the request."""
 
 
 class Form(BaseModel):
@@ -28,10 +37,10 @@ class Form(BaseModel):
 FormT = TypeVar("FormT", bound=Form)
 
 
-def missing_settings() -> list[str]:
+def missing_settings(model: str = "") -> list[str]:
     """The environment variables that a language model still needs; a local server needs no key."""
     endpoint = os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")
-    needs = {"OPENAI_API_KEY or OPENAI_BASE_URL": endpoint, "CRCE_MODEL": os.environ.get("CRCE_MODEL")}
+    needs = {"OPENAI_API_KEY or OPENAI_BASE_URL": endpoint, "CRCE_MODEL": model or os.environ.get("CRCE_MODEL")}
     return [name for name, value in needs.items() if not value]
 
 
@@ -43,6 +52,23 @@ def status() -> tuple[bool, str]:
     return True, f"{os.environ['CRCE_MODEL']} at {host}"
 
 
+def models() -> list[str]:
+    """The models that the endpoint offers, by name; none where there is no endpoint or it does not list them."""
+    if missing_settings("any"):
+        return []
+    try:
+        page = _client(timeout=5).models.list()
+    except (openai.APIError, ValueError):
+        return []
+    # The client hands on what it cannot read, such as a page of HTML.
+    return sorted(model.id for model in page.data or ()) if isinstance(page, SyncPage) else []
+
+
+def _client(timeout: float = SILENCE) -> openai.OpenAI:
+    # Retrying is done here: the library would wait for as long as a busy server wishes.
+    return openai.OpenAI(api_key=os.environ.get("OPENAI_API_KEY") or "none", timeout=timeout, max_retries=0)
+
+
 @dataclass(frozen=True)
 class Chat:
     """One model at one endpoint. Holds the connection and no conversation."""
@@ -51,23 +77,29 @@ class Chat:
     model: str
 
     @classmethod
-    def from_env(cls) -> "Chat":
-        """From OPENAI_BASE_URL, OPENAI_API_KEY and CRCE_MODEL. Raises CrceError naming what is missing."""
-        if missing := missing_settings():
-            raise CrceError(f"No language model is connected. Set {' and '.join(missing)}, then try again.")
-        key = os.environ.get("OPENAI_API_KEY") or "none"
-        # The library's own 600 s are too long for someone who watches a button.
-        return cls(openai.OpenAI(api_key=key, timeout=60, max_retries=1), os.environ["CRCE_MODEL"])
+    def from_env(cls, model: str = "") -> "Chat":
+        """The endpoint of OPENAI_BASE_URL and OPENAI_API_KEY. Raises CrceError naming what is missing.
 
-    def ask(self, form: type[FormT], question: str, system: str = "") -> FormT:
+        model: another than CRCE_MODEL.
+        """
+        if missing := missing_settings(model):
+            raise CrceError(f"No language model is connected. Set {' and '.join(missing)}, then try again.")
+        return cls(_client(), model or os.environ["CRCE_MODEL"])
+
+    @property
+    def label(self) -> str:
+        return f"{self.model} at {self._host}"
+
+    def ask(self, form: type[FormT], question: str, system: str = "") -> Writing[FormT]:
         """The answer as `form`. If the first does not fit, the model hears why and may answer once more."""
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": question})
-        text = self._say(messages, form)
+        text = yield from self._say(messages, form)
         try:
             return _read(form, text)
         except ValueError as error:
-            text = self._say([*messages, *_repair(text, error)], form)
+            repair = _repair(text, error)
+        text = yield from self._say([*messages, *repair], form)
         try:
             return _read(form, text)
         except ValueError as error:
@@ -76,43 +108,65 @@ class Chat:
                 f"Try again, or another CRCE_MODEL. It said: {text[:200]!r}"
             ) from None
 
-    def _say(self, messages: list[Message], form: type[Form]) -> str:
-        """One completion. Servers that refuse a JSON schema are asked again without one."""
+    def _say(self, messages: list[Message], form: type[Form]) -> Writing[str]:
+        """One completion as it is written. Whatever ends it, an error or a close(), the connection is closed."""
+        heard = _Heard()
+        try:
+            with (yield from self._stream(messages, form)) as stream:
+                for chunk in stream:
+                    yield heard.piece(chunk)
+                    if len(heard.text) > LONGEST:
+                        break
+        except (openai.APIError, ValueError) as error:
+            raise CrceError(self._what_to_do(error, heard)) from error
+        return self._text(heard)
+
+    def _stream(self, messages: list[Message], form: type[Form]) -> Writing[openai.Stream]:
+        """Servers that refuse a JSON schema are asked again without one."""
         schema = {"name": form.__name__, "strict": True, "schema": form.model_json_schema()}
+        try:
+            format = {"type": "json_schema", "json_schema": schema}
+            return (yield from self._patiently(messages, response_format=format))
+        except openai.APIStatusError as error:
+            if not _about_the_schema(error):
+                raise
+        return (yield from self._patiently(messages))
+
+    def _patiently(self, messages: list[Message], **options) -> Writing[openai.Stream]:
+        """A server that is busy for a few seconds only is waited for, once."""
         create = self.client.chat.completions.create
         try:
-            try:
-                format = {"type": "json_schema", "json_schema": schema}
-                reply = create(model=self.model, messages=messages, response_format=format)
-            except openai.APIStatusError as error:
-                if not _about_the_schema(error):
-                    raise
-                reply = create(model=self.model, messages=messages)
-        except (openai.APIError, json.JSONDecodeError) as error:
-            raise CrceError(self._what_to_do(error)) from error
-        return self._text(reply)
+            return create(model=self.model, messages=messages, stream=True, **options)
+        except openai.RateLimitError as error:
+            seconds = _seconds(error)
+            if seconds is None or seconds > PATIENCE:
+                raise
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            yield ""  # a chance to cancel
+            time.sleep(min(0.2, seconds))
+        return create(model=self.model, messages=messages, stream=True, **options)
 
-    def _text(self, reply: ChatCompletion | str) -> str:
-        # The client hands on what it cannot read: a page of HTML, or JSON of another kind.
-        if not isinstance(reply, ChatCompletion) or not reply.choices:
+    def _text(self, heard: "_Heard") -> str:
+        if not heard.anything:
             raise CrceError(
                 f"{self._host} does not speak the OpenAI protocol at {str(self.client.base_url)!r}. "
                 "Check OPENAI_BASE_URL; it usually ends in /v1."
             )
-        choice = reply.choices[0]
-        refusal = choice.message.refusal or ("filtered" if choice.finish_reason == "content_filter" else "")
-        if refusal:
+        if heard.refusal or heard.filtered:
             raise CrceError(
-                f"{self.model} declines to answer: {refusal[:200]!r}. "
+                f"{self.model} declines to answer: {heard.refusal[:200] or 'filtered'!r}. "
                 "Choose another CRCE_MODEL, or write the terms by hand."
             )
-        return choice.message.content or ""
+        return heard.text
 
-    def _what_to_do(self, error: Exception) -> str:
+    def _what_to_do(self, error: Exception, heard: "_Heard") -> str:
         host = self._host
         match error:
             case openai.APITimeoutError():
-                return f"{host} did not answer in {self.client.timeout:g} s. Try again, or a smaller model."
+                return f"{host} said nothing for {self.client.timeout:g} s. Try again, or a smaller model."
+            case openai.APIConnectionError() if heard.anything:
+                return f"{host} broke off in the middle of its answer. Try again; nothing was changed."
             case openai.APIConnectionError():
                 return f"{host} cannot be reached. Is the server running, and is OPENAI_BASE_URL right?"
             case openai.AuthenticationError() | openai.PermissionDeniedError():
@@ -120,10 +174,13 @@ class Chat:
             case openai.NotFoundError():
                 return f"{host} knows no model {self.model!r} there. Check CRCE_MODEL and OPENAI_BASE_URL."
             case openai.RateLimitError():
-                wait = error.response.headers.get("retry-after")
-                return f"{host} is asked too often (429). Try again {f'in {wait} s' if wait else 'later'}."
+                seconds = _seconds(error)
+                when = "later" if seconds is None else f"in {seconds:g} s"
+                return f"{host} is asked too often (429). Try again {when}."
             case openai.APIStatusError():
                 return f"{host} failed with {error.status_code}: {error.message[:200]!r}. Try again later."
+            case openai.APIError():
+                return f"{host} failed while it answered: {error.message[:200]!r}. Try again, or another CRCE_MODEL."
             case _:
                 return f"{host} answered with something that is no JSON. Check OPENAI_BASE_URL."
 
@@ -132,12 +189,42 @@ class Chat:
         return self.client.base_url.host
 
 
+@dataclass
+class _Heard:
+    """What has come of an answer so far."""
+
+    text: str = ""
+    refusal: str = ""
+    filtered: bool = False
+    anything: bool = False
+
+    def piece(self, chunk: object) -> str:
+        """Takes one chunk in and gives its text. What is no chunk of a chat, or carries usage only, has none."""
+        match chunk:
+            case ChatCompletionChunk(choices=[Choice(delta=ChoiceDelta(content=str() | None) as delta) as choice, *_]):
+                self.text += delta.content or ""
+                self.refusal += delta.refusal or ""
+                self.filtered |= choice.finish_reason == "content_filter"
+                self.anything = True
+                return delta.content or ""
+        return ""
+
+
+def _seconds(error: openai.RateLimitError) -> float | None:
+    """How long a busy server asks to be left alone; it may also give a date, or say nothing."""
+    try:
+        return max(0.0, float(error.response.headers.get("retry-after", "")))
+    except ValueError:
+        return None
+
+
 def _about_the_schema(error: openai.APIStatusError) -> bool:
     return error.status_code in (400, 422) or (error.status_code == 500 and "response_format" in str(error))
 
 
 def _read(form: type[FormT], text: str) -> FormT:
-    """The outermost {…} of an answer: models like to wrap it in words and fences."""
+    """The outermost {…} of an answer, after any thoughts: models like to wrap it in words and fences."""
+    text = text.rpartition("</think>")[2]
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
         raise ValueError("there is no complete JSON object in it" if text.strip() else "it is empty")

@@ -1,24 +1,25 @@
-"""Corefs and retains from a language model (§3.2.1).
+"""Corefs and retains from a language model (§3.2.1), or from a bundled lexicon where none is connected.
 
-What the model writes is untrusted text: it can only fill our form, and every phrase is cleaned before it
+What a model writes is untrusted text: it can only fill our form, and every phrase is cleaned before it
 becomes a `Term`. Nothing here writes a file; the expert decides what is kept.
 """
 
-import random
-import unicodedata
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
-from crce import chat, concepts, prompts
-from crce.chat import Chat, Form
-from crce.concepts import ConceptSpec, Provenance, Term
+from crce import chat, concepts, lexicon, prompts, rounds, talk
+from crce.chat import Chat, Form, T, Writing
+from crce.concepts import ConceptSpec, Provenance, Round, Term
 from crce.errors import CrceError
+from crce.rounds import LONGEST, Revision, clean
 
 TERMS = 15  # of each kind, as in the paper
-LONGEST = 120  # characters: CLIP reads 77 tokens
+MOST = 30  # of each kind that a round may leave; the expert chooses among them
 WISH = 2000  # characters that an expert may say in a round
 
 
@@ -30,6 +31,11 @@ def _level(value: object) -> object:
 class _Phrase(Form):
     text: str
     certainty: Annotated[Literal[*concepts.CERTAINTY], BeforeValidator(_level)]
+    why: str
+
+
+class _Dropped(Form):
+    text: str
     why: str
 
 
@@ -52,13 +58,46 @@ class _Answer(Form):
     meanings: Annotated[list[_Meaning], AfterValidator(_some)]
 
 
+class _Revised(Form):
+    says: str
+    corefs: _Phrases
+    retains: _Phrases
+    dropped: list[_Dropped]
+
+
 class _Names(Form):
     names: list[str]
+
+
+def proposer(model: str = "") -> "ChatProposer | LexiconProposer":
+    """What proposes here: the language model of the environment, or another of its endpoint; else the lexicon."""
+    return LexiconProposer() if chat.missing_settings(model) else ChatProposer(Chat.from_env(model))
 
 
 def proposer_status() -> tuple[bool, str]:
     """Whether a language model is configured, and what the status line says about it."""
     return chat.status()
+
+
+def finished(writing: Writing[T]) -> T:
+    """What a writing comes to, for those who do not watch."""
+    while True:
+        try:
+            next(writing)
+        except StopIteration as end:
+            return end.value
+
+
+def written(text: str) -> list[str]:
+    """The terms that stand in an answer which is still being written, to show them as they come."""
+    return [_unquoted(quoted) for quoted in re.findall(r'"text"\s*:\s*("(?:[^"\\]|\\.)*")', text)]
+
+
+def _unquoted(quoted: str) -> str:
+    try:
+        return clean(json.loads(quoted))
+    except ValueError:
+        return clean(quoted)
 
 
 @dataclass(frozen=True)
@@ -67,98 +106,125 @@ class ChatProposer:
 
     chat: Chat
 
-    @classmethod
-    def from_env(cls) -> "ChatProposer":
-        """Raises CrceError that names the environment variables to set."""
-        return cls(Chat.from_env())
+    @property
+    def label(self) -> str:
+        return self.chat.label
 
-    def propose(self, target: str, category: str = "object", sense: str = "", seed: int = 0) -> ConceptSpec:
-        """The spec of the meaning asked for, or of the first one that the model gives."""
-        return self.meanings(target, category, sense, seed)[0]
+    def meanings(
+        self, target: str, category: str = "object", sense: str = "", seed: int = 0
+    ) -> Writing[list[ConceptSpec]]:
+        """One spec for each meaning of an ambiguous word ("apple": the fruit, the company).
 
-    def meanings(self, target: str, category: str = "object", sense: str = "", seed: int = 0) -> list[ConceptSpec]:
-        """One spec for each meaning of an ambiguous word ("apple": the fruit, the company)."""
-        bare = ConceptSpec(_clean(target), category, _clean(sense), provenance=Provenance(split_seed=seed))
-        if not bare.target:
-            raise CrceError("There is no concept to propose for. Write one, such as dog.")
+        Raises CrceError for an empty target, and for whatever keeps the model from answering.
+        """
+        bare = blank(target, category, sense, seed)
         question = prompts.concept_message(bare.target, category, bare.sense)
-        found = self.chat.ask(_Answer, question, prompts.system_prompt()).meanings
+        found = (yield from self.chat.ask(_Answer, question, prompts.system_prompt())).meanings
         if sense or len(found) == 1:
-            return [self._filled(bare, found[0])]
-        specs = [self._filled(replace(bare, sense=_clean(meaning.sense)), meaning) for meaning in found]
-        return list({spec.slug: spec for spec in specs}.values())
+            return [self._proposed(bare, found[0])]
+        specs = [self._proposed(replace(bare, sense=clean(m.sense)[:LONGEST]), m) for m in reversed(found)]
+        return list({spec.slug: spec for spec in specs}.values())[::-1]
 
-    def revise(self, spec: ConceptSpec, wish: str) -> ConceptSpec:
-        """A round of talk: the lists changed as wished. Terms that stay keep their split, source and note."""
-        question = prompts.revision_message(spec, _clean(wish)[:WISH])
-        answer = self.chat.ask(_Answer, question, prompts.system_prompt())
-        return self._filled(spec, answer.meanings[0], rounds=spec.provenance.rounds + 1)
+    def revise(self, spec: ConceptSpec, wish: str, since: ConceptSpec | None = None) -> Writing[Revision]:
+        """A round of talk: the lists changed as wished. The last round of the result's history tells of it.
 
-    def names(self, category: str) -> list[str]:
+        since: the spec after the last round; what the expert changed by hand since then is told.
+        """
+        wish = clean(wish)[:WISH]
+        edits = [change.label for change in rounds.changes(since or spec, spec)]
+        question = prompts.revision_message(spec, wish, edits)
+        answer = yield from self.chat.ask(_Revised, question, prompts.revision_prompt())
+        offer = rounds.with_lists(spec, _terms(answer.corefs), _terms(answer.retains), max(MOST, *_lengths(spec)))
+        why = {clean(said.text).casefold(): _line(said.why) for said in _all_phrases(answer)}
+        taken = rounds.changes(spec, offer, why)
+        return Revision(rounds.apply(spec, taken, self._round(wish)), _line(answer.says, WISH), why)
+
+    def names(self, category: str) -> Writing[list[str]]:
         """Concepts to start from, by the paper's own two prompts (§3.2.2): "celebrity" or "ip"."""
         if category not in prompts.LIST_PROMPTS:
             raise CrceError(f"There is no list of {category!r}. Ask for {' or '.join(prompts.LIST_PROMPTS)}.")
-        question = prompts.LIST_PROMPTS[category] + ' Answer with JSON only: {"names": ["…", …]}'
-        names = [_clean(name)[:LONGEST] for name in self.chat.ask(_Names, question).names]
+        answer = yield from self.chat.ask(_Names, prompts.names_message(category))
+        names = [_line(name) for name in answer.names]
         return list({name.casefold(): name for name in names if name}.values())
 
-    def _filled(self, spec: ConceptSpec, meaning: _Meaning, rounds: int = 0) -> ConceptSpec:
-        """The spec with the lists of an answer in place of its own."""
-        corefs, retains = tidy(_terms(meaning.corefs), _terms(meaning.retains), spec)
-        made = replace(
-            spec.provenance,
-            rounds=rounds,
-            model=_clean(self.chat.model)[:LONGEST],
-            prompt_version=prompts.PROMPT_VERSION,
-        )
-        return replace(
-            spec,
-            corefs=draw_split(_kept(corefs, spec.corefs), made.split_seed, spec.corefs),
-            retains=draw_split(_kept(retains, spec.retains), made.split_seed, spec.retains),
-            provenance=made,
-        )
+    def _proposed(self, bare: ConceptSpec, meaning: _Meaning) -> ConceptSpec:
+        offer = rounds.with_lists(bare, _terms(meaning.corefs), _terms(meaning.retains), TERMS)
+        return proposed(bare, offer, self._round())
+
+    def _round(self, wish: str = "") -> Round:
+        return Round("llm", _line(self.chat.model), prompts.PROMPT_VERSION, wish)
 
 
-def tidy(corefs: list[Term], retains: list[Term], spec: ConceptSpec) -> tuple[list[Term], list[Term]]:
-    """At most 15 of each; without the target, repeats, and what would be erased and kept at once."""
-    erase, keep = _by_key(corefs), _by_key(retains)
-    refused = {spec.target.casefold(), spec.name.casefold()} | (erase.keys() & keep.keys())
-    erase, keep = ([term for key, term in found.items() if key not in refused] for found in (erase, keep))
-    return erase[:TERMS], keep[:TERMS]
+def blank(target: str, category: str, sense: str, seed: int) -> ConceptSpec:
+    """The concept as it was asked for, without terms."""
+    bare = ConceptSpec(_line(target), category, _line(sense), provenance=Provenance(split_seed=seed))
+    if not bare.target:
+        raise CrceError("There is no concept to propose for. Write one, such as dog.")
+    return bare
 
 
-def _by_key(terms: list[Term]) -> dict[str, Term]:
-    found: dict[str, Term] = {}
-    for term in terms:
-        found.setdefault(term.text.casefold(), term)
-    return found
+def proposed(bare: ConceptSpec, offer: ConceptSpec, round: Round) -> ConceptSpec:
+    """An offer's lists, with the round that tells of them."""
+    if not offer.corefs and not offer.retains:
+        raise CrceError(f"No term that was proposed for {bare.name!r} can be used. Try again, or write them by hand.")
+    return rounds.apply(bare, rounds.changes(bare, offer), round)
 
 
-def draw_split(terms: Iterable[Term], seed: int, before: Iterable[Term] = ()) -> tuple[Term, ...]:
-    """A third held out at random (§3.2.2: 5 of 15), train first. Terms from `before` keep their split."""
-    terms = list(terms)
-    fixed = {term.text.casefold(): term.split for term in before}
-    held_out = {t.text for t in terms if fixed.get(t.text.casefold()) == "test"}
-    free = [t.text for t in terms if t.text.casefold() not in fixed]
-    wanted = min(max(len(terms) // 3 - len(held_out), 0), len(free))
-    held_out |= set(random.Random(seed).sample(free, wanted))
-    split = [replace(t, split="test" if t.text in held_out else "train") for t in terms]
-    return tuple(sorted(split, key=lambda t: (t.split == "test", -t.weight)))
+@dataclass(frozen=True)
+class LexiconProposer:
+    """Proposes without a network: what CorefConcept has, then WordNet's nouns of physical things."""
+
+    label: str = "bundled lexicon (no LLM connected)"
+
+    def meanings(
+        self, target: str, category: str = "object", sense: str = "", seed: int = 0
+    ) -> Writing[list[ConceptSpec]]:
+        """One spec for each meaning that CorefConcept has, else WordNet. Raises CrceError for what neither knows."""
+        bare = blank(target, category, sense, seed)
+        specs = [_taken_over(spec) for spec in lexicon.known(bare.target, bare.sense)]
+        for spec in specs:
+            yield from _shown(spec)
+        if not specs:
+            raise CrceError(f"The lexicon does not know {bare.name!r}. {lexicon.CONNECT}")
+        return specs
+
+    def revise(self, spec: ConceptSpec, wish: str, since: ConceptSpec | None = None) -> Writing[Revision]:
+        """A round of talk in the handful of requests that `talk` understands; others change nothing."""
+        revision = talk.understood(spec, clean(wish)[:WISH])
+        yield revision.says
+        return revision
+
+    def names(self, category: str) -> Writing[list[str]]:
+        """The concepts of CorefConcept of a category."""
+        names = [spec.name for spec in lexicon.concepts() if spec.category == category]
+        yield "\n".join(names)
+        return names
+
+
+def _taken_over(spec: ConceptSpec) -> ConceptSpec:
+    """A concept of CorefConcept as a proposal: its terms, and a history of its own."""
+    bare = replace(spec, corefs=(), retains=(), provenance=Provenance(split_seed=spec.provenance.split_seed))
+    return proposed(bare, spec, Round("lexicon", "CorefConcept"))
+
+
+def _shown(spec: ConceptSpec) -> Iterator[str]:
+    """The terms, written as a model writes them (`written`)."""
+    yield json.dumps({"sense": spec.sense})
+    for term in (*spec.corefs, *spec.retains):
+        yield json.dumps({"text": term.text, "certainty": term.certainty}, ensure_ascii=False)
+
+
+def _lengths(spec: ConceptSpec) -> tuple[int, int]:
+    return len(spec.corefs), len(spec.retains)
+
+
+def _all_phrases(answer: _Revised) -> list[_Phrase | _Dropped]:
+    return [*answer.dropped, *answer.corefs, *answer.retains]
 
 
 def _terms(phrases: list[_Phrase]) -> list[Term]:
-    terms = [Term(_clean(p.text), p.certainty, source="llm", note=_clean(p.why)[:LONGEST]) for p in phrases]
-    return [term for term in terms if 0 < len(term.text) <= LONGEST]
+    return [Term(clean(p.text), p.certainty, source="llm", note=_line(p.why)) for p in phrases]
 
 
-def _kept(terms: list[Term], before: tuple[Term, ...]) -> list[Term]:
-    """Terms that stood before keep spelling, source and note: the model only repeated them."""
-    known = {term.text.casefold(): term for term in before}
-    return [replace(known.get(t.text.casefold(), t), certainty=t.certainty) for t in terms]
-
-
-def _clean(text: str) -> str:
-    """One line of visible characters."""
-    visible = ("" if unicodedata.category(c) in ("Cf", "Co", "Cs", "Cn") else c for c in text)
-    spaced = (" " if unicodedata.category(c)[0] in "CZ" else c for c in "".join(visible))
-    return " ".join("".join(spaced).split())
+def _line(text: str, longest: int = LONGEST) -> str:
+    return clean(text)[:longest].rstrip()

@@ -18,7 +18,7 @@ from app.main import build
 from app.pages import page, png_bytes
 from app.shown import shown
 from crce import files, library, rounds, runs
-from crce.concepts import ConceptSpec, Provenance, Term
+from crce.concepts import ConceptSpec, Round, Term
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.runs import Job
@@ -233,11 +233,11 @@ def test_a_concept_is_exported_as_json_and_csv(dog):
     assert len(lines) == 1 + len(dog.corefs) + len(dog.retains)
 
 
-def test_proposals_without_a_model_say_what_to_set(monkeypatch):
+def test_a_round_without_a_model_changes_nothing_that_it_does_not_understand(monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "CRCE_MODEL"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(gr.Error, match="CRCE_MODEL"):
-        curate.propose("dog", "")
+    with pytest.raises(gr.Error, match="change nothing"):
+        curate.propose("dog", "be a poet")
 
 
 def test_a_round_is_taken_change_by_change(dog):
@@ -246,16 +246,15 @@ def test_a_round_is_taken_change_by_change(dog):
         sense="animal",
         corefs=(Term("puppy", "low"), Term("hound", "normal"), Term("wolf"), Term("guide dog", split="test")),
         retains=(Term("cat", "very high"), Term("fox"), Term("pig", split="test")),
-        provenance=Provenance(rounds=2, model="m"),
     )
     found = rounds.changes(dog, offer)
     verbs = [(change.verb, change.term.text) for change in found]
-    assert verbs == [("drop", "pooch"), ("drop", "wolf"), ("add", "wolf"), ("move", "puppy")]
-    kept = rounds.from_state(json.loads(json.dumps(rounds.to_state(found))), [1, 2])
-    after = rounds.apply(dog, kept, offer.provenance)
+    assert verbs == [("drop", "pooch"), ("move", "wolf"), ("level", "puppy")]
+    kept = rounds.from_state(json.loads(json.dumps(rounds.to_state(found))), [1])
+    after = rounds.apply(dog, kept, Round("llm", "m", "v", "wolf too"))
     assert [t.text for t in after.corefs] == ["puppy", "hound", "pooch", "guide dog", "wolf"]
     assert [t.text for t in after.retains] == ["cat", "fox", "pig"]
-    assert (after.provenance.model, after.provenance.rounds) == ("m", 2)
+    assert (after.provenance.model, after.provenance.rounds) == ("m", 1)
 
 
 def test_pictures_come_as_styles_of_their_phrase(home):
