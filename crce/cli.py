@@ -332,10 +332,11 @@ def measure(
 
 @app.command()
 def table(as_json: AsJson = False):
-    """Write the README's table from the reports in docs/reports."""
-    from crce import experiment
+    """Write the README's table from the reports in docs/reports, and docs/sweeps.md from those in docs/sweeps."""
+    from crce import experiment, files
 
     experiment.write_table()
+    files.write_atomic(experiment.SWEEPS.with_suffix(".md"), experiment.render_sweeps())
     found = experiment.reports()
     terminal.say(found, f"{experiment.README} has the table of {len(found)} reports.", as_json)
 

@@ -1,5 +1,6 @@
 """The tables of the README: methods × concepts, measured once, kept as reports, written by a command."""
 
+import json
 import platform
 import re
 import shutil
@@ -8,16 +9,29 @@ from pathlib import Path
 
 from crce import runs
 from crce.errors import CrceError
-from crce.files import ROOT, read_json, write_atomic, write_json
+from crce.files import ROOT, read_json, write_atomic
 from crce.jobs import Models, execute
 from crce.report import difference, table
 
 REPORTS = ROOT / "docs" / "reports"
+SWEEPS = ROOT / "docs" / "sweeps"
 README = ROOT / "README.md"
 TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
 UNMEASURED = (
     "Not measured on these weights yet. `python -m crce measure` does, `python -m crce table` writes it here.\n"
 )
+SWEPT = ("acc_u", "acc_c_train", "acc_c_test", "acc_r_train", "acc_r_test")
+SWEEPS_PAGE = """\
+# How the preset was chosen
+
+Settings of the training tried on {concepts}, which stand in no table; seeds from 0.
+The preset is CRCE's setting of highest H; where two are equal, the lower learning rate.
+`python -m crce table` writes this page from the reports in `docs/sweeps/`.
+
+| method | lr | steps | Acc_U ↓ | Acc_C train ↓ | Acc_C test ↓ | Acc_R train ↑ | Acc_R test ↑ | H ↑ |
+|---|---|---|---|---|---|---|---|---|
+{rows}
+"""
 COMPARED = ("acc_u", "acc_c_test", "acc_r_test", "h")
 
 
@@ -43,7 +57,10 @@ def _measured(job: runs.Job, images: int, target: Path, models: Models) -> Itera
         if event["kind"] in ("failed", "stopped"):
             reason = event.get("message", "stopped; call again to go on")
             raise CrceError(f"{job.spec.name} with {job.config.method}: {reason}")
-    write_json(target, {**run.report, "dtype": job.dtype, "machine": machine()})
+    # One line each: there are many of them, and a table is how they are read.
+    write_atomic(
+        target, json.dumps({**run.report, "dtype": job.dtype, "machine": machine()}, ensure_ascii=False) + "\n"
+    )
     shutil.rmtree(work)
 
 
@@ -87,6 +104,26 @@ def _compared(found: list[dict], other: str) -> str:
 def write_table(readme: Path = README, folder: Path = REPORTS) -> None:
     """Puts the table between its marks in the README."""
     write_atomic(readme, with_table(readme.read_text(encoding="utf-8"), render(reports(folder))))
+
+
+def render_sweeps(folder: Path = SWEEPS) -> str:
+    """docs/sweeps.md: from which settings a base's preset was chosen, a row for each method and setting."""
+    found: dict[tuple, list[dict]] = {}
+    for path in sorted(folder.rglob("*.json")):
+        report = read_json(path)
+        found.setdefault((report["method"], report["config"]["lr"], report["config"]["steps"]), []).append(report)
+    concepts = sorted({r["concept"] for rows in found.values() for r in rows})
+    return SWEEPS_PAGE.format(
+        concepts=" and ".join(concepts),
+        rows="\n".join(_swept(*key, rows) for key, rows in sorted(found.items(), key=str)),
+    )
+
+
+def _swept(method: str, lr: float, steps: int, rows: list[dict]) -> str:
+    """Pooled over the concepts: yes/n of each accuracy, and the mean of H."""
+    counts = [tuple(sum(r["metrics"][name][part] for r in rows) for part in ("yes", "n")) for name in SWEPT]
+    cells = [f"{yes}/{n}" for yes, n in counts]
+    return f"| {method} | {lr:g} | {steps} | {' | '.join(cells)} | {sum(r['h'] for r in rows) / len(rows):.4f} |"
 
 
 def with_table(text: str, rendered: str) -> str:

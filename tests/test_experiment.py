@@ -6,7 +6,7 @@ import pytest
 
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.experiment import measure, render, reports, with_table, write_table
+from crce.experiment import measure, render, render_sweeps, reports, with_table, write_table
 from crce.files import read_json, write_json
 from crce.library import load_spec, save_spec
 from crce.runs import Job
@@ -55,6 +55,15 @@ def test_the_rendered_table_is_put_between_its_marks(measured, tmp_path):
     assert text.startswith("above\n") and text.endswith("below\n") and "old" not in text
     assert "| base |" in text and "| − esd-x-strict |" in text and "Mean over 2 concepts (cat, dog (animal))" in text
     assert with_table(text, render(reports(folder))) == text
+
+
+def test_a_sweep_has_a_row_for_each_setting(measured):
+    run, folder = measured
+    run(["crce"])
+    found = [read_json(path) for path in folder.glob("*.json")]
+    yes, n = (sum(r["metrics"]["acc_c_test"][part] for r in found) for part in ("yes", "n"))
+    (row,) = [line for line in render_sweeps(folder).splitlines() if line.startswith("| crce |")]
+    assert row.startswith("| crce | 0.001 | 2 |") and row.split(" | ")[5] == f"{yes}/{n}"
 
 
 def test_a_text_without_a_place_is_refused():

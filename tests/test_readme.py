@@ -27,6 +27,7 @@ def test_every_command_that_it_names_is_there():
 
 def test_the_table_is_what_the_reports_say():
     assert experiment.with_table(TEXT, experiment.render(experiment.reports())) == TEXT
+    assert experiment.SWEEPS.with_suffix(".md").read_text(encoding="utf-8") == experiment.render_sweeps()
 
 
 def test_every_file_that_it_points_to_is_there():
