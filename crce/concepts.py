@@ -6,6 +6,7 @@ Plain facts, no files and no models: reading and checking a spec file is `librar
 import hashlib
 import json
 import re
+import unicodedata
 from dataclasses import asdict, dataclass, field
 
 CERTAINTY = {"very high": 1.0, "high": 0.8, "normal": 0.6, "low": 0.4, "very low": 0.2}
@@ -74,8 +75,9 @@ class ConceptSpec:
 
     @property
     def slug(self) -> str:
-        """A file name: "bat-animal"."""
-        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-") or "concept"
+        """A file name: "bat-animal", and "beyonce" for Beyoncé."""
+        letters = "".join(c for c in unicodedata.normalize("NFKD", self.name.lower()) if not unicodedata.combining(c))
+        return re.sub(r"[^a-z0-9]+", "-", letters).strip("-") or "concept"
 
     @property
     def train_corefs(self) -> list[Term]:
