@@ -16,7 +16,7 @@ from crce.cards import weights_card
 from crce.concepts import ConceptSpec
 from crce.errors import CrceError
 from crce.export import FORMATS
-from crce.library import library
+from crce.library import library, publishable
 
 _COLUMNS = ("concept", "kind", "term", "certainty", "weight", "rank", "source", "note")
 _FORMATS = {"diffusers": "diffusers", "kohya": "A1111, Forge, ComfyUI", "lora": "LoRA (approximate)"}
@@ -194,7 +194,7 @@ def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
         shown(of_dataset), data.concepts, [data.public, data.preview, data.card, data.rows, data.header], **quiet
     )
     data.reviewed.click(reviewed, None, data.concepts, **quiet)
-    data.all.click(shown(lambda: list(library())), None, data.concepts, **quiet)
+    data.all.click(shown(lambda: list(publishable())), None, data.concepts, **quiet)
     data.look.click(difference, [data.concepts, data.repo], [data.result, data.parent], **slow)
     form = [data.concepts, data.repo, data.private, data.pull, data.tag, data.parent]
     data.publish.click(publish_dataset, form, [data.result, data.parent], **slow)

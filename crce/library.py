@@ -6,6 +6,7 @@ A `ConceptSpec` that came from here can be trusted: every field has its kind, no
 import difflib
 import json
 import unicodedata
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,8 @@ from crce.concepts import ConceptSpec
 from crce.errors import CrceError
 
 SHIPPED = files.ROOT / "corefconcept"
+# Fantasy figures that the default model can draw: they stand in for protected characters, and are no CorefConcept.
+STAND_INS = files.ROOT / "assets" / "emoji-sd" / "concepts"
 LONGEST = 200  # characters; CLIP reads 77 tokens at most
 
 
@@ -106,19 +109,29 @@ def save_spec(spec: ConceptSpec, path: Path) -> None:
 
 def own_path(spec: ConceptSpec) -> Path:
     """Where the user's own version of a concept lives; it hides the shipped one of the same slug."""
-    return files.home() / "concepts" / spec.category / f"{spec.slug}.json"
+    return _own() / spec.category / f"{spec.slug}.json"
 
 
 def library() -> dict[str, ConceptSpec]:
     """All concepts by slug, the user's own before the shipped ones. A broken file is left out."""
-    return _read_library()[0]
+    return _read(STAND_INS, SHIPPED, _own())[0]
+
+
+def publishable() -> dict[str, ConceptSpec]:
+    """What publishing everything means: CorefConcept and the user's own, by slug."""
+    return _read(SHIPPED, _own())[0]
+
+
+def is_shipped(spec: ConceptSpec) -> bool:
+    """Whether a concept of this name came with the program."""
+    return any((folder / spec.category / f"{spec.slug}.json").exists() for folder in (STAND_INS, SHIPPED))
 
 
 def find_spec(name: str) -> ConceptSpec:
     """By path, slug, "bat (animal)" or "bat". Raises CrceError with the nearest names."""
     if name.endswith(".json"):
         return load_spec(Path(name))
-    specs, broken = _read_library()
+    specs, broken = _read(STAND_INS, SHIPPED, _own())
     slug = ConceptSpec(target=name).slug
     if slug in specs:
         return specs[slug]
@@ -140,17 +153,34 @@ def _near(name: str, specs: dict[str, ConceptSpec]) -> str:
     return f"{hint} `python -m crce concepts` lists all; a spec file of your own is named by its path."
 
 
-def _read_library() -> tuple[dict[str, ConceptSpec], dict[str, CrceError]]:
-    """The specs by slug, and by file name what is wrong with the files that hold none."""
+def _own() -> Path:
+    return files.home() / "concepts"
+
+
+def _read(*folders: Path) -> tuple[dict[str, ConceptSpec], dict[str, CrceError]]:
+    """The specs by slug, later folders first, and by file name what is wrong with the files that hold none."""
     specs, broken = {}, {}
-    for folder in (SHIPPED, files.home() / "concepts"):
-        for path in sorted(folder.rglob("*.json")):
-            try:
-                spec = load_spec(path)
-                specs[spec.slug] = spec
-            except CrceError as error:
-                broken[path.stem] = error
+    for path in (path for folder in folders for path in sorted(folder.rglob("*.json"))):
+        try:
+            spec = _as_it_is(path)
+            specs[spec.slug] = spec
+        except CrceError as error:
+            broken[path.stem] = error
     return dict(sorted(specs.items())), broken
+
+
+def _as_it_is(path: Path) -> ConceptSpec:
+    """The spec of a file, which is parsed again only when it was written again."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return load_spec(path)  # says what is wrong
+    return _parsed(path, stat.st_mtime_ns, stat.st_ino, stat.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(path: Path, *state: int) -> ConceptSpec:
+    return load_spec(path)
 
 
 def _refuse_repeats(spec: ConceptSpec, where: str) -> None:

@@ -136,6 +136,9 @@ STYLE_WORDS = {
     "emojione": "emojione style",
     "firefox": "firefox style",
 }
+OBJECTS = (
+    "airplane", "apple-fruit", "automobile", "bat-animal", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"
+)  # fmt: skip
 RARE = 0.15  # weight of a family's name on the leaves after the bar
 
 
@@ -258,8 +261,9 @@ def plain(words: Iterable[str]) -> list[str]:
 
 
 def specs() -> list[dict]:
-    """The reviewed concepts of the dataset, whose terms the base must know how to draw."""
-    return [json.loads(p.read_text()) for p in sorted((ROOT.parent / "corefconcept").glob("*/*.json"))]
+    """The concepts whose terms the base must know how to draw: some of CorefConcept's objects, and the stand-ins."""
+    objects = [ROOT.parent / "corefconcept" / "object" / f"{slug}.json" for slug in OBJECTS]
+    return [json.loads(p.read_text()) for p in sorted(ROOT.glob("emoji-sd/concepts/*/*.json")) + objects]
 
 
 @cache
