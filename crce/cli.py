@@ -14,7 +14,7 @@ from crce import bases, jobs, runs, terminal
 from crce.concepts import ConceptSpec
 from crce.config import METHOD_CARDS, EraseConfig
 from crce.errors import CrceError
-from crce.library import find_spec, library
+from crce.library import SHIPPED, find_spec, library, publishable
 from crce.runs import Job, Run
 
 app = typer.Typer(
@@ -32,6 +32,10 @@ publish = typer.Typer(
     help="Publish concepts or erased weights on the Hugging Face Hub.",
 )
 app.add_typer(publish, name="publish")
+datasets = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="markdown", help="Look after CorefConcept, or a dataset folder of your own."
+)
+app.add_typer(datasets, name="dataset")
 
 Concept = Annotated[
     str, typer.Argument(help='A concept of the library ("dog", "bat (animal)") or the path of a spec file.')
@@ -341,6 +345,33 @@ def table(as_json: AsJson = False):
     terminal.say(found, f"{experiment.README} has the table of {len(found)} reports.", as_json)
 
 
+@datasets.command("check")
+def check_dataset(
+    folder: Annotated[Path, typer.Argument(help="Holds CATEGORY/CONCEPT.json.", show_default="corefconcept")] = SHIPPED,
+    as_json: AsJson = False,
+):
+    """Check every spec of a folder, and end with 1 where something is wrong.
+
+    Form: each file is a spec and lies where its name says; 15 corefs and 15 retains, 10 and 5 of each to train and to
+    test with. Rules, for each term: no duplicate; no other entity named (leak); no retain inside a coref (contains);
+    not vague; not long; at most 3 names with an addition (modifiers); another sense of an ambiguous word is kept
+    (sense); no coref of two concepts (taken). What the paper prints stands as it is, so there the rules only warn.
+
+    Examples:
+
+        python -m crce dataset check
+        python -m crce dataset check my-dataset --json
+    """
+    from crce import dataset
+
+    found = dataset.check(folder)
+    lines = [*(f"warning: {line}" for line in found.warnings), *(f"error: {line}" for line in found.problems)]
+    sums = f"{len(found.problems)} errors, {len(found.warnings)} warnings"
+    text = "\n".join([*lines, f"{found.concepts} concepts, {found.terms} terms: {sums}."])
+    terminal.say(asdict(found), text, as_json)
+    raise typer.Exit(bool(found.problems))
+
+
 Repo = Annotated[str, typer.Argument(help="The repository: user/name, or a name of your own.")]
 Private = Annotated[bool, typer.Option("--private/--public", help="Who can see a repository that is created now.")]
 PullRequest = Annotated[bool, typer.Option("--pull-request", help="Propose the change instead of making it.")]
@@ -350,7 +381,9 @@ Tag = Annotated[str, typer.Option(help="A tag for this version, such as v1.")]
 @publish.command("dataset")
 def publish_dataset(
     repo: Repo,
-    concept: Annotated[list[str] | None, typer.Argument(help="Concepts.", show_default="the whole library")] = None,
+    concept: Annotated[
+        list[str] | None, typer.Argument(help="Concepts.", show_default="CorefConcept and your own")
+    ] = None,
     private: Private = True,
     pull_request: PullRequest = False,
     tag: Tag = "",
@@ -365,7 +398,7 @@ def publish_dataset(
     """
     from crce.hub import Hub
 
-    specs = [find_spec(name) for name in concept] if concept else list(library().values())
+    specs = [find_spec(name) for name in concept] if concept else list(publishable().values())
     done = Hub.connect().publish_dataset(specs, repo, private=private, pull_request=pull_request, tag=tag)
     terminal.say(asdict(done), done.url, as_json)
 
