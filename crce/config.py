@@ -23,7 +23,9 @@ class MethodCard:
     lists: bool = True
 
 
+CLOSED_FORM = "closed form"
 _ESD = "Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023"
+_UCE = "Gandikota et al., Unified Concept Editing in Diffusion Models, WACV 2024"
 _CRCE = "Xue et al., CRCE: Coreference-Retention Concept Erasure, 2025"
 METHOD_CARDS = {
     card.key: card
@@ -42,13 +44,19 @@ METHOD_CARDS = {
                    lists=False),
         MethodCard("esd-x", "ESD-x", "gradient", "attn2 Q, K, V, out",
                    "Pushes the target alone away, with all of the cross-attention.", _ESD, lists=False),
+        MethodCard("crce-uce", "CRCE-UCE", CLOSED_FORM, "attn2 K, V",
+                   "Maps the target and every coref to the empty prompt and holds every retain, all at once; "
+                   "no training.", f"{_UCE}; the lists and certainties of {_CRCE}"),
+        MethodCard("uce", "UCE", CLOSED_FORM, "attn2 K, V",
+                   "Maps the target alone to the empty prompt, at once; no training.", _UCE, lists=False),
     )
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class EraseConfig:
-    """What a run is asked to do. `steps` and `lr` of None mean the base model's preset.
+    """What a run is asked to do. `steps` and `lr` of None mean the base model's preset; a closed form takes one step
+    and no learning rate, and uses all terms for training.
 
     eta: strength of the negative guidance, ESD's η in the paper's convention (1 there).
     corefs, retains: M and N, terms drawn per step (§3.2.3).
@@ -84,12 +92,15 @@ _LIMITS = (
 def with_defaults(config: EraseConfig, base: str) -> EraseConfig:
     """Fills the steps and the learning rate that were left open from the base's preset."""
     preset = bases.defaults(base)
+    if METHOD_CARDS[config.method].kind == CLOSED_FORM:
+        return replace(config, steps=1, lr=None)
     return replace(config, steps=config.steps or preset.erase_steps, lr=config.lr or preset.lr)
 
 
 def check(spec: ConceptSpec, config: EraseConfig) -> None:
     """Raises CrceError if the method draws more terms per step than the spec has for training."""
-    if METHOD_CARDS[config.method].lists:
+    card = METHOD_CARDS[config.method]
+    if card.lists and card.kind != CLOSED_FORM:
         _enough(spec, "corefs", spec.train_corefs, config.corefs, "M")
         _enough(spec, "retains", spec.train_retains, config.retains, "N")
 

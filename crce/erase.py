@@ -14,7 +14,7 @@ from crce.config import EraseConfig, check, with_defaults
 from crce.delta import Delta
 from crce.diffusion import Diffusion, Moment
 from crce.errors import CrceError
-from crce.methods import METHODS
+from crce.methods import METHODS, ClosedForm
 from crce.methods.pulls import Draw
 
 # A trajectory of the bank: ESD's 50 DDIM steps.
@@ -32,11 +32,11 @@ class Step:
     number: int
     of: int
     losses: dict[str, float]
-    _tuned: "Tuned"
+    _changed: Delta
 
     @property
     def delta(self) -> Delta:
-        return Delta({n: w.detach().clone() for n, w in self._tuned.weights.items()}, self._tuned.info)
+        return Delta({n: w.detach().clone() for n, w in self._changed.tensors.items()}, self._changed.info)
 
 
 class Tuned:
@@ -48,8 +48,8 @@ class Tuned:
         self.weights = {n: parameters[n].detach().float().clone().requires_grad_() for n in names}
         self.optimizer = torch.optim.Adam(self.weights.values(), lr=config.lr)
         self.step = 0
-        self.info = {"base": model.base, "method": config.method, "target": spec.target,
-                     "digest": spec.digest, "config": json.dumps(asdict(config))}  # fmt: skip
+        self.info = _info(model, spec, config)
+        self.changed = Delta(self.weights, self.info)
 
     def save(self, path: Path) -> None:
         """Weights, moments and step in one file. No dice: every draw is seeded by its step (see `_dice`)."""
@@ -84,23 +84,39 @@ def erase(
     """
     config = with_defaults(config, model.base)
     check(spec, config)
+    if isinstance(METHODS[config.method], ClosedForm):
+        yield Step("train", 1, 1, {}, solved(model, spec, config))
+        return
     tuned = Tuned(model, spec, config)
     if resume and checkpoint and checkpoint.exists():
         tuned.load(checkpoint)
     if tuned.step == config.steps:
-        yield Step("train", config.steps, config.steps, {}, tuned)
+        yield Step("train", config.steps, config.steps, {}, tuned.changed)
         return
     moments = []
     for moment in sample_bank(model, spec.target, config):
         moments.append(moment)
-        yield Step("bank", len(moments), TRAJECTORY, {}, tuned)
+        yield Step("bank", len(moments), TRAJECTORY, {}, tuned.changed)
     bank = shuffled(moments, config.seed)
     while tuned.step < config.steps:
         losses = _train(model, spec, config, tuned, bank)
         tuned.step += 1
         if checkpoint and (tuned.step % config.checkpoint_every == 0 or tuned.step == config.steps):
             tuned.save(checkpoint)
-        yield Step("train", tuned.step, config.steps, losses, tuned)
+        yield Step("train", tuned.step, config.steps, losses, tuned.changed)
+
+
+def solved(model: Diffusion, spec: ConceptSpec, config: EraseConfig) -> Delta:
+    """The delta of a closed form, which needs no steps."""
+    method = METHODS[config.method]
+    tensors = method.edit(model, spec, method.trainable(model.unet))
+    return Delta(tensors, _info(model, spec, config))
+
+
+def _info(model: Diffusion, spec: ConceptSpec, config: EraseConfig) -> dict[str, str]:
+    """Where a delta came from."""
+    return {"base": model.base, "method": config.method, "target": spec.target,
+            "digest": spec.digest, "config": json.dumps(asdict(config))}  # fmt: skip
 
 
 def _train(model: Diffusion, spec: ConceptSpec, config: EraseConfig, tuned: Tuned, bank: Moment) -> dict[str, float]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from crce.answers import Answers, Question
@@ -139,10 +139,25 @@ def coverage(
     }
 
 
+def base_verdicts(
+    model: Diffusion, judge: EmbeddedJudge, spec: ConceptSpec
+) -> Iterator[tuple[Question, list[Verdict]]]:
+    """What the judge says of the base's own pictures of each term, seeds 0–9, drawn a few terms at a time.
+
+    Raises CrceError for a target that it does not know.
+    """
+    for part in _batches(_at_covered_seeds(spec, judge)):
+        yield from zip(part, look(model, judge, part), strict=True)
+
+
 def _measured(spec: ConceptSpec, judge: EmbeddedJudge) -> list[Question]:
     if not _asks(spec, judge):
         return []
-    return [Question(q.kind, q.text, q.split, q.asked, tuple(COVERED_SEEDS)) for q in questions(spec, 1, judge)]
+    return _at_covered_seeds(spec, judge)
+
+
+def _at_covered_seeds(spec: ConceptSpec, judge: EmbeddedJudge) -> list[Question]:
+    return [replace(q, seeds=tuple(COVERED_SEEDS)) for q in questions(spec, 1, judge)]
 
 
 def _asks(spec: ConceptSpec, judge: EmbeddedJudge) -> bool:

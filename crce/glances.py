@@ -15,10 +15,21 @@ from multiprocessing.connection import Client, Connection, Listener, answer_chal
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from crce import files, jobs
+from crce.concepts import ConceptSpec
 from crce.errors import CrceError
+from crce.library import parse_spec
 
 LONGEST = 1 << 20  # bytes of a request
 MOST_PICTURES = 512
@@ -33,25 +44,90 @@ class Column(BaseModel):
     strength: Annotated[float, Field(ge=-10, le=10)] = 1.0
 
 
-class Draw(BaseModel):
-    """Pictures of each prompt with each seed in each column; `ask` is what the judge is asked of a prompt."""
+def _spec(facts: object) -> ConceptSpec:
+    try:
+        return parse_spec(json.dumps(facts), "spec")
+    except CrceError as error:
+        raise ValueError(str(error)) from None
+
+
+Prompts = Annotated[list[str], Field(min_length=1)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
+Spec = Annotated[InstanceOf[ConceptSpec], BeforeValidator(_spec)]
+
+
+class Asked(BaseModel):
+    """What every question says: which tab waits, and for which base model."""
 
     model_config = ConfigDict(extra="forbid")
-    kind: Literal["draw"]
     tab: str
     base: str
+
+    @property
+    def judged(self) -> bool:
+        """Whether the base's judge is needed."""
+        return False
+
+
+class Draw(Asked):
+    """Pictures of each prompt with each seed in each column; `ask` is what the judge is asked of a prompt."""
+
+    kind: Literal["draw"]
     columns: Annotated[list[Column], Field(min_length=1)]
-    prompts: Annotated[list[str], Field(min_length=1)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
+    prompts: Prompts
+    seeds: Seeds
     ask: list[str | None]
+
+    @property
+    def judged(self) -> bool:
+        return any(self.ask)
 
     @model_validator(mode="after")
     def _fits(self) -> "Draw":
         if len(self.ask) != len(self.prompts):
             raise ValueError(f"ask has {len(self.ask)} entries for {len(self.prompts)} prompts")
-        if len(self.columns) * len(self.prompts) * len(self.seeds) > MOST_PICTURES:
-            raise ValueError(f"these are more than {MOST_PICTURES} pictures; ask for fewer prompts or seeds")
+        _few(len(self.columns) * len(self.prompts) * len(self.seeds))
         return self
+
+
+class Distances(Asked):
+    """How far each term is from the target in the base's text encoder, and where on a map."""
+
+    kind: Literal["distances"]
+    spec: Spec
+
+
+class Preview(Asked):
+    """Pictures of each prompt with each seed, before and after the instant edit by the spec's training terms."""
+
+    kind: Literal["preview"]
+    spec: Spec
+    prompts: Prompts
+    seeds: Seeds = [0]
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Preview":
+        _few(2 * len(self.prompts) * len(self.seeds))
+        return self
+
+
+class Coverage(Asked):
+    """How often the base draws each term, as its judge sees it."""
+
+    kind: Literal["coverage"]
+    spec: Spec
+
+    @property
+    def judged(self) -> bool:
+        return True
+
+
+def _few(pictures: int) -> None:
+    if pictures > MOST_PICTURES:
+        raise ValueError(f"these are more than {MOST_PICTURES} pictures; ask for fewer prompts or seeds")
+
+
+REQUEST = TypeAdapter(Annotated[Draw | Distances | Preview | Coverage, Field(discriminator="kind")])
 
 
 def ask(request: dict, timeout: float = 60) -> dict:
@@ -99,8 +175,8 @@ def _address_file() -> Path:
 class Glance:
     """A question that waits for its answer."""
 
-    def __init__(self, draw: Draw):
-        self.draw, self.replaced = draw, False
+    def __init__(self, asked: Asked):
+        self.asked, self.replaced = asked, False
         self._answer: dict = {}
         self._answered = threading.Event()
 
@@ -112,13 +188,18 @@ class Glance:
         self._answered.wait()
         return self._answer
 
+    @property
+    def line(self) -> tuple[str, str]:
+        """In each, only the newest question matters: those of one kind from one tab."""
+        return self.asked.tab, self.asked.kind
+
 
 class Desk:
     """Where glances wait. Threads take them in; the one thread that has the model serves them."""
 
     def __init__(self, status: Callable[[], dict]):
         self._status = status
-        self._waiting: dict[str, Glance] = {}
+        self._waiting: dict[tuple[str, str], Glance] = {}
         self._served: Glance | None = None
         self._changed = threading.Condition()
         self._listener = Listener(("127.0.0.1", 0), backlog=16)
@@ -150,15 +231,15 @@ class Desk:
                 self._served = self._waiting.pop(next(iter(self._waiting)))
             return self._served
 
-    def put(self, draw: Draw) -> Glance:
-        """Replaces what the same tab asked before, also what is being drawn for it."""
-        glance = Glance(draw)
+    def put(self, asked: Asked) -> Glance:
+        """Replaces what the same tab asked before in this kind, also what is being answered."""
+        glance = Glance(asked)
         with self._changed:
-            if old := self._waiting.pop(draw.tab, None):
+            if old := self._waiting.pop(glance.line, None):
                 old.reply({"replaced": True})
-            if self._served and self._served.draw.tab == draw.tab:
+            if self._served and self._served.line == glance.line:
                 self._served.replaced = True
-            self._waiting[draw.tab] = glance
+            self._waiting[glance.line] = glance
             self._changed.notify()
         return glance
 
@@ -188,7 +269,7 @@ class Desk:
             request = json.loads(data)
             if request == {"kind": "status"}:
                 return {**self._status(), "waiting": self.waiting()}
-            return self.put(Draw.model_validate(request)).answer()
+            return self.put(REQUEST.validate_python(request)).answer()
         except ValidationError as error:
             first = error.errors()[0]
             return {"error": f"{'.'.join(map(str, first['loc'])) or 'request'}: {first['msg']}"}

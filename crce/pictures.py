@@ -4,22 +4,32 @@ import base64
 import hashlib
 import io
 import json
+import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import product
 from pathlib import Path
 
 from PIL import Image
 
-from crce import files, runs
+from crce import files, geometry, runs
+from crce.config import EraseConfig
 from crce.delta import Delta
 from crce.diffusion import Diffusion
+from crce.erase import solved
 from crce.errors import CrceError
-from crce.glances import Column, Draw
+from crce.evaluate import base_verdicts
+from crce.glances import Column, Coverage, Distances, Draw, Preview
 from crce.judge import EmbeddedJudge
 
 AT_ONCE = 8  # pictures between two looks at whether the tab still wants them
 KEPT_BYTES = 512 << 20
+
+
+# One forward pass of the U-Net, in weights × latent pixels. SD v1.4: 860 M × 64²; the default model: 12 M × 8².
+CPU_WORK = 1e11
+Pair = tuple[str, int]  # prompt, seed
+Weights = AbstractContextManager[object]
 
 
 class Replaced(Exception):
@@ -29,32 +39,94 @@ class Replaced(Exception):
 def draw(request: Draw, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]) -> dict:
     """The answer to a glance. Raises CrceError for a run that does not fit, Replaced if nobody waits any more."""
     pairs = list(product(request.prompts, request.seeds))
-    columns = [_column(column, pairs, model, replaced) for column in request.columns]
+    columns = [
+        _column(_weights(column, model), pairs, model, replaced) if column.run else _base(pairs, model, replaced)
+        for column in request.columns
+    ]
     asked = [concept for concept in request.ask for _ in request.seeds]
     return {"columns": [_cells(pngs, asked, judge) for pngs in columns]}
 
 
-def _column(column: Column, pairs: list, model: Diffusion, replaced: Callable[[], bool]) -> list[bytes]:
-    """PNGs, in the order of the pairs (prompt, seed)."""
-    kept = {pair: path.read_bytes() for pair in pairs if not column.run and (path := _kept(model, *pair)).exists()}
+def preview(request: Preview, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]) -> dict:
+    """The answer to a glance: `prompts` before and after the instant edit (the method crce-uce) by the spec.
+
+    Raises CrceError where the pictures would take minutes, Replaced if nobody waits any more.
+    """
+    check_quick(model)
+    began = time.monotonic()
+    delta = solved(model, request.spec, EraseConfig("crce-uce"))
+    solving = time.monotonic() - began
+    pairs = list(product(request.prompts, request.seeds))
+    before, after = _base(pairs, model, replaced), _column(delta.applied(model), pairs, model, replaced)
+    return {
+        "before": list(map(_encoded, before)),
+        "after": list(map(_encoded, after)),
+        "edit_seconds": round(solving, 3),
+        "seconds": round(time.monotonic() - began, 3),
+    }
+
+
+def check_quick(model: Diffusion) -> None:
+    """Raises CrceError for a model whose pictures take minutes here: a large one on a CPU."""
+    work = model.latent_shape[1] * model.latent_shape[2] * sum(p.numel() for p in model.unet.parameters())
+    if model.device.type == "cpu" and work > CPU_WORK:
+        raise CrceError(
+            f"A picture of {model.base} takes minutes on a CPU, so nothing is drawn. "
+            "Use a GPU, or see the concept on the base emoji-sd."
+        )
+
+
+def coverage(request: Coverage, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]) -> dict:
+    """The answer to a glance: on how many of seeds 0–9 the base shows the target, every coref (judged for the target)
+    and every retain (judged for itself). Terms that the judge does not know are left out.
+
+    Raises CrceError for a base without a judge or a target that it does not know.
+    """
+    if not judge:
+        raise CrceError(f"The base {model.base!r} brings no judge of its own. Look at the pictures instead.")
+    check_quick(model)
+    rows = []
+    for question, verdicts in base_verdicts(model, judge, request.spec):
+        if replaced():
+            raise Replaced
+        facts = {"text": question.text, "kind": question.kind}
+        rows.append({**facts, "yes": sum(v.yes for v in verdicts), "of": len(verdicts)})
+    return {"terms": rows}
+
+
+def distances(request: Distances, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]) -> dict:
+    """The answer to a glance: see `geometry.distances`."""
+    return geometry.distances(model, request.spec)
+
+
+ANSWERS = {"draw": draw, "preview": preview, "coverage": coverage, "distances": distances}
+
+
+def _base(pairs: list[Pair], model: Diffusion, replaced: Callable[[], bool]) -> list[bytes]:
+    """The base's own PNGs of the pairs; each is drawn once and kept."""
+    kept = {pair: path.read_bytes() for pair in pairs if (path := _kept(model, *pair)).exists()}
     missing = [pair for pair in dict.fromkeys(pairs) if pair not in kept]
-    with _weights(column, model):
-        for start in range(0, len(missing), AT_ONCE):
-            if replaced():
-                raise Replaced
-            part = missing[start : start + AT_ONCE]
-            drawn = model.generate([prompt for prompt, _ in part], [seed for _, seed in part])
-            kept |= dict(zip(part, map(to_png, drawn), strict=True))
-    if not column.run:
-        for pair in missing:
-            files.write_atomic(_kept(model, *pair), kept[pair])
+    for pair, png in zip(missing, _column(nullcontext(), missing, model, replaced), strict=True):
+        files.write_atomic(_kept(model, *pair), png)
+        kept[pair] = png
     return [kept[pair] for pair in pairs]
 
 
-def _weights(column: Column, model: Diffusion):
-    """The model with the column's weights, for as long as the context is open."""
-    if column.run is None:
-        return nullcontext()
+def _column(weights: Weights, pairs: list[Pair], model: Diffusion, replaced: Callable[[], bool]) -> list[bytes]:
+    """PNGs of the pairs with these weights."""
+    drawn, wanted = {}, list(dict.fromkeys(pairs))
+    with weights:
+        for start in range(0, len(wanted), AT_ONCE):
+            if replaced():
+                raise Replaced
+            part = wanted[start : start + AT_ONCE]
+            images = model.generate([prompt for prompt, _ in part], [seed for _, seed in part])
+            drawn |= dict(zip(part, map(to_png, images), strict=True))
+    return [drawn[pair] for pair in pairs]
+
+
+def _weights(column: Column, model: Diffusion) -> Weights:
+    """The model with the run's weights, for as long as the context is open."""
     run = runs.find(column.run)
     if run.job.base != model.base:
         raise CrceError(f"The run {run.title!r} was made on {run.job.base}, and these pictures are of {model.base}.")
@@ -64,10 +136,7 @@ def _weights(column: Column, model: Diffusion):
 
 
 def _cells(pngs: list[bytes], asked: list[str | None], judge: EmbeddedJudge | None) -> list[dict]:
-    return [
-        {"png": base64.b64encode(png).decode(), **_verdict(png, concept, judge)}
-        for png, concept in zip(pngs, asked, strict=True)
-    ]
+    return [{"png": _encoded(png), **_verdict(png, concept, judge)} for png, concept in zip(pngs, asked, strict=True)]
 
 
 def _verdict(png: bytes, concept: str | None, judge: EmbeddedJudge | None) -> dict:
@@ -75,6 +144,10 @@ def _verdict(png: bytes, concept: str | None, judge: EmbeddedJudge | None) -> di
         return {"yes": None, "p": None}
     verdict = judge.shows([Image.open(io.BytesIO(png))], concept)[0]
     return {"yes": verdict.yes, "p": round(verdict.p, 4)}
+
+
+def _encoded(png: bytes) -> str:
+    return base64.b64encode(png).decode()
 
 
 def to_png(image: Image.Image) -> bytes:

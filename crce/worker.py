@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from crce import files, runs
 from crce.errors import CrceError
-from crce.glances import Desk, Draw, Glance
+from crce.glances import Asked, Desk, Glance
 from crce.jobs import Models, execute, free_memory, log_error
 from crce.runs import Busy, Run
 
@@ -106,17 +106,17 @@ class Worker:
         self._desk.publish()
         glance = self._desk.take(timeout)
         if glance:
-            glance.reply(self._drawn(glance))
+            glance.reply(self._answered(glance))
         return bool(glance)
 
-    def _drawn(self, glance: Glance) -> dict:
+    def _answered(self, glance: Glance) -> dict:
         """Whatever is asked, and whatever goes wrong with it, there is an answer."""
         from crce import pictures
 
-        draw = glance.draw
+        asked = glance.asked
         try:
-            model = self._model(draw.base)
-            return pictures.draw(draw, model, self._judge(draw), lambda: glance.replaced)
+            model = self._model(asked.base)
+            return pictures.ANSWERS[asked.kind](asked, model, self._judge(asked), lambda: glance.replaced)
         except pictures.Replaced:
             return {"replaced": True}
         except CrceError as error:
@@ -130,10 +130,10 @@ class Worker:
             raise CrceError(f"The worker is busy with a run on {self._models.base}; pictures of {base} come after it.")
         return self._models.glance(base)
 
-    def _judge(self, draw: Draw) -> "EmbeddedJudge | None":
-        """None where nothing is asked, or the base has no judge."""
+    def _judge(self, asked: Asked) -> "EmbeddedJudge | None":
+        """None where none is needed, or the base has none."""
         with suppress(CrceError):
-            return self._models.judge(draw.base) if any(draw.ask) else None
+            return self._models.judge(asked.base) if asked.judged else None
 
 
 def serve(device: str = "auto") -> bool:

@@ -127,7 +127,7 @@ def test_pictures_come_with_verdicts_and_bad_questions_with_errors(tiny_sd_dir, 
     assert ask(request)["columns"][0] == base
 
     wrong = [
-        ({"kind": "fly"}, "kind: Input should be 'draw'"),
+        ({"kind": "fly"}, "'fly' found using 'kind' does not match any of the expected tags: 'draw'"),
         ({**request, "ask": []}, "ask has 0 entries for 2 prompts"),
         ({**request, "seeds": list(range(500))}, "more than 512 pictures"),
         ({**request, "seeds": [-1]}, "seeds.0: Input should be greater than or equal to 0"),
@@ -173,12 +173,12 @@ def test_a_newer_question_of_the_same_tab_replaces_the_older(desk):
     until(lambda: answers == {"first": {"replaced": True}})
     served = [desk.take()]
     served.append(desk.take())
-    assert [glance.draw.prompts for glance in served] == [["other"], ["second"]]
+    assert [glance.asked.prompts for glance in served] == [["other"], ["second"]]
     threads.append(put("third", "mine", 1))
     assert [glance.replaced for glance in served] == [False, True]
     served.append(desk.take())
     for glance in served:
-        glance.reply({"drawn": glance.draw.prompts})
+        glance.reply({"drawn": glance.asked.prompts})
     for thread in threads:
         thread.join()
     assert answers["other"] == {"drawn": ["other"]} and answers["third"] == {"drawn": ["third"]}
