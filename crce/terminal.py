@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TypeVar
 
 import typer
@@ -55,6 +55,22 @@ def result(label: str, steps: Generator[tuple[int, int], None, T]) -> T:
             except StopIteration as end:
                 return end.value
             progress.update(task, completed=done, total=of)
+
+
+def writing(pieces: Generator[str, None, T]) -> T:
+    """Shows the terms as a proposer writes them, and returns what it comes to. Ctrl-C cancels the request."""
+    from crce.propose import written
+
+    text, shown = "", 0
+    with closing(pieces):
+        while True:
+            try:
+                text += next(pieces)
+            except StopIteration as end:
+                return end.value
+            for term in written(text)[shown:]:
+                console.print(f"  {term}", markup=False, soft_wrap=True)
+                shown += 1
 
 
 def watch(events: Iterable[dict]) -> None:
