@@ -492,6 +492,19 @@ def check_dataset(
     raise typer.Exit(bool(found.problems))
 
 
+@datasets.command("card")
+def write_card(as_json: AsJson = False):
+    """Count what corefconcept/ holds, and write the header and the contents of its card, README.md.
+
+    Do it after a change of the specs; the tests compare the two.
+    """
+    from crce import dataset, files
+
+    path = SHIPPED / "README.md"
+    files.write_atomic(path, dataset.card(dataset.read(SHIPPED)))
+    terminal.say({"card": str(path)}, str(path), as_json)
+
+
 Repo = Annotated[str, typer.Argument(help="The repository: user/name, or a name of your own.")]
 Private = Annotated[bool, typer.Option("--private/--public", help="Who can see a repository that is created now.")]
 PullRequest = Annotated[bool, typer.Option("--pull-request", help="Propose the change instead of making it.")]

@@ -21,6 +21,7 @@ from crce.lint import Finding, lint
 
 LEVELS = tuple(reversed(CERTAINTY))  # "very low" first, so that the class numbers rise with certainty
 KINDS = {"coref": "corefs", "retain": "retains"}
+CONTENTS = "## Contents"  # the last part of the card, written for what is published
 IN_SPLIT = {"train": 10, "test": 5}  # of each kind, as in the paper
 COLUMNS = {
     "category": "string", "concept": "string", "sense": "string", "kind": "string", "term": "string",
@@ -112,9 +113,7 @@ def problems(specs: Iterable[ConceptSpec]) -> list[str]:
 
 def findings(specs: Iterable[ConceptSpec], severity: str) -> list[str]:
     """What `lint` says of the specs beside each other: "error" for our terms, "warning" for the paper's."""
-    specs = list(specs)
-    found = [(spec, finding) for spec in specs for finding in lint(spec, specs)]
-    return [_line(spec, finding) for spec, finding in found if finding.severity == severity]
+    return [_line(spec, finding) for spec, finding in _findings(list(specs), severity)]
 
 
 def card(specs: Iterable[ConceptSpec]) -> str:
@@ -123,7 +122,7 @@ def card(specs: Iterable[ConceptSpec]) -> str:
     card = DatasetCard((library.SHIPPED / "README.md").read_text(encoding="utf-8"))
     card.data["size_categories"] = ["n<1K" if sum(_sizes(specs).values()) < 1000 else "1K<n<10K"]
     card.data["configs"] = [_config("default", "*"), *(_config(name, name) for name in _categories(specs))]
-    card.text = f"{card.text.rstrip()}\n\n{_contents(specs)}"
+    card.text = f"{card.text.partition(CONTENTS)[0].rstrip()}\n\n{_contents(specs)}"
     return str(card)
 
 
@@ -181,12 +180,16 @@ def _miscounts(spec: ConceptSpec) -> Iterable[str]:
     """More than 15 are right only where the paper prints them, as it does for dog: then training has the rest."""
     for field in KINDS.values():
         terms = getattr(spec, field)
-        printed = sum(term.source == "paper" for term in terms)
-        wanted = {**IN_SPLIT, "train": max(IN_SPLIT["train"], printed - IN_SPLIT["test"])}
+        wanted = {**IN_SPLIT, "train": max(IN_SPLIT["train"], _printed(terms) - IN_SPLIT["test"])}
         counts = Counter(term.split for term in terms)
         for split in SPLITS:
             if counts[split] != wanted[split]:
                 yield f"{spec.name}: {counts[split]} {split} {field} where the dataset has {wanted[split]}."
+
+
+def _findings(specs: list[ConceptSpec], severity: str) -> list[tuple[ConceptSpec, Finding]]:
+    found = [(spec, finding) for spec in specs for finding in lint(spec, specs)]
+    return [(spec, finding) for spec, finding in found if finding.severity == severity]
 
 
 def _line(spec: ConceptSpec, finding: Finding) -> str:
@@ -200,16 +203,40 @@ def _twice(specs: list[ConceptSpec]) -> list[str]:
 
 
 def _contents(specs: list[ConceptSpec]) -> str:
-    lines = ["## Contents", "", "| category | concepts | |", "|---|---|---|"]
-    for category in _categories(specs):
-        names = sorted(spec.name for spec in specs if spec.category == category)
-        lines.append(f"| {category} | {len(names)} | {', '.join(map(plain, names))} |")
-    sizes = _sizes(specs)
-    sources = ", ".join(f"{count} {name}" for name, count in sizes.most_common())
-    reviewed = sum(bool(spec.provenance.reviewer) for spec in specs)
-    lines += ["", f"{sizes.total()} terms by source: {sources}. Reviewed by a named person: {reviewed} of "
-              f"{len(specs)} concepts.", ""]  # fmt: skip
-    return "\n".join(lines)
+    """What is there, counted: by category, by source, what the paper prints, and which rules that breaks."""
+    sizes, reviewed = _sizes(specs), sum(bool(spec.provenance.reviewer) for spec in specs)
+    drawn = sum(bool(spec.provenance.split_seed) for spec in specs)
+    printed = [(plain(spec.name), _printed(spec.corefs), _printed(spec.retains)) for spec in specs]
+    categories = [_category(specs, name) for name in _categories(specs)]
+    rules = Counter(finding.rule for _, finding in _findings(specs, "warning"))
+    return "\n".join([
+        CONTENTS, "",
+        *_table(("category", "concepts", "terms", "printed", "names"), categories),
+        f"{sizes.total()} terms by source: {_counted(sizes)}.",
+        f"Reviewed by a named person: {reviewed} of {len(specs)} concepts.",
+        f"Split drawn with the seed in the provenance: {drawn}; the others' is printed or was set by hand.", "",
+        *_table(("the paper prints of", "corefs", "retains"), [row for row in printed if any(row[1:])]),
+        f"Printed terms against the rules: {_counted(rules) or 'none'}.", "",
+    ])  # fmt: skip
+
+
+def _table(head: tuple[str, ...], body: Iterable[tuple]) -> list[str]:
+    lines = [head, ("---",) * len(head), *body]
+    return [*(f"| {' | '.join(map(str, line))} |" for line in lines), ""]
+
+
+def _category(specs: list[ConceptSpec], category: str) -> tuple:
+    own = [spec for spec in specs if spec.category == category]
+    sizes, names = _sizes(own), ", ".join(map(plain, sorted(spec.name for spec in own)))
+    return category, len(own), sizes.total(), sizes["paper"], names
+
+
+def _counted(counts: Counter) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+def _printed(terms: tuple[Term, ...]) -> int:
+    return sum(term.source == "paper" for term in terms)
 
 
 def _sizes(specs: list[ConceptSpec]) -> Counter:
