@@ -1,22 +1,23 @@
 """Curate: which names are erased with a concept, which neighbours are kept, and how sure that is."""
 
-import csv
-import io
-import json
 import re
-from collections import Counter
-from dataclasses import asdict
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
 
-from app import drafts, thumbs
+from app import drafts, exchange, seeing, talk, thumbs, transcript
+from app.drafts import Opened
 from app.pages import board, data_url, page
 from app.shown import shown
 from crce import rounds, runs
-from crce.concepts import CATEGORIES, CERTAINTY, ConceptSpec, Provenance, spec_to_dict
+from crce.concepts import CATEGORIES, CERTAINTY, ConceptSpec
 from crce.errors import CrceError
-from crce.library import library
+from crce.library import is_shipped, library, parse_spec
+from crce.lint import Finding, lint
 
 _WORDS = {
     "corefs": (
@@ -30,7 +31,9 @@ _WORDS = {
         "Propose some, or type neighbours that must survive: wolf, cat, fox.",
     ),
 }
+_OTHER = {"corefs": "retains", "retains": "corefs"}
 _NAMES = {weight: name for name, weight in CERTAINTY.items()}
+_MOST_SHOWN = 12  # differences between two versions
 
 
 # What the screen shows
@@ -44,57 +47,104 @@ def shelf(search: str, slug: str) -> str:
     return page("library", specs=found, states=states, slug=slug, mark=thumbs.mark)
 
 
+def search_shelf(search: str, opened: Opened) -> str:
+    return shelf(search, opened.slug)
+
+
 def reviewed_count() -> str:
     specs = library().values()
     return f"{sum(bool(spec.provenance.reviewer) for spec in specs)} of {len(specs)} reviewed"
 
 
-def head(spec: ConceptSpec) -> str:
+def head(opened: Opened) -> str:
+    spec = opened.spec
     undo, redo = drafts.steps(spec.slug)
     return page(
         "spec",
         spec=spec,
+        conflict=_conflict(opened),
         mark=thumbs.mark,
         own=drafts.is_own(spec),
-        shipped=drafts.is_shipped(spec),
+        shipped=is_shipped(spec),
         runs=_used()[spec.slug],
+        locked=_locked(spec.slug),
         undo=undo,
         redo=redo,
-        json=data_url(as_json(spec), "application/json"),
-        csv=data_url(as_csv(spec), "text/csv"),
+        json=data_url(exchange.to_json(spec), "application/json"),
+        csv=data_url(exchange.to_csv(spec), "text/csv"),
     )
 
 
 def terms(spec: ConceptSpec, kind: str) -> str:
     title, about, hint = _WORDS[kind]
-    facts = {"terms": getattr(spec, kind), "list": kind, "side": rounds.LISTS[kind]}
-    return page("terms", title=title, help=about, hint=hint, mark=thumbs.mark, **facts)
+    return page(
+        "terms",
+        title=title,
+        help=about,
+        hint=hint,
+        mark=thumbs.mark,
+        terms=getattr(spec, kind),
+        list=kind,
+        side=rounds.LISTS[kind],
+        other=rounds.LISTS[_OTHER[kind]],
+        locked=_locked(spec.slug),
+        lint=_lint(spec, kind),
+        told=_told(spec),
+    )
 
 
-def screen(slug: str, search: str = "") -> tuple:
-    """Everything that shows the concept `slug`."""
-    if not slug:
-        return "", "", "", shelf(search, ""), reviewed_count()
-    spec = drafts.read(slug)
-    return head(spec), *(terms(spec, kind) for kind in rounds.LISTS), shelf(search, slug), reviewed_count()
+def screen(opened: Opened, search: str = "") -> tuple:
+    """Everything that shows the concept, in the order of `ui.shows`."""
+    if not opened.slug:
+        return opened, "", "", "", "", shelf(search, ""), reviewed_count(), ""
+    spec, slug = opened.spec, opened.slug
+    lists = (terms(spec, kind) for kind in rounds.LISTS)
+    return opened, slug, head(opened), *lists, shelf(search, slug), reviewed_count(), talk.log(spec)
 
 
-def as_json(spec: ConceptSpec) -> str:
-    return json.dumps(spec_to_dict(spec), indent=2, ensure_ascii=False)
+def _conflict(opened: Opened) -> dict | None:
+    """What another window has made of the concept since this page read it."""
+    theirs = opened.theirs
+    if theirs == opened.seen:
+        return None
+    if theirs is None:
+        return {"title": "Another window deleted this concept.", "about": "What you see is not saved.", "lines": []}
+    lines = [change.label for change in rounds.changes(opened.spec, theirs)]
+    left = len(lines) - _MOST_SHOWN
+    more = [f"and {left} more"] if left > 0 else []
+    about = "Yours are not saved over them. Theirs differ by:" if lines else "Notes, the split or the review differ."
+    return {"title": "Another window changed these lists.", "about": about, "lines": lines[:_MOST_SHOWN] + more}
 
 
-def as_csv(spec: ConceptSpec) -> str:
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(["concept", "kind", "term", "certainty", "split", "source", "note"])
-    for kind in rounds.LISTS:
-        for t in getattr(spec, kind):
-            table.writerow([spec.name, kind[:-1], t.text, t.certainty, t.split, t.source, t.note])
-    return text.getvalue()
+def _lint(spec: ConceptSpec, kind: str) -> dict[str, list[Finding]]:
+    """By term, what is doubtful about it; under "" what is doubtful about the whole list."""
+    facts = transcript.read(spec.slug)["facts"]
+    marks = defaultdict(list)
+    for found in lint(spec, library().values(), facts.get("tokens"), facts.get("limit", 77), facts.get("drawn")):
+        if found.kind == kind:
+            marks[found.text].append(found)
+    return marks
+
+
+def _told(spec: ConceptSpec) -> dict[str, str]:
+    """By term, its note, and why the proposer wanted it where the note says something else."""
+    whys = {change.term.text: change.why for entry in talk.offers(spec.slug) for change in transcript.changes(entry)}
+    return {term.text: _reasons(term.note, whys.get(term.text, "")) for term in (*spec.corefs, *spec.retains)}
+
+
+def _reasons(note: str, why: str) -> str:
+    return " · ".join(filter(None, [note, f"the proposer: {why}" if why and why != note else ""]))
 
 
 def _used() -> Counter:
     return Counter(run.job.spec.slug for run in runs.all_runs())
+
+
+def _locked(slug: str) -> str:
+    """Why the split may not change any more; "" while no run uses it."""
+    used = _used()[slug]
+    count = f"{used} run{'s' if used > 1 else ''}"
+    return f"The split is kept: {count} trained with it, and held-out terms must stay unseen." if used else ""
 
 
 def _state(spec: ConceptSpec, used: Counter) -> str:
@@ -116,26 +166,31 @@ def _phrases(slug: str) -> list[str]:
 
 @shown
 def restore(remembered: str | None) -> tuple:
-    slug = drafts.open_or_first(remembered)
-    return slug, *screen(slug)
+    return screen(drafts.show(drafts.open_or_first(remembered)))
+
+
+@shown
+def marked(opened: Opened) -> tuple:
+    """The lists, with what has been learned of their terms."""
+    return tuple(terms(opened.spec, kind) for kind in rounds.LISTS)
 
 
 @shown
 def choose(search: str, event: gr.EventData) -> tuple:
-    return event.slug, *screen(event.slug, search)
+    return screen(drafts.show(event.slug), search)
 
 
 @shown
-def moved(slug: str, search: str, event: gr.EventData) -> tuple:
+def moved(opened: Opened, search: str, event: gr.EventData) -> tuple:
     """A field of a row was changed. The lists are drawn anew only when that shows something new."""
-    spec = drafts.change(slug, lambda spec: _edited(spec, event))
+    after = drafts.change(opened, lambda spec: _edited(spec, event._data))
+    everything = screen(after, search)
     if event._data["do"] == "text":
-        return screen(slug, search)
-    return head(spec), gr.skip(), gr.skip(), shelf(search, slug), reviewed_count()
+        return everything
+    return *everything[:3], gr.skip(), gr.skip(), *everything[5:]
 
 
-def _edited(spec: ConceptSpec, event: gr.EventData) -> ConceptSpec:
-    row = event._data
+def _edited(spec: ConceptSpec, row: dict) -> ConceptSpec:
     facts = {
         "certainty": lambda value: {"certainty": _NAMES[round(float(value), 1)]},
         "note": lambda value: {"note": value.strip()},
@@ -145,48 +200,130 @@ def _edited(spec: ConceptSpec, event: gr.EventData) -> ConceptSpec:
 
 
 @shown
-def pressed(slug: str, search: str, event: gr.EventData) -> tuple:
-    """A button of a row: drop, or the other split."""
+def pressed(opened: Opened, search: str, event: gr.EventData) -> tuple:
+    """A button of a row: drop, the other split, the other list."""
     row = event._data
-    edit = {"drop": rounds.without_term, "split": _other_split}[row["do"]]
-    drafts.change(slug, lambda spec: edit(spec, row["list"], row["text"]))
-    return screen(slug, search)
+    edit = {"drop": rounds.without_term, "split": _other_split, "move": _other_list}[row["do"]]
+    return screen(drafts.change(opened, lambda spec: edit(spec, row["list"], row["text"])), search)
 
 
 def _other_split(spec: ConceptSpec, kind: str, text: str) -> ConceptSpec:
-    term = next(term for term in getattr(spec, kind) if term.text == text)
+    _refuse_locked(spec)
+    term = _term(spec, kind, text)
     return rounds.with_term(spec, kind, text, split="test" if term.split == "train" else "train")
 
 
-@shown
-def tool(slug: str, search: str, event: gr.EventData) -> tuple:
-    """Undo, redo, or back to what was shipped."""
-    kept = {"undo": drafts.undo, "redo": drafts.redo, "discard": drafts.discard}[event._data["do"]](slug)
-    slug = slug if kept else drafts.open_or_first(None)
-    return slug, *screen(slug, search)
+def _other_list(spec: ConceptSpec, kind: str, text: str) -> ConceptSpec:
+    here, there = rounds.without_term(spec, kind, text), _OTHER[kind]
+    return replace(here, **{there: (*getattr(here, there), _term(spec, kind, text))})
+
+
+def _term(spec: ConceptSpec, kind: str, text: str):
+    return next(term for term in getattr(spec, kind) if term.text == text)
+
+
+def _refuse_locked(spec: ConceptSpec) -> None:
+    if why := _locked(spec.slug):
+        raise CrceError(f"{why} Keep a copy of the concept to split it another way.")
 
 
 @shown
-def add(slug: str, search: str, kind: str, typed: str) -> tuple:
+def tool(opened: Opened, search: str, event: gr.EventData) -> tuple:
+    """A button above the lists, with which the whole concept changes."""
+    return screen(_TOOLS[event._data["do"]](opened), search)
+
+
+def _theirs(opened: Opened) -> Opened:
+    return drafts.show(drafts.open_or_first(opened.slug))
+
+
+def _discard(opened: Opened) -> Opened:
+    transcript.forget(opened.slug)
+    return drafts.discard(opened)
+
+
+_TOOLS: dict[str, Callable[[Opened], Opened]] = {
+    "undo": drafts.undo,
+    "redo": drafts.redo,
+    "discard": _discard,
+    "theirs": _theirs,
+    "mine": drafts.keep_mine,
+    "copy": drafts.keep_copy,
+    "resplit": lambda opened: _split(opened, opened.spec.provenance.split_seed + 1),
+}
+
+
+@shown
+def seeded(opened: Opened, search: str, event: gr.EventData) -> tuple:
+    """The seed of the split was typed."""
+    typed = event._data["value"].strip()
+    if not typed.isdecimal():
+        raise CrceError(f"The seed is {typed!r}; write a whole number of at least 0.")
+    return screen(_split(opened, int(typed)), search)
+
+
+def _split(opened: Opened, seed: int) -> Opened:
+    def drawn(spec: ConceptSpec) -> ConceptSpec:
+        _refuse_locked(spec)
+        lists = {kind: rounds.draw_split(_sorted(getattr(spec, kind)), seed) for kind in rounds.LISTS}
+        return replace(spec, **lists, provenance=replace(spec.provenance, reviewer="", split_seed=seed))
+
+    return drafts.change(opened, drawn)
+
+
+def _sorted(terms: tuple) -> list:
+    """In an order of their own, so that the same terms and seed give the same split."""
+    return sorted(terms, key=lambda term: (-term.weight, term.text))
+
+
+@shown
+def add(opened: Opened, search: str, kind: str, typed: str) -> tuple:
     """One phrase, or a pasted list."""
     texts = [text for text in re.split(r"[\n,;]+", typed) if text.strip()]
-    before = drafts.read(slug)
-    after = drafts.change(slug, lambda spec: rounds.with_terms(spec, kind, texts))
-    if texts and after == before:
+    after = drafts.change(opened, lambda spec: rounds.with_terms(spec, kind, texts))
+    if texts and after == opened:
         raise CrceError("The lists have this already, or it is the concept itself.")
-    return "", *screen(slug, search)
+    return "", *screen(after, search)
+
+
+@shown
+def bring(opened: Opened, search: str, path: str) -> tuple:
+    """A file: JSON is a whole concept, which is opened; CSV adds to the lists on screen and updates their rows."""
+    file = Path(path)
+    text = exchange.text_of(file)
+    if file.suffix.casefold() == ".csv":
+        after = drafts.change(opened, lambda spec: exchange.from_csv(spec, text, file.name))
+    else:
+        after = _brought(opened, parse_spec(text, file.name))
+    gr.Info("Undo takes it back.", title="Imported")
+    return screen(after, search)
+
+
+def _brought(opened: Opened, spec: ConceptSpec) -> Opened:
+    if spec.slug == opened.slug:
+        return drafts.change(opened, lambda _: spec)
+    if spec.slug in library():
+        return drafts.change(drafts.show(spec.slug), lambda _: spec)
+    return drafts.keep_mine(Opened(None, spec))
 
 
 @shown
 def begin(name: str, category: str, sense: str) -> tuple:
     slug = drafts.create(name, category, sense).slug
-    return slug, "", "", *screen(slug)
+    return "", "", *screen(drafts.show(slug))
 
 
 @shown
-def sign(slug: str, search: str, reviewer: str) -> tuple:
-    drafts.change(slug, lambda spec: drafts.reviewed(spec, reviewer))
-    return screen(slug, search)
+def sign(opened: Opened, search: str, reviewer: str) -> tuple:
+    return screen(drafts.change(opened, lambda spec: drafts.reviewed(spec, reviewer)), search)
+
+
+@shown
+def talked(opened: Opened, search: str, event: gr.EventData) -> tuple:
+    """A button of the talk: a change or a round is taken, a round undone, a meaning chosen."""
+    row = event._data
+    chosen = int(row["n"]) if "n" in row else None
+    return screen(talk.pressed(opened, int(row["entry"]), chosen, row["do"]), search)
 
 
 @shown
@@ -199,52 +336,25 @@ def pictures(slug: str, seen: list[str], request: gr.Request) -> tuple:
     return (gr.skip(), gr.skip()) if ready == seen else (thumbs.styles(ready), ready)
 
 
-@shown
-def propose(slug: str, wish: str) -> tuple:
-    """A round: what the model would change, to choose from. Nothing is applied yet."""
-    spec = drafts.read(slug)
-    offer = _offer(spec, wish.strip())
-    found = rounds.changes(spec, offer)
-    if not found:
-        raise CrceError("The model would change nothing. Say more exactly what you wish for.")
-    numbers = list(range(len(found)))
-    box = gr.CheckboxGroup(choices=[(change.label, n) for n, change in enumerate(found)], value=numbers)
-    offered = {"slug": slug, "changes": rounds.to_state(found), "by": asdict(offer.provenance)}
-    return offered, box, gr.Group(visible=True), ""
-
-
-def _offer(spec: ConceptSpec, wish: str) -> ConceptSpec:
-    from crce.propose import ChatProposer  # the LLM client takes a second to import
-
-    proposer = ChatProposer.from_env()
-    if spec.corefs or spec.retains:
-        return proposer.revise(spec, wish or "Improve both lists; keep what is right.")
-    return proposer.propose(spec.target, spec.category, spec.sense)
-
-
-@shown
-def accept(search: str, offered: dict, numbers: list[int]) -> tuple:
-    taken = rounds.from_state(offered["changes"], numbers)
-    made_by = Provenance(**offered["by"])
-    drafts.change(offered["slug"], lambda spec: rounds.apply(spec, taken, made_by))
-    return gr.Group(visible=False), offered["slug"], *screen(offered["slug"], search)
-
-
 # The tab
 
 
 def build() -> SimpleNamespace:
-    ui = SimpleNamespace(slug=gr.State(""), offered=gr.State({}), pictured=gr.State([]))
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=200):
+    ui = SimpleNamespace(opened=gr.State(Opened()), slug=gr.State(""), pictured=gr.State([]))
+    with gr.Row(equal_height=False, elem_classes="desk"):
+        with gr.Column(scale=2, min_width=190, elem_classes="shelfside"):
             _library(ui)
-        with gr.Column(scale=10, min_width=640):
+        with gr.Column(scale=8, min_width=600, elem_classes="middle"):
             ui.head = board()
             _actions(ui)
-            _proposals(ui)
+            seeing.build_preview(ui)
             with gr.Row(equal_height=False):
                 ui.lists = {kind: _list(kind) for kind in rounds.LISTS}
-    ui.shows = [ui.head, *(part.rows for part in ui.lists.values()), ui.shelf, ui.count]
+            seeing.build_distances(ui)
+        with gr.Column(scale=3, min_width=290, elem_classes="talkside"):
+            talk.build(ui)
+    lists = [part.rows for part in ui.lists.values()]
+    ui.shows = [ui.opened, ui.slug, ui.head, *lists, ui.shelf, ui.count, ui.log]
     return ui
 
 
@@ -257,30 +367,20 @@ def _library(ui: SimpleNamespace) -> None:
         ui.category = gr.Dropdown(CATEGORIES, label="Category", value="object")
         ui.sense = gr.Textbox("", label="Sense", info="Only if the word has several", max_length=200)
         ui.begin = gr.Button("Begin", size="sm")
+        talk.build_names(ui)
 
 
 def _actions(ui: SimpleNamespace) -> None:
     with gr.Row(elem_classes="line"):
-        ui.wish = gr.Textbox(
-            "", placeholder="fewer breeds, more synonyms…", show_label=False, container=False,
-            scale=5, min_width=260, max_length=2000,
-        )  # fmt: skip
-        ui.propose = gr.Button("Propose", size="md", scale=0, min_width=100)
-        ui.reviewer = gr.Textbox("", placeholder="Your name", show_label=False, container=False, scale=2, min_width=110)
-        ui.sign = gr.Button("Mark reviewed", size="md", scale=0, min_width=130)
-        ui.erase = gr.Button("Erase this →", variant="primary", size="md", scale=0, min_width=120)
-
-
-def _proposals(ui: SimpleNamespace) -> None:
-    with gr.Group(visible=False, elem_classes="round") as ui.round:
-        ui.changes = gr.CheckboxGroup(label="The model proposes. Take what is right; nothing is applied yet.")
-        with gr.Row():
-            ui.accept = gr.Button("Take the checked ones", variant="primary", size="sm")
-            ui.discard = gr.Button("Leave it all", size="sm")
+        ui.bring = gr.UploadButton("Import", file_types=[".json", ".csv"], size="sm", scale=0, min_width=76)
+        ui.check = gr.Button("Check what the model draws", size="sm", scale=0, min_width=196)
+        ui.reviewer = gr.Textbox("", placeholder="Your name", show_label=False, container=False, scale=1, min_width=110)
+        ui.sign = gr.Button("Mark reviewed", size="sm", scale=0, min_width=110)
+        ui.erase = gr.Button("Erase this →", variant="primary", size="sm", scale=0, min_width=110)
 
 
 def _list(kind: str) -> SimpleNamespace:
-    with gr.Column(min_width=420):
+    with gr.Column(min_width=290):
         rows = board()
         more = gr.Textbox(
             "", placeholder=f"Add to {_WORDS[kind][0].split()[0]}: one phrase, or a pasted list",
@@ -293,28 +393,23 @@ def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     # One change after the other: each starts from the draft that the one before has saved.
     edits = {"concurrency_id": "drafts", "concurrency_limit": 1, **quiet}
-    shows, where = ui.shows, [ui.slug, ui.search]
-    app.demo.load(restore, app.remembered, [ui.slug, *shows], **quiet)
+    shows, where = ui.shows, [ui.opened, ui.search]
+    app.demo.load(restore, app.remembered, shows, **quiet)
     ui.slug.change(lambda slug: slug, ui.slug, app.remembered, **quiet)
-    ui.search.change(shelf, [ui.search, ui.slug], ui.shelf, **quiet)
-    ui.shelf.click(choose, ui.search, [ui.slug, *shows], **quiet)
+    ui.search.change(search_shelf, [ui.search, ui.opened], ui.shelf, **quiet)
+    ui.shelf.click(choose, ui.search, shows, **quiet)
     # Two quick presses of Undo are two steps back.
-    ui.head.click(tool, where, [ui.slug, *shows], trigger_mode="multiple", **edits)
+    ui.head.click(tool, where, shows, trigger_mode="multiple", **edits)
+    ui.head.input(seeded, where, shows, **edits)
     for kind, part in ui.lists.items():
         # Each row speaks for itself: none may replace another's event that still waits.
         part.rows.input(moved, where, shows, trigger_mode="multiple", **edits)
         part.rows.click(pressed, where, shows, trigger_mode="multiple", **edits)
         part.more.submit(add, [*where, gr.State(kind), part.more], [part.more, *shows], **edits)
-    ui.begin.click(begin, [ui.name, ui.category, ui.sense], [ui.slug, ui.name, ui.sense, *shows], **edits)
+    ui.bring.upload(bring, [*where, ui.bring], shows, **edits)
+    ui.begin.click(begin, [ui.name, ui.category, ui.sense], [ui.name, ui.sense, *shows], **edits)
     ui.sign.click(sign, [*where, ui.reviewer], shows, **edits)
     gr.on([app.redraw.tick, ui.slug.change], pictures, [ui.slug, ui.pictured], [app.pictures, ui.pictured], **quiet)
-    _wire_rounds(ui, edits)
-
-
-def _wire_rounds(ui: SimpleNamespace, edits: dict) -> None:
-    asked = {"concurrency_id": "llm", "concurrency_limit": 4, "api_visibility": "private"}
-    offer = [ui.offered, ui.changes, ui.round, ui.wish]
-    gr.on([ui.propose.click, ui.wish.submit], propose, [ui.slug, ui.wish], offer, **asked)
-    taken = [ui.search, ui.offered, ui.changes]
-    ui.accept.click(accept, taken, [ui.round, ui.slug, *ui.shows], **edits)
-    ui.discard.click(lambda: gr.Group(visible=False), None, ui.round, api_visibility="private")
+    ui.log.click(talked, where, shows, **edits)
+    talk.wire(ui, app)
+    seeing.wire(ui, app, marked)

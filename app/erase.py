@@ -7,7 +7,7 @@ import gradio as gr
 import pandas as pd
 
 from app import progress
-from app.drafts import open_or_first
+from app.drafts import Opened, open_or_first, settled
 from app.pages import board, page
 from app.shown import shown
 from crce import bases, jobs, runs
@@ -258,8 +258,9 @@ def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     expectation = [ui.concept, ui.base, ui.method, ui.settings[0]]
     gr.on([app.demo.load, *(part.change for part in expectation)], shown(about_run), expectation, ui.expect, **quiet)
     app.tab["erase"].select(lambda: gr.Dropdown(concepts()), None, ui.concept, **quiet)
-    app.curate.erase.click(_bring, app.curate.slug, [app.tabs, ui.concept], **quiet)
+    app.curate.erase.click(_bring, app.curate.opened, [app.tabs, ui.concept], **quiet)
 
 
-def _bring(slug: str) -> tuple:
-    return gr.Tabs(selected="erase"), gr.Dropdown(concepts(), value=slug)
+@shown
+def _bring(opened: Opened) -> tuple:
+    return gr.Tabs(selected="erase"), gr.Dropdown(concepts(), value=settled(opened).slug)

@@ -89,4 +89,4 @@ def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     ui.card.click(stop, **quiet).then(**look)
     ui.own.click(_own, None, [app.tabs, app.curate.own], **quiet)
     ui.shelf.click(lambda: gr.Tabs(selected="curate"), None, app.tabs, **quiet)
-    ui.shelf.click(curate.choose, app.curate.search, [app.curate.slug, *app.curate.shows], **quiet)
+    ui.shelf.click(curate.choose, app.curate.search, app.curate.shows, **quiet)

@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import logging
+from dataclasses import replace
 
 import gradio as gr
 import pytest
@@ -13,14 +14,29 @@ from filelock import FileLock
 from gradio.state_holder import SessionState
 from PIL import Image
 
-from app import compare, curate, drafts, erase, progress, publish, sheet, start, thumbs
+from app import (
+    compare,
+    curate,
+    drafts,
+    erase,
+    exchange,
+    progress,
+    publish,
+    seeing,
+    sheet,
+    start,
+    talk,
+    thumbs,
+    transcript,
+)
 from app.main import build
 from app.pages import page, png_bytes
 from app.shown import shown
 from crce import files, library, rounds, runs
-from crce.concepts import ConceptSpec, Round, Term
+from crce.concepts import ConceptSpec, Provenance, Round, Term
 from crce.config import EraseConfig
 from crce.errors import CrceError
+from crce.rounds import Revision
 from crce.runs import Job
 
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(2)} {{alert}} \"'`"
@@ -60,9 +76,18 @@ def test_the_page_builds_and_offers_nothing_to_other_programs():
 @pytest.mark.parametrize("kind", ["corefs", "retains"])
 def test_what_people_and_models_write_is_never_markup(kind):
     spec = ConceptSpec(HOSTILE, sense=HOSTILE, **{kind: (Term(HOSTILE, note=HOSTILE),)})
-    for text in (curate.head(spec), curate.terms(spec, kind), page("library", specs=[spec], states={}, mark=str)):
+    transcript.answer(spec.slug, transcript.say(spec, HOSTILE), transcript.choice([spec], HOSTILE))
+    transcript.answer(spec.slug, 2, transcript.offer(ConceptSpec("dog"), hostile_round(spec), HOSTILE))
+    pages = [curate.head(drafts.Opened(spec, spec)), curate.terms(spec, kind), talk.log(spec)]
+    pages += [page("library", specs=[spec], states={}, mark=str), page("names", names=[HOSTILE], category=HOSTILE)]
+    for text in (*pages, talk._writing(spec, HOSTILE, json.dumps({"text": HOSTILE}))):
         assert "<img" not in text
         assert "&lt;img" in text
+
+
+def hostile_round(spec: ConceptSpec) -> Revision:
+    history = (Round("llm", HOSTILE, HOSTILE, HOSTILE),)
+    return Revision(replace(spec, provenance=replace(spec.provenance, history=history)), HOSTILE, {HOSTILE: HOSTILE})
 
 
 def test_a_comparison_shows_hostile_prompts_as_text():
@@ -139,84 +164,117 @@ def test_the_road_through_the_wires(no_worker, base, home):
 # Curate
 
 
+def opened(slug: str = "dog") -> drafts.Opened:
+    return drafts.show(slug)
+
+
+def edit(kind: str, text: str, do: str, value: str, page: drafts.Opened | None = None) -> drafts.Opened:
+    facts = event(do=do, list=kind, text=text, value=value)
+    return curate.moved(page or opened(), "", facts)[0]
+
+
+def press(kind: str, text: str, do: str, page: drafts.Opened | None = None) -> drafts.Opened:
+    return curate.pressed(page or opened(), "", event(do=do, list=kind, text=text))[0]
+
+
+def texts(kind: str, slug: str = "dog") -> list[str]:
+    return [term.text for term in getattr(drafts.read(slug), kind)]
+
+
 def test_a_moved_slider_is_on_the_disk_at_once(home):
-    curate.moved("dog", "", event(do="certainty", list="corefs", text="puppy", value="0.4"))
+    edit("corefs", "puppy", "certainty", "0.4")
     saved = library.load_spec(home / "concepts" / "object" / "dog.json")
     assert next(t for t in saved.corefs if t.text == "puppy").certainty == "low"
 
 
 def test_a_moved_slider_leaves_the_lists_on_screen_alone():
-    shows = curate.moved("dog", "", event(do="certainty", list="corefs", text="puppy", value="0.4"))
-    assert shows[1] == shows[2] == gr.skip()
+    shows = curate.moved(opened(), "", event(do="certainty", list="corefs", text="puppy", value="0.4"))
+    assert shows[3] == shows[4] == gr.skip()
 
 
 def test_rows_can_be_renamed_noted_moved_and_dropped():
-    curate.moved("dog", "", event(do="text", list="corefs", text="pooch", value=" doggy "))
-    curate.moved("dog", "", event(do="note", list="corefs", text="doggy", value="children say it"))
-    curate.pressed("dog", "", event(do="split", list="corefs", text="doggy"))
-    curate.pressed("dog", "", event(do="drop", list="retains", text="wolf"))
+    edit("corefs", "pooch", "text", " doggy ")
+    edit("corefs", "doggy", "note", "children say it")
+    press("corefs", "doggy", "split")
+    press("retains", "wolf", "drop")
     spec = drafts.read("dog")
     doggy = next(t for t in spec.corefs if t.text == "doggy")
     assert (doggy.note, doggy.split, doggy.source) == ("children say it", "test", "expert")
-    assert "wolf" not in [t.text for t in spec.retains]
+    assert "wolf" not in texts("retains")
+
+
+def test_a_term_goes_to_the_other_list_with_all_that_is_known_of_it():
+    before = next(t for t in drafts.read("dog").retains if t.text == "wolf")
+    press("retains", "wolf", "move")
+    assert drafts.read("dog").corefs[-1] == before
+    press("corefs", "wolf", "move")
+    assert drafts.read("dog").retains[-1] == before
+    assert "wolf" not in texts("corefs")
 
 
 def test_a_refused_change_changes_nothing():
     before = drafts.read("dog")
     with pytest.raises(gr.Error, match="remove one of the two"):
-        curate.moved("dog", "", event(do="text", list="corefs", text="pooch", value="puppy"))
+        edit("corefs", "pooch", "text", "puppy")
     assert drafts.read("dog") == before
 
 
 def test_a_pasted_list_adds_each_phrase_once():
     before = drafts.read("dog")
-    typed, *_ = curate.add("dog", "", "corefs", "woofer, PUPPY\nwoofer; dog\n\nbow-wow")
+    typed, *_ = curate.add(opened(), "", "corefs", "woofer, PUPPY\nwoofer; dog\n\nbow-wow")
     assert typed == ""
     assert [t.text for t in drafts.read("dog").corefs[len(before.corefs) :]] == ["woofer", "bow-wow"]
     with pytest.raises(gr.Error, match="have this already"):
-        curate.add("dog", "", "corefs", "woofer")
+        curate.add(opened(), "", "corefs", "woofer")
 
 
 def test_who_acts_before_the_lists_are_there_is_told_to_wait():
     with pytest.raises(gr.Error, match="still being opened"):
-        curate.sign("", "", "Ada")
+        curate.sign(drafts.Opened(), "", "Ada")
+
+
+def without(page: drafts.Opened, text: str) -> drafts.Opened:
+    return drafts.change(page, lambda spec: rounds.without_term(spec, "retains", text))
 
 
 def test_undo_and_redo_step_through_every_change():
-    states = [drafts.read("dog")]
+    page = opened()
+    states = [page.mine]
     for text in ("wolf", "fox", "cat"):
-        states.append(drafts.change("dog", lambda spec, text=text: rounds.without_term(spec, "retains", text)))
+        page = without(page, text)
+        states.append(page.mine)
     for state in states[-2::-1]:
-        assert drafts.undo("dog") == state
-    assert drafts.undo("dog") == states[0]
+        page = drafts.undo(page)
+        assert page.mine == drafts.read("dog") == state
+    assert drafts.undo(page) == page
     for state in states[1:]:
-        assert drafts.redo("dog") == state
+        page = drafts.redo(page)
+        assert page.mine == state
     assert drafts.steps("dog") == (3, 0)
 
 
 def test_a_change_ends_a_review():
-    curate.sign("dog", "", " Ada ")
+    curate.sign(opened(), "", " Ada ")
     assert drafts.read("dog").provenance.reviewer == "Ada"
-    drafts.change("dog", lambda spec: rounds.without_term(spec, "retains", "wolf"))
+    without(opened(), "wolf")
     assert drafts.read("dog").provenance.reviewer == ""
     with pytest.raises(gr.Error, match="your name"):
-        curate.sign("dog", "", " ")
+        curate.sign(opened(), "", " ")
 
 
 def test_reset_goes_back_to_what_was_shipped():
     shipped = drafts.read("dog")
-    drafts.change("dog", lambda spec: rounds.without_term(spec, "retains", "wolf"))
-    slug, *_ = curate.tool("dog", "", event(do="discard"))
-    assert (slug, drafts.read("dog")) == ("dog", shipped)
+    after, *_ = curate.tool(without(opened(), "wolf"), "", event(do="discard"))
+    assert (after.mine, drafts.read("dog")) == (shipped, shipped)
 
 
 def test_a_concept_of_ones_own_can_be_made_and_deleted():
-    slug, *_ = curate.begin("lighthouse", "object", "")
+    _, _, page, slug, *_ = curate.begin("lighthouse", "object", "")
     assert slug in library.library()
     with pytest.raises(gr.Error, match="already"):
         curate.begin("Lighthouse", "object", "")
-    slug, *_ = curate.tool(slug, "", event(do="discard"))
-    assert slug == drafts.FIRST
+    after, *_ = curate.tool(page, "", event(do="discard"))
+    assert after.slug == drafts.FIRST
     assert "lighthouse" not in library.library()
 
 
@@ -226,35 +284,287 @@ def test_the_library_is_searched_by_name():
     assert "Nothing by that name" in curate.shelf("unheard of", "dog")
 
 
-def test_a_concept_is_exported_as_json_and_csv(dog):
-    assert library.parse_spec(curate.as_json(dog), "export") == dog
-    lines = curate.as_csv(dog).splitlines()
+# Two people at one concept
+
+
+def test_the_second_of_two_windows_is_never_saved_over_the_first():
+    first = second = opened()
+    without(first, "wolf")
+    second = edit("corefs", "puppy", "certainty", "0.2", second)
+    second = edit("corefs", "pooch", "certainty", "0.2", second)
+    assert "wolf" not in texts("retains")
+    assert next(t for t in drafts.read("dog").corefs if t.text == "puppy").certainty == "high"
+    shown_page = curate.head(second)
+    assert "Another window changed these lists" in shown_page
+    assert "− keep: wolf" in shown_page
+    assert 'value="0.2"' in curate.terms(second.spec, "corefs")
+    assert drafts.undo(second) == second
+
+
+@pytest.fixture
+def clash() -> drafts.Opened:
+    """A page that dropped the fox while another window dropped the wolf."""
+    page = opened()
+    without(page, "wolf")
+    return without(page, "fox")
+
+
+def test_a_refused_save_can_give_way(clash):
+    theirs, *_ = curate.tool(clash, "", event(do="theirs"))
+    assert "fox" in [t.text for t in theirs.spec.retains]
+    assert "Another window" not in curate.head(theirs)
+
+
+def test_a_refused_save_can_become_a_copy(clash):
+    copy, *_ = curate.tool(clash, "", event(do="copy"))
+    assert copy.spec.name == "dog (copy 1)"
+    assert "fox" not in texts("retains", copy.slug)
+    assert "fox" in texts("retains")
+
+
+def test_a_refused_save_can_overwrite_knowingly_and_be_undone(clash):
+    mine, *_ = curate.tool(clash, "", event(do="mine"))
+    assert not mine.stale
+    assert ("wolf" in texts("retains"), "fox" in texts("retains")) == (True, False)
+    assert "wolf" not in [t.text for t in drafts.undo(mine).spec.retains]
+
+
+def test_while_two_versions_wait_nothing_is_erased_and_no_round_begins(clash):
+    with pytest.raises(gr.Error, match="Choose in Curate"):
+        erase._bring(clash)
+    with pytest.raises(gr.Error, match="Choose in Curate"):
+        list(talk.ask(clash, "", ""))
+
+
+def test_a_concept_deleted_elsewhere_can_still_be_kept():
+    _, _, page, *_ = curate.begin("lighthouse", "object", "")
+    drafts.discard(page)
+    page = drafts.change(page, lambda spec: rounds.with_terms(spec, "corefs", ["beacon"]))
+    assert "deleted this concept" in curate.head(page)
+    drafts.keep_mine(page)
+    assert texts("corefs", "lighthouse") == ["beacon"]
+
+
+# The split
+
+
+def test_the_split_is_drawn_with_the_seed_that_is_recorded():
+    page, *_ = curate.seeded(opened(), "", event(do="seed", value="7"))
+    spec = drafts.read("dog")
+    assert spec.provenance.split_seed == 7
+    assert len(spec.test_retains) == len(spec.retains) // 3
+    curate.tool(page, "", event(do="resplit"))
+    assert drafts.read("dog").provenance.split_seed == 8
+    curate.seeded(opened(), "", event(do="seed", value="7"))
+    assert drafts.read("dog") == spec
+    with pytest.raises(gr.Error, match="'-1'"):
+        curate.seeded(opened(), "", event(do="seed", value="-1"))
+
+
+def test_a_run_locks_the_split_but_nothing_else(base):
+    runs.create(Job(base, drafts.read("dog"), EraseConfig(steps=2)))
+    assert "held-out terms must stay unseen" in curate.head(opened())
+    for refused in (lambda: press("corefs", "puppy", "split"), lambda: curate.tool(opened(), "", event(do="resplit"))):
+        with pytest.raises(gr.Error, match="Keep a copy"):
+            refused()
+    press("corefs", "puppy", "drop")
+    assert "puppy" not in texts("corefs")
+
+
+# Files
+
+
+def test_a_concept_goes_out_and_comes_back_as_json_and_csv(dog, tmp_path):
+    assert library.parse_spec(exchange.to_json(dog), "export") == dog
+    lines = exchange.to_csv(dog).splitlines()
     assert lines[0] == "concept,kind,term,certainty,split,source,note"
     assert len(lines) == 1 + len(dog.corefs) + len(dog.retains)
+    bare = replace(dog, corefs=(), retains=())
+    assert exchange.from_csv(bare, exchange.to_csv(dog), "dog.csv") == dog
 
 
-def test_a_round_without_a_model_changes_nothing_that_it_does_not_understand(monkeypatch):
+def brought(tmp_path, name: str, text: str | bytes) -> drafts.Opened:
+    (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
+    return curate.bring(opened(), "", str(tmp_path / name))[0]
+
+
+def test_a_table_adds_and_updates_and_drops_nothing(tmp_path):
+    before = drafts.read("dog")
+    brought(tmp_path, "mine.csv", "\ufeffkind;term;certainty\nerase;woofer;\nretain;Puppy;Very Low\n")
+    after = drafts.read("dog")
+    assert after.corefs[-1] == Term("woofer")
+    assert (after.retains[-1].text, after.retains[-1].certainty) == ("puppy", "very low")
+    assert len(after.corefs) + len(after.retains) == len(before.corefs) + len(before.retains) + 1
+    assert drafts.undo(opened()).mine == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.csv", "term\npuppy\n", "names no column kind"),
+        ("a.csv", "kind,term\ncoref,\n", "line 2: the term is empty"),
+        ("a.csv", "kind,term,certainty\ncoref,woofer,\ncoref,bow,sure\n", "line 3: certainty is 'sure'; use one of"),
+        ("a.csv", "kind,term\nmaybe,woofer\n", "line 2: kind is 'maybe'"),
+        ("a.csv", "kind,term\ncoref,dog\n", "remove one of the two"),
+        ("a.csv", b"kind,term\ncoref,\xff\n", "UTF-8"),
+        ("a.csv", "", "names no column"),
+        ("a.json", "{", "no JSON"),
+        ("a.json", '{"target": "dog", "colour": 1}', "colour is no field"),
+    ],
+)
+def test_a_bad_file_is_answered_clearly_and_changes_nothing(tmp_path, name, text, told):
+    before = drafts.read("dog")
+    with pytest.raises(gr.Error, match=told):
+        brought(tmp_path, name, text)
+    assert drafts.read("dog") == before
+
+
+def test_json_opens_the_concept_that_it_is(dog, tmp_path):
+    other = replace(dog, target="lighthouse", sense="")
+    assert brought(tmp_path, "l.json", exchange.to_json(other)).spec == drafts.read("lighthouse") == other
+    cat = replace(drafts.read("cat"), retains=dog.corefs)
+    before = drafts.read("cat")
+    page = brought(tmp_path, "c.json", exchange.to_json(cat))
+    assert page.spec == drafts.read("cat") == cat
+    assert drafts.undo(page).mine == before
+
+
+# The talk
+
+
+def said(page: drafts.Opened, wish: str) -> list[tuple]:
+    return list(talk.ask(page, wish, ""))
+
+
+@pytest.fixture
+def offline(monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "CRCE_MODEL"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(gr.Error, match="change nothing"):
-        curate.propose("dog", "be a poet")
 
 
-def test_a_round_is_taken_change_by_change(dog):
-    offer = ConceptSpec(
-        "dog",
-        sense="animal",
-        corefs=(Term("puppy", "low"), Term("hound", "normal"), Term("wolf"), Term("guide dog", split="test")),
-        retains=(Term("cat", "very high"), Term("fox"), Term("pig", split="test")),
-    )
-    found = rounds.changes(dog, offer)
-    verbs = [(change.verb, change.term.text) for change in found]
-    assert verbs == [("drop", "pooch"), ("move", "wolf"), ("level", "puppy")]
-    kept = rounds.from_state(json.loads(json.dumps(rounds.to_state(found))), [1])
-    after = rounds.apply(dog, kept, Round("llm", "m", "v", "wolf too"))
-    assert [t.text for t in after.corefs] == ["puppy", "hound", "pooch", "guide dog", "wolf"]
-    assert [t.text for t in after.retains] == ["cat", "fox", "pig"]
-    assert (after.provenance.model, after.provenance.rounds) == ("m", 1)
+def answered(page: drafts.Opened, **lists: tuple) -> drafts.Opened:
+    """The page with a round of a model in its talk, which would leave these lists."""
+    made_by = Round("llm", "m", "v", "fewer breeds")
+    spec = page.spec
+    offer = replace(spec, **lists)
+    revision = Revision(rounds.apply(spec, rounds.changes(spec, offer), made_by), "Gladly.", {"cat": "it barks"})
+    transcript.answer(page.slug, transcript.say(spec, "fewer breeds"), transcript.offer(spec, revision, "m at x"))
+    return page
+
+
+@pytest.fixture
+def offered(dog) -> drafts.Opened:
+    """A round that drops the hound, adds a cur, moves the cat and sets the puppy lower."""
+    library.save_spec(dog, library.own_path(dog))
+    corefs = (replace(dog.corefs[0], certainty="low"), *dog.corefs[2:], Term("cur", source="llm"), dog.retains[0])
+    return answered(opened(dog.slug), corefs=corefs, retains=dog.retains[1:])
+
+
+def test_a_round_is_shown_with_its_reasons_and_nothing_is_applied(offered, dog):
+    text = talk.log(offered.spec)
+    for shown_text in ("fewer breeds", "Gladly.", "− erase: hound", "+ erase: cur (high)", "it barks", "Accept all"):
+        assert shown_text in text
+    assert drafts.read(dog.slug) == dog
+
+
+def test_a_whole_round_is_taken_and_undone(offered, dog):
+    after, *_ = curate.talked(offered, "", event(do="take", entry="1"))
+    assert [t.text for t in after.spec.corefs] == ["puppy", "pooch", "guide dog", "cur", "cat"]
+    assert (after.spec.provenance.rounds, after.spec.provenance.model) == (1, "m")
+    assert [entry.by for entry in after.spec.provenance.history] == ["llm"]
+    assert len(after.spec.provenance.history[0].changes) == 4
+    after = edit("retains", "wolf", "certainty", "1.0", after)
+    back, *_ = curate.talked(after, "", event(do="back", entry="1"))
+    restored = {(t.text, t.certainty) for t in (*back.spec.corefs, *back.spec.retains)}
+    wanted = {(t.text, t.certainty) for t in (*dog.corefs, *dog.retains)} - {("wolf", "low")} | {("wolf", "very high")}
+    assert restored == wanted
+    assert (back.spec.provenance.rounds, back.spec.provenance.history) == (0, ())
+
+
+def test_single_items_of_a_round_are_one_round(offered, dog):
+    after, *_ = curate.talked(offered, "", event(do="take", entry="1", n="0"))
+    after, *_ = curate.talked(after, "", event(do="take", entry="1", n="1"))
+    assert [t.text for t in after.spec.corefs] == ["puppy", "pooch", "guide dog", "cur"]
+    assert after.spec.provenance.rounds == 1
+    assert [len(entry.changes) for entry in after.spec.provenance.history] == [2]
+    text = talk.log(after.spec)
+    assert text.count("✓") == 2
+    assert "Accept the other 2" in text
+
+
+def test_the_next_round_is_told_what_the_expert_changed_by_hand(offered):
+    after, *_ = curate.talked(offered, "", event(do="take", entry="1"))
+    after = edit("retains", "fox", "certainty", "0.2", after)
+    since = transcript.since(after.slug)
+    assert [change.label for change in rounds.changes(since, after.spec)] == ["~ keep: fox (very low)"]
+    after = answered(after, corefs=after.spec.corefs[1:])
+    after, *_ = curate.talked(after, "", event(do="take", entry="3"))
+    assert [(entry.by, entry.changes) for entry in after.spec.provenance.history[1:2]] == [
+        ("expert", ("~ keep: fox (very low)",))
+    ]
+
+
+def test_offline_the_talk_says_so_and_understands_a_little(offline):
+    said(opened(), "drop wolf")
+    entry = transcript.entries("dog")[-1]
+    assert "no LLM connected" in entry["by"]
+    curate.talked(opened(), "", event(do="take", entry="1"))
+    assert "wolf" not in texts("retains")
+
+
+def test_a_message_that_was_stopped_gets_no_answer(dog):
+    length = transcript.say(dog, "more")
+    log, writing = talk.stop(drafts.Opened(dog, dog))
+    assert writing == ""
+    assert "You stopped it" in log
+    transcript.answer(dog.slug, length, {"who": "note", "text": "too late"})
+    assert "too late" not in json.dumps(transcript.entries(dog.slug))
+
+
+def test_a_meaning_is_chosen_before_anything_is_offered(dog):
+    bare = replace(dog, sense="", corefs=(), retains=(), target="seal")
+    library.save_spec(bare, library.own_path(bare))
+    told = Provenance(history=(Round("llm", "m"),))
+    meanings = [replace(dog, target="seal", sense=sense, provenance=told) for sense in ("animal", "wax stamp")]
+    entry = transcript.choice(meanings, "m at x")
+    transcript.answer("seal", transcript.say(bare, "both lists"), entry)
+    assert "seal (wax stamp)" in talk.log(bare)
+    page, *_ = curate.talked(opened("seal"), "", event(do="sense", entry="1", n="1"))
+    assert page.spec.name == "seal (wax stamp)"
+    assert page.spec.corefs == ()
+    page, *_ = curate.talked(page, "", event(do="take", entry="1"))
+    assert {t.text for t in page.spec.corefs} == {t.text for t in dog.corefs}
+
+
+# Seeing
+
+
+def test_the_preview_keeps_what_was_moved_in_sight(dog):
+    first = seeing.prompts(dog, None, [])
+    assert first == ["dog", "puppy", "pooch", "hound", "cat", "fox", "wolf"]
+    moved = rounds.with_term(dog, "retains", "pig", certainty="low")
+    second = seeing.prompts(moved, dog, first)
+    assert second[4:] == ["pig", "cat", "fox"]
+    assert seeing.prompts(moved, moved, second) == second
+
+
+def test_the_map_is_scaled_to_its_farthest_point():
+    term = {"text": HOSTILE, "kind": "coref", "cosine": 0.5, "euclidean": 4.0, "tokens": 3, "x": -4.0, "y": 2.0}
+    sphere = {"radius": 2.0, "points": [[1.0, 8.0]]}
+    facts = seeing._map({"terms": [term], "sphere": sphere, "limit": 77})
+    assert (facts["radius"], facts["points"]) == (0.25, [(0.125, 1.0)])
+    assert (facts["dots"][0]["x"], facts["dots"][0]["y"]) == (-0.5, 0.25)
+    text = page("distances", target=HOSTILE, base="emoji-sd", **facts)
+    assert "<img" not in text
+    assert "4.00" in text
+
+
+def test_doubtful_terms_are_marked_with_the_reason(dog):
+    spec = replace(dog, corefs=(*dog.corefs, Term("cat toy")))
+    assert "holds the retain" in curate.terms(spec, "corefs")
+    transcript.remember(spec.slug, drawn={"pooch": [1, 10]})
+    assert "1 of 10" in curate.terms(spec, "corefs")
+    assert "1 of 10" not in curate.terms(spec, "retains")
 
 
 def test_pictures_come_as_styles_of_their_phrase(home):

@@ -36,5 +36,14 @@ element.addEventListener("change", (event) => {
 });
 
 element.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && event.target.matches("input[type=text][data-do]")) event.target.blur();
+  if (event.key === "Enter" && event.target.matches("input[data-do]:not([type=range])")) event.target.blur();
+});
+
+// Ctrl with the key that a button names presses it, unless someone writes.
+document.addEventListener("keydown", (event) => {
+  if (!(event.ctrlKey || event.metaKey) || event.target.closest("input:not([type=range]), textarea")) return;
+  const button = element.querySelector(`button[data-keys="${CSS.escape(event.key)}"]`);
+  if (!button?.offsetParent) return;
+  event.preventDefault();
+  button.click();
 });
