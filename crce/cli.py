@@ -170,6 +170,59 @@ def _draw(model, pairs: list[tuple[str, int]], folder: Path) -> list[str]:
 
 
 @app.command()
+def distances(concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "auto", as_json: AsJson = False):
+    """How far every term is from the concept in the base's own text encoder (the paper's Table 2), nearest first.
+
+    Examples:
+
+        python -m crce distances dog
+        python -m crce distances my-spec.json --json
+    """
+    from crce import geometry
+
+    found = geometry.distances(jobs.Models().get(base, device), find_spec(concept))
+    rows = sorted(found["terms"], key=lambda row: (row["euclidean"] is None, row["euclidean"] or 0.0))
+    columns = ("kind", "text", "cosine", "euclidean", "tokens")
+    cells = [["too long" if row[key] is None else row[key] for key in columns] for row in rows]
+    terminal.say({**found, "terms": rows}, terminal.table([*columns], cells), as_json)
+
+
+@app.command()
+def preview(
+    concept: Concept,
+    out: Annotated[Path, typer.Option(help="Folder for the PNGs: before/ and after/.")],
+    base: Base = bases.EMOJI_SD,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: AsJson = False,
+):
+    """See within seconds what erasing would do: the concept, three corefs and three retains, edited in closed form.
+
+    It is a first look, by the method crce-uce; `erase` trains.
+
+    Example:
+
+        python -m crce preview dog --out pictures
+    """
+    from crce.erase import solved
+    from crce.pictures import check_quick
+
+    spec, model = find_spec(concept), jobs.Models().get(base, device, dtype)
+    check_quick(model)
+    began = time.monotonic()
+    delta = solved(model, spec, EraseConfig("crce-uce"))
+    seconds = round(time.monotonic() - began, 3)
+    shown = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
+    pairs = [(text, seed) for text in shown]
+    written = _draw(model, pairs, out / "before")
+    with delta.applied(model):
+        written += _draw(model, pairs, out / "after")
+    text = f"edited in {seconds} s\n" + "\n".join(written)
+    terminal.say({"images": written, "edit_seconds": seconds}, text, as_json)
+
+
+@app.command()
 def evaluate(
     run: RunName,
     images: Images = 10,

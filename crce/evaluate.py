@@ -142,12 +142,12 @@ def coverage(
 def base_verdicts(
     model: Diffusion, judge: EmbeddedJudge, spec: ConceptSpec
 ) -> Iterator[tuple[Question, list[Verdict]]]:
-    """What the judge says of the base's own pictures of each term, seeds 0–9, drawn a few terms at a time.
+    """What the judge says of the base's own pictures of each term, seeds 0–9; drawn as they are asked for.
 
     Raises CrceError for a target that it does not know.
     """
-    for part in _batches(_at_covered_seeds(spec, judge)):
-        yield from zip(part, look(model, judge, part), strict=True)
+    for question in _at_covered_seeds(spec, judge):
+        yield question, *look(model, judge, [question])
 
 
 def _measured(spec: ConceptSpec, judge: EmbeddedJudge) -> list[Question]:

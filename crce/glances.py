@@ -243,6 +243,14 @@ class Desk:
             self._changed.notify()
         return glance
 
+    def put_back(self, glance: Glance) -> None:
+        """To the end of the line, with the rest of its work; unless it was replaced."""
+        with self._changed:
+            if glance.line in self._waiting:
+                glance.reply({"replaced": True})
+            else:
+                self._waiting[glance.line] = glance
+
     def waiting(self) -> int:
         return len(self._waiting)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -89,7 +90,7 @@ class EmbeddedJudge:
         tower.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         return cls(tower, prototypes, read_json(folder / "concepts.json"), config["scale"], config["threshold"])
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Tells one judge from another."""
         facts = f"{self.threshold} {self.scale} {self.prototypes.double().sum()} {sorted(self.terms)}"

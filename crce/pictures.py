@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from crce import files, geometry, runs
+from crce import bases, files, geometry, runs
 from crce.config import EraseConfig
 from crce.delta import Delta
 from crce.diffusion import Diffusion
@@ -24,6 +24,7 @@ from crce.judge import EmbeddedJudge
 
 AT_ONCE = 8  # pictures between two looks at whether the tab still wants them
 KEPT_BYTES = 512 << 20
+TURN = 1.0  # seconds until a long answer lets others have their turn
 
 
 # One forward pass of the U-Net, in weights × latent pixels. SD v1.4: 860 M × 64²; the default model: 12 M × 8².
@@ -34,6 +35,10 @@ Weights = AbstractContextManager[object]
 
 class Replaced(Exception):
     """The tab has asked for something else meanwhile."""
+
+
+class Unfinished(Exception):
+    """A part of the work is done and kept; others may have their turn before the rest."""
 
 
 def draw(request: Draw, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]) -> dict:
@@ -71,8 +76,8 @@ def check_quick(model: Diffusion) -> None:
     work = model.latent_shape[1] * model.latent_shape[2] * sum(p.numel() for p in model.unet.parameters())
     if model.device.type == "cpu" and work > CPU_WORK:
         raise CrceError(
-            f"A picture of {model.base} takes minutes on a CPU, so nothing is drawn. "
-            "Use a GPU, or see the concept on the base emoji-sd."
+            f"Pictures of {model.base} would take minutes on a CPU, so none are drawn. "
+            f"Use a GPU, or look at the concept on {bases.EMOJI_SD}."
         )
 
 
@@ -80,17 +85,18 @@ def coverage(request: Coverage, model: Diffusion, judge: EmbeddedJudge | None, r
     """The answer to a glance: on how many of seeds 0–9 the base shows the target, every coref (judged for the target)
     and every retain (judged for itself). Terms that the judge does not know are left out.
 
-    Raises CrceError for a base without a judge or a target that it does not know.
+    Raises CrceError for a base without a judge or a target that it does not know, Unfinished after a second: asked
+    again, it goes on where it was.
     """
     if not judge:
         raise CrceError(f"The base {model.base!r} brings no judge of its own. Look at the pictures instead.")
     check_quick(model)
-    rows = []
+    began, rows = time.monotonic(), []
     for question, verdicts in base_verdicts(model, judge, request.spec):
-        if replaced():
-            raise Replaced
         facts = {"text": question.text, "kind": question.kind}
         rows.append({**facts, "yes": sum(v.yes for v in verdicts), "of": len(verdicts)})
+        if time.monotonic() - began > TURN:
+            raise Unfinished
     return {"terms": rows}
 
 

@@ -88,8 +88,9 @@ class Worker:
         try:
             events = execute(run, self._models)
             for _ in events:
-                while self._answer():
-                    pass
+                # Each at most once: the run goes on also beside one with much to do.
+                for _ in range(max(1, self._desk.waiting())):
+                    self._answer()
                 if self._leaving:
                     events.close()
         except Busy:
@@ -106,17 +107,23 @@ class Worker:
         self._desk.publish()
         glance = self._desk.take(timeout)
         if glance:
-            glance.reply(self._answered(glance))
+            answer = self._answered(glance)
+            if answer:
+                glance.reply(answer)
+            else:
+                self._desk.put_back(glance)
         return bool(glance)
 
-    def _answered(self, glance: Glance) -> dict:
-        """Whatever is asked, and whatever goes wrong with it, there is an answer."""
+    def _answered(self, glance: Glance) -> dict | None:
+        """Whatever is asked, and whatever goes wrong with it, there is an answer; None where more is to be done."""
         from crce import pictures
 
         asked = glance.asked
         try:
             model = self._model(asked.base)
             return pictures.ANSWERS[asked.kind](asked, model, self._judge(asked), lambda: glance.replaced)
+        except pictures.Unfinished:
+            return None
         except pictures.Replaced:
             return {"replaced": True}
         except CrceError as error:

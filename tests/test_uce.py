@@ -1,0 +1,121 @@
+"""The closed form by its defining properties, and as a method like any other."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from crce.concepts import Term
+from crce.config import EraseConfig, with_defaults
+from crce.delta import Delta
+from crce.erase import erase, solved
+from crce.jobs import execute
+from crce.methods.uce import Rows, solve
+from crce.runs import Job, create
+
+WIDTH = 24
+
+
+@pytest.fixture
+def rows():
+    """Three states to move and four to keep, linearly independent, with weights of their own."""
+    dice = torch.Generator().manual_seed(0)
+    c, g, r = (torch.randn(n, WIDTH, generator=dice) for n in (3, 3, 4))
+    return Rows(c, g, torch.tensor([1.0, 0.6, 0.2]), r, torch.tensor([1.0, 0.8, 0.4, 0.2]))
+
+
+@pytest.fixture
+def matrices():
+    dice = torch.Generator().manual_seed(1)
+    return {f"w{out}": torch.randn(out, WIDTH, generator=dice) for out in (5, WIDTH, 40)}
+
+
+def missed(matrices, edited, rows):
+    """How far W' c is from W g, and W' r from W r, at most."""
+    moved = [(edited[n] @ rows.c.T - w @ rows.g.T).abs().max() for n, w in matrices.items()]
+    held = [((edited[n] - w) @ rows.r.T).abs().max() for n, w in matrices.items()]
+    return max(moved).item(), max(held).item()
+
+
+def test_as_lambda_goes_to_zero_every_c_becomes_its_guide_and_every_r_stays(matrices, rows):
+    moved, held = zip(*[missed(matrices, solve(matrices, rows, damping), rows) for damping in (10, 1, 0.1, 1e-3)],
+                      strict=True)  # fmt: skip
+    assert list(moved) == sorted(moved, reverse=True) and list(held) == sorted(held, reverse=True)
+    assert moved[0] > 1 and held[0] > 0.1
+    assert moved[-1] < 0.02 and held[-1] < 0.02
+
+
+def test_it_is_the_published_formula(matrices, rows):
+    """W' = [λW + Σ α (W g) cᵀ + Σ β (W r) rᵀ] [λI + Σ α c cᵀ + Σ β r rᵀ]⁻¹, written out in fp64."""
+    c, g, alpha, r, beta = (getattr(rows, f.name).double() for f in dataclasses.fields(rows))
+    edited = solve(matrices, rows, 0.5)
+    for name, w in matrices.items():
+        w = w.double()
+        left = 0.5 * w + (w @ g.T * alpha) @ c + (w @ r.T * beta) @ r
+        right = 0.5 * torch.eye(WIDTH).double() + (c.T * alpha) @ c + (r.T * beta) @ r
+        assert torch.allclose(edited[name].double(), left @ right.inverse(), atol=1e-4)
+
+
+def test_a_weight_of_zero_changes_nothing(matrices, rows):
+    none = dataclasses.replace(rows, alpha=torch.zeros(3))
+    assert all(torch.equal(w, matrices[n]) for n, w in solve(matrices, none, 0.5).items())
+    one = dataclasses.replace(rows, alpha=torch.tensor([1.0, 0.0, 1.0]))
+    without = dataclasses.replace(rows, c=rows.c[[0, 2]], g=rows.g[[0, 2]], alpha=torch.ones(2))
+    there, away = solve(matrices, one, 0.5), solve(matrices, without, 0.5)
+    assert all(torch.allclose(there[n], away[n], atol=1e-4) for n in matrices)
+    assert any(not torch.allclose(there[n], matrices[n], atol=1e-2) for n in matrices)
+
+
+def test_what_counts_more_is_held_better(matrices, rows):
+    strong = dataclasses.replace(rows, beta=rows.beta * 10)
+    assert (
+        missed(matrices, solve(matrices, strong, 0.5), rows)[1] < missed(matrices, solve(matrices, rows, 0.5), rows)[1]
+    )
+
+
+def edited(model, spec, method="crce-uce", **settings):
+    *_, step = erase(model, spec, EraseConfig(method, **settings))
+    assert (step.number, step.of) == (1, 1)
+    return step.delta
+
+
+def differ(a, b):
+    return any(not torch.equal(a.tensors[n], b.tensors[n]) for n in a.tensors)
+
+
+def test_crce_uce_sees_all_training_terms_with_their_certainty_and_no_other(tiny_sd, dog):
+    delta = edited(tiny_sd, dog)
+    first, *others = dog.corefs
+    changed = {
+        "another test coref": dataclasses.replace(dog, corefs=(*others, first, Term("mutt", split="test"))),
+        "a less certain coref": dataclasses.replace(dog, corefs=(dataclasses.replace(first, certainty="low"), *others)),
+        "no retains": dataclasses.replace(dog, retains=()),
+        "no corefs": dataclasses.replace(dog, corefs=()),
+    }
+    seen = {why: differ(delta, edited(tiny_sd, spec)) for why, spec in changed.items()}
+    assert seen == {
+        "another test coref": False, "a less certain coref": True, "no retains": True, "no corefs": True
+    }  # fmt: skip
+
+
+def test_uce_is_crce_uce_without_lists(tiny_sd, dog):
+    bare = dataclasses.replace(dog, corefs=(), retains=())
+    assert not differ(edited(tiny_sd, dog, "uce"), edited(tiny_sd, bare))
+    assert differ(edited(tiny_sd, dog, "uce"), edited(tiny_sd, dog))
+
+
+def test_steps_rates_and_seeds_do_not_apply(tiny_sd, dog):
+    config = with_defaults(EraseConfig("uce", steps=300, lr=1e-3), tiny_sd.base)
+    assert (config.steps, config.lr) == (1, None)
+    assert not differ(edited(tiny_sd, dog, seed=0), edited(tiny_sd, dog, seed=1, steps=9, corefs=100))
+
+
+def test_a_run_with_it_ends_like_any_other(tiny_sd, tiny_sd_dir, dog, tmp_path):
+    run = create(Job(str(tiny_sd_dir), dog, EraseConfig("crce-uce")), tmp_path / "run", queued=False)
+    *_, last = execute(run)
+    assert last["kind"] == "done" and run.last("preview")["step"] == 1
+    saved, expected = Delta.load(run.delta_path), solved(tiny_sd, dog, EraseConfig("crce-uce"))
+    assert not differ(saved, expected) and saved.info["method"] == "crce-uce"
+    with saved.applied(tiny_sd):
+        after = tiny_sd.generate(["dog"], [0])
+    assert after[0].tobytes() != tiny_sd.generate(["dog"], [0])[0].tobytes()
