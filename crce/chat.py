@@ -4,15 +4,15 @@ Knows nothing of concepts. Servers differ in what they make of a schema, so it i
 repaired, in this order; whatever goes wrong ends as a CrceError that says what to do.
 """
 
+import asyncio
 import os
-import time
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import openai
-from openai.pagination import SyncPage
 from openai.types.chat.chat_completion_chunk import ChatCompletionChunk, Choice, ChoiceDelta
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -21,11 +21,15 @@ from crce.errors import CrceError
 PATIENCE = 10  # seconds that a busy server may ask for before it is tried once more
 LONGEST = 60_000  # characters of an answer: ten times what 15 + 15 terms take
 SILENCE = 60  # seconds without a word; the library's own 600 are too long for someone who watches a button
+MOMENT = 0.2  # seconds after which a close() is heard, also while the model is silent
 
 T = TypeVar("T")
 Message = dict[str, str]
 Writing = Generator[str, None, T]
-"""Yields what the model writes, piece by piece, and returns the answer. Closing it cancels the request."""
+"""Yields what the model writes, piece by piece ("" while it is silent), and returns the answer.
+
+Closing it cancels the request.
+"""
 
 
 class Form(BaseModel):
@@ -48,8 +52,7 @@ def status() -> tuple[bool, str]:
     """Whether a language model is configured, and what a status line says about it."""
     if missing := missing_settings():
         return False, f"no LLM connected: set {' and '.join(missing)}"
-    host = urlsplit(os.environ.get("OPENAI_BASE_URL", "")).hostname or "api.openai.com"
-    return True, f"{os.environ['CRCE_MODEL']} at {host}"
+    return True, Chat.from_env().label
 
 
 def models() -> list[str]:
@@ -57,24 +60,27 @@ def models() -> list[str]:
     if missing_settings("any"):
         return []
     try:
-        page = _client(timeout=5).models.list()
+        answer = openai.OpenAI(api_key=_key(), timeout=5, max_retries=0).get("/models", cast_to=object)
     except (openai.APIError, ValueError):
         return []
-    # The client hands on what it cannot read, such as a page of HTML.
-    return sorted(model.id for model in page.data or ()) if isinstance(page, SyncPage) else []
+    match answer:
+        case {"data": [*rows]}:
+            return sorted(row["id"] for row in rows)
+    return []
 
 
-def _client(timeout: float = SILENCE) -> openai.OpenAI:
-    # Retrying is done here: the library would wait for as long as a busy server wishes.
-    return openai.OpenAI(api_key=os.environ.get("OPENAI_API_KEY") or "none", timeout=timeout, max_retries=0)
+def _key() -> str:
+    return os.environ.get("OPENAI_API_KEY") or "none"
 
 
 @dataclass(frozen=True)
 class Chat:
-    """One model at one endpoint. Holds the connection and no conversation."""
+    """One model at one endpoint. Holds no connection and no conversation: each question opens its own."""
 
-    client: openai.OpenAI
     model: str
+    url: str = "https://api.openai.com/v1"
+    key: str = field(default="none", repr=False)
+    silence: float = SILENCE
 
     @classmethod
     def from_env(cls, model: str = "") -> "Chat":
@@ -84,7 +90,7 @@ class Chat:
         """
         if missing := missing_settings(model):
             raise CrceError(f"No language model is connected. Set {' and '.join(missing)}, then try again.")
-        return cls(_client(), model or os.environ["CRCE_MODEL"])
+        return cls(model or os.environ["CRCE_MODEL"], os.environ.get("OPENAI_BASE_URL") or cls.url, _key())
 
     @property
     def label(self) -> str:
@@ -112,45 +118,26 @@ class Chat:
         """One completion as it is written. Whatever ends it, an error or a close(), the connection is closed."""
         heard = _Heard()
         try:
-            with (yield from self._stream(messages, form)) as stream:
-                for chunk in stream:
-                    yield heard.piece(chunk)
-                    if len(heard.text) > LONGEST:
-                        break
+            yield from _stepped(self._pieces(messages, form, heard))
         except (openai.APIError, ValueError) as error:
             raise CrceError(self._what_to_do(error, heard)) from error
         return self._text(heard)
 
-    def _stream(self, messages: list[Message], form: type[Form]) -> Writing[openai.Stream]:
-        """Servers that refuse a JSON schema are asked again without one."""
-        schema = {"name": form.__name__, "strict": True, "schema": form.model_json_schema()}
-        try:
-            format = {"type": "json_schema", "json_schema": schema}
-            return (yield from self._patiently(messages, response_format=format))
-        except openai.APIStatusError as error:
-            if not _about_the_schema(error):
-                raise
-        return (yield from self._patiently(messages))
-
-    def _patiently(self, messages: list[Message], **options) -> Writing[openai.Stream]:
-        """A server that is busy for a few seconds only is waited for, once."""
-        create = self.client.chat.completions.create
-        try:
-            return create(model=self.model, messages=messages, stream=True, **options)
-        except openai.RateLimitError as error:
-            seconds = _seconds(error)
-            if seconds is None or seconds > PATIENCE:
-                raise
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            yield ""  # a chance to cancel
-            time.sleep(min(0.2, seconds))
-        return create(model=self.model, messages=messages, stream=True, **options)
+    async def _pieces(self, messages: list[Message], form: type[Form], heard: "_Heard") -> AsyncIterator[str]:
+        # Retrying is done here: the library would wait for as long as a busy server wishes.
+        facts = {"base_url": self.url, "api_key": self.key, "timeout": self.silence, "max_retries": 0}
+        async with openai.AsyncOpenAI(**facts) as client:
+            create = partial(client.chat.completions.create, model=self.model, messages=messages, stream=True)
+            async with await _begun(create, form) as stream:
+                async for chunk in stream:
+                    yield heard.piece(chunk)
+                    if len(heard.text) > LONGEST:
+                        break
 
     def _text(self, heard: "_Heard") -> str:
         if not heard.anything:
             raise CrceError(
-                f"{self._host} does not speak the OpenAI protocol at {str(self.client.base_url)!r}. "
+                f"{self._host} does not speak the OpenAI protocol at {self.url!r}. "
                 "Check OPENAI_BASE_URL; it usually ends in /v1."
             )
         if heard.refusal or heard.filtered:
@@ -164,7 +151,7 @@ class Chat:
         host = self._host
         match error:
             case openai.APITimeoutError():
-                return f"{host} said nothing for {self.client.timeout:g} s. Try again, or a smaller model."
+                return f"{host} said nothing for {self.silence:g} s. Try again, or a smaller model."
             case openai.APIConnectionError() if heard.anything:
                 return f"{host} broke off in the middle of its answer. Try again; nothing was changed."
             case openai.APIConnectionError():
@@ -186,7 +173,10 @@ class Chat:
 
     @property
     def _host(self) -> str:
-        return self.client.base_url.host
+        try:
+            return urlsplit(self.url).hostname or self.url
+        except ValueError:
+            return self.url
 
 
 @dataclass
@@ -208,6 +198,47 @@ class _Heard:
                 self.anything = True
                 return delta.content or ""
         return ""
+
+
+def _stepped(pieces: AsyncIterator[str]) -> Iterator[str]:
+    """The pieces as they come, and "" every moment that none does. A close() ends what is under way."""
+
+    async def following() -> str | None:
+        return await anext(pieces, None)
+
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        while True:
+            step = runner.get_loop().create_task(following())
+            while not step.done():
+                runner.run(asyncio.wait({step}, timeout=MOMENT))
+                if not step.done():
+                    yield ""
+            if (piece := step.result()) is None:
+                return
+            yield piece
+
+
+async def _begun(create: Callable, form: type[Form]) -> openai.AsyncStream:
+    """Servers that refuse a JSON schema are asked again without one."""
+    schema = {"name": form.__name__, "strict": True, "schema": form.model_json_schema()}
+    try:
+        return await _patiently(partial(create, response_format={"type": "json_schema", "json_schema": schema}))
+    except openai.APIStatusError as error:
+        if not _about_the_schema(error):
+            raise
+    return await _patiently(create)
+
+
+async def _patiently(create: Callable) -> openai.AsyncStream:
+    """A server that is busy for a few seconds only is waited for, once."""
+    try:
+        return await create()
+    except openai.RateLimitError as error:
+        seconds = _seconds(error)
+        if seconds is None or seconds > PATIENCE:
+            raise
+    await asyncio.sleep(seconds)
+    return await create()
 
 
 def _seconds(error: openai.RateLimitError) -> float | None:

@@ -122,8 +122,7 @@ class ChatProposer:
         found = (yield from self.chat.ask(_Answer, question, prompts.system_prompt())).meanings
         if sense or len(found) == 1:
             return [self._proposed(bare, found[0])]
-        specs = [self._proposed(replace(bare, sense=clean(m.sense)[:LONGEST]), m) for m in reversed(found)]
-        return list({spec.slug: spec for spec in specs}.values())[::-1]
+        return _one_of_each([self._proposed(replace(bare, sense=_line(m.sense)), m) for m in found])
 
     def revise(self, spec: ConceptSpec, wish: str, since: ConceptSpec | None = None) -> Writing[Revision]:
         """A round of talk: the lists changed as wished. The last round of the result's history tells of it.
@@ -217,10 +216,9 @@ def _looked_up(bare: ConceptSpec) -> list[ConceptSpec]:
     found = lexicon.meant(bare.target, bare.sense)[:1] if bare.sense else lexicon.meanings(bare.target)
     if not found:
         raise CrceError(f"The lexicon does not know {bare.target!r}. Check the spelling. {lexicon.CONNECT}")
+    blanks = [(replace(bare, sense=bare.sense or meaning.sense), meaning) for meaning in found]
     made = Round("lexicon", "WordNet")
-    named = {ConceptSpec(bare.target, sense=m.sense).slug: m for m in reversed(found)}
-    blanks = [(replace(bare, sense=bare.sense or meaning.sense), meaning) for meaning in reversed(named.values())]
-    return [proposed(empty, lexicon.filled(empty, meaning, TERMS), made) for empty, meaning in blanks]
+    return _one_of_each([proposed(empty, lexicon.filled(empty, meaning, TERMS), made) for empty, meaning in blanks])
 
 
 def _taken_over(spec: ConceptSpec) -> ConceptSpec:
@@ -234,6 +232,14 @@ def _shown(spec: ConceptSpec) -> Iterator[str]:
     yield json.dumps({"sense": spec.sense})
     for term in (*spec.corefs, *spec.retains):
         yield json.dumps({"text": term.text, "certainty": term.certainty}, ensure_ascii=False)
+
+
+def _one_of_each(specs: list[ConceptSpec]) -> list[ConceptSpec]:
+    """The first of each name: senses that are called the same cannot be told apart."""
+    found: dict[str, ConceptSpec] = {}
+    for spec in specs:
+        found.setdefault(spec.slug, spec)
+    return list(found.values())
 
 
 def _lengths(spec: ConceptSpec) -> tuple[int, int]:

@@ -90,12 +90,12 @@ class ScriptedLLM:
     async def events(self) -> AsyncIterator[str]:
         if self.mode == "silent":
             await asyncio.sleep(60)
-        said = self.said()
-        for number, start in enumerate(range(0, len(said), PIECE)):
+        said, size = self.said(), 100 * PIECE if self.mode == "endless" else PIECE
+        for number, start in enumerate(range(0, len(said), size)):
             await asyncio.sleep(0.05 if self.mode == "slow" else 0)
             if number == 2 and self.mode in ("drops", "broken-json", "error-midway"):
                 yield self.accident()
-            yield _event({"content": said[start : start + PIECE]})
+            yield _event({"content": said[start : start + size]})
         if self.mode == "refusal":
             yield _event({"refusal": "I cannot."})
         yield _event({}, {"filtered": "content_filter", "truncated": "length"}.get(self.mode, "stop"))
