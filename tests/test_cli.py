@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,10 @@ COMMANDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("command", [*([c] for c in COMMANDS), ["publish", "dataset"], ["publish", "weights"]])
+GROUPED = [["publish", "dataset"], ["publish", "weights"], ["dataset", "check"], ["dataset", "card"]]
+
+
+@pytest.mark.parametrize("command", [*([c] for c in COMMANDS), *GROUPED])
 def test_every_command_explains_itself(crce, command):
     code, out, _ = crce(*command, "--help")
     assert code == 0 and len(out.split()) > 20
@@ -71,7 +75,7 @@ def test_help_lists_every_command_and_loads_no_torch():
     code += "finally: print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert result.stdout.strip().endswith("False")
-    assert all(command in result.stdout for command in [*COMMANDS, "publish"])
+    assert all(command in result.stdout for command in [*COMMANDS, "publish", "dataset"])
 
 
 def test_lists_are_one_json_document(crce, tiny_sd_dir, dog):
@@ -83,6 +87,19 @@ def test_lists_are_one_json_document(crce, tiny_sd_dir, dog):
     for command in ("methods", "concepts", "runs"):
         code, out, err = crce(command)
         assert (code, err) == (0, "") and len(out.splitlines()) > 1
+
+
+def test_dataset_check_ends_with_one_where_something_is_wrong(crce, tmp_path):
+    code, out, err = crce("dataset", "check")
+    assert (code, err) == (0, "") and out.splitlines()[-1].startswith("50 concepts, 1501 terms: 0 errors, ")
+    assert json.loads(crce("dataset", "check", "--json")[1])["problems"] == []
+
+    found = library.library()["mouse-animal"]
+    wrong = replace(found, corefs=(replace(found.corefs[0], text="mousekin"), *found.corefs[2:]))
+    library.save_spec(wrong, tmp_path / "object" / "mouse-animal.json")
+    code, out, _ = crce("dataset", "check", tmp_path)
+    assert code == 1 and "error: mouse (animal): 9 train corefs where the dataset has 10." in out.splitlines()
+    assert json.loads(crce("dataset", "check", tmp_path, "--json")[1])["concepts"] == 1
 
 
 def test_an_erasure_leaves_its_weights_and_says_how_to_go_on(erased, crce, spec, tiny_sd_dir, tmp_path):

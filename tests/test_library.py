@@ -96,16 +96,29 @@ def test_files_that_are_no_specs_are_said_to_be(tmp_path):
 
 
 def test_every_shipped_file_is_a_spec_named_after_itself():
-    paths = list(library.SHIPPED.rglob("*.json"))
-    assert paths
+    paths = [path for folder in (library.SHIPPED, library.STAND_INS) for path in folder.rglob("*.json")]
+    assert len(paths) == len(library.library())
     for path in paths:
         spec = library.load_spec(path)
         assert (path.stem, path.parent.name) == (spec.slug, spec.category)
 
 
-@pytest.mark.parametrize("name", ["bat (animal)", "Bat (Animal)", "bat-animal", "bat"])
-def test_a_concept_is_found_by_any_of_its_names(name):
-    assert library.find_spec(name).name == "bat (animal)"
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        *((name, "bat (animal)") for name in ("bat (animal)", "Bat (Animal)", "bat-animal")),
+        *((name, "Beyoncé") for name in ("Beyoncé", "beyoncé", "Beyonce", "beyonce")),
+        *((name, "The Joker") for name in ("The Joker", "the-joker")),
+    ],
+)
+def test_a_concept_is_found_by_any_of_its_names(name, found):
+    assert library.find_spec(name).name == found
+
+
+def test_a_word_of_one_sense_needs_no_sense():
+    wand = ConceptSpec("wand", sense="magic")
+    library.save_spec(wand, library.own_path(wand))
+    assert library.find_spec("wand") == library.find_spec("wand (magic)") == wand
 
 
 def test_an_unknown_concept_names_the_near_ones():
@@ -127,7 +140,25 @@ def test_ones_own_concept_wins_and_a_broken_file_hides_nothing():
 
 
 def test_two_senses_ask_which():
-    tool = ConceptSpec("bat", sense="baseball")
-    library.save_spec(tool, library.own_path(tool))
-    with pytest.raises(CrceError, match=r'several senses; say "bat \(animal\)" or "bat \(baseball\)"'):
+    with pytest.raises(CrceError, match=r'several senses; say "bat \(animal\)" or "bat \(sports equipment\)"'):
         library.find_spec("bat")
+
+
+def test_a_file_that_changes_is_read_again():
+    for certainty in ("high", "low", "normal"):
+        own = ConceptSpec("wand", corefs=(Term("stick", certainty),))
+        library.save_spec(own, library.own_path(own))
+        assert library.library()["wand"] == own
+    library.own_path(own).unlink()
+    assert "wand" not in library.library()
+
+
+def test_the_stand_ins_are_in_the_library_and_not_in_the_dataset():
+    stand_ins = {path.stem for path in library.STAND_INS.rglob("*.json")}
+    assert stand_ins == {"fairy", "genie", "mermaid", "santa-claus", "vampire", "zombie"}
+    assert library.library().keys() - library.publishable().keys() == stand_ins
+    fairy = library.library()["fairy"]
+    assert library.is_shipped(fairy) and library.is_shipped(library.library()["dog"])
+    library.save_spec(fairy, library.own_path(fairy))
+    assert "fairy" in library.publishable()
+    assert not library.is_shipped(ConceptSpec("wand"))

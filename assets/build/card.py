@@ -72,7 +72,7 @@ def card(report: dict, best: dict) -> str:
     first = ", ".join(f"{s} {100 * v:.1f} %" for s, v in report["top-1 of all leaves"].items())
     drawn = last("measure", "corefs")
     dataset = (
-        "Asked with the terms of `corefconcept/` that it can draw, it shows "
+        "Asked with the terms of these concepts that it can draw, it shows "
         f"the target for {100 * drawn['corefs']:.1f} % "
         f"of {drawn['n corefs']} pictures of corefs, and the retain for {100 * drawn['retains']:.1f} % of "
         f"{drawn['n retains']} pictures of retains."
@@ -112,7 +112,8 @@ From package registries alone, by `python -m assets.build all`: {data.get("drawi
 
 - The denoiser draws the styles {", ".join(DRAWN)}. Autoencoder, text encoder and judge learned from every coloured
   style except {" and ".join(HELD_OUT)}, the judge also from {", ".join(PLAIN)}.
-- Captions are names, families, synonyms, kinds, keywords, glosses, and the corefs of `corefconcept/`, sometimes within
+- Captions are names, families, synonyms, kinds, keywords, glosses, and the corefs of twelve objects of
+  `corefconcept/` and of the fantasy figures in `concepts/`, sometimes within
   a sentence or with the style's name; 10 % are empty.
 - The denoiser has seen {checkpoint()["step"]} steps of 64 drawings. The autoencoder's reconstruction error on 64 of its
   training drawings is MSE {vae.get("mse", "")} (pixels in −1…1).
@@ -128,7 +129,7 @@ That is the lowest with at most 5 % false yes among neighbours on {TUNED_ON}. Th
 too, were settled after a look at both styles.
 
 "Name": a drawing of each concept, asked by its name. "Neighbour": asked for one of the {NEIGHBOURS} nearest other
-concepts in the judge's own space. "Target", "retain": the concepts of `corefconcept/`.
+concepts in the judge's own space. "Target", "retain": the concepts whose corefs it learned.
 
 {tables}
 
