@@ -13,12 +13,23 @@ BASES = (EMOJI_SD, SD_V1_4)
 
 @dataclass(frozen=True)
 class BaseDefaults:
-    """Sampling guidance and steps; erasure steps and learning rate. These are SD v1.4's (paper, App. B)."""
+    """Sampling guidance and steps; erasure steps and learning rate. These are SD v1.4's (paper, App. B).
+
+    methods: steps and learning rate of single methods that were tuned for this base.
+    """
 
     guidance: float = 7.5
     sample_steps: int = 50
     erase_steps: int = 500
     lr: float = 1e-5
+    methods: dict[str, tuple[int, float]] | None = None
+
+    def preset(self, method: str, published: tuple[int, float] | None) -> tuple[int, float]:
+        """Steps and learning rate: the base's own for the method, else what was published for SD v1.4, else all's."""
+        ours = (self.erase_steps, self.lr)
+        if self.methods is None:
+            return published or ours
+        return tuple(self.methods.get(method, ours))
 
 
 def resolve(base: str) -> str:

@@ -12,6 +12,7 @@ class MethodCard:
     """A method for people: its kind, the weights it touches and where it was published.
 
     lists: whether it draws corefs and retains at all.
+    published: steps and learning rate for SD v1.4 in its paper or code; None: those of the CRCE paper (App. B).
     """
 
     key: str
@@ -21,9 +22,11 @@ class MethodCard:
     what: str
     source: str
     lists: bool = True
+    published: tuple[int, float] | None = None
 
 
 CLOSED_FORM = "closed form"
+COMPANIONS = ("crce", "crce-fixed", "crce-sphere")
 _ESD = "Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023"
 _UCE = "Gandikota et al., Unified Concept Editing in Diffusion Models, WACV 2024"
 _CRCE = "Xue et al., CRCE: Coreference-Retention Concept Erasure, 2025"
@@ -44,6 +47,8 @@ METHOD_CARDS = {
                    lists=False),
         MethodCard("esd-x", "ESD-x", "gradient", "attn2 Q, K, V, out",
                    "Pushes the target alone away, with all of the cross-attention.", _ESD, lists=False),
+        MethodCard("esd-u", "ESD-u", "gradient", "all but attn2",
+                   "Pushes the target alone away, with everything that does not see the text.", _ESD, lists=False),
         MethodCard("crce-uce", "CRCE-UCE", CLOSED_FORM, "attn2 K, V",
                    "Maps the target and every coref to the empty prompt and holds every retain, all at once; "
                    "no training.", f"{_UCE}; the lists and certainties of {_CRCE}"),
@@ -60,6 +65,7 @@ class EraseConfig:
 
     eta: strength of the negative guidance, ESD's η in the paper's convention (1 there).
     corefs, retains: M and N, terms drawn per step (§3.2.3).
+    on: the backbone, a gradient method whose own loss CRCE's two sums are added to; others have none.
     guidance: classifier-free guidance while the training latents are sampled (ESD: 3).
     """
 
@@ -69,6 +75,7 @@ class EraseConfig:
     eta: float = 1.0
     corefs: int = 5
     retains: int = 3
+    on: str = "esd-x-strict"
     seed: int = 0
     guidance: float = 3.0
     preview_every: int = 50
@@ -77,12 +84,15 @@ class EraseConfig:
     def __post_init__(self):
         if self.method not in METHOD_CARDS:
             raise CrceError(f"There is no method {self.method!r}. Choose one of {', '.join(METHOD_CARDS)}.")
+        if self.on not in BACKBONES:
+            raise CrceError(f"{self.on!r} is no backbone for CRCE. Choose one of {', '.join(BACKBONES)}.")
         for name, low, high in _LIMITS:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise CrceError(f"{name} is {value}; give a value from {low} to {high}.")
 
 
+BACKBONES = ("esd-x-strict", "esd-u")
 _LIMITS = (
     ("steps", 1, 100_000), ("lr", 1e-9, 1.0), ("eta", 0, 100), ("corefs", 0, 1000), ("retains", 0, 1000),
     ("seed", 0, 2**63 - 1), ("guidance", 0, 100), ("preview_every", 0, 100_000), ("checkpoint_every", 1, 100_000),
@@ -91,10 +101,13 @@ _LIMITS = (
 
 def with_defaults(config: EraseConfig, base: str) -> EraseConfig:
     """Fills the steps and the learning rate that were left open from the base's preset."""
-    preset = bases.defaults(base)
-    if METHOD_CARDS[config.method].kind == CLOSED_FORM:
+    card = METHOD_CARDS[config.method]
+    if card.kind == CLOSED_FORM:
         return replace(config, steps=1, lr=None)
-    return replace(config, steps=config.steps or preset.erase_steps, lr=config.lr or preset.lr)
+    # Companions learn as their backbone does.
+    key = config.on if config.method in COMPANIONS else config.method
+    steps, lr = bases.defaults(base).preset(key, METHOD_CARDS[key].published)
+    return replace(config, steps=config.steps or steps, lr=config.lr or lr)
 
 
 def check(spec: ConceptSpec, config: EraseConfig) -> None:

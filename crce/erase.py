@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -14,7 +14,8 @@ from crce.config import EraseConfig, check, with_defaults
 from crce.delta import Delta
 from crce.diffusion import Diffusion, Moment
 from crce.errors import CrceError
-from crce.methods import METHODS, ClosedForm
+from crce.methods import ClosedForm, method_of
+from crce.methods.method import Specs
 from crce.methods.pulls import Draw
 
 # A trajectory of the bank: ESD's 50 DDIM steps.
@@ -32,30 +33,33 @@ class Step:
     number: int
     of: int
     losses: dict[str, float]
-    _changed: Delta
+    _made: Callable[[], Delta]
 
     @property
     def delta(self) -> Delta:
-        return Delta({n: w.detach().clone() for n, w in self._changed.tensors.items()}, self._changed.info)
+        return self._made()
 
 
 class Tuned:
-    """What training changes: fp32 master weights (a bf16 weight swallows an update of 1e-5) and Adam's moments."""
+    """What training changes: fp32 master tensors and Adam's moments."""
 
-    def __init__(self, model: Diffusion, spec: ConceptSpec, config: EraseConfig):
-        parameters = dict(model.unet.named_parameters())
-        names = METHODS[config.method].trainable(model.unet)
-        self.weights = {n: parameters[n].detach().float().clone().requires_grad_() for n in names}
-        self.optimizer = torch.optim.Adam(self.weights.values(), lr=config.lr)
+    def __init__(self, model: Diffusion, specs: Specs, config: EraseConfig):
+        self.model, self.specs, self.config, self.method = model, specs, config, method_of(config)
+        self.tensors = self.method.start(model, specs, config, self.method.trainable(model.unet))
+        self.learning = {name: tensor for name, tensor in self.tensors.items() if tensor.requires_grad}
+        self.optimizer = torch.optim.Adam(self.learning.values(), lr=config.lr)
         self.step = 0
-        self.info = _info(model, spec, config)
-        self.changed = Delta(self.weights, self.info)
+        self.info = {**_info(model, specs, config), "kind": self.method.kind}
+
+    def delta(self) -> Delta:
+        copies = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
+        return Delta(self.method.finish(self.model, self.specs, copies), self.info)
 
     def save(self, path: Path) -> None:
-        """Weights, moments and step in one file. No dice: every draw is seeded by its step (see `_dice`)."""
-        tensors = dict(self.weights)
-        for name, weight in self.weights.items():
-            state = self.optimizer.state[weight]
+        """Tensors, moments and step in one file. No dice: every draw is seeded by its step (see `_dice`)."""
+        tensors = dict(self.tensors)
+        for name, tensor in self.learning.items():
+            state = self.optimizer.state[tensor]
             tensors |= {f"{key}/{name}": state[key] for key in ("exp_avg", "exp_avg_sq")}
         Delta(tensors, {**self.info, "step": str(self.step)}).save(path)
 
@@ -68,62 +72,95 @@ class Tuned:
                 "Resume with the same ones, or start a new run."
             )
         self.step = int(saved.info["step"])
-        for name, weight in self.weights.items():
-            weight.data.copy_(saved.tensors[name])
-            moments = {k: saved.tensors[f"{k}/{name}"].to(weight.device) for k in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[weight] = {"step": torch.tensor(float(self.step)), **moments}
+        for name, tensor in self.tensors.items():
+            tensor.data.copy_(saved.tensors[name])
+        for name, tensor in self.learning.items():
+            moments = {k: saved.tensors[f"{k}/{name}"].to(tensor.device) for k in ("exp_avg", "exp_avg_sq")}
+            self.optimizer.state[tensor] = {"step": torch.tensor(float(self.step)), **moments}
 
 
 def erase(
-    model: Diffusion, spec: ConceptSpec, config: EraseConfig, *, checkpoint: Path | None = None, resume: bool = False
+    model: Diffusion,
+    spec: ConceptSpec | Sequence[ConceptSpec],
+    config: EraseConfig,
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
 ) -> Iterator[Step]:
-    """Erases spec.target from a copy of the tuned weights, step by step; the model itself stays as it is.
+    """Erases the target, or several, from a copy of the tuned weights, step by step; the model itself stays as it is.
 
-    checkpoint: a file written every `config.checkpoint_every` steps and at the end, and read when `resume`.
+    Several concepts take turns, `config.steps` each. checkpoint: a file written every `config.checkpoint_every`
+    steps and at the end, and read when `resume`.
     Raises CrceError for too few terms, a checkpoint that does not fit, or a loss that is not finite.
     """
+    specs = together(spec)
     config = with_defaults(config, model.base)
-    check(spec, config)
-    if isinstance(METHODS[config.method], ClosedForm):
-        yield Step("train", 1, 1, {}, solved(model, spec, config))
+    for each in specs:
+        check(each, config)
+    if isinstance(method_of(config), ClosedForm):
+        yield Step("train", 1, 1, {}, lambda: solved(model, spec, config))
         return
-    tuned = Tuned(model, spec, config)
+    yield from _trained(Tuned(model, specs, config), checkpoint, resume)
+
+
+def together(spec: ConceptSpec | Sequence[ConceptSpec]) -> Specs:
+    """The specs of one run: what one of them erases, no other keeps."""
+    specs = [spec] if isinstance(spec, ConceptSpec) else spec
+    gone = {text.casefold() for spec in specs for text in (spec.target, *(term.text for term in spec.corefs))}
+    kept = [tuple(term for term in spec.retains if term.text.casefold() not in gone) for spec in specs]
+    return tuple(replace(spec, retains=retains) for spec, retains in zip(specs, kept, strict=True))
+
+
+def solved(model: Diffusion, spec: ConceptSpec | Sequence[ConceptSpec], config: EraseConfig) -> Delta:
+    """The delta of a closed form, which needs no steps."""
+    specs, method = together(spec), method_of(config)
+    tensors = method.edit(model, specs, method.trainable(model.unet))
+    return Delta(tensors, {**_info(model, specs, config), "kind": "weights"})
+
+
+def _info(model: Diffusion, specs: Specs, config: EraseConfig) -> dict[str, str]:
+    """Where a delta came from."""
+    return {"base": model.base, "method": config.method, "target": ", ".join(s.target for s in specs),
+            "digest": " ".join(s.digest for s in specs), "config": json.dumps(asdict(config))}  # fmt: skip
+
+
+def _trained(tuned: Tuned, checkpoint: Path | None, resume: bool) -> Iterator[Step]:
+    """The phases: the bank is sampled, then a step for each of its latents."""
     if resume and checkpoint and checkpoint.exists():
         tuned.load(checkpoint)
-    if tuned.step == config.steps:
-        yield Step("train", config.steps, config.steps, {}, tuned.changed)
+    of = tuned.config.steps * len(tuned.specs)
+    if tuned.step == of:
+        yield Step("train", of, of, {}, tuned.delta)
         return
-    moments = []
-    for moment in sample_bank(model, spec.target, config):
-        moments.append(moment)
-        yield Step("bank", len(moments), TRAJECTORY, {}, tuned.changed)
-    bank = shuffled(moments, config.seed)
-    while tuned.step < config.steps:
-        losses = _train(model, spec, config, tuned, bank)
+    banks = yield from _banks(tuned)
+    while tuned.step < of:
+        losses = _train(tuned, banks)
         tuned.step += 1
-        if checkpoint and (tuned.step % config.checkpoint_every == 0 or tuned.step == config.steps):
+        if checkpoint and (tuned.step % tuned.config.checkpoint_every == 0 or tuned.step == of):
             tuned.save(checkpoint)
-        yield Step("train", tuned.step, config.steps, losses, tuned.changed)
+        yield Step("train", tuned.step, of, losses, tuned.delta)
 
 
-def solved(model: Diffusion, spec: ConceptSpec, config: EraseConfig) -> Delta:
-    """The delta of a closed form, which needs no steps."""
-    method = METHODS[config.method]
-    tensors = method.edit(model, spec, method.trainable(model.unet))
-    return Delta(tensors, _info(model, spec, config))
+def _banks(tuned: Tuned) -> Generator[Step, None, list[Moment]]:
+    """A bank for each concept; yields a Step for each moment sampled."""
+    banks, of = [], TRAJECTORY * len(tuned.specs)
+    for spec in tuned.specs:
+        moments = []
+        for moment in sample_bank(tuned.model, tuned.method.latents(spec), tuned.config):
+            moments.append(moment)
+            yield Step("bank", len(moments) + TRAJECTORY * len(banks), of, {}, tuned.delta)
+        banks.append(shuffled(moments, tuned.config.seed))
+    return banks
 
 
-def _info(model: Diffusion, spec: ConceptSpec, config: EraseConfig) -> dict[str, str]:
-    """Where a delta came from."""
-    return {"base": model.base, "method": config.method, "target": spec.target,
-            "digest": spec.digest, "config": json.dumps(asdict(config))}  # fmt: skip
-
-
-def _train(model: Diffusion, spec: ConceptSpec, config: EraseConfig, tuned: Tuned, bank: Moment) -> dict[str, float]:
-    """One step of Adam; the losses by part."""
-    moment = bank.at(tuned.step % len(bank.x))
-    draw = Draw(model, spec, config, tuned.weights, moment, _dice(config.seed, tuned.step))
-    parts = METHODS[config.method].losses(draw)
+def _train(tuned: Tuned, banks: list[Moment]) -> dict[str, float]:
+    """One step of Adam for the concept whose turn it is; the losses by part."""
+    turn, which = divmod(tuned.step, len(banks))
+    spec, bank = tuned.specs[which], banks[which]
+    weights = tuned.method.weights(tuned.model, spec, tuned.tensors)
+    dice = _dice(tuned.config.seed, tuned.step)
+    draw = Draw(tuned.model, spec, tuned.config, tuned.tensors, weights, bank.at(turn % len(bank.x)), dice)
+    parts = tuned.method.all_losses(draw)
     losses = {name: float(loss.detach()) for name, loss in parts.items()}
     _finite(losses, tuned.step)
     tuned.optimizer.zero_grad()

@@ -178,10 +178,10 @@ def _trained(run: Run, model: "Diffusion", step: "Step", meter: "Meter") -> Iter
 
 def check_room(run: Run, model: "Diffusion", free: int) -> None:
     """Raises CrceError if the disk would be full before the run ends."""
-    from crce.methods import METHODS
+    from crce.methods import method_of
 
     sizes = {name: weight.numel() for name, weight in model.unet.named_parameters()}
-    values = sum(sizes[name] for name in METHODS[run.job.config.method].trainable(model.unet))
+    values = sum(sizes[name] for name in method_of(run.job.config).trainable(model.unet))
     # In fp32: the delta, and two checkpoints (weights and Adam's two moments) while one replaces the other.
     needed = 4 * values * (1 + 2 * 3) + PICTURES_ROOM
     if free < needed:

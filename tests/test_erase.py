@@ -6,13 +6,15 @@ import random
 import pytest
 import torch
 
-from crce.concepts import spec_from_dict, spec_to_dict
+from crce import config
+from crce.concepts import Term, spec_from_dict, spec_to_dict
 from crce.config import METHOD_CARDS, EraseConfig
 from crce.delta import Delta
 from crce.diffusion import Diffusion, Moment
-from crce.erase import erase, sample_bank, shuffled
+from crce.erase import erase, sample_bank, shuffled, together
 from crce.errors import CrceError
-from crce.methods import METHODS, cross_attention, keys_values
+from crce.methods import COMPANIONS, METHODS, all_but_cross_attention, cross_attention, keys_values
+from crce.methods.pulls import Draw
 
 SHORT = EraseConfig(steps=5, corefs=2, retains=2)
 
@@ -35,14 +37,15 @@ def same(a: Delta, b: Delta) -> bool:
 
 
 def test_every_method_has_its_card():
-    assert METHODS.keys() == METHOD_CARDS.keys()
+    assert METHODS.keys() | COMPANIONS.keys() == METHOD_CARDS.keys()
+    assert set(config.COMPANIONS) == COMPANIONS.keys() and set(config.BACKBONES) <= METHODS.keys()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHOD_CARDS)
 def test_a_method_changes_what_it_names_and_nothing_else(tiny_sd, dog, method):
     before = {n: p.clone() for n, p in tiny_sd.unet.named_parameters()}
     delta = last(tiny_sd, dog, dataclasses.replace(SHORT, method=method)).delta
-    names = cross_attention(tiny_sd.unet) if method == "esd-x" else keys_values(tiny_sd.unet)
+    names = {"esd-x": cross_attention, "esd-u": all_but_cross_attention}.get(method, keys_values)(tiny_sd.unet)
     assert set(delta.tensors) == set(names)
     assert all(not torch.equal(before[n], w) for n, w in delta.tensors.items())
     assert all(torch.equal(before[n], p) for n, p in tiny_sd.unet.named_parameters())
@@ -62,15 +65,14 @@ def test_losses_fall(tiny_sd, dog):
 def test_esd_has_its_optimum_at_the_anchor(tiny_sd, dog):
     """With η = −1 the anchor is e_c itself, where the base already stands: no loss and nothing to change."""
     method, model = METHODS["esd-x-strict"], tiny_sd
+    names = keys_values(model.unet)
     config = EraseConfig(method="esd-x-strict", steps=50)
     bank = fill_bank(model, config)
     towards_c = dataclasses.replace(bank, e_0=torch.zeros_like(bank.e_0), e_c=-bank.e_c)
-    weights = {n: p.clone().requires_grad_() for n, p in model.unet.named_parameters() if n in keys_values(model.unet)}
-    from crce.methods.pulls import Draw
-
-    loss = method.losses(Draw(model, dog, config, weights, towards_c.at(0), random.Random(0)))["target"]
+    tensors = method.start(model, (dog,), config, names)
+    loss = method.all_losses(Draw(model, dog, config, tensors, tensors, towards_c.at(0), random.Random(0)))["target"]
     assert loss.item() < 1e-10
-    away = method.losses(Draw(model, dog, config, weights, bank.at(0), random.Random(0)))["target"]
+    away = method.all_losses(Draw(model, dog, config, tensors, tensors, bank.at(0), random.Random(0)))["target"]
     assert away.item() > 1e-10
 
 
@@ -191,3 +193,26 @@ def test_a_bf16_base_is_tuned_in_fp32(tiny_sd, dog):
     base = dict(model.unet.named_parameters())
     assert all(w.dtype == torch.float32 for w in delta.tensors.values())
     assert all(not torch.equal(base[n].float(), w) for n, w in delta.tensors.items())
+
+
+@pytest.mark.parametrize("method", ["crce", "crce-uce"])
+def test_several_concepts_share_one_run(tiny_sd, dog, method):
+    cat = dataclasses.replace(dog, target="cat", corefs=(Term("kitty"), Term("tom")), retains=dog.retains[1:])
+    assert [[t.text for t in s.retains] for s in together([dog, cat])] == [["wolf", "fox", "pig"]] * 2
+    settings = dataclasses.replace(SHORT, method=method)
+    both = last(tiny_sd, [dog, cat], settings)
+    assert both.number == both.of == (1 if method == "crce-uce" else 2 * SHORT.steps)
+    assert both.delta.info["target"] == "dog, cat"
+    assert not same(both.delta, last(tiny_sd, dog, settings).delta)
+    assert same(last(tiny_sd, [dog], settings).delta, last(tiny_sd, dog, settings).delta)
+
+
+def test_crce_adds_its_sums_to_any_backbone(tiny_sd, dog):
+    steps = {on: train(tiny_sd, dog, dataclasses.replace(SHORT, on=on)) for on in config.BACKBONES}
+    for on, found in steps.items():
+        assert {"corefs", "retains"} < found[0].losses.keys()
+        own = dataclasses.replace(SHORT, method=on)
+        assert found[0].losses.keys() - {"corefs", "retains"} == train(tiny_sd, dog, own)[0].losses.keys()
+    assert set(steps["esd-u"][-1].delta.tensors) == set(all_but_cross_attention(tiny_sd.unet))
+    with pytest.raises(CrceError, match="no backbone"):
+        EraseConfig(on="uce")

@@ -1,52 +1,28 @@
-"""Every method, by name: which tensors it changes, and how. `erase` does the rest."""
+"""Every method, by name. Each family is one small file; what a method is, `method` says; `erase` does the rest."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
-from diffusers.models.attention_processor import Attention
-from torch import Tensor, nn
-
-from crce.concepts import ConceptSpec
-from crce.diffusion import Diffusion
+from crce.config import EraseConfig
 from crce.methods.crce import crce, crce_fixed, crce_sphere
 from crce.methods.esd import esd
-from crce.methods.pulls import Draw, pulling
+from crce.methods.method import ClosedForm, Method, all_but_cross_attention, cross_attention, keys_values
 from crce.methods.uce import crce_uce, uce
 
-
-@dataclass(frozen=True)
-class Method:
-    """One that trains: trainable(unet) names the tuned tensors; losses(draw) gives scalars by part."""
-
-    trainable: Callable[[nn.Module], list[str]]
-    losses: Callable[[Draw], dict[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class ClosedForm:
-    """One that is solved at once: edit(model, spec, names) gives the tensors that trainable(unet) names, changed."""
-
-    trainable: Callable[[nn.Module], list[str]]
-    edit: Callable[[Diffusion, ConceptSpec, list[str]], dict[str, Tensor]]
-
-
-def cross_attention(unet: nn.Module) -> list[str]:
-    """All projections of the cross-attention: ESD-x."""
-    layers = [n for n, m in unet.named_modules() if isinstance(m, Attention) and m.is_cross_attention]
-    return [name for name, _ in unet.named_parameters() if name.startswith(tuple(f"{n}." for n in layers))]
-
-
-def keys_values(unet: nn.Module) -> list[str]:
-    """Only K and V of the cross-attention, the two that see the text: ESD-x strict."""
-    return [name for name in cross_attention(unet) if ".to_k." in name or ".to_v." in name]
-
-
 METHODS = {
-    "crce": Method(keys_values, pulling(crce)),
-    "crce-fixed": Method(keys_values, pulling(crce_fixed)),
-    "crce-sphere": Method(keys_values, pulling(crce_sphere)),
-    "esd-x-strict": Method(keys_values, pulling(esd)),
-    "esd-x": Method(cross_attention, pulling(esd)),
+    "esd-x-strict": Method(keys_values, pulls=esd),
+    "esd-x": Method(cross_attention, pulls=esd),
+    "esd-u": Method(all_but_cross_attention, pulls=esd),
     "crce-uce": ClosedForm(keys_values, crce_uce),
     "uce": ClosedForm(keys_values, uce),
 }
+
+# What is added to the loss of another method, the backbone (`EraseConfig.on`).
+COMPANIONS = {"crce": crce, "crce-fixed": crce_fixed, "crce-sphere": crce_sphere}
+
+
+def method_of(config: EraseConfig) -> Method | ClosedForm:
+    """The method that a run asks for, a companion together with its backbone."""
+    if companion := COMPANIONS.get(config.method):
+        backbone = METHODS[config.on]
+        return replace(backbone, pulls=lambda draw: [*backbone.pulls(draw), *companion(draw)])
+    return METHODS[config.method]

@@ -1,26 +1,26 @@
-"""CRCE and its two ablations (Xue et al., §3.2.3 and §4.3): ESD, plus weighted corefs, plus weighted retains."""
+"""CRCE and its two ablations (Xue et al., §3.2.3 and §4.3): weighted corefs and retains, added to the loss of a
+backbone (ESD-x strict in the paper; its poster says "the original concept erasure loss")."""
 
 import torch
 from torch import Tensor
 
 from crce.concepts import Term
-from crce.methods.esd import esd
 from crce.methods.pulls import Draw, Pull, hold, push
 
 
 def crce(draw: Draw) -> list[Pull]:
-    """§3.2.3: M corefs pushed to the *target's* anchor and N retains held, drawn anew in each step."""
+    """§3.2.3: M corefs pushed to the *target's* goal and N retains held, drawn anew in each step."""
     spec, config = draw.spec, draw.config
     corefs = draw.rng.sample(spec.train_corefs, config.corefs)
     retains = draw.rng.sample(spec.train_retains, config.retains)
-    return [*esd(draw), *_pushed(draw, corefs), *_held(draw, retains)]
+    return [*_pushed(draw, corefs), *_held(draw, retains)]
 
 
 def crce_fixed(draw: Draw) -> list[Pull]:
     """§4.3 "CRCE-Fixed": one subset for the whole run. Which is not stated; ours is that of highest certainty."""
     corefs = draw.spec.train_corefs[: draw.config.corefs]
     retains = draw.spec.train_retains[: draw.config.retains]
-    return [*esd(draw), *_pushed(draw, corefs), *_held(draw, retains)]
+    return [*_pushed(draw, corefs), *_held(draw, retains)]
 
 
 def crce_sphere(draw: Draw) -> list[Pull]:
@@ -33,7 +33,7 @@ def crce_sphere(draw: Draw) -> list[Pull]:
     radii = draw.rng.choices(spec.train_corefs, k=config.corefs) if config.corefs else []
     retains = draw.rng.sample(spec.train_retains, config.retains)
     points = [push("corefs", _on_sphere(draw, term), 1 / config.corefs) for term in radii]
-    return [*esd(draw), *points, *_held(draw, retains)]
+    return [*points, *_held(draw, retains)]
 
 
 def _pushed(draw: Draw, corefs: list[Term]) -> list[Pull]:

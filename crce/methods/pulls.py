@@ -1,7 +1,6 @@
 """The losses of the ESD / CRCE / RealEra family: each a list of weighted pulls on the tuned model's predictions."""
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -16,24 +15,31 @@ from crce.diffusion import Diffusion, Moment
 
 @dataclass(frozen=True)
 class Draw:
-    """All that a method may look at in one step: the model, the tuned weights, a moment of one latent, a dice."""
+    """All that a method may look at in one step: the model, the concept, a moment of one latent, a dice.
+
+    tensors: what is tuned, by name. weights: what of the U-Net they replace (see `Method.weights`).
+    """
 
     model: Diffusion
     spec: ConceptSpec
     config: EraseConfig
+    tensors: dict[str, Tensor]
     weights: dict[str, Tensor]
     moment: Moment
     rng: Random
 
-    @property
-    def anchor(self) -> Tensor:
-        """e_∅ − η (e_c − e_∅): where the target is pushed (ESD eq. 1, in the paper's convention of η)."""
-        return self.moment.e_0 - self.config.eta * (self.moment.e_c - self.moment.e_0)
+    def predict(self, states: list[Tensor], tuned: bool = True) -> Tensor:
+        """ε [n, C, H, W] of the tuned or the frozen model for each state [L, d], at the one latent of this step."""
+        if not states:
+            return torch.empty(0)
+        n = len(states)
+        x, t = self.moment.x.expand(n, -1, -1, -1), self.moment.t.expand(n)
+        return self.model.predict(x, t, torch.stack(states), self.weights if tuned else None)
 
 
 @dataclass(frozen=True)
 class Pull:
-    """ε_θ(x_t, state, t) is pulled to the anchor, or held at the frozen model's own prediction."""
+    """ε_θ(x_t, state, t) is pulled to the goal, or held at the frozen model's own prediction."""
 
     part: str
     state: Tensor
@@ -42,7 +48,7 @@ class Pull:
 
 
 def push(part: str, state: Tensor, weight: float = 1.0) -> Pull:
-    """Towards the target's anchor: erase. `state` [L, d]."""
+    """Towards where the target goes (`Method.goal`): erase. `state` [L, d]."""
     return Pull(part, state, False, weight)
 
 
@@ -51,27 +57,18 @@ def hold(part: str, state: Tensor, weight: float = 1.0) -> Pull:
     return Pull(part, state, True, weight)
 
 
-def pulling(choose: Callable[[Draw], list[Pull]]) -> Callable[[Draw], dict[str, Tensor]]:
-    """Makes a method's losses of its pulls: weight · MSE, summed by part, all rows in one batch."""
-
-    def losses(draw: Draw) -> dict[str, Tensor]:
-        pulls = choose(draw)
-        predicted = _predict(draw, [p.state for p in pulls], draw.weights)
-        with torch.no_grad():
-            held = iter(_predict(draw, [p.state for p in pulls if p.held]))
-        parts: dict[str, Tensor] = defaultdict(float)
-        for pull, e in zip(pulls, predicted, strict=True):
-            goal = next(held) if pull.held else draw.anchor[0]
-            parts[pull.part] = parts[pull.part] + pull.weight * F.mse_loss(e, goal)
-        return dict(parts)
-
-    return losses
+def anchor(draw: Draw) -> Tensor:
+    """e_∅ − η (e_c − e_∅) [1, C, H, W]: the opposite of the target (ESD eq. 1, in the paper's convention of η)."""
+    moment = draw.moment
+    return moment.e_0 - draw.config.eta * (moment.e_c - moment.e_0)
 
 
-def _predict(draw: Draw, states: list[Tensor], weights: dict[str, Tensor] | None = None) -> Tensor:
-    """ε for each state at the one latent of this step: [n, C, H, W]."""
-    if not states:
-        return torch.empty(0)
-    n = len(states)
-    x, t = draw.moment.x.expand(n, -1, -1, -1), draw.moment.t.expand(n)
-    return draw.model.predict(x, t, torch.stack(states), weights)
+def pulled(draw: Draw, pulls: list[Pull], goal: Tensor) -> dict[str, Tensor]:
+    """The losses of the pulls: weight · MSE, summed by part, all rows in one batch."""
+    predicted = draw.predict([p.state for p in pulls])
+    with torch.no_grad():
+        held = iter(draw.predict([p.state for p in pulls if p.held], tuned=False))
+    parts: dict[str, Tensor] = defaultdict(float)
+    for pull, e in zip(pulls, predicted, strict=True):
+        parts[pull.part] = parts[pull.part] + pull.weight * F.mse_loss(e, next(held) if pull.held else goal[0])
+    return dict(parts)

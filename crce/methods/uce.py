@@ -38,15 +38,19 @@ def solve(matrices: dict[str, Tensor], rows: Rows, damping: float) -> dict[str, 
     return {name: torch.addmm(w.float(), w.float() @ moves.T, answers.T) for name, w in matrices.items()}
 
 
-def uce(model: Diffusion, spec: ConceptSpec, names: list[str]) -> dict[str, Tensor]:
-    """The target goes to the guide, and nothing else is said."""
-    return _edited(model, names, rows(model, [Term(spec.target, "very high")], []))
+def uce(model: Diffusion, specs: tuple[ConceptSpec, ...], names: list[str]) -> dict[str, Tensor]:
+    """The targets go to the guide, and nothing else is said."""
+    return _edited(model, names, rows(model, [_target(spec) for spec in specs], []))
 
 
-def crce_uce(model: Diffusion, spec: ConceptSpec, names: list[str]) -> dict[str, Tensor]:
-    """The target and all training corefs go to the guide, all training retains stay, each with its certainty."""
-    gone = [Term(spec.target, "very high"), *spec.train_corefs]
-    return _edited(model, names, rows(model, gone, spec.train_retains))
+def crce_uce(model: Diffusion, specs: tuple[ConceptSpec, ...], names: list[str]) -> dict[str, Tensor]:
+    """The targets and all training corefs go to the guide, all training retains stay, each with its certainty."""
+    gone = [term for spec in specs for term in (_target(spec), *spec.train_corefs)]
+    return _edited(model, names, rows(model, gone, [term for spec in specs for term in spec.train_retains]))
+
+
+def _target(spec: ConceptSpec) -> Term:
+    return Term(spec.target, "very high")
 
 
 def rows(model: Diffusion, gone: list[Term], kept: list[Term]) -> Rows:

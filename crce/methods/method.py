@@ -1,0 +1,77 @@
+"""What a method is: which weights it changes, and how. The loop around it is `erase`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from crce.concepts import ConceptSpec
+from crce.config import EraseConfig
+from crce.diffusion import Diffusion
+from crce.methods.pulls import Draw, Pull, anchor, pulled
+
+Specs = tuple[ConceptSpec, ...]
+Tensors = dict[str, Tensor]
+
+
+def _copies(model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
+    """fp32 masters of the weights themselves: a bf16 weight swallows an update of 1e-5."""
+    parameters = dict(model.unet.named_parameters())
+    return {name: parameters[name].detach().float().clone().requires_grad_() for name in names}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One that trains.
+
+    trainable(unet): names of the weights that it tunes, or hangs something on.
+    pulls(draw): pulls on predictions; all of a step go through the U-Net in one batch.
+    losses(draw): losses of another kind, by part.
+    goal(draw): where the target is pushed, and its corefs with it [1, C, H, W].
+    latents(spec): the prompt on whose trajectories it trains.
+    start(model, specs, config, names): the fp32 tensors, by name; those that require a gradient are tuned.
+    weights(model, spec, tensors): what of the U-Net they replace while `spec` is trained on, by name.
+    finish(model, specs, tensors): the tensors of the delta.
+    kind: how the delta is applied (see `Delta.applied`).
+    """
+
+    trainable: Callable[[nn.Module], list[str]]
+    pulls: Callable[[Draw], list[Pull]] = lambda draw: []
+    losses: Callable[[Draw], Tensors] = lambda draw: {}
+    goal: Callable[[Draw], Tensor] = anchor
+    latents: Callable[[ConceptSpec], str] = lambda spec: spec.target
+    start: Callable[[Diffusion, Specs, EraseConfig, list[str]], Tensors] = _copies
+    weights: Callable[[Diffusion, ConceptSpec, Tensors], Tensors] = lambda model, spec, tensors: tensors
+    finish: Callable[[Diffusion, Specs, Tensors], Tensors] = lambda model, specs, tensors: tensors
+    kind: str = "weights"
+
+    def all_losses(self, draw: Draw) -> Tensors:
+        """Scalars by part."""
+        pulls = self.pulls(draw)
+        return {**(pulled(draw, pulls, self.goal(draw)) if pulls else {}), **self.losses(draw)}
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """One that is solved at once: edit(model, specs, names) gives the tensors that trainable(unet) names, changed."""
+
+    trainable: Callable[[nn.Module], list[str]]
+    edit: Callable[[Diffusion, Specs, list[str]], Tensors]
+
+
+def cross_attention(unet: nn.Module) -> list[str]:
+    """All projections of the cross-attention: ESD-x."""
+    layers = [n for n, m in unet.named_modules() if isinstance(m, Attention) and m.is_cross_attention]
+    return [name for name, _ in unet.named_parameters() if name.startswith(tuple(f"{n}." for n in layers))]
+
+
+def keys_values(unet: nn.Module) -> list[str]:
+    """Only K and V of the cross-attention, the two that see the text: ESD-x strict."""
+    return [name for name in cross_attention(unet) if ".to_k." in name or ".to_v." in name]
+
+
+def all_but_cross_attention(unet: nn.Module) -> list[str]:
+    """Everything that does not see the text: ESD-u."""
+    seen = set(cross_attention(unet))
+    return [name for name, _ in unet.named_parameters() if name not in seen]
