@@ -164,3 +164,17 @@ def test_a_key_is_never_shown(monkeypatch):
     monkeypatch.setenv("CRCE_MODEL", "tiny")
     assert Chat.from_env().key == "sk-canary"
     assert "canary" not in repr(Chat.from_env()) + chat.status()[1]
+
+
+def test_a_real_server_and_a_real_model_speak_the_same_protocol(tmp_path):
+    """Its words are nonsense: they must arrive one by one, and end in our own error."""
+    from tests.tiny_llm import save_tiny_llm, served
+
+    save_tiny_llm(tmp_path)
+    text = ""
+    with served(tmp_path) as address:
+        writing = Chat(str(tmp_path), address).ask(Names, "Which?")
+        with pytest.raises(CrceError, match="did not answer in the form asked for, twice"):
+            while True:
+                text += next(writing)
+    assert len(text) > 10
