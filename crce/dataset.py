@@ -118,7 +118,7 @@ def findings(specs: Iterable[ConceptSpec], severity: str) -> list[str]:
 
 def card(specs: Iterable[ConceptSpec]) -> str:
     """The card of corefconcept/, with the header and the contents of these specs."""
-    specs = list(specs)
+    specs = sorted(specs, key=_place)
     card = DatasetCard((library.SHIPPED / "README.md").read_text(encoding="utf-8"))
     card.data["size_categories"] = ["n<1K" if sum(_sizes(specs).values()) < 1000 else "1K<n<10K"]
     card.data["configs"] = [_config("default", "*"), *(_config(name, name) for name in _categories(specs))]
