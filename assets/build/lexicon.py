@@ -42,7 +42,7 @@ def ranks(index: str) -> dict[tuple[str, str], tuple[str, str]]:
 
 def parsed(data: str, ranks: dict) -> dict[str, tuple]:
     """offset → (field, hypernyms, words, gloss) of the physical things; single ones and slurs are left out."""
-    synsets = {}
+    synsets, genera = {}, set(re.findall(r" genus_([A-Z][a-z]+) ", data))
     for row in data.splitlines():
         if row.startswith(" "):
             continue
@@ -52,7 +52,7 @@ def parsed(data: str, ranks: dict) -> dict[str, tuple]:
         pointers = list(zip(links[::4], links[1::4], strict=True))
         if file not in FIELDS or SLUR.search(gloss) or any(kind == "@i" for kind, _ in pointers):
             continue
-        words = [word(name, *ranks[name.lower(), offset]) for name in names if not LATIN.match(name.replace("_", " "))]
+        words = [word(name, *ranks[name.lower(), offset]) for name in names if not latin(name, genera)]
         above = [to for kind, to in pointers if kind == "@"]
         synsets[offset] = FIELDS[file], above, words, first_clause(gloss)
     return synsets
@@ -61,6 +61,12 @@ def parsed(data: str, ranks: dict) -> dict[str, tuple]:
 def first_clause(gloss: str) -> str:
     """Without a remark in brackets before it, such as "(Britain)"."""
     return re.split(r"[;(\"]", re.sub(r"^\(.*?\)\s*", "", gloss))[0].strip()[:GLOSS].strip()
+
+
+def latin(name: str, genera: set[str]) -> bool:
+    """ "Meleagris gallopavo": the name of a genus, and more."""
+    genus, _, species = name.partition("_")
+    return bool(LATIN.match(name.replace("_", " "))) or bool(species and genus in genera)
 
 
 def word(name: str, number: str, met: str) -> str:

@@ -1,0 +1,226 @@
+"""The proposer that needs no network: what it knows, what it says, and what it does not understand."""
+
+import lzma
+
+import pytest
+
+from crce import lexicon, library, prompts, rounds, talk
+from crce.concepts import CERTAINTY, ConceptSpec, Term
+from crce.errors import CrceError
+from crce.files import ROOT
+from crce.propose import LexiconProposer, finished, written
+from crce.wordnet import FILE, wordnet
+
+WHO = LexiconProposer()
+
+
+def meanings(*concept):
+    return finished(WHO.meanings(*concept))
+
+
+def texts(terms):
+    return [term.text for term in terms]
+
+
+def round_of(spec, wish):
+    return finished(WHO.revise(spec, wish))
+
+
+def labels(spec, wish):
+    return [change.label.split(" — ")[0] for change in rounds.changes(spec, round_of(spec, wish).spec)]
+
+
+@pytest.fixture
+def zebra():
+    return ConceptSpec(
+        "zebra",
+        corefs=(Term("striped horse"), Term("mountain zebra")),
+        retains=(Term("horse"), Term("mule", "low"), Term("ass")),
+    )
+
+
+# WordNet, as bundled
+
+
+def test_the_bundle_is_small_and_has_its_licence():
+    assert FILE.stat().st_size < 2_500_000
+    assert "Princeton University" in (FILE.parent / "LICENSE").read_text()
+    assert "WordNet" in (ROOT / "NOTICE").read_text()
+
+
+def test_every_line_of_the_bundle_is_sound():
+    rows = lzma.decompress(FILE.read_bytes()).decode().splitlines()
+    assert len(rows) == len(wordnet().synsets) > 30_000
+    roots = [synset.words[0] for synset in wordnet().synsets if not synset.above]
+    assert roots == ["physical entity"]
+    assert all(word.strip() == word and word for synset in wordnet().synsets for word in synset.words)
+
+
+def test_there_are_no_latin_names_no_single_beings_and_no_slurs():
+    words = {word for synset in wordnet().synsets for word in synset.words}
+    assert {"domestic dog", "turkey cock"} <= words
+    assert not {"Canis familiaris", "Meleagris gallopavo", "Canidae", "genus Canis", "Lassie", "Paris"} & words
+    assert "ethnic slur" not in " ".join(synset.gloss for synset in wordnet().synsets)
+
+
+def test_senses_come_commonest_first_and_plurals_are_found():
+    dog = wordnet().find("dog")
+    assert [synset.field for synset in dog[:2]] == ["animal", "person"] and len(dog) > 3
+    assert wordnet().find(" Dogs ") == dog
+    assert wordnet().find("puppies")[0].words[0] == "puppy" and wordnet().find("wolves")[0].words[0] == "wolf"
+    assert wordnet().find("qwxyz") == []
+
+
+def test_kinds_have_their_distance():
+    graph = wordnet()
+    dog = graph.find("dog")[0]
+    down = {synset.words[0]: steps for synset, steps in graph.kinds(dog, 3).items()}
+    assert (down["dog"], down["poodle"], down["toy poodle"]) == (0, 1, 2)
+    up = {synset.words[0]: steps for synset, steps in graph.kind_of(dog, 9).items()}
+    assert up["canine"] == 1 and up["physical entity"] > 4
+
+
+# Proposing
+
+
+def test_corefconcept_comes_first():
+    (spec,) = meanings("Dog")
+    (shipped,) = lexicon.known("dog")
+    assert {*spec.corefs, *spec.retains} == {*shipped.corefs, *shipped.retains}
+    (told,) = spec.provenance.history
+    assert (told.by, told.model, spec.provenance.reviewer) == ("lexicon", "CorefConcept", "")
+    assert len(told.changes) == len(spec.corefs) + len(spec.retains)
+
+
+def test_a_users_own_empty_draft_is_not_what_is_proposed():
+    library.save_spec(ConceptSpec("zebra"), library.own_path(ConceptSpec("zebra")))
+    assert meanings("zebra")[0].retains
+
+
+def test_the_article_of_a_name_does_not_matter():
+    assert [spec.target for spec in lexicon.known("katniss everdeen")] == ["Katniss Everdeen"]
+    assert lexicon.known("the dog") == lexicon.known("dog")
+
+
+def test_wordnet_fills_lists_by_distance():
+    (spec,) = meanings("wheelbarrow")
+    assert "barrow" in texts(spec.corefs) and "handcart" not in texts(spec.corefs)
+    assert len(spec.retains) == 15 and {t.source for t in (*spec.corefs, *spec.retains)} == {"lexicon"}
+    assert {t.certainty for t in spec.retains} <= set(CERTAINTY)
+    assert all(term.note.endswith("(WordNet)") for term in (*spec.corefs, *spec.retains))
+    assert spec.provenance.history[0].model == "WordNet"
+
+
+def test_synonyms_are_surest_then_kinds_and_no_retain_is_a_kind():
+    animal = lexicon.meanings("bear")[0]
+    sure = {term.text: term.certainty for term in animal.corefs}
+    assert sure["brown bear"] == "high" and sure["grizzly"] == "normal"
+    below = {word for synset in wordnet().kinds(wordnet().find("bear")[0], 9) for word in synset.words}
+    assert not below & {term.text for term in animal.retains}
+    levels = [CERTAINTY[term.certainty] for term in animal.retains]
+    assert levels == sorted(levels, reverse=True) and len(set(levels)) > 1
+
+
+@pytest.mark.parametrize("name", ["dog", "ship", "chair", "banjo", "turkey", "kite", "tulip"])
+def test_proposals_hold_to_the_rules(name):
+    for meaning in lexicon.meanings(name):
+        assert sum(name in text.split() for text in texts(meaning.corefs)) <= lexicon.REPEATS
+        assert not any(name in text.casefold().split() for text in texts(meaning.retains))
+        assert name not in texts(meaning.corefs)
+
+
+def test_each_sense_is_a_spec_with_a_name_of_its_own():
+    specs = meanings("kite")
+    assert [spec.name for spec in specs] == ["kite (artifact)", "kite (animal)"]
+    assert "box kite" in texts(specs[0].corefs) and "falcon" in texts(specs[1].retains)
+    assert len({spec.slug for spec in meanings("bank")}) == len(meanings("bank")) > 2
+
+
+def test_a_sense_is_found_by_its_words():
+    (bird,) = meanings("kite", "object", "bird of prey")
+    assert bird.name == "kite (bird of prey)" and "falcon" in texts(bird.retains)
+    with pytest.raises(CrceError, match="artifact, animal"):
+        meanings("kite", "object", "poem")
+
+
+def test_terms_are_seen_while_they_are_written():
+    text = "".join(WHO.meanings("kite"))
+    assert written(text) == [t.text for spec in meanings("kite") for t in (*spec.corefs, *spec.retains)]
+
+
+@pytest.mark.parametrize(
+    ("concept", "says"),
+    [(("qwxyz",), "Check the spelling"), (("Angela Merkel", "celebrity"), "knows objects only, no celebrity"),
+     (("Asterix", "ip"), "no ip"), (("ukiyo-e", "style"), "no style")],
+)  # fmt: skip
+def test_what_it_does_not_know_it_says_and_what_to_do(concept, says):
+    with pytest.raises(CrceError, match=says) as error:
+        meanings(*concept)
+    assert all(name in str(error.value) for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "CRCE_MODEL", "by hand"))
+
+
+def test_names_are_corefconcepts():
+    assert "Katniss Everdeen" in finished(WHO.names("ip")) and "Tom Cruise" in finished(WHO.names("celebrity"))
+    assert set(prompts.LIST_PROMPTS) == {"ip", "celebrity"}
+
+
+# Talking
+
+
+@pytest.mark.parametrize(
+    ("wish", "does"),
+    [
+        ("drop mule", ["− keep: mule"]),
+        ("Remove 'Mule', striped horse and more.", []),
+        ("remove mule, and striped horse.", ["− erase: striped horse", "− keep: mule"]),
+        ("mule is a coref", ["⇄ erase: mule (low)"]),
+        ("striped horse is a retain", ["⇄ keep: striped horse (high)"]),
+        ("okapi is a retain", ["+ keep: okapi (high)"]),
+        ("set horse to very low", ["~ keep: horse (very low)"]),
+        ("Set mule to High!", ["~ keep: mule (high)"]),
+        ("mule is a retain", []),
+        ("zebra is a retain", []),
+        ("set unicorn to low", []),
+        ("drop unicorn", []),
+        ("the other sense", []),
+        ("help", []),
+        ("write me a poem about zebras", []),
+        ("", []),
+    ],
+)
+def test_what_is_understood_is_done_and_nothing_else(zebra, wish, does):
+    assert labels(zebra, wish) == does
+    revision = round_of(zebra, wish)
+    assert revision.says
+    if not does:
+        assert revision.spec == zebra
+
+
+def test_more_brings_new_terms(zebra):
+    more = labels(zebra, "more retains")
+    assert len(more) == talk.NUMBER and all(label.startswith("+ keep") for label in more)
+    assert labels(zebra, "more corefs") == ["+ erase: common zebra (high)", "+ erase: grevy's zebra (high)"]
+    grown = round_of(zebra, "more corefs").spec
+    assert "knows no more corefs" in round_of(grown, "some more corefs").says
+
+
+def test_the_other_sense_goes_round():
+    bird = meanings("kite", "object", "bird of prey")[0]
+    other = round_of(bird, "the other sense").spec
+    assert other.name == "kite (artifact)" and "box kite" in texts(other.corefs)
+    assert round_of(other, "other meaning").spec.name == "kite (animal)"
+    shipped = lexicon.known("bat")
+    assert round_of(shipped[0], "the other sense").spec.slug == shipped[1].slug
+
+
+def test_a_round_is_told(zebra):
+    made = round_of(zebra, "drop mule").spec.provenance
+    assert made.rounds == 1
+    assert [(r.by, r.wish, r.changes) for r in made.history] == [("lexicon", "drop mule", ("− keep: mule",))]
+
+
+def test_it_says_that_no_model_is_connected_and_what_it_understands(zebra):
+    says = round_of(zebra, "fewer breeds, please").says
+    assert "No LLM is connected" in says and talk.HELP in says
+    for request in ("more corefs", "drop horse", "horse is a coref", "set horse to low", "the other sense"):
+        assert "No LLM" not in round_of(zebra, request).says
