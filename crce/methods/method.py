@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from crce.concepts import ConceptSpec
 from crce.config import EraseConfig
 from crce.diffusion import Diffusion
+from crce.methods.attention import cross_attention_layers
 from crce.methods.pulls import Draw, Pull, anchor, pulled
 
 Specs = tuple[ConceptSpec, ...]
@@ -62,8 +62,8 @@ class ClosedForm:
 
 def cross_attention(unet: nn.Module) -> list[str]:
     """All projections of the cross-attention: ESD-x."""
-    layers = [n for n, m in unet.named_modules() if isinstance(m, Attention) and m.is_cross_attention]
-    return [name for name, _ in unet.named_parameters() if name.startswith(tuple(f"{n}." for n in layers))]
+    layers = tuple(f"{name}." for name in cross_attention_layers(unet))
+    return [name for name, _ in unet.named_parameters() if name.startswith(layers)]
 
 
 def keys_values(unet: nn.Module) -> list[str]:
