@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -11,19 +12,23 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
 
-from crce import files, glances, jobs, runs
+from crce import files, geometry, glances, jobs, runs
+from crce.concepts import ConceptSpec, spec_to_dict
 from crce.config import EraseConfig
 from crce.delta import Delta
+from crce.erase import solved
 from crce.errors import CrceError
 from crce.files import ROOT
 from crce.glances import Desk
 from crce.jobs import execute
+from crce.judge import EmbeddedJudge
 from crce.runs import Job, locked
 from crce.worker import lock_file
 
@@ -67,8 +72,12 @@ def ask(request):
     return glances.ask(request, timeout=PATIENCE)
 
 
+def decoded(png):
+    return Image.open(io.BytesIO(base64.b64decode(png)))
+
+
 def picture(cell):
-    return Image.open(io.BytesIO(base64.b64decode(cell["png"])))
+    return decoded(cell["png"])
 
 
 def long_job(base, dog, steps=60):
@@ -147,6 +156,69 @@ def test_pictures_come_with_verdicts_and_bad_questions_with_errors(tiny_sd_dir, 
     until(lambda: not (files.home() / "worker.json").exists())
 
 
+def about(kind, base, spec, **facts):
+    return {"kind": kind, "tab": "tab", "base": str(base), "spec": spec_to_dict(spec), **facts}
+
+
+def test_what_the_curator_sees_comes_also_while_a_run_trains(worker, tiny_sd_dir, tiny_sd, dog):
+    """The same model object trains: the instant edit leaves no trace in it."""
+    run = runs.create(long_job(tiny_sd_dir, dog, steps=400))
+    until(lambda: run.kept_step > 0)
+    prompts = ["dog", "puppy", "cat"]
+    preview = ask(about("preview", tiny_sd_dir, dog, prompts=prompts, seeds=[3, 0]))
+    pairs = [(prompt, seed) for prompt in prompts for seed in (3, 0)]
+    draw_all = partial(tiny_sd.generate, [prompt for prompt, _ in pairs], [seed for _, seed in pairs])
+    assert [decoded(png).tobytes() for png in preview["before"]] == [image.tobytes() for image in draw_all()]
+    with solved(tiny_sd, dog, EraseConfig("crce-uce")).applied(tiny_sd):
+        edited = draw_all()
+    assert [decoded(png).tobytes() for png in preview["after"]] == [image.tobytes() for image in edited]
+    assert preview["before"] != preview["after"] and 0 <= preview["edit_seconds"] <= preview["seconds"]
+
+    distances = ask(about("distances", tiny_sd_dir, dog))
+    assert distances == json.loads(json.dumps(geometry.distances(tiny_sd, dog)))
+
+    judge = EmbeddedJudge.load(str(tiny_sd_dir))
+    images = {term: tiny_sd.generate([term] * 10, range(10)) for term in ("dog", "puppy", "guide dog", "cat", "pig")}
+    coverage = ask(about("coverage", tiny_sd_dir, dog))["terms"]
+    found = {(row["kind"], row["text"]): row["yes"] for row in coverage}
+    asked = {"dog": "dog (animal)", "puppy": "dog (animal)", "guide dog": "dog (animal)", "cat": "cat", "pig": "pig"}
+    yes = {term: sum(verdict.yes for verdict in judge.shows(images[term], x)) for term, x in asked.items()}
+    assert {text: found[kind, text] for kind, text in found if text in yes} == yes
+    assert {row["of"] for row in coverage} == {10} and ("target", "dog") in found and ("retain", "wolf") in found
+
+    assert run.state == "running"
+    run.request_stop()
+    until(lambda: run.state == "stopped")
+    again = ask(about("preview", tiny_sd_dir, dog, prompts=prompts, seeds=[3, 0]))
+    assert (again["before"], again["after"]) == (preview["before"], preview["after"])
+
+
+def test_what_cannot_be_seen_is_said(tiny_sd_dir, dog, tmp_path):
+    """A model as large as SD on a CPU, one without a judge, a target that the judge does not know, a broken spec."""
+    large = shutil.copytree(tiny_sd_dir, tmp_path / "large")
+    config = json.loads((large / "unet/config.json").read_text())
+    (large / "unet/config.json").write_text(json.dumps({**config, "sample_size": 4096}))
+    blind = shutil.copytree(tiny_sd_dir, tmp_path / "blind")
+    shutil.rmtree(blind / "judge")
+    process = start()
+    wrong = [
+        (about("preview", large, dog, prompts=["dog"]), "would take minutes on a CPU"),
+        (about("coverage", large, dog), "would take minutes on a CPU"),
+        (about("coverage", blind, dog), "brings no judge"),
+        (about("coverage", tiny_sd_dir, ConceptSpec("unicorn")), "does not know 'unicorn'"),
+        (about("preview", tiny_sd_dir, ConceptSpec("dog " * 40), prompts=["dog"]), "tokens"),
+        (about("preview", tiny_sd_dir, dog, prompts=[]), "prompts: List should have at least 1 item"),
+        (about("preview", tiny_sd_dir, dog, prompts=["dog"] * 300), "more than 512 pictures"),
+        ({**about("distances", tiny_sd_dir, dog), "spec": {"target": ""}}, "spec: target"),
+    ]
+    for question, said in wrong:
+        assert said in ask(question)["error"]
+    # The map needs no pictures, so the large model has one.
+    assert len(ask(about("distances", large, dog))["terms"]) == 9
+    process.kill()
+    process.wait()
+
+
 @pytest.fixture
 def desk(home):
     """Where glances wait, served by the test in place of a worker, whose lock it holds."""
@@ -183,6 +255,34 @@ def test_a_newer_question_of_the_same_tab_replaces_the_older(desk):
         thread.join()
     assert answers["other"] == {"drawn": ["other"]} and answers["third"] == {"drawn": ["third"]}
     assert desk.take() is None
+
+
+def test_questions_of_other_kinds_stand_beside_each_other_and_long_ones_give_way(desk):
+    answers = {}
+
+    def put(name, kind, waiting):
+        spec = ConceptSpec(name)
+        asked = about(kind, "emoji-sd", spec, **({"prompts": [name]} if kind == "preview" else {}))
+        thread = threading.Thread(target=lambda: answers.__setitem__(name, ask(asked)))
+        thread.start()
+        until(lambda: desk.waiting() == waiting)
+        return thread
+
+    threads = [put("long", "coverage", 1), put("map", "distances", 2), put("look", "preview", 3)]
+    long = desk.take()
+    desk.put_back(long)
+    assert [desk.take().asked.spec.target for _ in range(3)] == ["map", "look", "long"]
+    # While the long one has its turn, the same tab asks anew: what is put back then is replaced.
+    threads.append(put("newer", "coverage", 1))
+    assert long.replaced
+    desk.put_back(long)
+    until(lambda: answers == {"long": {"replaced": True}})
+    newer = desk.take()
+    assert newer.asked.spec.target == "newer" and desk.take() is None
+    newer.reply({"terms": []})
+    threads[0].join()
+    threads[-1].join()
+    assert answers["newer"] == {"terms": []}
 
 
 def test_only_who_has_the_key_is_heard(desk, home):
