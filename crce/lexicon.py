@@ -1,4 +1,4 @@
-"""What is known without a network: the concepts of CorefConcept, and WordNet's nouns of physical things.
+"""What is known without a network: the bundled concepts, and WordNet's nouns of physical things.
 
 Certainty is distance in WordNet's graph: synonyms are nearest, kinds of kinds further; of the neighbours, sisters
 are nearest, then their kinds, then cousins.
@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 from crce import concepts as facts
 from crce import library
@@ -36,10 +37,10 @@ class Meaning:
     about: frozenset[str]
 
 
-def concepts() -> list[ConceptSpec]:
-    """CorefConcept as it is shipped, by name; a broken file is left out."""
+def concepts(*folders: Path) -> list[ConceptSpec]:
+    """The concepts of some folders as they are shipped, by name; a broken file is left out."""
     found = []
-    for path in library.SHIPPED.rglob("*.json"):
+    for path in (path for folder in folders for path in folder.rglob("*.json")):
         try:
             found.append(library.load_spec(path))
         except CrceError:
@@ -48,8 +49,9 @@ def concepts() -> list[ConceptSpec]:
 
 
 def known(target: str, sense: str = "") -> list[ConceptSpec]:
-    """The concepts of CorefConcept of that name, or the one of that sense; "joker" is "The Joker"."""
-    named = [spec for spec in concepts() if _bare(target) in (_bare(spec.target), _bare(spec.name))]
+    """The bundled concepts of that name, or the one of that sense; "joker" is "The Joker"."""
+    shipped = concepts(library.SHIPPED, library.STAND_INS)
+    named = [spec for spec in shipped if _bare(target) in (_bare(spec.target), _bare(spec.name))]
     return [spec for spec in named if sense.casefold() in ("", spec.sense.casefold())]
 
 
@@ -84,7 +86,7 @@ def nearest(spec: ConceptSpec) -> Meaning | None:
 
 
 def more(spec: ConceptSpec, kind: str, number: int) -> list[Term]:
-    """Terms that the spec does not hold yet, of CorefConcept first, then of WordNet."""
+    """Terms that the spec does not hold yet, of a bundled concept first, then of WordNet."""
     meaning = nearest(spec)
     shipped = [term for other in known(spec.target, spec.sense) for term in getattr(other, kind)]
     held = {spec.target.casefold(), *(term.text.casefold() for term in (*spec.corefs, *spec.retains))}

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
-from crce import chat, concepts, lexicon, prompts, rounds, talk
+from crce import chat, concepts, lexicon, library, prompts, rounds, talk
 from crce.chat import Chat, Form, T, Writing
 from crce.concepts import ConceptSpec, Provenance, Round, Term
 from crce.errors import CrceError
@@ -89,8 +89,9 @@ def finished(writing: Writing[T]) -> T:
 
 
 def written(text: str) -> list[str]:
-    """The terms that stand in an answer which is still being written, to show them as they come."""
-    return [_unquoted(quoted) for quoted in re.findall(r'"text"\s*:\s*("(?:[^"\\]|\\.)*")', text)]
+    """The terms that stand in an answer which is still being written, each once, to show them as they come."""
+    quoted = re.findall(r'"text"\s*:\s*("(?:[^"\\]|\\.)*")', text)
+    return list(dict.fromkeys(map(_unquoted, quoted)))
 
 
 def _unquoted(quoted: str) -> str:
@@ -201,7 +202,7 @@ class LexiconProposer:
 
     def names(self, category: str) -> Writing[list[str]]:
         """The concepts of CorefConcept of a category."""
-        names = [spec.name for spec in lexicon.concepts() if spec.category == category]
+        names = [spec.name for spec in lexicon.concepts(library.SHIPPED) if spec.category == category]
         yield "\n".join(names)
         return names
 
@@ -222,9 +223,9 @@ def _looked_up(bare: ConceptSpec) -> list[ConceptSpec]:
 
 
 def _taken_over(spec: ConceptSpec) -> ConceptSpec:
-    """A concept of CorefConcept as a proposal: its terms, and a history of its own."""
+    """A bundled concept as a proposal: its terms, and a history of its own."""
     bare = replace(spec, corefs=(), retains=(), provenance=Provenance(split_seed=spec.provenance.split_seed))
-    return proposed(bare, spec, Round("lexicon", "CorefConcept"))
+    return proposed(bare, spec, Round("lexicon", "bundled concepts"))
 
 
 def _shown(spec: ConceptSpec) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """The command line as a person and as a program use it."""
 
+import io
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from crce.config import METHOD_CARDS, EraseConfig
 from crce.files import ROOT, home
 from crce.runs import Job
 from tests.fake_hub import FakeHub
+from tests.scripted_llm import ScriptedLLM, phrases, revised
 from tests.servers import serving
 
 LISTS = ("--corefs", "2", "--retains", "2")
@@ -57,7 +59,7 @@ def erased(crce, spec, tiny_sd_dir, tmp_path):
 
 COMMANDS = [
     "erase", "generate", "evaluate", "demo", "methods", "concepts", "runs", "stop", "resume", "worker", "cover",
-    "measure", "table",
+    "measure", "table", "propose", "refine", "suggest",
 ]  # fmt: skip
 
 
@@ -271,3 +273,104 @@ def test_publishing_goes_out_in_one_commit(erased):
         assert weights.stdout.strip().endswith("/tester/no-dog"), weights.stderr
         nobody = publish("dataset", "CorefConcept", "dog", HF_TOKEN="")
         assert (nobody.returncode, nobody.stdout) == (1, "") and "error: Log in with" in nobody.stderr
+
+
+# Proposing and refining
+
+
+@pytest.fixture
+def no_llm(monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "CRCE_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def llm(monkeypatch):
+    scripted = ScriptedLLM()
+    with serving(scripted.app) as url:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{url}/v1")
+        monkeypatch.setenv("CRCE_MODEL", "tiny")
+        yield scripted
+
+
+def test_propose_shows_terms_as_they_come_and_keeps_a_spec(crce, llm, tmp_path):
+    code, out, err = crce("propose", "lighthouse", "--out", tmp_path / "l.json")
+    assert code == 0 and err.splitlines()[:2] == ["asking tiny at 127.0.0.1", "  name 0"]
+    assert len(err.splitlines()) == 1 + 30
+    assert "because name 0" in out and out.splitlines()[-1] == str(tmp_path / "l.json")
+    assert len(library.load_spec(tmp_path / "l.json").corefs) == 15
+
+
+def test_propose_gives_each_sense_a_file(crce, no_llm, tmp_path):
+    code, out, _ = crce("propose", "kite", "--out", tmp_path / "kite.json", "--json")
+    facts = json.loads(out)
+    assert code == 0 and facts["proposer"] == "bundled lexicon (no LLM connected)"
+    assert [Path(path).name for path in facts["paths"]] == ["kite-artifact.json", "kite-animal.json"]
+    assert [library.load_spec(path).sense for path in map(Path, facts["paths"])] == ["artifact", "animal"]
+    code, out, _ = crce("propose", "kite", "--sense", "bird of prey", "--out", tmp_path / "one.json")
+    assert code == 0 and library.load_spec(tmp_path / "one.json").name == "kite (bird of prey)"
+
+
+def test_propose_without_out_keeps_nothing(crce, no_llm, home):
+    code, out, _ = crce("propose", "kite")
+    assert code == 0 and "Give --out" in out and not list(home.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(("propose", "Asterix", "--category", "ip"), "OPENAI_BASE_URL"), (("propose", " "), "Write one"),
+     (("propose", "kite", "--out", "kite.txt"), "ends in .json"), (("propose", "qwxyz"), "Check the spelling"),
+     (("refine", "qwxyz", "help"), "no concept"), (("refine", "dog", "help", "--out", "dog.txt"), "ends in .json")],
+)  # fmt: skip
+def test_bad_input_is_one_clear_line(crce, no_llm, arguments, says):
+    code, out, err = crce(*arguments)
+    assert code == 1 and says in err and not out
+    assert [line for line in err.splitlines() if line.startswith("error: ")] == err.splitlines()[-1:]
+
+
+def test_a_model_that_fails_is_one_clear_line(crce, llm, spec):
+    llm.mode, before = "429", spec.read_text()
+    for arguments in (("propose", "kite"), ("refine", spec, "more", "--yes"), ("suggest", "ip")):
+        code, out, err = crce(*arguments)
+        assert code == 1 and not out and err.splitlines()[-1].endswith("Try again in 3600 s.")
+    assert spec.read_text() == before
+
+
+def test_refine_shows_the_difference_and_asks(crce, no_llm, spec, monkeypatch):
+    before = spec.read_text()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    code, out, _ = crce("refine", spec, "drop hound")
+    assert (code, out.split("\n")[:2], out.split()[-1]) == (0, ["Dropped: hound.", "− erase: hound"], "changed.")
+    assert spec.read_text() == before
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    code, out, _ = crce("refine", spec, "drop hound")
+    assert code == 0 and out.split()[-1] == str(spec)
+    after = library.load_spec(spec)
+    assert "hound" not in {term.text for term in after.corefs}
+    assert after.provenance.history[-1].wish == "drop hound"
+
+
+def test_refine_by_a_model_takes_its_reasons_along(crce, llm, spec):
+    llm.answer = revised(
+        "One more.", phrases("puppy", "hound", "pooch", "guide dog", "doggo"), phrases("cat"), pig="far"
+    )
+    code, out, _ = crce("refine", spec, "more", "--json")
+    facts = json.loads(out)
+    assert code == 0 and facts["says"] == "One more." and not facts["applied"]
+    assert "− keep: pig — far" in facts["changes"]
+    code, out, _ = crce("refine", spec, "more", "--yes", "--json")
+    assert json.loads(out)["applied"] and "doggo" in spec.read_text()
+
+
+def test_refining_a_concept_of_the_library_makes_an_own_copy(crce, no_llm, home):
+    shipped = library.find_spec("frog")
+    code, out, _ = crce("refine", "frog", f"drop {shipped.corefs[0].text}", "--yes")
+    assert code == 0 and Path(out.splitlines()[-1]) == home / "concepts" / "object" / "frog.json"
+    assert len(library.find_spec("frog").corefs) == len(shipped.corefs) - 1
+
+
+def test_suggest_lists_names(crce, llm, monkeypatch):
+    llm.answer = {"names": ["Asterix", "Obelix"]}
+    assert crce("suggest", "ip")[1].split() == ["Asterix", "Obelix"]
+    monkeypatch.delenv("CRCE_MODEL")
+    assert "Tom Cruise" in json.loads(crce("suggest", "celebrity", "--json")[1])

@@ -32,7 +32,8 @@ def test_the_library_names_no_ui(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["app.main", "crce.cli", "crce.jobs", "crce.runs", "crce.glances", "crce.dataset", "crce.hub"]
+    "module",
+    ["app.main", "crce.cli", "crce.jobs", "crce.runs", "crce.glances", "crce.dataset", "crce.hub", "crce.propose"],
 )
 def test_importing_it_loads_no_torch(module):
     code = f"import sys, {module}; print(sorted({HEAVY!r} & set(sys.modules)))"

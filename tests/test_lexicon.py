@@ -88,7 +88,7 @@ def test_corefconcept_comes_first():
     (shipped,) = lexicon.known("dog")
     assert {*spec.corefs, *spec.retains} == {*shipped.corefs, *shipped.retains}
     (told,) = spec.provenance.history
-    assert (told.by, told.model, spec.provenance.reviewer) == ("lexicon", "CorefConcept", "")
+    assert (told.by, told.model, spec.provenance.reviewer) == ("lexicon", "bundled concepts", "")
     assert len(told.changes) == len(spec.corefs) + len(spec.retains)
 
 
@@ -100,6 +100,7 @@ def test_a_users_own_empty_draft_is_not_what_is_proposed():
 def test_the_article_of_a_name_does_not_matter():
     assert [spec.target for spec in lexicon.known("katniss everdeen")] == ["Katniss Everdeen"]
     assert lexicon.known("the dog") == lexicon.known("dog")
+    assert [spec.category for spec in lexicon.known("Mermaid")] == ["ip"]
 
 
 def test_wordnet_fills_lists_by_distance():
@@ -145,7 +146,8 @@ def test_a_sense_is_found_by_its_words():
 
 def test_terms_are_seen_while_they_are_written():
     text = "".join(WHO.meanings("kite"))
-    assert written(text) == [t.text for spec in meanings("kite") for t in (*spec.corefs, *spec.retains)]
+    terms = [t.text for spec in meanings("kite") for t in (*spec.corefs, *spec.retains)]
+    assert written(text) == list(dict.fromkeys(terms)) and written(text[:60]) == terms[:1]
 
 
 @pytest.mark.parametrize(
