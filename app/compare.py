@@ -59,11 +59,11 @@ def _erased() -> list[Run]:
 def prompts(spec: ConceptSpec, kinds: list[str], count: int, typed: str) -> list[Row]:
     """The held-out terms show what was learned; those seen in training would flatter."""
     terms = {
-        "target": [Row("target", spec.target, spec.target)],
-        "coref": [Row("coref", term.text, spec.target) for term in spec.test_corefs[:count]],
+        "target": [Row("target", spec.target, spec.name)],
+        "coref": [Row("coref", term.text, spec.name) for term in spec.test_corefs[:count]],
         "retain": [Row("retain", term.text, term.text) for term in spec.test_retains[:count]],
     }
-    own = [Row("typed", line.strip(), spec.target) for line in typed.splitlines() if line.strip()]
+    own = [Row("typed", line.strip(), spec.name) for line in typed.splitlines() if line.strip()]
     return [*own, *(row for kind in KINDS.values() if kind in kinds for row in terms[kind])]
 
 

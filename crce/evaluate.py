@@ -41,9 +41,8 @@ def questions(spec: ConceptSpec, images: int, judge: EmbeddedJudge, ask: str = "
 
 def target_name(spec: ConceptSpec, judge: EmbeddedJudge) -> str:
     """What the judge calls the target. Raises CrceError if it does not know it."""
-    for name in (spec.name, spec.target):
-        if judge.knows(name):
-            return name
+    if name := judge.name_of(spec.name):
+        return name
     raise CrceError(
         f"The judge of this base does not know {spec.name!r}, so it cannot say whether it is gone. "
         "Choose a concept that the base draws, or look at the pictures in Compare."
@@ -161,7 +160,7 @@ def _at_covered_seeds(spec: ConceptSpec, judge: EmbeddedJudge) -> list[Question]
 
 
 def _asks(spec: ConceptSpec, judge: EmbeddedJudge) -> bool:
-    return judge.knows(spec.name) or judge.knows(spec.target)
+    return judge.knows(spec.name)
 
 
 def _covered(spec: ConceptSpec, judge: EmbeddedJudge, yes: dict) -> dict:

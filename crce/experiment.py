@@ -11,7 +11,7 @@ from crce import runs
 from crce.errors import CrceError
 from crce.files import ROOT, read_json, write_atomic
 from crce.jobs import Models, execute
-from crce.report import difference, table
+from crce.report import HEADS, METRICS, difference, table
 
 REPORTS = ROOT / "docs" / "reports"
 SWEEPS = ROOT / "docs" / "sweeps"
@@ -20,7 +20,6 @@ TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
 UNMEASURED = (
     "Not measured on these weights yet. `python -m crce measure` does, `python -m crce table` writes it here.\n"
 )
-SWEPT = ("acc_u", "acc_c_train", "acc_c_test", "acc_r_train", "acc_r_test")
 SWEEPS_PAGE = """\
 # How the preset was chosen
 
@@ -28,11 +27,10 @@ Settings of the training tried on {concepts}, which stand in no table; seeds fro
 The preset is CRCE's setting of highest H; where two are equal, the lower learning rate.
 `python -m crce table` writes this page from the reports in `docs/sweeps/`.
 
-| method | lr | steps | Acc_U ↓ | Acc_C train ↓ | Acc_C test ↓ | Acc_R train ↑ | Acc_R test ↑ | H ↑ |
+| method | lr | steps | {heads} |
 |---|---|---|---|---|---|---|---|---|
 {rows}
 """
-COMPARED = ("acc_u", "acc_c_test", "acc_r_test", "h")
 
 
 def measure(jobs: list[runs.Job], images: int, folder: Path) -> Iterator[dict]:
@@ -87,17 +85,18 @@ def render(found: list[dict]) -> str:
         table(found),
         f"Mean over {len(concepts)} concepts ({', '.join(concepts)}) in %, with the bootstrap's 95 % interval over "
         f"concepts. Pictures per prompt: {found[0]['images']} ({5 * found[0]['images']} for Acc_U), seeds from 0. "
-        f"Only terms that the base draws count; {out['corefs']} corefs and {out['retains']} retains were left out.\n",
+        "Only terms that the base draws count; "
+        f"left out are {out['corefs']} of all corefs and {out['retains']} of all retains.\n",
         "CRCE minus the other, paired by concept:\n",
-        "| | Acc_U | Acc_C test | Acc_R test | H |",
-        "|---|---|---|---|---|",
+        f"| | {' | '.join(HEADS.values())} |",
+        "|---|" + "---|" * len(HEADS),
         *[_compared(found, method) for method in TABLE_METHODS if method != "crce"],
     ]
     return "\n".join(lines) + "\n"
 
 
 def _compared(found: list[dict], other: str) -> str:
-    cells = [tuple(100 * v for v in difference(found, metric, "crce", other)) for metric in COMPARED]
+    cells = [tuple(100 * v for v in difference(found, metric, "crce", other)) for metric in HEADS]
     return f"| − {other} | " + " | ".join(f"{m:+.1f} ({low:+.1f} to {high:+.1f})" for m, low, high in cells) + " |"
 
 
@@ -115,13 +114,14 @@ def render_sweeps(folder: Path = SWEEPS) -> str:
     concepts = sorted({r["concept"] for rows in found.values() for r in rows})
     return SWEEPS_PAGE.format(
         concepts=" and ".join(concepts),
+        heads=" | ".join(HEADS.values()),
         rows="\n".join(_swept(*key, rows) for key, rows in sorted(found.items(), key=str)),
     )
 
 
 def _swept(method: str, lr: float, steps: int, rows: list[dict]) -> str:
     """Pooled over the concepts: yes/n of each accuracy, and the mean of H."""
-    counts = [tuple(sum(r["metrics"][name][part] for r in rows) for part in ("yes", "n")) for name in SWEPT]
+    counts = [tuple(sum(r["metrics"][name][part] for r in rows) for part in ("yes", "n")) for name in METRICS]
     cells = [f"{yes}/{n}" for yes, n in counts]
     return f"| {method} | {lr:g} | {steps} | {' | '.join(cells)} | {sum(r['h'] for r in rows) / len(rows):.4f} |"
 

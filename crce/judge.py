@@ -73,6 +73,8 @@ class EmbeddedJudge:
         )
         self.names: list[str] = concepts["leaves"]
         self.terms: dict[str, list[int]] = concepts["terms"]
+        # What an ambiguous word stands for here: "bat" is the animal.
+        self.senses: dict[str, str] = concepts.get("senses", {})
         self.scale, self.threshold = scale, threshold
 
     @classmethod
@@ -97,7 +99,15 @@ class EmbeddedJudge:
         return hashlib.sha256(facts.encode()).hexdigest()
 
     def knows(self, concept: str) -> bool:
-        return concept.lower() in self.terms
+        return self.name_of(concept) is not None
+
+    def name_of(self, concept: str) -> str | None:
+        """What the judge calls it: its "bat" is "bat (animal)", and "bat (sports equipment)" is none of its own."""
+        word, _, sense = concept.removesuffix(")").partition(" (")
+        if concept.lower() in self.terms:
+            return concept
+        same = self.senses.get(word.lower(), sense) == sense
+        return word if sense and same and word.lower() in self.terms else None
 
     def shows(self, images: list[Image.Image], concept: str) -> list[Verdict]:
         """Whether each image shows the concept, decided against all others. Raises CrceError for an unknown one."""
@@ -106,7 +116,7 @@ class EmbeddedJudge:
                 f"The judge does not know {concept!r}. It knows {len(self.names)} concepts by "
                 f"{len(self.terms)} names; use one of those, or judge by eye."
             )
-        leaves = self.terms[concept.lower()]
+        leaves = self.terms[self.name_of(concept).lower()]
         p = self.probabilities(pixels(images))[:, leaves].sum(dim=1)
         return [Verdict(value >= self.threshold, value) for value in p.tolist()]
 

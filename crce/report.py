@@ -17,6 +17,15 @@ METRICS = {
     "acc_r_train": ("retain", "train"),
     "acc_r_test": ("retain", "test"),
 }
+# The columns of a table.
+HEADS = {
+    "acc_u": "Acc_U ↓",
+    "acc_c_train": "Acc_C train ↓",
+    "acc_c_test": "Acc_C test ↓",
+    "acc_r_train": "Acc_R train ↑",
+    "acc_r_test": "Acc_R test ↑",
+    "h": "H ↑",
+}
 RESAMPLES = 10_000
 
 
@@ -90,18 +99,16 @@ def mean_interval(values: Iterable[float], seed: int = 0) -> tuple[float, float,
 
 
 def table(reports: list[dict]) -> str:
-    """Methods × (Acc_U, Acc_C test, Acc_R test, H) as Markdown: means over the concepts, in % with intervals."""
+    """Methods × (the five accuracies, H) as Markdown: means over the concepts, in % with intervals."""
     methods = {m: [r for r in reports if r["method"] == m] for m in dict.fromkeys(r["method"] for r in reports)}
     first = next(iter(methods.values()), [])
     methods = {"base": [base_report(r) for r in first], **methods}
-    lines = ["| | Acc_U ↓ | Acc_C test ↓ | Acc_R test ↑ | H ↑ |", "|---|---|---|---|---|"]
+    lines = [f"| | {' | '.join(HEADS.values())} |", "|---|" + "---|" * len(HEADS)]
     return "\n".join(lines + [_row(method, rows) for method, rows in methods.items()]) + "\n"
 
 
 def _row(method: str, reports: list[dict]) -> str:
-    columns = [[r["metrics"][name]["rate"] for r in reports] for name in ("acc_u", "acc_c_test", "acc_r_test")]
-    columns.append([r["h"] for r in reports])
-    return f"| {method} | " + " | ".join(_cell(values) for values in columns) + " |"
+    return f"| {method} | " + " | ".join(_cell([_value(r, name) for r in reports]) for name in HEADS) + " |"
 
 
 def _cell(values: list[float]) -> str:

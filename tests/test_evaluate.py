@@ -98,3 +98,11 @@ def test_the_judge_refuses_what_it_does_not_know(judge, tmp_path):
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(CrceError, match="brings no judge"):
         EmbeddedJudge.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "called"), [("dog (animal)", "dog"), ("dog (sausage)", None), ("Cat", "Cat"),
+                                              ("cat (pet)", "cat"), ("yeti (animal)", None)])  # fmt: skip
+def test_an_ambiguous_word_stands_for_one_sense_only(judge, name, called):
+    concepts = {"leaves": judge.names, "terms": {"dog": [0], "cat": [1]}, "senses": {"dog": "animal"}}
+    other = EmbeddedJudge(judge.tower, judge.prototypes, concepts, judge.scale, judge.threshold)
+    assert other.name_of(name) == called

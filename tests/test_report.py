@@ -26,8 +26,9 @@ def report(concept, method, u=0, c=1, r=3):
     def four(k):
         return [i < k for i in range(4)]
 
-    rows = [answers("target", "train", four(u), four(4)), answers("coref", "test", four(c), four(4)),
-            answers("retain", "test", four(r), four(4))]  # fmt: skip
+    rows = [answers("target", "train", four(u), four(4))]
+    for split in ("train", "test"):
+        rows += [answers("coref", split, four(c), four(4)), answers("retain", split, four(r), four(4))]
     return summarise(ConceptSpec(concept), rows, {"method": method})
 
 
@@ -84,6 +85,7 @@ def test_a_difference_is_paired_by_concept():
 
 def test_the_table_has_the_base_first():
     rows = table([report(c, m) for m in ("crce", "esd-x-strict") for c in ("dog", "cat")]).splitlines()
-    assert rows[0] == "| | Acc_U ↓ | Acc_C test ↓ | Acc_R test ↑ | H ↑ |"
+    assert rows[0] == "| | Acc_U ↓ | Acc_C train ↓ | Acc_C test ↓ | Acc_R train ↑ | Acc_R test ↑ | H ↑ |"
     assert [row.split(" | ")[0] for row in rows[2:]] == ["| base", "| crce", "| esd-x-strict"]
-    assert "| 0.0 (0.0 to 0.0) | 25.0 (25.0 to 25.0) | 75.0 (75.0 to 75.0) |" in rows[3]
+    low, high = "25.0 (25.0 to 25.0)", "75.0 (75.0 to 75.0)"
+    assert f"| 0.0 (0.0 to 0.0) | {low} | {low} | {high} | {high} |" in rows[3]

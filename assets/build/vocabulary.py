@@ -12,6 +12,9 @@ from .pictures import drawings
 from .sources import Emoji, emojis
 from .wordnet import wordnet
 
+# What is drawn for a word that has several senses.
+SENSES = {"apple": "fruit", "bat": "animal", "mouse": "animal"}
+
 # Families: the name is drawn as the leaves before the bar, and is also true of those after it.
 FAMILIES = {
     "dog": "dog, dog face | guide dog, service dog, poodle",
@@ -281,7 +284,8 @@ def freeze() -> None:
     (build_dir() / "vocabulary.json").write_text(json.dumps({"leaves": leaves, "specs": specs()}))
     vocabulary.cache_clear()
     words = vocabulary()
-    concepts = {"leaves": leaves, "terms": {t: sorted(w) for t, w in sorted(words.terms.items())}}
+    terms = {t: sorted(w) for t, w in sorted(words.terms.items())}
+    concepts = {"leaves": leaves, "terms": terms, "senses": SENSES}
     (build_dir() / "concepts.json").write_text(json.dumps(concepts, ensure_ascii=False))
     log("data", leaves=len(leaves), terms=len(words.terms), undrawn=sorted(set(words.undrawn)))
 
