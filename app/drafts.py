@@ -132,6 +132,12 @@ def discard(opened: Opened) -> Opened:
     return show(open_or_first(opened.slug))
 
 
+def former(slug: str) -> ConceptSpec | None:
+    """The draft before its last change."""
+    past = _history(slug)["past"]
+    return spec_from_dict(past[-1]) if past else None
+
+
 def is_own(spec: ConceptSpec) -> bool:
     return own_path(spec).exists()
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from app import transcript
+from app import drafts, transcript
 from app.drafts import Opened
 from app.pages import board, page
 from app.shown import shown
@@ -28,9 +28,9 @@ _NO_TERMS = "Add terms to see how far they are from the concept."
 
 
 def prompts(spec: ConceptSpec, before: ConceptSpec | None, seen: list[str]) -> list[str]:
-    """The target and three of each list: what was touched, then what is on screen, then the most certain."""
+    """The target and three of each list: what was touched since `before`, what was seen, and the most certain."""
     lists = [[*spec.train_corefs, *spec.test_corefs], [*spec.train_retains, *spec.test_retains]]
-    old = {*before.corefs, *before.retains} if before and before.slug == spec.slug else None
+    old = {*before.corefs, *before.retains} if before else None
     return [spec.target, *(text for terms in lists for text in _picked(terms, old, seen))]
 
 
@@ -50,7 +50,7 @@ def preview(opened: Opened, base: str, last: dict, request: gr.Request) -> Itera
     time.sleep(_STILL)
     if opened.stale:
         return
-    texts = prompts(spec, last.get("spec"), last.get("prompts", []))
+    texts = prompts(spec, drafts.former(spec.slug), last.get("prompts", []))
     yield page("preview", busy=True, **_pictures(last)), gr.skip()
     asked = {"spec": spec_to_dict(spec), "prompts": texts, "seeds": [_SEED]}
     answer = _asked("preview", base, request, asked)
@@ -161,7 +161,7 @@ def _summary(spec: ConceptSpec, drawn: dict[str, tuple[int, int]]) -> str:
 
 def build_preview(ui: SimpleNamespace) -> None:
     ui.previewed = gr.State({})
-    ui.checked = board()
+    ui.checked = board(elem_classes="maybe")
     ui.preview = board(page("preview", hint=_NO_LISTS), elem_classes="strip-of")
 
 

@@ -1,9 +1,9 @@
 """The talk beside the lists: what is wished for, what the proposer would change, and what is taken of it."""
 
 import os
+import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -87,7 +87,7 @@ def ask(opened: Opened, wish: str, model: str) -> Iterator[tuple]:
 def _watched(spec: ConceptSpec, who, writing: Generator) -> Generator[tuple, None, dict]:
     """What the writing comes to; meanwhile the page shows how far it is."""
     text, looked = "", 0.0
-    with closing(writing):
+    try:
         while True:
             try:
                 text += next(writing)
@@ -96,6 +96,9 @@ def _watched(spec: ConceptSpec, who, writing: Generator) -> Generator[tuple, Non
             if time.monotonic() - looked > _OFTEN:
                 looked = time.monotonic()
                 yield gr.skip(), _writing(spec, who.label, text), gr.skip()
+    finally:
+        # Gradio ends a handler that was stopped on its event loop's thread, where the request's own loop cannot run.
+        threading.Thread(target=writing.close).start()
 
 
 def _entry(spec: ConceptSpec, wish: str, who) -> Generator[str, None, dict]:
@@ -180,7 +183,7 @@ def suggested(event: gr.EventData) -> tuple:
 def build(ui: SimpleNamespace) -> None:
     ui.who = board()
     ui.log = board(elem_classes="log")
-    ui.writing = board()
+    ui.writing = board(elem_classes="maybe")
     ui.wish = gr.Textbox(
         "", placeholder="fewer breeds, more synonyms…", label="What should change?", show_label=False,
         container=False, lines=2, max_lines=6, max_length=2000,
@@ -193,7 +196,7 @@ def build_names(ui: SimpleNamespace) -> None:
     gr.Markdown("No idea yet? Suggest concepts:", elem_classes="mute")
     with gr.Row():
         ui.suggest = {key: gr.Button(name, size="sm", min_width=60) for key, name in _CATEGORIES.items()}
-    ui.names = board()
+    ui.names = board(elem_classes="maybe")
 
 
 def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:

@@ -1,5 +1,6 @@
 """The whole road in a real browser, against the real app and a real worker. Screenshots land in out/screenshots/."""
 
+import json
 import os
 import re
 import shutil
@@ -10,17 +11,19 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from crce import files, glances, runs
+from crce.concepts import Term
 from crce.errors import CrceError
-from crce.library import load_spec
+from crce.library import find_spec, load_spec
+from tests import scripted_llm
 from tests.fake_hub import FakeHub
-from tests.scripted_llm import ScriptedLLM, meaning, phrases
+from tests.scripted_llm import ScriptedLLM, phrases, revised
 from tests.servers import serving
 
 SHOTS = files.ROOT / "out" / "screenshots"
@@ -192,21 +195,205 @@ def test_terms_are_added_dropped_and_brought_back(page):
     expect(page.get_by_label("drop bow-wow")).to_have_count(0)
 
 
-def test_hostile_proposals_are_shown_as_text_and_nothing_is_applied_before_it_is_taken(app, page):
-    app.llm.answer = {"meanings": [meaning(corefs=phrases("puppy", HOSTILE), retains=phrases("wolf", "gnu"))]}
-    curate(page)
+def kept(home: Path):
+    return load_spec(home / "concepts" / "object" / "dog.json")
+
+
+def saved(home: Path, text: str, certainty: str):
+    """The spec on the disk, once it has what the hand has just set."""
+    until = time.monotonic() + PATIENCE / 1000
+    while Term(text, certainty, source="llm") not in [replace(t, split="train", note="") for t in kept(home).corefs]:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    return kept(home)
+
+
+def lists(spec) -> tuple[list[dict], list[dict]]:
+    """What a model would send to leave the lists as they are."""
+    return tuple(
+        [{"text": t.text, "certainty": t.certainty.title(), "why": ""} for t in terms]
+        for terms in (spec.corefs, spec.retains)
+    )
+
+
+def ask_for(page: Page, wish: str) -> None:
+    box = page.get_by_label("What should change?")
+    box.fill(wish)
     page.get_by_role("button", name="Propose").click()
-    expect(page.get_by_text("nothing is applied yet")).to_be_visible()
-    expect(page.get_by_text("+ keep: gnu", exact=False)).to_be_visible()
-    expect(page.get_by_label("drop pooch")).to_be_visible()
+    expect(box).to_have_value("")
+
+
+def test_three_rounds_of_talk_sliders_and_the_instant_preview(app, page, home):
+    curate(page)
+    page.get_by_label("certainty of wolf").press("ArrowLeft")
+    expect(page.get_by_label("certainty of wolf")).to_have_attribute("aria-valuetext", "high")
+    expect(page.get_by_text("saved on this machine")).to_be_visible()
+
+    # A round taken whole: shown as it is written, applied only when it is taken.
+    corefs, retains = lists(kept(home))
+    app.llm.mode = "slow"
+    app.llm.answer = revised("Fewer breeds.", [*corefs[:-2], *phrases("fido")], retains, hound="a breed group")
+    ask_for(page, "fewer breeds")
+    expect(page.get_by_text("scripted at 127.0.0.1 is writing about dog")).to_be_visible()
+    expect(page.locator(".writing .chip").first).to_be_visible()
+    shot(page, "talk-writing")
+    expect(page.get_by_text("+ erase: fido (very high)")).to_be_visible()
+    expect(page.get_by_text("a breed group")).to_be_visible()
+    expect(page.get_by_label("drop hound")).to_be_visible()
+    page.get_by_role("button", name="Accept all").click()
+    expect(page.get_by_label("drop fido")).to_be_visible()
+    expect(page.get_by_label("drop hound")).to_have_count(0)
+
+    # A round of which one item is taken; the expert's own edit since the last round is told.
+    app.llm.mode = "strict"
+    page.get_by_label("certainty of fido").press("ArrowLeft")
+    expect(page.get_by_label("certainty of fido")).to_have_attribute("aria-valuetext", "high")
+    corefs, retains = lists(saved(home, "fido", "high"))
+    expect(page.get_by_text("1 round with scripted")).to_be_visible()
+    app.llm.answer = revised("Two neighbours.", corefs, [*retains, *phrases("gnu", "yak")])
+    ask_for(page, "more neighbours")
+    page.get_by_role("button", name=re.compile("^take . keep: yak")).click()
+    expect(page.get_by_label("drop yak")).to_be_visible()
+    expect(page.get_by_label("drop gnu")).to_have_count(0)
+    asked = json.dumps(app.llm.requests[-1])
+    assert "~ erase: fido (high)" in asked
+
+    # A round that is undone.
+    corefs, retains = lists(kept(home))
+    app.llm.answer = revised("As you wish.", corefs, retains[:-1], yak="too far")
+    ask_for(page, "no cattle")
+    page.get_by_role("button", name="Accept all").click()
+    expect(page.get_by_label("drop yak")).to_have_count(0)
+    page.get_by_role("button", name="Undo the round").click()
+    expect(page.get_by_label("drop yak")).to_be_visible()
+    told = kept(home).provenance
+    assert (told.rounds, told.model) == (2, "scripted")
+    assert [(entry.by, entry.wish) for entry in told.history[-3:]] == [
+        ("llm", "fewer breeds"), ("expert", ""), ("llm", "more neighbours"),
+    ]  # fmt: skip
+
+    # The preview follows the sliders.
+    page.get_by_label("certainty of jackal").press("ArrowLeft")
+    expect(page.locator(".preview figcaption", has_text="jackal")).to_be_visible()
+    expect(page.locator(".preview")).to_have_attribute("aria-busy", "false")
+    expect(page.locator(".preview img")).to_have_count(14)
+    shot(page, "talk")
+
+    # All of it is there after a reload.
+    page.reload()
+    tab(page, "Curate")
+    expect(page.get_by_text("no cattle", exact=True)).to_be_visible()
+    expect(page.get_by_text("too far")).to_be_visible()
+    expect(page.get_by_label("drop yak")).to_be_visible()
+
+
+def test_a_round_is_stopped_and_the_lists_stay(app, page, home):
+    curate(page)
+    before = kept(home)
+    app.llm.mode, hung_up = "silent", app.llm.left
+    ask_for(page, "take your time")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.get_by_text("You stopped it.")).to_be_visible()
+    expect(page.get_by_text("is writing about")).to_have_count(0)
+    assert kept(home) == before
+    until = time.monotonic() + PATIENCE / 1000
+    while app.llm.left == hung_up and time.monotonic() < until:
+        time.sleep(0.1)
+    assert app.llm.left == hung_up + 1
+
+
+def test_what_goes_wrong_at_the_model_is_said_in_the_talk(app, page, home):
+    curate(page)
+    before = kept(home)
+    app.llm.mode = "refusal"
+    ask_for(page, "something forbidden")
+    expect(page.get_by_text("declines to answer")).to_be_visible()
+    expect(page.get_by_text("The lists are as they were.")).to_be_visible()
+    assert kept(home) == before
+
+
+def test_hostile_proposals_are_shown_as_text_and_nothing_is_applied_before_it_is_taken(app, page, home):
+    app.llm.mode = "strict"
+    corefs, retains = lists(kept(home) if (home / "concepts").exists() else find_spec("dog"))
+    dirty = phrases(HOSTILE, *scripted_llm.HOSTILE)
+    app.llm.answer = revised(HOSTILE, [*corefs, *dirty], retains)
+    curate(page)
+    ask_for(page, HOSTILE)
+    expect(page.get_by_role("button", name="Accept all")).to_be_visible()
     shot(page, "propose")
-    page.get_by_role("button", name="Take the checked ones").click()
-    expect(page.get_by_label("drop gnu")).to_be_visible()
-    expect(page.get_by_label("drop pooch")).to_have_count(0)
+    page.get_by_role("button", name="Accept all").click()
+    expect(page.locator("li[data-term^='<script>']")).to_be_visible()
+    note = page.get_by_label("note on puppy", exact=True)
+    note.fill(HOSTILE)
+    note.press("Enter")
+    expect(page.get_by_role("button", name="Undo the round")).to_be_visible()
     assert page.locator("img[src*=evil]").count() == 0
     assert page.evaluate("window.__x") is None
-    page.get_by_role("button", name="Undo").click()
-    expect(page.get_by_label("drop pooch")).to_be_visible()
+    page.get_by_role("button", name="Undo the round").click()
+    expect(page.locator("li[data-term^='<script>']")).to_have_count(0)
+
+
+def test_the_keyboard_undoes_and_redoes_outside_text_fields(page):
+    curate(page)
+    page.get_by_label("drop jackal").press("Enter")
+    expect(page.get_by_label("drop jackal")).to_have_count(0)
+    page.keyboard.press("Control+z")
+    expect(page.get_by_label("drop jackal")).to_be_visible()
+    page.keyboard.press("Control+Shift+Z")
+    expect(page.get_by_label("drop jackal")).to_have_count(0)
+    page.get_by_label("What should change?").press("Control+z")
+    page.get_by_label("certainty of puppy").press("Control+z")
+    expect(page.get_by_label("drop jackal")).to_be_visible()
+    page.get_by_label("move jackal to erase").press("Space")
+    expect(page.get_by_label("move jackal to keep")).to_be_visible()
+    page.keyboard.press("Control+z")
+    expect(page.get_by_label("move jackal to erase")).to_be_visible()
+
+
+def test_a_bad_table_is_answered_with_its_line_and_a_good_one_is_added(page, tmp_path):
+    curate(page)
+    table = tmp_path / "mine.csv"
+    upload = page.locator("input[type=file][accept='.json,.csv']")
+    table.write_text("kind,term,certainty\ncoref,woofer,high\ncoref,bow-wow,sure\n")
+    upload.set_input_files(table)
+    expect(page.get_by_text("mine.csv, line 3: certainty is 'sure'")).to_be_visible()
+    expect(page.get_by_label("drop woofer")).to_have_count(0)
+    table.write_text("kind,term,certainty\ncoref,woofer,high\ncoref,bow-wow,low\n")
+    upload.set_input_files(table)
+    expect(page.get_by_label("drop woofer")).to_be_visible()
+    page.get_by_role("button", name="Undo", exact=False).first.click()
+    expect(page.get_by_label("drop woofer")).to_have_count(0)
+
+
+def test_two_windows_at_one_concept_never_overwrite_silently(app, page, browser, home):
+    curate(page)
+    other = opened(browser)
+    other.goto(f"{app.url}/?__theme=light")
+    curate(other)
+    page.get_by_label("drop coyote").click()
+    expect(page.get_by_label("drop coyote")).to_have_count(0)
+    other.get_by_label("certainty of puppy").press("ArrowRight")
+    alert = other.get_by_role("alert").filter(has_text="Another window changed these lists")
+    expect(alert).to_contain_text("− keep: coyote")
+    shot(other, "conflict")
+    other.get_by_role("button", name="Load theirs").click()
+    expect(other.get_by_label("drop coyote")).to_have_count(0)
+    expect(alert).to_have_count(0)
+    other.close()
+    assert "coyote" not in [term.text for term in kept(home).retains]
+    page.get_by_role("button", name="Undo", exact=False).first.click()
+    expect(page.get_by_label("drop coyote")).to_be_visible()
+
+
+def test_the_map_names_its_dots(page):
+    curate(page)
+    page.get_by_text("How far is each term from the concept?").click()
+    dot = page.locator(".map .dot.keep").filter(has_text="coyote")
+    dot.hover()
+    expect(dot.locator("text")).to_have_css("opacity", "1")
+    expect(page.locator(".far tbody tr").first).to_be_visible()
+    dot.scroll_into_view_if_needed()
+    shot(page, "distances")
 
 
 def test_a_review_is_signed(page):
