@@ -163,7 +163,7 @@ class Chat:
             case openai.RateLimitError():
                 seconds = _seconds(error)
                 when = "later" if seconds is None else f"in {seconds:g} s"
-                return f"{host} is asked too often (429). Try again {when}."
+                return f"{host} refuses for now (429): {error.message[:200]!r}. Try again {when}."
             case openai.APIStatusError():
                 return f"{host} failed with {error.status_code}: {error.message[:200]!r}. Try again later."
             case openai.APIError():

@@ -12,13 +12,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
-from crce import chat, concepts, lexicon, library, prompts, rounds, talk
+from crce import chat, concepts, lexicon, prompts, rounds, talk
 from crce.chat import Chat, Form, T, Writing
 from crce.concepts import ConceptSpec, Provenance, Round, Term
 from crce.errors import CrceError
-from crce.rounds import LONGEST, Revision, clean
+from crce.library import LONGEST, SHIPPED
+from crce.rounds import TERMS, Revision, clean
 
-TERMS = 15  # of each kind, as in the paper
 MOST = 30  # of each kind that a round may leave; the expert chooses among them
 WISH = 2000  # characters that an expert may say in a round
 
@@ -70,8 +70,11 @@ class _Names(Form):
 
 
 def proposer(model: str = "") -> "ChatProposer | LexiconProposer":
-    """What proposes here: the language model of the environment, or another of its endpoint; else the lexicon."""
-    return LexiconProposer() if chat.missing_settings(model) else ChatProposer(Chat.from_env(model))
+    """What proposes here: the language model of the environment, else the lexicon.
+
+    model: another one of the endpoint. Raises CrceError where there is no endpoint to have it.
+    """
+    return LexiconProposer() if not model and chat.missing_settings() else ChatProposer(Chat.from_env(model))
 
 
 def proposer_status() -> tuple[bool, str]:
@@ -202,7 +205,7 @@ class LexiconProposer:
 
     def names(self, category: str) -> Writing[list[str]]:
         """The concepts of CorefConcept of a category."""
-        names = [spec.name for spec in lexicon.concepts(library.SHIPPED) if spec.category == category]
+        names = [spec.name for spec in lexicon.concepts(SHIPPED) if spec.category == category]
         yield "\n".join(names)
         return names
 

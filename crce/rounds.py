@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from crce.concepts import ConceptSpec, Round, Term
+from crce.library import LONGEST
 
 LISTS = {"corefs": "erase", "retains": "keep"}
-LONGEST = 120  # characters: CLIP reads 77 tokens
+TERMS = 15  # of each kind, as in the paper
 _SIGNS = {"drop": "−", "add": "+", "move": "⇄", "level": "~"}
 
 
@@ -160,7 +161,7 @@ def _verb(old: tuple[str, Term] | None, new: tuple[str, Term]) -> str:
 
 
 def _reason(change: Change, why: Mapping[str, str]) -> str:
-    return why.get(change.term.text.casefold(), change.term.note if change.verb == "add" else "")
+    return why.get(change.term.text.casefold(), change.term.note[:LONGEST] if change.verb == "add" else "")
 
 
 def _applied(spec: ConceptSpec, change: Change) -> ConceptSpec:

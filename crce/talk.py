@@ -9,7 +9,6 @@ from crce.concepts import CERTAINTY, ConceptSpec, Term
 from crce.rounds import LISTS, Revision
 
 NUMBER = 5  # terms that "more" adds
-MOST = 15  # of each kind when the lists are made anew
 HELP = (
     'Without an LLM I understand: "more corefs", "more retains", "drop X", "drop X, Y", "X is a coref", '
     f'"X is a retain", "set X to low" ({", ".join(CERTAINTY)}), "the other sense", "help".'
@@ -78,7 +77,7 @@ def _other_sense(spec: ConceptSpec) -> Revision:
     if len(senses) < 2:
         found, now = lexicon.meanings(spec.target), lexicon.nearest(spec)
         blanks = [replace(spec, sense=meaning.sense, corefs=(), retains=()) for meaning in found]
-        senses = [lexicon.filled(bare, meaning, MOST) for bare, meaning in zip(blanks, found, strict=True)]
+        senses = [lexicon.filled(bare, meaning, rounds.TERMS) for bare, meaning in zip(blanks, found, strict=True)]
         number = found.index(now) if found else 0
     if len(senses) < 2:
         return Revision(spec, f"The lexicon knows no other sense of {spec.target!r}.")

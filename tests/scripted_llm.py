@@ -43,7 +43,8 @@ class ScriptedLLM:
 
     strict, ignores-schema, schema-400, schema-500, fenced, thinking, truncated, truncated-once, endless, empty,
     refusal, filtered, 429 (asks for an hour), 429-once (for a moment), 429-twice, 429-mute, 401, 404, 500, html,
-    broken-json, no-choices, silent (never begins), slow (a piece every 50 ms), drops (cuts the line), error-midway.
+    html-502, broken-json, no-choices, silent (never begins), slow (a piece every 50 ms),
+    drops (cuts the line), error-midway.
     """
 
     def __init__(self):
@@ -75,6 +76,7 @@ class ScriptedLLM:
             return _error(int(self.mode), "no")
         pages = {
             "html": HTMLResponse("<html><body>Welcome</body></html>"),
+            "html-502": HTMLResponse("<html><script>alert(1)</script></html>", 502),
             "no-choices": JSONResponse({"ok": 1}),
         }
         return pages.get(self.mode)

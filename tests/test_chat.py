@@ -76,6 +76,7 @@ def test_the_repair_round_says_what_was_wrong(ask, llm):
      ("refusal", "declines to answer: 'I cannot.'"), ("filtered", "declines to answer: 'filtered'"),
      ("429", "Try again in 3600 s"), ("429-twice", "Try again in 0.3 s"), ("429-mute", "Try again later"),
      ("401", "Check OPENAI_API_KEY"), ("404", "Check CRCE_MODEL"), ("500", "failed with 500"),
+     ("html-502", "failed with 502"),
      ("html", "usually ends in /v1"), ("no-choices", "usually ends in /v1"), ("broken-json", "no JSON"),
      ("drops", "broke off in the middle"), ("error-midway", "out of memory")],
 )  # fmt: skip

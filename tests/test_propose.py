@@ -241,7 +241,8 @@ def test_without_a_model_the_lexicon_proposes(monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "CRCE_MODEL"):
         monkeypatch.delenv(name, raising=False)
     assert proposer().label == "bundled lexicon (no LLM connected)"
-    assert proposer("tiny").label == proposer().label
+    with pytest.raises(CrceError, match="OPENAI_BASE_URL"):
+        proposer("tiny")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1234/v1")
     assert isinstance(proposer(), LexiconProposer)
     assert proposer("other").label == "other at 127.0.0.1"

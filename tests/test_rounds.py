@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crce import rounds
+from crce import library, rounds
 from crce.concepts import CERTAINTY, ConceptSpec, Round, Term
 from crce.rounds import Change, draw_split
 
@@ -65,6 +65,12 @@ def test_the_experts_edits_are_told_as_a_round(dog):
     told = rounds.with_expert_edits(edited, dog)
     assert told.provenance.history == (Round("expert", changes=("− erase: pooch", "+ keep: gnu (high)")),)
     assert rounds.with_expert_edits(dog, dog) == dog
+
+
+def test_a_long_note_of_the_experts_fits_the_history(dog, tmp_path):
+    noted = replace(dog, retains=(*dog.retains, Term("gnu", note="n" * 2000)))
+    library.save_spec(rounds.with_expert_edits(noted, dog), tmp_path / "dog.json")
+    assert "n" * 50 in library.load_spec(tmp_path / "dog.json").provenance.history[0].changes[0]
 
 
 def test_changes_survive_a_page_that_keeps_them(dog, offer):

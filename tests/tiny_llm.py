@@ -1,7 +1,7 @@
 """A real language model, too small to say anything: real classes, random weights, a byte-level tokenizer, and
 `transformers serve`, which speaks the OpenAI protocol for it."""
 
-import socket
+import re
 import subprocess
 import sys
 import time
@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx2
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -37,23 +36,20 @@ def save_tiny_llm(folder: Path) -> None:
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """`transformers serve` in a process of its own; gives the address for OPENAI_BASE_URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     program = [Path(sys.executable).with_name("transformers"), "serve", folder, "--host", "127.0.0.1"]
-    process = subprocess.Popen([*program, "--port", str(port), "--device", "cpu", "--default-seed", "0"])
+    with (folder / "serve.log").open("w") as log:
+        process = subprocess.Popen([*program, "--port", "0", "--device", "cpu", "--default-seed", "0"], stderr=log)
     try:
-        _wait_until_it_answers(process, f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}/v1"
+        yield f"{_address(process, folder / 'serve.log')}/v1"
     finally:
         process.terminate()
         process.wait()
 
 
-def _wait_until_it_answers(process: subprocess.Popen, url: str) -> None:
+def _address(process: subprocess.Popen, log: Path) -> str:
+    """The system chooses the port, and the log tells it."""
     while process.poll() is None:
-        try:
-            httpx2.get(url)
-            return
-        except httpx2.TransportError:
-            time.sleep(0.2)
-    raise RuntimeError(f"transformers serve ended with {process.returncode}")
+        if found := re.search(r"running on (http://[\d.:]+)", log.read_text()):
+            return found[1]
+        time.sleep(0.2)
+    raise RuntimeError(log.read_text())
