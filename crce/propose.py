@@ -175,7 +175,7 @@ def proposed(bare: ConceptSpec, offer: ConceptSpec, round: Round) -> ConceptSpec
 
 @dataclass(frozen=True)
 class LexiconProposer:
-    """Proposes without a network: what CorefConcept has, else WordNet's nouns of physical things."""
+    """Proposes without a network: the bundled concepts, else WordNet's nouns of physical things."""
 
     label: str = "bundled lexicon (no LLM connected)"
 

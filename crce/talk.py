@@ -39,14 +39,14 @@ def _more(spec: ConceptSpec, asked: str) -> Revision:
 
 
 def _drop(spec: ConceptSpec, asked: str) -> Revision:
-    texts, missing = [], []
-    for name in re.split(r"\s*,\s*(?:and\s+)?", asked) if not _find(spec, asked) else [asked]:
-        found = _find(spec, name)
-        (texts if found else missing).append(found[1].text if found else name)
-    if missing:
+    names = [asked] if _find(spec, asked) else re.split(r"\s*,\s*(?:and\s+)?", asked)
+    found = [_find(spec, name) for name in names]
+    if missing := [name for name, hit in zip(names, found, strict=True) if not hit]:
         return _unknown(spec, ", ".join(missing))
-    kept = {kind: [term for term in getattr(spec, kind) if term.text not in texts] for kind in LISTS}
-    return Revision(replace(spec, **{k: tuple(v) for k, v in kept.items()}), f"Dropped: {', '.join(texts)}.")
+    offer = spec
+    for kind, term in found:
+        offer = rounds.without_term(offer, kind, term.text)
+    return Revision(offer, f"Dropped: {', '.join(term.text for _, term in found)}.")
 
 
 def _belongs(spec: ConceptSpec, name: str, asked: str) -> Revision:
