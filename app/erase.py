@@ -127,14 +127,15 @@ def _count(run: Run | None, kind: str) -> int:
 @shown
 def start(
     slug: str, base: str, method: str, steps: str, lr: str, eta: float, corefs: float, retains: float,
-    seed: float, judged: float,
+    seed: float, judged: float, also: list[str],
 ) -> str:  # fmt: skip
     if not slug:
         raise CrceError("Choose a concept to erase first.")
     config = EraseConfig(
         method, _whole("steps", steps), _number("learning rate", lr), eta, int(corefs), int(retains), int(seed)
     )
-    run = begin(Job(base.strip(), find_spec(slug), config), int(judged or 0))
+    others = tuple(find_spec(other) for other in also if other != slug)
+    run = begin(Job(base.strip(), find_spec(slug), config, also=others), int(judged or 0))
     gr.Info(f"{html.escape(run.title)} is in the queue. You may close this page; it goes on.", title="Started")
     return run.id
 
@@ -191,7 +192,8 @@ def again(event: gr.EventData) -> tuple:
     c = job.config
     gr.Info("The form above is filled with the settings of this run.", title="Again with changes")
     slug = job.spec.slug if job.spec.slug in library() else None
-    return slug, job.base, c.method, str(c.steps), f"{c.lr:g}", c.eta, c.corefs, c.retains, c.seed, JUDGED
+    others = [spec.slug for spec in job.also if spec.slug in library()]
+    return slug, job.base, c.method, str(c.steps), f"{c.lr:g}", c.eta, c.corefs, c.retains, c.seed, JUDGED, others
 
 
 # The tab
@@ -240,6 +242,7 @@ def _settings() -> list:
             gr.Number(preset.retains, label="N", info="Neighbours held per step", precision=0, minimum=0),
             gr.Number(preset.seed, label="Seed", info="Same seed, same result", precision=0, minimum=0),
             gr.Number(JUDGED, label="Judge", info="Pictures per term, after", precision=0, minimum=0),
+            gr.Dropdown(concepts(), value=[], multiselect=True, label="Together with", info="More in the same run"),
         ]
 
 

@@ -68,6 +68,7 @@ def erase(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, or the newest unfinished one of the concept.")
     ] = False,
+    also: Annotated[list[str] | None, typer.Option(help="A further concept for the same run. Repeatable.")] = None,
     as_json: AsJson = False,
 ):
     """Erase a concept: the name and its corefs go, the retains stay.
@@ -80,6 +81,7 @@ def erase(
 
         python -m crce erase dog
         python -m crce erase "bat (animal)" --steps 300 --corefs 3 --out out/bat
+        python -m crce erase cat --also dog --also horse
         python -m crce erase my-spec.json --base CompVis/stable-diffusion-v1-4 --device cuda
     """
     spec = find_spec(concept)
@@ -87,7 +89,8 @@ def erase(
         run = _unfinished(spec, out)
     else:
         config = EraseConfig(method=method, steps=steps, lr=lr, eta=eta, corefs=corefs, retains=retains, seed=seed)
-        run = runs.create(Job(base, spec, config, device, dtype), out, queued=False)
+        others = tuple(map(find_spec, also or ()))
+        run = runs.create(Job(base, spec, config, device, dtype, also=others), out, queued=False)
     terminal.follow(run, jobs.execute(run))
     terminal.say(_facts(run), f"{run.title} is erased: {run.delta_path}\n{_next_steps(run)}", as_json)
 
@@ -243,7 +246,7 @@ def evaluate(
     found = _run(run)
     _measure(found, images, ask)
     report = found.report
-    terminal.say(report, terminal.accuracies(report), as_json)
+    terminal.say(report, terminal.accuracies([report, *report.get("also", [])]), as_json)
 
 
 def _measure(run: Run, images: int, ask: str = "target") -> None:

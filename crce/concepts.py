@@ -7,7 +7,8 @@ import hashlib
 import json
 import re
 import unicodedata
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 CERTAINTY = {"very high": 1.0, "high": 0.8, "normal": 0.6, "low": 0.4, "very low": 0.2}
 CATEGORIES = ("object", "ip", "celebrity", "style")
@@ -109,6 +110,15 @@ class ConceptSpec:
 def _ordered(terms: tuple[Term, ...], split: str) -> list[Term]:
     """The terms of a split by falling certainty, then text, so that a shuffled file draws the same."""
     return sorted((t for t in terms if t.split == split), key=lambda t: (-t.weight, t.text))
+
+
+def together(specs: Sequence[ConceptSpec]) -> tuple[ConceptSpec, ...]:
+    """The specs of one run: what one of them erases, no other keeps."""
+    if len(specs) == 1:
+        return tuple(specs)
+    gone = {text.casefold() for spec in specs for text in (spec.target, *(term.text for term in spec.corefs))}
+    kept = [tuple(term for term in spec.retains if term.text.casefold() not in gone) for spec in specs]
+    return tuple(replace(spec, retains=retains) for spec, retains in zip(specs, kept, strict=True))
 
 
 def spec_to_dict(spec: ConceptSpec) -> dict:

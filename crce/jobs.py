@@ -155,7 +155,7 @@ def _train(run: Run, model: "Diffusion") -> Iterator[dict]:
     if config.preview_every and not checkpoint.exists():
         yield _preview(run, model)
     bank, train = Meter(run), Meter(run, run.kept_step)
-    for step in erase(model, run.job.spec, config, checkpoint=checkpoint, resume=True):
+    for step in erase(model, run.job.specs, config, checkpoint=checkpoint, resume=True):
         if step.phase == "bank":
             yield bank.event("phase", step.number, step.of, phase="bank")
         else:
@@ -244,25 +244,35 @@ def _evaluate(run: Run, model: "Diffusion", judge: "EmbeddedJudge", images: int,
     from crce.evaluate import evaluate
     from crce.report import summarise
 
-    job, began, meter = run.job, time.monotonic(), Meter(run)
+    job, began = run.job, time.monotonic()
     delta = Delta.load(run.delta_path)
-    answers = yield from _judged(meter, evaluate(model, judge, job.spec, delta, images, ask))
-    numbered = list(enumerate(answers))
-    for start in range(0, len(numbered), SHOWN_TERMS):
-        _save_pictures(run, _pairs(model, delta, numbered[start : start + SHOWN_TERMS]))
-        yield meter.event("phase", meter.done, meter.done, phase="evaluate")
+    judged = []
+    for spec in job.specs:
+        judged.append((yield from _judged(Meter(run), evaluate(model, judge, spec, delta, images, ask))))
+    yield from _shown(run, model, delta, judged[0])
     facts = {
         "base": job.base,
         "method": job.config.method,
-        "spec": spec_to_dict(job.spec),
         "config": asdict(job.config),
         "images": images,
         "ask": ask,
         "judge": "embedded",
         "seconds": round(time.monotonic() - began, 1),
     }
-    files.write_json(run.dir / "report.json", summarise(job.spec, answers, facts))
+    report, *also = (
+        summarise(spec, answers, {"spec": spec_to_dict(spec), **facts})
+        for spec, answers in zip(job.specs, judged, strict=True)
+    )
+    files.write_json(run.dir / "report.json", {**report, "also": also} if also else report)
     yield run.record("evaluated")
+
+
+def _shown(run: Run, model: "Diffusion", delta: "Delta", answers: "list[Answers]") -> Iterator[dict]:
+    """Draws what a report shows of the first concept."""
+    meter, numbered = Meter(run, len(answers)), list(enumerate(answers))
+    for start in range(0, len(numbered), SHOWN_TERMS):
+        _save_pictures(run, _pairs(model, delta, numbered[start : start + SHOWN_TERMS]))
+        yield meter.event("phase", len(answers), len(answers), phase="evaluate")
 
 
 def _judged(meter: "Meter", steps: "Generator[tuple[int, int], None, list[Answers]]") -> Generator:

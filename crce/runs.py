@@ -26,7 +26,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from crce import bases, files
-from crce.concepts import ConceptSpec, spec_from_dict, spec_to_dict
+from crce.concepts import ConceptSpec, spec_from_dict, spec_to_dict, together
 from crce.config import EraseConfig, check, with_defaults
 from crce.errors import CrceError
 
@@ -36,7 +36,10 @@ ENDINGS = ("done", "stopped", "failed")
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is asked to do. `name` is for people; an empty one shows the concept."""
+    """What a run is asked to do. `name` is for people; an empty one shows the concepts.
+
+    also: further concepts that are erased in the same run.
+    """
 
     base: str
     spec: ConceptSpec
@@ -45,6 +48,12 @@ class Job:
     dtype: str = "auto"
     name: str = ""
     created: float = field(default_factory=time.time)
+    also: tuple[ConceptSpec, ...] = ()
+
+    @property
+    def specs(self) -> tuple[ConceptSpec, ...]:
+        """All concepts, without what one of them erases among what another keeps."""
+        return together((self.spec, *self.also))
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        return self.job.name or self.job.spec.name
+        return self.job.name or " + ".join(spec.name for spec in self.job.specs)
 
     @property
     def state(self) -> str:
@@ -234,7 +243,8 @@ def create(job: Job, folder: Path | None = None, queued: bool = True) -> Run:
     local = job.base != bases.EMOJI_SD and Path(job.base).is_dir()
     base = str(Path(job.base).resolve()) if local else job.base
     job = replace(job, base=base, config=with_defaults(job.config, base))
-    check(job.spec, job.config)
+    for spec in job.specs:
+        check(spec, job.config)
     target = Path(folder) if folder else store() / _new_id(job)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CrceError(f"{target} is in use. Give an empty or a new folder, or --resume the run in it.")
@@ -319,7 +329,8 @@ def _new_id(job: Job) -> str:
 
 
 def _write_job(folder: Path, job: Job) -> None:
-    facts = {**vars(job), "spec": spec_to_dict(job.spec), "config": asdict(job.config)}
+    also = [spec_to_dict(spec) for spec in job.also]
+    facts = {**vars(job), "spec": spec_to_dict(job.spec), "config": asdict(job.config), "also": also}
     files.write_json(folder / "job.json", facts)
 
 
@@ -333,7 +344,8 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 def _read_job(path: Path, *stamp: int) -> Job:
     facts = files.read_json(path)
     spec, config = spec_from_dict(facts["spec"]), EraseConfig(**facts["config"])
-    return Job(**{**facts, "spec": spec, "config": config})
+    also = tuple(map(spec_from_dict, facts.get("also", ())))
+    return Job(**{**facts, "spec": spec, "config": config, "also": also})
 
 
 @lru_cache(maxsize=256)

@@ -131,16 +131,18 @@ def table(headings: list[str], rows: Iterable[Iterable[object]]) -> Table:
     return result
 
 
-def accuracies(report: dict) -> Table:
-    """The five accuracies with n, interval, and what the base reaches on the same seeds."""
+def accuracies(reports: list[dict]) -> Table:
+    """Each concept's five accuracies with n, interval, and what the base reaches on the same seeds."""
     rows = [
         (
+            report["concept"],
             ACCURACIES[name],
             f"{100 * m['rate']:.0f} %",
             f"{100 * m['low']:.0f} to {100 * m['high']:.0f} %",
             f"{100 * m['base_rate']:.0f} %",
             m["n"],
         )
+        for report in reports
         for name, m in report["metrics"].items()
     ]
-    return table(["", "after", "95 % interval", "before", "pictures"], rows)
+    return table(["", "", "after", "95 % interval", "before", "pictures"], rows)

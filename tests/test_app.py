@@ -579,8 +579,9 @@ def test_pictures_come_as_styles_of_their_phrase(home):
 
 
 def test_start_queues_at_once_and_a_second_start_waits_behind_it(no_worker, base):
-    form = (base, "crce", "20", "", 1, 5, 3, 0, 2)
+    form = (base, "crce", "20", "", 1, 5, 3, 0, 2, ["cat"])
     first, second = (runs.find(erase.start(slug, *form)) for slug in ("dog", "cat"))
+    assert (first.title, second.title) == ("dog + cat", "cat")
     assert (first.state, second.state) == ("queued", "queued")
     assert first.job.config.steps == 20
     assert first.evaluation == {"images": 2, "ask": "target"}
@@ -602,7 +603,7 @@ def test_start_queues_at_once_and_a_second_start_waits_behind_it(no_worker, base
     ],
 )
 def test_a_bad_setting_is_answered_clearly(no_worker, base, place, typed, told):
-    form = ["dog", base, "crce", "20", "", 1, 5, 3, 0, 2]
+    form = ["dog", base, "crce", "20", "", 1, 5, 3, 0, 2, []]
     form[place] = typed
     with pytest.raises(gr.Error, match=told):
         erase.start(*form)
@@ -624,7 +625,8 @@ def test_again_fills_the_form_with_what_was_asked(dog, base):
     library.save_spec(dog, library.own_path(dog))
     config = EraseConfig("crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3)
     run = runs.create(Job(base, dog, config))
-    assert erase.again(event(id=run.id)) == (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase.JUDGED)
+    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase.JUDGED, [])
+    assert erase.again(event(id=run.id)) == asked
 
 
 def test_a_run_in_words(run, dog):

@@ -1,5 +1,6 @@
 """A run is worked on step by step: it can be stopped, killed and resumed, and every failure says what to do."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from crce import jobs, runs
-from crce.concepts import ConceptSpec
+from crce.concepts import ConceptSpec, Term
 from crce.config import EraseConfig
 from crce.delta import Delta
 from crce.errors import CrceError
@@ -137,6 +138,18 @@ def test_an_evaluation_ends_in_a_report_with_pictures(run, models):
         for prefix in ("", "base-"):
             name = jobs.picture_name(term["kind"], number, 1, prefix)
             assert Image.open(run.dir / name).size == (16, 16)
+
+
+def test_several_concepts_in_one_run_have_a_report_each(tiny_sd_dir, dog, models, tmp_path):
+    cat = dataclasses.replace(dog, target="cat", sense="", corefs=(Term("kitty"), Term("tom")))
+    job = Job(str(tiny_sd_dir), dog, EraseConfig(steps=2, corefs=1, retains=1, preview_every=0), also=(cat,))
+    run = runs.create(job, tmp_path / "both")
+    assert run.title == "dog (animal) + cat" and run.job.also == (cat,)
+    run.request_evaluate(1)
+    assert [e["step"] for e in execute(run, models) if e["kind"] == "step"][-1] == 4
+    (other,) = run.report["also"]
+    assert [run.report["concept"], other["concept"]] == ["dog (animal)", "cat"]
+    assert "cat" not in {term["text"] for report in (run.report, other) for term in report["terms"][1:]}
 
 
 def test_an_evaluation_can_be_stopped_and_taken_up_again(run, models):
