@@ -1,4 +1,4 @@
-"""What an erasure leaves behind: the changed weights, to save, load, scale and apply."""
+"""What an erasure leaves behind: changed weights or adapters, to save, load, scale and apply."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from crce import adapters
 from crce.diffusion import Diffusion
 from crce.errors import CrceError
 from crce.files import write_atomic
@@ -17,13 +18,15 @@ from crce.files import write_atomic
 
 @dataclass(frozen=True)
 class Delta:
-    """Changed U-Net tensors by their diffusers names, in full (W', not W' − W), and where they came from."""
+    """Where it came from, and its tensors: changed weights of the U-Net by their diffusers names, in full (W', not
+    W' − W), or, where info["kind"] says so, adapters (see `adapters`).
+    """
 
     tensors: dict[str, Tensor]
     info: dict[str, str]
 
     def save(self, path: Path) -> None:
-        """One safetensors file that stock diffusers loads with `load_state_dict(…, strict=False)`."""
+        """One safetensors file; changed weights are loaded by stock diffusers, `load_state_dict(…, strict=False)`."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         write_atomic(path, save(tensors, metadata={"format": "pt", **self.info}))
 
@@ -40,29 +43,41 @@ class Delta:
     def applied(self, model: Diffusion, strength: float = 1.0) -> Iterator[Diffusion]:
         """The model with W + strength · (W' − W): 0 is W exactly, 1 is W'. Restores W on leaving.
 
+        An adapter adds strength times what it gives, on the prompts that it is for, and is taken off again.
         Raises CrceError if a tensor does not fit the model.
         """
-        parameters = dict(model.unet.named_parameters())
-        self._check(parameters, model.base)
-        before = {name: parameters[name].data for name in self.tensors}
-        try:
-            for name, tensor in self.tensors.items():
-                changed = _between(before[name].float(), tensor.to(model.device).float(), strength)
-                parameters[name].data = changed.to(model.dtype)
+        kind = _KINDS[self.info.get("kind", "weights")]
+        with kind(model, self.tensors, strength):
             yield model
-        finally:
-            for name, tensor in before.items():
-                parameters[name].data = tensor
 
-    def _check(self, parameters: dict[str, Tensor], base: str) -> None:
-        for name, tensor in self.tensors.items():
-            if name not in parameters or parameters[name].shape != tensor.shape:
-                raise CrceError(
-                    f"This delta does not fit {base!r}: it changes {name} {list(tensor.shape)}. "
-                    f"It was made on {self.info.get('base', 'another model')!r}."
-                )
+
+@contextmanager
+def _replaced(model: Diffusion, tensors: dict[str, Tensor], strength: float) -> Iterator[None]:
+    parameters = dict(model.unet.named_parameters())
+    _check(parameters, tensors, model.base)
+    before = {name: parameters[name].data for name in tensors}
+    try:
+        for name, tensor in tensors.items():
+            changed = _between(before[name].float(), tensor.to(model.device).float(), strength)
+            parameters[name].data = changed.to(model.dtype)
+        yield
+    finally:
+        for name, tensor in before.items():
+            parameters[name].data = tensor
+
+
+def _check(parameters: dict[str, Tensor], tensors: dict[str, Tensor], base: str) -> None:
+    for name, tensor in tensors.items():
+        if name not in parameters or parameters[name].shape != tensor.shape:
+            raise CrceError(
+                f"This delta does not fit {base!r}: it changes {name} {list(tensor.shape)}. "
+                "Use the base that it was made on."
+            )
 
 
 def _between(w: Tensor, changed: Tensor, strength: float) -> Tensor:
     # lerp would round at both ends, where a person expects exactly the one model or the other.
     return {0.0: w, 1.0: changed}.get(strength, torch.lerp(w, changed, strength))
+
+
+_KINDS = {"weights": _replaced, **adapters.KINDS}

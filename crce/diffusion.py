@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +62,8 @@ class Diffusion:
         # SD v1.4 ships PNDM, whose schedule repeats a timestep; every paper here samples with DDIM.
         self.schedule = pipeline.scheduler.config
         self.defaults = bases.defaults(base)
+        # The prompts of the rows that are being drawn, for adapters that are gated by them.
+        self.drawing: tuple[str, ...] = ()
         self._states: dict[str, Tensor] = {}
 
     @classmethod
@@ -161,11 +164,20 @@ class Diffusion:
         pictures = []
         for start in range(0, len(prompts), size):
             part = slice(start, start + size)
-            *_, x = self.denoise(self.noise(seeds[part]), self.embed(prompts[part]), steps, guidance)
+            with self._drawing(prompts[part]):
+                *_, x = self.denoise(self.noise(seeds[part]), self.embed(prompts[part]), steps, guidance)
             pictures.append(self.decode(x))
             if progress:
                 progress(min(start + size, len(prompts)), len(prompts))
         return torch.cat(pictures)
+
+    @contextmanager
+    def _drawing(self, prompts: list[str]) -> Iterator[None]:
+        self.drawing = tuple(prompts)
+        try:
+            yield
+        finally:
+            self.drawing = ()
 
     def generate(self, prompts: list[str], seeds: list[int], steps: int | None = None,
                  guidance: float | None = None, progress: Callable[[int, int], None] | None = None,

@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import torch
 
-from crce.concepts import ConceptSpec
+from crce.concepts import ConceptSpec, together
 from crce.config import EraseConfig, check, with_defaults
 from crce.delta import Delta
 from crce.diffusion import Diffusion, Moment
@@ -59,8 +60,7 @@ class Tuned:
         """Tensors, moments and step in one file. No dice: every draw is seeded by its step (see `_dice`)."""
         tensors = dict(self.tensors)
         for name, tensor in self.learning.items():
-            state = self.optimizer.state[tensor]
-            tensors |= {f"{key}/{name}": state[key] for key in ("exp_avg", "exp_avg_sq")}
+            tensors |= {f"{key}/{name}": value for key, value in self.optimizer.state[tensor].items()}
         Delta(tensors, {**self.info, "step": str(self.step)}).save(path)
 
     def load(self, path: Path) -> None:
@@ -75,8 +75,11 @@ class Tuned:
         for name, tensor in self.tensors.items():
             tensor.data.copy_(saved.tensors[name])
         for name, tensor in self.learning.items():
-            moments = {k: saved.tensors[f"{k}/{name}"].to(tensor.device) for k in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[tensor] = {"step": torch.tensor(float(self.step)), **moments}
+            # What was not trained on yet has none: a concept whose turn is still to come.
+            state = {key: saved.tensors.get(f"{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            if state["step"] is not None:
+                moments = {key: value.to(tensor.device) for key, value in state.items() if key != "step"}
+                self.optimizer.state[tensor] = {"step": state["step"], **moments}
 
 
 def erase(
@@ -93,7 +96,7 @@ def erase(
     steps and at the end, and read when `resume`.
     Raises CrceError for too few terms, a checkpoint that does not fit, or a loss that is not finite.
     """
-    specs = together(spec)
+    specs = _several(spec)
     config = with_defaults(config, model.base)
     for each in specs:
         check(each, config)
@@ -103,17 +106,13 @@ def erase(
     yield from _trained(Tuned(model, specs, config), checkpoint, resume)
 
 
-def together(spec: ConceptSpec | Sequence[ConceptSpec]) -> Specs:
-    """The specs of one run: what one of them erases, no other keeps."""
-    specs = [spec] if isinstance(spec, ConceptSpec) else spec
-    gone = {text.casefold() for spec in specs for text in (spec.target, *(term.text for term in spec.corefs))}
-    kept = [tuple(term for term in spec.retains if term.text.casefold() not in gone) for spec in specs]
-    return tuple(replace(spec, retains=retains) for spec, retains in zip(specs, kept, strict=True))
+def _several(spec: ConceptSpec | Sequence[ConceptSpec]) -> Specs:
+    return together([spec] if isinstance(spec, ConceptSpec) else spec)
 
 
 def solved(model: Diffusion, spec: ConceptSpec | Sequence[ConceptSpec], config: EraseConfig) -> Delta:
     """The delta of a closed form, which needs no steps."""
-    specs, method = together(spec), method_of(config)
+    specs, method = _several(spec), method_of(config)
     tensors = method.edit(model, specs, method.trainable(model.unet))
     return Delta(tensors, {**_info(model, specs, config), "kind": "weights"})
 
@@ -157,9 +156,10 @@ def _train(tuned: Tuned, banks: list[Moment]) -> dict[str, float]:
     """One step of Adam for the concept whose turn it is; the losses by part."""
     turn, which = divmod(tuned.step, len(banks))
     spec, bank = tuned.specs[which], banks[which]
-    weights = tuned.method.weights(tuned.model, spec, tuned.tensors)
-    dice = _dice(tuned.config.seed, tuned.step)
-    draw = Draw(tuned.model, spec, tuned.config, tuned.tensors, weights, bank.at(turn % len(bank.x)), dice)
+    asked = tuned.model, spec, tuned.tensors
+    weights, adapter = tuned.method.weights(*asked), partial(tuned.method.adapter, *asked)
+    moment, dice = bank.at(turn % len(bank.x)), _dice(tuned.config.seed, tuned.step)
+    draw = Draw(tuned.model, spec, tuned.config, tuned.tensors, weights, moment, dice, adapter)
     parts = tuned.method.all_losses(draw)
     losses = {name: float(loss.detach()) for name, loss in parts.items()}
     _finite(losses, tuned.step)

@@ -50,6 +50,7 @@ def test_torch_modules_need_nothing_that_a_bare_gpu_machine_lacks():
     plain = ["errors", "concepts", "config", "bases", "files", "answers"]
     heavy = [
         "diffusion",
+        "adapters",
         "delta",
         "erase",
         "judge",

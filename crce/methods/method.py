@@ -1,8 +1,10 @@
 """What a method is: which weights it changes, and how. The loop around it is `erase`."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+from diffusers import Transformer2DModel
 from torch import Tensor, nn
 
 from crce.concepts import ConceptSpec
@@ -32,6 +34,7 @@ class Method:
     latents(spec): the prompt on whose trajectories it trains.
     start(model, specs, config, names): the fp32 tensors, by name; those that require a gradient are tuned.
     weights(model, spec, tensors): what of the U-Net they replace while `spec` is trained on, by name.
+    adapter(model, spec, tensors): hangs them on the U-Net instead, inside its context (see `adapters`).
     finish(model, specs, tensors): the tensors of the delta.
     kind: how the delta is applied (see `Delta.applied`).
     """
@@ -43,6 +46,7 @@ class Method:
     latents: Callable[[ConceptSpec], str] = lambda spec: spec.target
     start: Callable[[Diffusion, Specs, EraseConfig, list[str]], Tensors] = _copies
     weights: Callable[[Diffusion, ConceptSpec, Tensors], Tensors] = lambda model, spec, tensors: tensors
+    adapter: Callable[[Diffusion, ConceptSpec, Tensors], AbstractContextManager] = lambda *_: nullcontext()
     finish: Callable[[Diffusion, Specs, Tensors], Tensors] = lambda model, specs, tensors: tensors
     kind: str = "weights"
 
@@ -75,3 +79,15 @@ def all_but_cross_attention(unet: nn.Module) -> list[str]:
     """Everything that does not see the text: ESD-u."""
     seen = set(cross_attention(unet))
     return [name for name, _ in unet.named_parameters() if name not in seen]
+
+
+def transformers(unet: nn.Module) -> list[str]:
+    """Every linear layer and convolution inside a transformer."""
+    inside = tuple(f"{n}." for n, m in unet.named_modules() if isinstance(m, Transformer2DModel))
+    layers = [n for n, m in unet.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    return [f"{name}.weight" for name in layers if name.startswith(inside)]
+
+
+def untouched(model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> Tensors:
+    """An adapter replaces no weight."""
+    return {}

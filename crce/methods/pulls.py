@@ -1,6 +1,8 @@
 """The losses of the ESD / CRCE / RealEra family: each a list of weighted pulls on the tuned model's predictions."""
 
 from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from random import Random
 
@@ -17,7 +19,8 @@ from crce.diffusion import Diffusion, Moment
 class Draw:
     """All that a method may look at in one step: the model, the concept, a moment of one latent, a dice.
 
-    tensors: what is tuned, by name. weights: what of the U-Net they replace (see `Method.weights`).
+    tensors: what is tuned, by name. weights: what of the U-Net they replace (see `Method.weights`). adapter: hangs
+    them on it (see `Method.adapter`).
     """
 
     model: Diffusion
@@ -27,6 +30,7 @@ class Draw:
     weights: dict[str, Tensor]
     moment: Moment
     rng: Random
+    adapter: Callable[[], AbstractContextManager] = nullcontext
 
     def predict(self, states: list[Tensor], tuned: bool = True) -> Tensor:
         """ε [n, C, H, W] of the tuned or the frozen model for each state [L, d], at the one latent of this step."""
@@ -34,7 +38,8 @@ class Draw:
             return torch.empty(0)
         n = len(states)
         x, t = self.moment.x.expand(n, -1, -1, -1), self.moment.t.expand(n)
-        return self.model.predict(x, t, torch.stack(states), self.weights if tuned else None)
+        with self.adapter() if tuned else nullcontext():
+            return self.model.predict(x, t, torch.stack(states), self.weights if tuned else None)
 
 
 @dataclass(frozen=True)

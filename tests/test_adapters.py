@@ -1,0 +1,119 @@
+"""Adapters: what they add, to which rows, and that they leave nothing behind."""
+
+import pytest
+import torch
+
+from crce import adapters
+from crce.delta import Delta
+from crce.errors import CrceError
+from crce.methods.attention import cross_attention_layers
+from crce.methods.method import transformers
+
+PROMPTS = ["dog", "cat", "a dog"]
+
+
+def tensors(model, layers, form, seed=0):
+    """Of random ups: those that training starts from add nothing."""
+    dice = torch.Generator().manual_seed(seed)
+    made = adapters.fresh(model.unet, layers, form, dice)
+    return {name: 2 * torch.rand(t.shape, generator=dice) - 1 if name.endswith(".up") else t
+            for name, t in made.items()}  # fmt: skip
+
+
+def spm(model, target="dog", seed=0):
+    layers = [name.removesuffix(".weight") for name in transformers(model.unet)]
+    own = tensors(model, layers, adapters.MEMBRANE, seed)
+    return Delta({f"{target}/{name}": t for name, t in own.items()}, {"kind": "spm"})
+
+
+def receler(model):
+    return Delta(tensors(model, list(cross_attention_layers(model.unet)), adapters.ERASER), {"kind": "receler"})
+
+
+def folded(model, delta):
+    """SPM's membranes as changed weights: W + up · down."""
+    parameters = dict(model.unet.named_parameters())
+    changed = {}
+    for own in adapters.by_target(delta.tensors).values():
+        for name in (n.removesuffix(".down") for n in own if n.endswith(".down")):
+            w = changed.get(f"{name}.weight", parameters[f"{name}.weight"].detach())
+            changed[f"{name}.weight"] = w + (own[f"{name}.up"].flatten(1) @ own[f"{name}.down"].flatten(1)).view_as(w)
+    return Delta(changed, {})
+
+
+def predict(model):
+    return model.predict(model.noise([0]), torch.tensor([500]), model.embed(["dog"]))
+
+
+@pytest.mark.parametrize("made", [spm, receler])
+def test_strength_zero_is_the_base_exactly_and_one_is_not(tiny_sd, made):
+    base, delta = (predict(tiny_sd), tiny_sd.draw(PROMPTS, [0, 1, 2], 2, 3.0)), made(tiny_sd)
+    with delta.applied(tiny_sd, 0.0):
+        assert torch.equal(predict(tiny_sd), base[0])
+        assert torch.equal(tiny_sd.draw(PROMPTS, [0, 1, 2], 2, 3.0), base[1])
+    with delta.applied(tiny_sd):
+        assert not torch.allclose(predict(tiny_sd), base[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("made", [spm, receler])
+def test_it_is_taken_off_even_after_an_error(tiny_sd, made):
+    before = predict(tiny_sd)
+    with pytest.raises(KeyError), made(tiny_sd).applied(tiny_sd):
+        raise KeyError
+    assert torch.equal(predict(tiny_sd), before)
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0, 1.5])
+def test_an_open_membrane_is_a_change_of_rank_one(tiny_sd, strength):
+    """While nothing is drawn, as in training, for linear layers and convolutions alike."""
+    delta = spm(tiny_sd)
+    with folded(tiny_sd, delta).applied(tiny_sd, strength):
+        expected = predict(tiny_sd)
+    with delta.applied(tiny_sd, strength):
+        torch.testing.assert_close(predict(tiny_sd), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_gate_is_open_for_the_target_and_narrower_for_another_prompt(tiny_sd):
+    assert adapters.gate(tiny_sd, "dog", "dog") == pytest.approx(1)
+    assert adapters.gate(tiny_sd, "a dog", "dog") == 1
+    assert adapters.gate(tiny_sd, "xy", "dog") < 0.98
+
+
+def test_each_picture_has_the_gate_of_its_own_prompt_in_both_halves_of_the_guidance(tiny_sd):
+    delta, seeds = spm(tiny_sd), [0, 1, 2]
+    with delta.applied(tiny_sd, 0.5):
+        drawn = tiny_sd.draw(PROMPTS, seeds, 3, 3.0)
+    gates = [adapters.gate(tiny_sd, prompt, "dog") for prompt in PROMPTS]
+    assert gates[0] > gates[1]
+    for prompt, seed, gate, picture in zip(PROMPTS, seeds, gates, drawn, strict=True):
+        with folded(tiny_sd, delta).applied(tiny_sd, 0.5 * gate):
+            torch.testing.assert_close(picture[None], tiny_sd.draw([prompt], [seed], 3, 3.0), atol=1e-3, rtol=0)
+
+
+def test_membranes_of_several_concepts_add_up(tiny_sd):
+    both = Delta(spm(tiny_sd).tensors | spm(tiny_sd, "black/white cat", 1).tensors, {"kind": "spm"})
+    assert set(adapters.by_target(both.tensors)) == {"dog", "black/white cat"}
+    with folded(tiny_sd, both).applied(tiny_sd):
+        expected = predict(tiny_sd)
+    with both.applied(tiny_sd):
+        torch.testing.assert_close(predict(tiny_sd), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("made", [spm, receler])
+def test_it_survives_the_disk(tiny_sd, made, tmp_path):
+    delta = made(tiny_sd)
+    delta.save(tmp_path / "delta.safetensors")
+    with delta.applied(tiny_sd):
+        expected = predict(tiny_sd)
+    with Delta.load(tmp_path / "delta.safetensors").applied(tiny_sd):
+        assert torch.equal(predict(tiny_sd), expected)
+
+
+@pytest.mark.parametrize("made", [spm, receler])
+def test_an_adapter_of_another_model_is_refused(tiny_sd, made):
+    delta = made(tiny_sd)
+    elsewhere = {name.replace("down_blocks", "no_blocks"): t for name, t in delta.tensors.items()}
+    wider = {name: t.repeat_interleave(2, 0) for name, t in delta.tensors.items()}
+    for wrong in (elsewhere, wider):
+        with pytest.raises(CrceError, match="does not fit"), Delta(wrong, delta.info).applied(tiny_sd):
+            pass
