@@ -1,15 +1,17 @@
-"""UCE: keys and values edited in closed form (Gandikota et al., WACV 2024), and CRCE's lists in the same form."""
+"""UCE: keys and values edited in closed form (Gandikota et al., WACV 2024), and CRCE's lists in the same form.
+
+A term is edited at every position from its first word to the last padding, each with an equal share of the term's
+weight; its guide is the empty prompt's state at the same position. The public script edits the last word alone, which
+here left half of the apples standing: the states after a word tell of it too (docs/instant-edit.md).
+"""
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crce.concepts import ConceptSpec, Term
 from crce.diffusion import Diffusion
-
-GUIDE = ""
-LAMBDA = 0.5
 
 
 @dataclass(frozen=True)
@@ -27,47 +29,46 @@ class Rows:
 def solve(matrices: dict[str, Tensor], rows: Rows, damping: float) -> dict[str, Tensor]:
     """W' = [λW + Σ α (W g) cᵀ + Σ β (W r) rᵀ] [λI + Σ α c cᵀ + Σ β r rᵀ]⁻¹ for every W [out, d], in fp32.
 
-    The right factor, M, is the same for all; and since the left one is W M + Σ α W (g − c) cᵀ,
-    W' = W + Σ α W (g − c) (M⁻¹ c)ᵀ: one Cholesky factor and two thin products for each matrix.
+    The right factor, M, is the same for all, and the left one is W M + W Σ α (g − c) cᵀ. So
+    W' = W + W Σ α (g − c) (M⁻¹ c)ᵀ: one Cholesky factor for all, and one product for each.
     """
-    weighted = torch.cat([rows.c, rows.r]) * torch.cat([rows.alpha, rows.beta]).unsqueeze(-1)
-    system = weighted.T @ torch.cat([rows.c, rows.r])
+    alpha, beta = rows.alpha.unsqueeze(-1), rows.beta.unsqueeze(-1)
+    system = (rows.c * alpha).T @ rows.c + (rows.r * beta).T @ rows.r
     system.diagonal().add_(damping)
-    moves = (rows.g - rows.c) * rows.alpha.unsqueeze(-1)
     answers = torch.cholesky_solve(rows.c.T, torch.linalg.cholesky(system))
-    return {name: torch.addmm(w.float(), w.float() @ moves.T, answers.T) for name, w in matrices.items()}
+    change = ((rows.g - rows.c) * alpha).T @ answers.T
+    return {name: torch.addmm(w.float(), w.float(), change) for name, w in matrices.items()}
 
 
 def uce(model: Diffusion, specs: tuple[ConceptSpec, ...], names: list[str]) -> dict[str, Tensor]:
     """The targets go to the guide, and nothing else is said."""
-    return _edited(model, names, rows(model, [_target(spec) for spec in specs], []))
+    return _edited(model, names, [_target(spec) for spec in specs], [])
 
 
 def crce_uce(model: Diffusion, specs: tuple[ConceptSpec, ...], names: list[str]) -> dict[str, Tensor]:
     """The targets and all training corefs go to the guide, all training retains stay, each with its certainty."""
     gone = [term for spec in specs for term in (_target(spec), *spec.train_corefs)]
-    return _edited(model, names, rows(model, gone, [term for spec in specs for term in spec.train_retains]))
+    return _edited(model, names, gone, [term for spec in specs for term in spec.train_retains])
 
 
 def _target(spec: ConceptSpec) -> Term:
     return Term(spec.target, "very high")
 
 
+def _edited(model: Diffusion, names: list[str], gone: list[Term], kept: list[Term]) -> dict[str, Tensor]:
+    matrices = {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
+    return solve(matrices, rows(model, gone, kept), model.defaults.damping)
+
+
 def rows(model: Diffusion, gone: list[Term], kept: list[Term]) -> Rows:
-    """Every term's states at its last word."""
-    c, r = (_states(model, part) for part in (gone, kept))
-    g = model.embed([GUIDE])[0, :1].expand_as(c)
-    alpha, beta = (torch.tensor([t.weight for t in part]).to(c) for part in (gone, kept))
-    return Rows(c, g, alpha, r, beta)
+    """The states of the terms, a position a row. Raises CrceError for a term that is too long."""
+    empty = model.embed([""])[:, 1:]
+    (c, alpha), (r, beta) = (_rows(model, part) for part in (gone, kept))
+    return Rows(c, empty.expand(len(gone), -1, -1).flatten(0, 1), alpha, r, beta)
 
 
-def _states(model: Diffusion, terms: list[Term]) -> Tensor:
-    if not terms:
-        return model.embed([GUIDE])[0, :0]
-    last = [len(model.tokenizer(term.text).input_ids) - 2 for term in terms]
-    return model.embed([term.text for term in terms])[range(len(terms)), last]
-
-
-def _edited(model: Diffusion, names: list[str], edit: Rows) -> dict[str, Tensor]:
-    parameters: dict[str, nn.Parameter] = dict(model.unet.named_parameters())
-    return solve({name: parameters[name].detach() for name in names}, edit, LAMBDA)
+def _rows(model: Diffusion, terms: list[Term]) -> tuple[Tensor, Tensor]:
+    """States [n, d] and weights [n] after the mark at the start, which is the same for all."""
+    states = model.embed([t.text for t in terms])[:, 1:] if terms else model.embed([""])[:0, 1:]
+    share = torch.tensor([t.weight / states.shape[1] for t in terms]).to(states)
+    return states.flatten(0, 1), share.repeat_interleave(states.shape[1])

@@ -1,0 +1,87 @@
+"""The instant preview on the default model: seconds from the request to the last thumbnail, before and after of seven
+prompts, idle and while a run trains. Each request is of another edit; the pictures before it are kept, as in the app.
+
+First, in one process, what one drawing of the seven costs: fp32 and bf16, all in one batch and one by one.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from statistics import median
+
+from benchmarks.machine import named
+from crce import bases, glances, runs
+from crce.concepts import ConceptSpec, spec_to_dict
+from crce.config import EraseConfig
+from crce.diffusion import Diffusion
+from crce.library import find_spec
+from crce.runs import Job
+
+REPEATS = 7
+PATIENCE = 300
+
+
+def main() -> None:
+    spec = find_spec("frog")
+    prompts = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
+    print(f"{named()}; {len(prompts)} prompts, median of {REPEATS} (least – most)")
+    drawings(prompts)
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["CRCE_HOME"] = home
+        previews("the first", spec, prompts, 1)
+        previews("idle", spec, prompts)
+        run = runs.create(Job(bases.EMOJI_SD, spec, EraseConfig(steps=5000, preview_every=0)))
+        wait(lambda: run.kept_step > 0)
+        previews("while a run trains", spec, prompts)
+        run.request_stop()
+        wait(lambda: run.state == "stopped")
+
+
+def drawings(prompts: list[str]) -> None:
+    seeds = [0] * len(prompts)
+    for dtype in ("fp32", "bf16"):
+        model = Diffusion.load(dtype=dtype)
+        whole, single = partial(model.generate, prompts, seeds), partial(one_by_one, model, prompts)
+        whole()
+        show(f"draw {dtype}, one batch", [clocked(whole) for _ in range(REPEATS)])
+        show(f"draw {dtype}, one by one", [clocked(single) for _ in range(REPEATS)])
+
+
+def one_by_one(model: Diffusion, prompts: list[str]) -> None:
+    for prompt in prompts:
+        model.generate([prompt], [0])
+
+
+def previews(label: str, spec: ConceptSpec, prompts: list[str], repeats: int = REPEATS) -> None:
+    """Each request drops another retain, so that no two edits are the same."""
+    times, edits = [], []
+    for number in range(repeats):
+        edited = replace(spec, retains=spec.retains[:number] + spec.retains[number + 1 :])
+        asked = {"kind": "preview", "tab": "bench", "base": bases.EMOJI_SD, "spec": spec_to_dict(edited)}
+        began = time.perf_counter()
+        answer = glances.ask({**asked, "prompts": prompts, "seeds": [0]}, PATIENCE)
+        times.append(time.perf_counter() - began)
+        edits.append(answer["edit_seconds"])
+    show(f"preview, {label}", times, f"; the edit itself {median(edits):.3f} s")
+
+
+def wait(true: Callable[[], bool]) -> None:
+    while not true():
+        time.sleep(0.1)
+
+
+def clocked(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def show(label: str, times: list[float], more: str = "") -> None:
+    print(f"{label}: {median(times):.2f} s ({min(times):.2f} – {max(times):.2f}){more}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
