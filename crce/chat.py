@@ -6,7 +6,7 @@ repaired, in this order; whatever goes wrong ends as a CrceError that says what 
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -21,12 +21,12 @@ from crce.errors import CrceError
 PATIENCE = 10  # seconds that a busy server may ask for before it is tried once more
 LONGEST = 60_000  # characters of an answer: ten times what 15 + 15 terms take
 SILENCE = 60  # seconds without a word; the library's own 600 are too long for someone who watches a button
-MOMENT = 0.2  # seconds after which a close() is heard, also while the model is silent
+MOMENT = 0.1  # seconds between two looks at what was written; also while the model is silent, for a close()
 
 T = TypeVar("T")
 Message = dict[str, str]
 Writing = Generator[str, None, T]
-"""Yields what the model writes, piece by piece ("" while it is silent), and returns the answer.
+"""Yields what the model writes, a moment's words at a time, "" while it is silent, and returns the answer.
 
 Closing it cancels the request.
 """
@@ -115,24 +115,32 @@ class Chat:
             ) from None
 
     def _say(self, messages: list[Message], form: type[Form]) -> Writing[str]:
-        """One completion as it is written. Whatever ends it, an error or a close(), the connection is closed."""
+        """One completion as it is written, a moment's words at a time.
+
+        Whatever ends it, an error, a close() or an endless answer: leaving the runner cancels the request.
+        """
         heard = _Heard()
         try:
-            yield from _stepped(self._pieces(messages, form, heard))
+            with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+                listening = runner.get_loop().create_task(self._listen(messages, form, heard))
+                while not listening.done() and len(heard.text) <= LONGEST:
+                    before = len(heard.text)
+                    runner.run(asyncio.wait({listening}, timeout=MOMENT))
+                    yield heard.text[before:]
+                if listening.done():
+                    listening.result()
         except (openai.APIError, ValueError) as error:
             raise CrceError(self._what_to_do(error, heard)) from error
         return self._text(heard)
 
-    async def _pieces(self, messages: list[Message], form: type[Form], heard: "_Heard") -> AsyncIterator[str]:
+    async def _listen(self, messages: list[Message], form: type[Form], heard: "_Heard") -> None:
         # Retrying is done here: the library would wait for as long as a busy server wishes.
         facts = {"base_url": self.url, "api_key": self.key, "timeout": self.silence, "max_retries": 0}
         async with openai.AsyncOpenAI(**facts) as client:
             create = partial(client.chat.completions.create, model=self.model, messages=messages, stream=True)
             async with await _begun(create, form) as stream:
                 async for chunk in stream:
-                    yield heard.piece(chunk)
-                    if len(heard.text) > LONGEST:
-                        break
+                    heard.take(chunk)
 
     def _text(self, heard: "_Heard") -> str:
         if not heard.anything:
@@ -188,34 +196,14 @@ class _Heard:
     filtered: bool = False
     anything: bool = False
 
-    def piece(self, chunk: object) -> str:
-        """Takes one chunk in and gives its text. What is no chunk of a chat, or carries usage only, has none."""
+    def take(self, chunk: object) -> None:
+        """Takes one chunk in. What is no chunk of a chat, or tells usage only, is passed over."""
         match chunk:
             case ChatCompletionChunk(choices=[Choice(delta=ChoiceDelta(content=str() | None) as delta) as choice, *_]):
                 self.text += delta.content or ""
                 self.refusal += delta.refusal or ""
                 self.filtered |= choice.finish_reason == "content_filter"
                 self.anything = True
-                return delta.content or ""
-        return ""
-
-
-def _stepped(pieces: AsyncIterator[str]) -> Iterator[str]:
-    """The pieces as they come, and "" every moment that none does. A close() ends what is under way."""
-
-    async def following() -> str | None:
-        return await anext(pieces, None)
-
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        while True:
-            step = runner.get_loop().create_task(following())
-            while not step.done():
-                runner.run(asyncio.wait({step}, timeout=MOMENT))
-                if not step.done():
-                    yield ""
-            if (piece := step.result()) is None:
-                return
-            yield piece
 
 
 async def _begun(create: Callable, form: type[Form]) -> openai.AsyncStream:

@@ -90,7 +90,8 @@ def test_a_style_is_explained_to_the_model(propose, llm):
     assert prompts.STYLE in style and prompts.STYLE not in plain
 
 
-def test_terms_are_seen_while_they_are_written(model):
+def test_terms_are_seen_while_they_are_written(model, llm):
+    llm.mode = "slow"
     writing, text = model.meanings("dog"), ""
     while len(written(text)) < 2:
         text += next(writing)
