@@ -350,16 +350,21 @@ def test_the_keyboard_undoes_and_redoes_outside_text_fields(page):
     expect(page.get_by_label("move jackal to erase")).to_be_visible()
 
 
+def bring(page: Page, file: Path) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Import", exact=True).click()
+    chooser.value.set_files(file)
+
+
 def test_a_bad_table_is_answered_with_its_line_and_a_good_one_is_added(page, tmp_path):
     curate(page)
     table = tmp_path / "mine.csv"
-    upload = page.locator("input[type=file][accept='.json,.csv']")
     table.write_text("kind,term,certainty\ncoref,woofer,high\ncoref,bow-wow,sure\n")
-    upload.set_input_files(table)
+    bring(page, table)
     expect(page.get_by_text("mine.csv, line 3: certainty is 'sure'")).to_be_visible()
     expect(page.get_by_label("drop woofer")).to_have_count(0)
     table.write_text("kind,term,certainty\ncoref,woofer,high\ncoref,bow-wow,low\n")
-    upload.set_input_files(table)
+    bring(page, table)
     expect(page.get_by_label("drop woofer")).to_be_visible()
     page.get_by_role("button", name="Undo", exact=False).first.click()
     expect(page.get_by_label("drop woofer")).to_have_count(0)
@@ -388,11 +393,13 @@ def test_two_windows_at_one_concept_never_overwrite_silently(app, page, browser,
 def test_the_map_names_its_dots(page):
     curate(page)
     page.get_by_text("How far is each term from the concept?").click()
+    top = page.locator(".map .dot").last
+    top.locator("circle").hover()
+    expect(top.locator("text")).to_have_css("opacity", "1")
     dot = page.locator(".map .dot.keep").filter(has_text="coyote")
-    dot.hover()
+    dot.focus()
     expect(dot.locator("text")).to_have_css("opacity", "1")
     expect(page.locator(".far tbody tr").first).to_be_visible()
-    dot.scroll_into_view_if_needed()
     shot(page, "distances")
 
 

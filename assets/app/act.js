@@ -47,3 +47,13 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   button.click();
 });
+
+// A talk shows its newest entry, but stays where it is while one is being taken apart.
+const log = element.closest(".log");
+const said = () => element.querySelectorAll(".talk > *").length;
+let heard = 0;
+const follow = () => {
+  if (said() !== heard) log.scrollTop = log.scrollHeight;
+  heard = said();
+};
+if (log) watch("value", follow);
