@@ -1,5 +1,6 @@
 # make app    set up and open the app
 # make test   set up and run every check
+# make bench  measure the speed of this machine (minutes)
 # make model  build the default model again (hours on a CPU, minutes on a GPU)
 
 PYTHON ?= python3
@@ -8,13 +9,17 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-.PHONY: app test lint venv browser model
+.PHONY: app test bench lint venv browser model
 
 app: venv
 	$(BIN)/python app.py
 
 test: venv browser lint
 	$(BIN)/python -m pytest
+
+bench: venv
+	$(BIN)/python -m benchmarks.instant_edit
+	$(BIN)/python -m benchmarks.preview
 
 lint: venv
 	$(BIN)/ruff check .

@@ -59,7 +59,7 @@ def erased(crce, spec, tiny_sd_dir, tmp_path):
 
 COMMANDS = [
     "erase", "generate", "evaluate", "demo", "methods", "concepts", "runs", "stop", "resume", "worker", "cover",
-    "measure", "table", "propose", "refine", "suggest",
+    "measure", "table", "propose", "refine", "suggest", "distances", "preview",
 ]  # fmt: skip
 
 
@@ -374,3 +374,23 @@ def test_suggest_lists_names(crce, llm, monkeypatch):
     assert crce("suggest", "ip")[1].split() == ["Asterix", "Obelix"]
     monkeypatch.delenv("CRCE_MODEL")
     assert "Tom Cruise" in json.loads(crce("suggest", "celebrity", "--json")[1])
+
+
+def test_distances_are_listed_nearest_first(crce, tiny_sd_dir, spec):
+    code, out, _ = crce("distances", spec, "--base", tiny_sd_dir, "--json")
+    found = json.loads(out)
+    assert code == 0 and found["terms"][0]["kind"] == "target"
+    far = [term["euclidean"] for term in found["terms"]]
+    assert far == sorted(far) and far[-1] > 0
+    code, out, _ = crce("distances", spec, "--base", tiny_sd_dir)
+    lines = out.splitlines()
+    assert code == 0 and [line.split()[0] for line in lines] == ["kind", *(term["kind"] for term in found["terms"])]
+
+
+def test_preview_draws_before_and_after_the_instant_edit(crce, tiny_sd_dir, spec, tmp_path):
+    code, out, _ = crce("preview", spec, "--base", tiny_sd_dir, "--out", tmp_path / "seen", "--json")
+    written = [Path(path) for path in json.loads(out)["images"]]
+    before, after = written[:7], written[7:]
+    assert code == 0 and [path.parent.name for path in written] == ["before"] * 7 + ["after"] * 7
+    assert [path.name for path in before] == [path.name for path in after] and before[0].name == "01-dog-0.png"
+    assert any(one.read_bytes() != other.read_bytes() for one, other in zip(before, after, strict=True))
