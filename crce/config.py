@@ -12,6 +12,7 @@ class MethodCard:
     """A method for people: its kind, the weights it touches and where it was published.
 
     lists: whether it draws corefs and retains at all.
+    needs: the list of which it needs a training term, "corefs" or "retains", where it does not draw from both.
     published: steps and learning rate for SD v1.4 in its paper or code; None: those of the CRCE paper (App. B).
     """
 
@@ -22,12 +23,16 @@ class MethodCard:
     what: str
     source: str
     lists: bool = True
+    needs: str = ""
     published: tuple[int, float] | None = None
 
 
 CLOSED_FORM = "closed form"
+ADAPTER = "adapter"
 COMPANIONS = ("crce", "crce-fixed", "crce-sphere")
+_REALERA = "Liu et al., RealEra: Semantic-level Concept Erasure via Neighbor-Concept Mining, 2024"
 _ESD = "Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023"
+_SPM = "Lyu et al., One-dimensional Adapter to Rule Them All, CVPR 2024"
 _UCE = "Gandikota et al., Unified Concept Editing in Diffusion Models, WACV 2024"
 _CRCE = "Xue et al., CRCE: Coreference-Retention Concept Erasure, 2025"
 METHOD_CARDS = {
@@ -49,6 +54,13 @@ METHOD_CARDS = {
                    "Pushes the target alone away, with all of the cross-attention.", _ESD, lists=False),
         MethodCard("esd-u", "ESD-u", "gradient", "all but attn2",
                    "Pushes the target alone away, with everything that does not see the text.", _ESD, lists=False),
+        MethodCard("realera", "RealEra", "gradient", "attn2 K, V",
+                   "Pushes the target and 10 random points near it away; holds 2 random points further off.",
+                   f"{_REALERA}; {_CRCE}, App. B",
+                   lists=False, needs="corefs"),
+        MethodCard("spm", "SPM", ADAPTER, "a rank-1 membrane beside every layer of the transformers",
+                   "Pushes the target alone away with small layers that act on prompts near it only; holds random "
+                   "points.", _SPM, lists=False, published=(3000, 1e-4)),
         MethodCard("crce-uce", "CRCE-UCE", CLOSED_FORM, "attn2 K, V",
                    "Maps the target and every coref to the empty prompt and holds every retain, all at once; "
                    "no training.", f"{_UCE}; the lists and certainties of {_CRCE}"),
@@ -66,6 +78,7 @@ class EraseConfig:
     eta: strength of the negative guidance, ESD's η in the paper's convention (1 there).
     corefs, retains: M and N, terms drawn per step (§3.2.3).
     on: the backbone, a gradient method whose own loss CRCE's two sums are added to; others have none.
+    rows: terms through the U-Net at once; 1 needs the least memory, 0 takes all together, which is fastest.
     guidance: classifier-free guidance while the training latents are sampled (ESD: 3).
     """
 
@@ -75,11 +88,12 @@ class EraseConfig:
     eta: float = 1.0
     corefs: int = 5
     retains: int = 3
-    on: str = "esd-x-strict"
     seed: int = 0
     guidance: float = 3.0
     preview_every: int = 50
     checkpoint_every: int = 50
+    on: str = "esd-x-strict"
+    rows: int = 0
 
     def __post_init__(self):
         if self.method not in METHOD_CARDS:
@@ -95,7 +109,8 @@ class EraseConfig:
 BACKBONES = ("esd-x-strict", "esd-u")
 _LIMITS = (
     ("steps", 1, 100_000), ("lr", 1e-9, 1.0), ("eta", 0, 100), ("corefs", 0, 1000), ("retains", 0, 1000),
-    ("seed", 0, 2**63 - 1), ("guidance", 0, 100), ("preview_every", 0, 100_000), ("checkpoint_every", 1, 100_000),
+    ("seed", 0, 2**63 - 1), ("guidance", 0, 100), ("rows", 0, 1000), ("preview_every", 0, 100_000),
+    ("checkpoint_every", 1, 100_000),
 )  # fmt: skip
 
 
@@ -104,14 +119,25 @@ def with_defaults(config: EraseConfig, base: str) -> EraseConfig:
     card = METHOD_CARDS[config.method]
     if card.kind == CLOSED_FORM:
         return replace(config, steps=1, lr=None)
-    # Companions learn as their backbone does.
-    key = config.on if config.method in COMPANIONS else config.method
+    key = _backbone(config)
     steps, lr = bases.defaults(base).preset(key, METHOD_CARDS[key].published)
     return replace(config, steps=config.steps or steps, lr=config.lr or lr)
 
 
+def _backbone(config: EraseConfig) -> str:
+    """Whose loss it is at bottom: companions learn, and need, what their backbone does."""
+    return config.on if config.method in COMPANIONS else config.method
+
+
 def check(spec: ConceptSpec, config: EraseConfig) -> None:
-    """Raises CrceError if the method draws more terms per step than the spec has for training."""
+    """Raises CrceError if the method draws more terms per step than the spec has for training, or lacks the one that
+    it needs."""
+    needed = METHOD_CARDS[_backbone(config)].needs
+    if needed and not getattr(spec, f"train_{needed}"):
+        raise CrceError(
+            f"{spec.name!r} has no training {needed} and {_backbone(config)} needs one. "
+            "Add one, or choose another method."
+        )
     card = METHOD_CARDS[config.method]
     if card.lists and card.kind != CLOSED_FORM:
         _enough(spec, "corefs", spec.train_corefs, config.corefs, "M")

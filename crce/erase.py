@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -160,13 +161,16 @@ def _train(tuned: Tuned, banks: list[Moment]) -> dict[str, float]:
     weights, adapter = tuned.method.weights(*asked), partial(tuned.method.adapter, *asked)
     moment, dice = bank.at(turn % len(bank.x)), _dice(tuned.config.seed, tuned.step)
     draw = Draw(tuned.model, spec, tuned.config, tuned.tensors, weights, moment, dice, adapter)
-    parts = tuned.method.all_losses(draw)
-    losses = {name: float(loss.detach()) for name, loss in parts.items()}
-    _finite(losses, tuned.step)
     tuned.optimizer.zero_grad()
-    sum(parts.values()).backward()
+    losses: dict[str, float] = defaultdict(float)
+    for parts in tuned.method.losses_by_pass(draw):
+        # Backward after each pass: what is held in memory does not grow with the number of terms.
+        sum(parts.values()).backward()
+        for name, loss in parts.items():
+            losses[name] += float(loss.detach())
+    _finite(losses, tuned.step)
     tuned.optimizer.step()
-    return losses
+    return dict(losses)
 
 
 def _finite(losses: dict[str, float], step: int) -> None:

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from crce import config
-from crce.concepts import Term, spec_from_dict, spec_to_dict
+from crce.concepts import Term, spec_from_dict, spec_to_dict, together
 from crce.config import METHOD_CARDS, EraseConfig
 from crce.delta import Delta
 from crce.diffusion import Diffusion, Moment
-from crce.erase import erase, sample_bank, shuffled, together
+from crce.erase import erase, sample_bank, shuffled
 from crce.errors import CrceError
 from crce.methods import COMPANIONS, METHODS, all_but_cross_attention, cross_attention, keys_values
 from crce.methods.pulls import Draw
@@ -70,10 +70,32 @@ def test_esd_has_its_optimum_at_the_anchor(tiny_sd, dog):
     bank = fill_bank(model, config)
     towards_c = dataclasses.replace(bank, e_0=torch.zeros_like(bank.e_0), e_c=-bank.e_c)
     tensors = method.start(model, (dog,), config, names)
-    loss = method.all_losses(Draw(model, dog, config, tensors, tensors, towards_c.at(0), random.Random(0)))["target"]
+    (parts,) = method.losses_by_pass(Draw(model, dog, config, tensors, tensors, towards_c.at(0), random.Random(0)))
+    loss = parts["target"]
     assert loss.item() < 1e-10
-    away = method.all_losses(Draw(model, dog, config, tensors, tensors, bank.at(0), random.Random(0)))["target"]
+    (parts,) = method.losses_by_pass(Draw(model, dog, config, tensors, tensors, bank.at(0), random.Random(0)))
+    away = parts["target"]
     assert away.item() > 1e-10
+
+
+@pytest.mark.parametrize(("method", "needed"), [("realera", "corefs")])
+def test_a_method_says_which_list_it_cannot_do_without(tiny_sd, dog, method, needed):
+    with pytest.raises(CrceError, match=f"no training {needed} and {method} needs one"):
+        last(tiny_sd, dataclasses.replace(dog, **{needed: ()}), dataclasses.replace(SHORT, method=method))
+
+
+def test_realera_pushes_points_inside_the_ball_and_holds_points_outside(tiny_sd, dog):
+    """Around a target whose one coref gives the radius: 10 points up to it go, 2 beyond it stay."""
+    (target, coref), lone = tiny_sd.embed(["dog", "puppy"]), dataclasses.replace(dog, corefs=dog.corefs[:1])
+    radius = (coref - target).norm()
+    for seed in range(20):
+        draw = Draw(tiny_sd, lone, SHORT, {}, {}, None, random.Random(seed))
+        first, *pulls = METHODS["realera"].pulls(draw)
+        assert (first.part, first.held, first.weight) == ("target", False, 1) and torch.equal(first.state, target)
+        far = {held: [(p.state - target).norm() / radius for p in pulls if p.held == held] for held in (False, True)}
+        assert len(far[False]) == 10 and all(distance < 1 for distance in far[False])
+        assert len(far[True]) == 2 and all(1 <= distance < 2 for distance in far[True])
+        assert all(p.weight == (1 / 2 if p.held else 1 / 10) for p in pulls)
 
 
 def test_crce_without_corefs_and_retains_is_esd(tiny_sd, dog):
@@ -216,3 +238,10 @@ def test_crce_adds_its_sums_to_any_backbone(tiny_sd, dog):
     assert set(steps["esd-u"][-1].delta.tensors) == set(all_but_cross_attention(tiny_sd.unet))
     with pytest.raises(CrceError, match="no backbone"):
         EraseConfig(on="uce")
+
+
+def test_rows_one_after_another_train_the_same(tiny_sd, dog):
+    together, alone = (last(tiny_sd, dog, dataclasses.replace(SHORT, rows=rows)) for rows in (0, 1))
+    assert alone.losses == pytest.approx(together.losses, rel=1e-4)
+    for name, tensor in together.delta.tensors.items():
+        torch.testing.assert_close(alone.delta.tensors[name], tensor, atol=1e-4, rtol=1e-3)

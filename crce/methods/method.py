@@ -1,6 +1,6 @@
 """What a method is: which weights it changes, and how. The loop around it is `erase`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -50,10 +50,14 @@ class Method:
     finish: Callable[[Diffusion, Specs, Tensors], Tensors] = lambda model, specs, tensors: tensors
     kind: str = "weights"
 
-    def all_losses(self, draw: Draw) -> Tensors:
-        """Scalars by part."""
-        pulls = self.pulls(draw)
-        return {**(pulled(draw, pulls, self.goal(draw)) if pulls else {}), **self.losses(draw)}
+    def losses_by_pass(self, draw: Draw) -> Iterator[Tensors]:
+        """Scalars by part, for each pass through the U-Net: as many pulls at once as `config.rows` allows."""
+        pulls, goal = self.pulls(draw), self.goal(draw)
+        size = draw.config.rows or len(pulls)
+        for start in range(0, len(pulls), max(size, 1)):
+            yield pulled(draw, pulls[start : start + size], goal)
+        if own := self.losses(draw):
+            yield own
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,177 @@
+"""A training step of CRCE and of ESD against ESD's public loop, both written out in the same dtype.
+
+The reference: two U-Nets, prompts encoded once, a fresh partial sampling for each step with the two halves of
+classifier-free guidance in one batch, rows of the student one after another. Ours: one U-Net, a bank of latents,
+rows one after another ("lean") or in one batch ("fast"). Times are of whole runs, the bank's sampling included.
+
+    python -m benchmarks.loop                  the default model
+    python -m benchmarks.loop --sd             a U-Net of SD v1.4's size with random weights (a GPU's work)
+    python -m benchmarks.loop --accuracy dog   what is left of a concept after the reference, ours, and tuned sampling
+"""
+
+import argparse
+import copy
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler
+from torch import Tensor, nn
+
+from benchmarks.machine import named
+from benchmarks.sizes import sd_v1_4
+from crce.concepts import ConceptSpec
+from crce.config import EraseConfig, with_defaults
+from crce.delta import Delta
+from crce.diffusion import Diffusion
+from crce.erase import TRAJECTORY, erase
+from crce.evaluate import evaluate
+from crce.judge import EmbeddedJudge
+from crce.library import find_spec
+from crce.methods import keys_values
+from crce.report import metrics
+
+STEPS = 20  # timed; a bank of its own size is sampled for them
+
+
+class Reference:
+    """ESD's public loop, with CRCE's two sums where the method asks for them.
+
+    tuned: the latents come from the student, as in ESD's paper, and not from the frozen model.
+    """
+
+    def __init__(self, model: Diffusion, spec: ConceptSpec, config: EraseConfig, tuned: bool = False):
+        self.model, self.spec, self.config = model, spec, config
+        self.student = copy.deepcopy(model.unet)
+        self.sampler = self.student if tuned else model.unet
+        parameters = dict(self.student.named_parameters())
+        self.student_weights = {name: parameters[name].requires_grad_() for name in keys_values(model.unet)}
+        # fp32 masters, as ours has.
+        self.weights = {name: w.detach().float().clone() for name, w in self.student_weights.items()}
+        self.optimizer = torch.optim.Adam(self.weights.values(), lr=config.lr)
+        self.scheduler = DDIMScheduler.from_config(model.schedule, clip_sample=False)
+        self.scheduler.set_timesteps(TRAJECTORY)
+        self.dice = random.Random(config.seed)
+
+    def step(self) -> None:
+        t, x = self.sample()
+        with torch.no_grad():
+            e_c, e_0 = (self.predict(self.model.unet, x, t, self.model.embed([p])) for p in (self.spec.target, ""))
+        goal = e_0 - self.config.eta * (e_c - e_0)
+        self.student.zero_grad()
+        for state, end, weight in self.rows(x, t, goal):
+            (weight * F.mse_loss(self.predict(self.student, x, t, state), end)).backward()
+        for name, weight in self.student_weights.items():
+            self.weights[name].grad = weight.grad.float()
+        self.optimizer.step()
+        for name, weight in self.student_weights.items():
+            weight.data.copy_(self.weights[name])
+
+    @torch.no_grad()
+    def sample(self) -> tuple[int, Tensor]:
+        """A fresh latent at a random step of the schedule."""
+        until = self.dice.randrange(TRAJECTORY)
+        x = self.model.noise([self.dice.getrandbits(63)])
+        states = torch.cat([self.model.embed([""]), self.model.embed([self.spec.target])])
+        for t in self.scheduler.timesteps[:until].tolist():
+            e_0, e_c = self.predict(self.sampler, torch.cat([x, x]), t, states).chunk(2)
+            x = self.scheduler.step(e_0 + self.config.guidance * (e_c - e_0), t, x, return_dict=False)[0]
+        return int(self.scheduler.timesteps[until]), x
+
+    def rows(self, x: Tensor, t: int, goal: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
+        yield self.model.embed([self.spec.target]), goal, 1.0
+        if self.config.method == "crce":
+            for term in self.dice.sample(self.spec.train_corefs, self.config.corefs):
+                yield self.model.embed([term.text]), goal, term.weight / self.config.corefs
+            for term in self.dice.sample(self.spec.train_retains, self.config.retains):
+                state = self.model.embed([term.text])
+                with torch.no_grad():
+                    held = self.predict(self.model.unet, x, t, state)
+                yield state, held, term.weight / self.config.retains
+
+    def predict(self, unet: nn.Module, x: Tensor, t: int, states: Tensor) -> Tensor:
+        kind = self.model.dtype
+        times = torch.full((len(x),), t, device=x.device)
+        return unet(x.to(kind), times, states.to(kind), return_dict=False)[0].float()
+
+    def delta(self) -> Delta:
+        return Delta({name: weight.detach().clone() for name, weight in self.weights.items()}, {"kind": "weights"})
+
+
+def timed(model: Diffusion, spec: ConceptSpec, method: str) -> None:
+    """Seconds a step of the three ways, the bank's part included."""
+    config = replace(with_defaults(EraseConfig(method), model.base), steps=STEPS, checkpoint_every=10**5)
+    reference = Reference(model, spec, config)
+    reference.step()
+    slow = clocked(model, lambda: [reference.step() for _ in range(STEPS)])
+    print(f"{method}: reference {slow:.3f} s a step, {peak(model)}")
+    for name, rows in (("lean", 1), ("fast", 0)):
+        # A bank is whole trajectories: 50 latents serve 50 steps, so the run is as long as that.
+        ours = replace(config, steps=TRAJECTORY, rows=rows)
+        each = clocked(model, lambda ours=ours: list(erase(model, spec, ours)), TRAJECTORY)
+        print(f"{method}: {name:9} {each:.3f} s a step, {peak(model)}: {slow / each:.1f} times faster")
+
+
+def clocked(model: Diffusion, work, steps: int = STEPS) -> float:
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    work()
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - began) / steps
+
+
+def peak(model: Diffusion) -> str:
+    """Of a GPU's memory; on a CPU only time counts."""
+    return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB at most" if model.device.type == "cuda" else "CPU"
+
+
+def accuracies(model: Diffusion, spec: ConceptSpec, images: int) -> None:
+    """Whether the short cuts cost anything: what the judge sees after each way of getting the latents."""
+    judge, config = EmbeddedJudge.load(model.base), with_defaults(EraseConfig(), model.base)
+    *_, step = erase(model, spec, config)
+    show(model, spec, judge, "bank of the frozen model", step.delta, images)
+    for label, tuned in (("fresh from the frozen model", False), ("fresh from the tuned model", True)):
+        reference = Reference(model, spec, config, tuned)
+        for _ in range(config.steps):
+            reference.step()
+        show(model, spec, judge, label, reference.delta(), images)
+
+
+def show(model: Diffusion, spec: ConceptSpec, judge: EmbeddedJudge, label: str, delta: Delta, images: int) -> None:
+    work = evaluate(model, judge, spec, delta, images)
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            found = metrics(end.value)
+            break
+    cells = [
+        f"{name} {m['yes']}/{m['n']} ({100 * m['low']:.0f} to {100 * m['high']:.0f} %)" for name, m in found.items()
+    ]
+    print(f"{spec.name}, {label}: {'; '.join(cells)}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sd", action="store_true", help="SD v1.4's size, random weights")
+    parser.add_argument("--accuracy", nargs="*", default=[], metavar="CONCEPT")
+    parser.add_argument("--images", type=int, default=10)
+    asked = parser.parse_args()
+    print(named())
+    if asked.accuracy:
+        for name in asked.accuracy:
+            accuracies(Diffusion.load(dtype="bf16"), find_spec(name), asked.images)
+        return
+    model = sd_v1_4() if asked.sd else Diffusion.load()
+    for method in ("crce", "esd-x-strict"):
+        timed(model, find_spec("dog"), method)
+
+
+if __name__ == "__main__":
+    main()

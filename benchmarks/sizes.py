@@ -1,0 +1,35 @@
+"""Models of real sizes with random weights: what they cost does not depend on what they learned."""
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from crce import bases
+from crce.diffusion import Diffusion, pick_device, pick_dtype
+
+
+def sd_v1_4(device: str = "auto") -> Diffusion:
+    """SD v1.4's U-Net (860 M weights, 64×64 latents, 77 × 768 text states) with the default model's tokenizer."""
+    device = pick_device(device)
+    kind = pick_dtype("auto", device)
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(f"{bases.resolve(bases.EMOJI_SD)}/tokenizer")
+    tokenizer.model_max_length = 77
+    with torch.device(device):
+        unet = UNet2DConditionModel(
+            sample_size=64, cross_attention_dim=768, attention_head_dim=8, block_out_channels=(320, 640, 1280, 1280)
+        )
+        encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer), hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
+                num_attention_heads=12, max_position_embeddings=77, eos_token_id=tokenizer.eos_token_id,
+                bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id,
+            )
+        )  # fmt: skip
+    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+                              set_alpha_to_one=False, steps_offset=1)  # fmt: skip
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL(), unet=unet.to(kind), text_encoder=encoder.to(kind), tokenizer=tokenizer,
+        scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    return Diffusion(pipeline, bases.SD_V1_4, device, kind)
