@@ -5,6 +5,7 @@ First, in one process, what one drawing of the seven costs: fp32 and bf16, all i
 """
 
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,11 +34,12 @@ def main() -> None:
         os.environ["CRCE_HOME"] = home
         previews("the first", spec, prompts, 1)
         previews("idle", spec, prompts)
-        run = runs.create(Job(bases.EMOJI_SD, spec, EraseConfig(steps=5000, preview_every=0)))
-        wait(lambda: run.kept_step > 0)
+        run = runs.create(Job(bases.EMOJI_SD, spec, EraseConfig(steps=1000, preview_every=0)))
+        wait(lambda: run.last("step"))
         previews("while a run trains", spec, prompts)
         run.request_stop()
         wait(lambda: run.state == "stopped")
+        os.kill(glances.ask({"kind": "status"}, PATIENCE)["pid"], signal.SIGTERM)
 
 
 def drawings(prompts: list[str]) -> None:
@@ -68,7 +70,7 @@ def previews(label: str, spec: ConceptSpec, prompts: list[str], repeats: int = R
     show(f"preview, {label}", times, f"; the edit itself {median(edits):.3f} s")
 
 
-def wait(true: Callable[[], bool]) -> None:
+def wait(true: Callable[[], object]) -> None:
     while not true():
         time.sleep(0.1)
 
