@@ -74,15 +74,17 @@ def as_it_should_be(kind: str, column: int, yes: bool | None) -> bool | None:
     return yes if kind == "retain" else not yes
 
 
-def request(tab: str, base: str, ids: list[str], strength: float, row: Row, seeds: list[int]) -> dict:
+def request(tab: str, base: str, ids: list[str], strength: float, row: Row, seeds: list[int], sum_up: bool) -> dict:
     columns = [{"run": None, "strength": 1.0}, *({"run": name, "strength": strength} for name in ids)]
+    if sum_up:
+        columns.append({"run": ids[0], "also": ids[1:], "strength": strength})
     asked = {"prompts": [row.prompt], "seeds": seeds, "ask": [row.ask]}
     return {"kind": "draw", "tab": tab, "base": base, "columns": columns, **asked}
 
 
 @shown
 def draw(
-    ids: list[str], seeds: int, strength: float, kinds: list[str], count: int, typed: str, web: gr.Request
+    ids: list[str], seeds: int, strength: float, kinds: list[str], count: int, typed: str, sum_up: bool, web: gr.Request
 ) -> Iterator[tuple]:
     """Row by row, so that the first pictures are there while the others are drawn."""
     chosen = [runs.find(name) for name in ids]
@@ -90,12 +92,18 @@ def draw(
     rows = prompts(spec, [KINDS[name] for name in kinds], int(count), typed)
     if not rows:
         raise CrceError("There is nothing to draw: choose what to show, or type a prompt.")
-    _refuse_hours(base, len(rows) * int(seeds) * (len(ids) + 1))
+    sum_up = sum_up and len(ids) > 1
+    _refuse_hours(base, len(rows) * int(seeds) * (len(ids) + 1 + sum_up))
     jobs.ensure_worker()
-    drawn = {"titles": _titles(base, chosen), "concept": spec.name, "seeds": list(range(int(seeds))), "rows": []}
+    drawn = {
+        "titles": _titles(base, chosen, sum_up),
+        "concept": spec.name,
+        "seeds": list(range(int(seeds))),
+        "rows": [],
+    }
     yield grid(drawn, len(rows)), drawn
     for row in rows:
-        asked = request(f"{web.session_hash}-compare", base, ids, strength, row, drawn["seeds"])
+        asked = request(f"{web.session_hash}-compare", base, ids, strength, row, drawn["seeds"], sum_up)
         answer = glances.ask(asked, timeout=600)
         if answer.get("replaced"):
             return
@@ -131,9 +139,10 @@ def _is_large(base: str) -> bool:
     return not place.is_dir() or sum(path.stat().st_size for path in place.rglob("*.safetensors")) > _LARGE
 
 
-def _titles(base: str, chosen: list[Run]) -> list[dict]:
+def _titles(base: str, chosen: list[Run], sum_up: bool) -> list[dict]:
     after = [{"name": run.title, "about": METHOD_CARDS[run.job.config.method].title} for run in chosen]
-    return [{"name": "before", "about": base}, *after]
+    together = [{"name": "all together", "about": "their changes added"}] if sum_up else []
+    return [{"name": "before", "about": base}, *after, *together]
 
 
 # What the screen shows
@@ -270,6 +279,7 @@ def _form(ui: SimpleNamespace) -> None:
         ui.count = gr.Slider(1, 5, 3, step=1, label="Terms a list", scale=2, min_width=150)
         ui.seeds = gr.Slider(1, 6, 3, step=1, label="Seeds", scale=2, min_width=150)
         ui.strength = gr.Slider(0, 1.5, 1, step=0.1, label="Strength", scale=2, min_width=150)
+        ui.sum_up = gr.Checkbox(False, label="All together", info="One more column: the runs combined", min_width=150)
 
 
 def _judging(ui: SimpleNamespace) -> None:
@@ -282,7 +292,7 @@ def _judging(ui: SimpleNamespace) -> None:
 
 def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    form = [ui.chosen, ui.seeds, ui.strength, ui.kinds, ui.count, ui.typed]
+    form = [ui.chosen, ui.seeds, ui.strength, ui.kinds, ui.count, ui.typed, ui.sum_up]
     # A second press need not wait: what it asks of the worker replaces what the first still waits for.
     drawing = {"fn": draw, "inputs": form, "outputs": [ui.grid, ui.drawn], "trigger_mode": "multiple"}
     gr.on([ui.draw.click, ui.typed.submit], **drawing, **quiet)

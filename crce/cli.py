@@ -121,7 +121,9 @@ def _next_steps(run: Run) -> str:
 def generate(
     prompts: Annotated[list[str], typer.Argument(help="What to draw; quote each prompt.")],
     out: Annotated[Path, typer.Option(help="Folder for the PNGs.")],
-    run: Annotated[str | None, typer.Option(help="A run's id or folder: draws before/ and after/ it.")] = None,
+    run: Annotated[
+        list[str] | None, typer.Option(help="A run's id or folder: draws before/ and after/ it. Several are combined.")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="The model.", show_default="the run's, else emoji-sd")] = None,
     strength: Annotated[float, typer.Option(help="How much of the erasure: 0 none, 1 all.")] = 1.0,
     images: Annotated[
@@ -138,21 +140,29 @@ def generate(
 
         python -m crce generate "a dog" "a cat" --images 4 --out pictures
         python -m crce generate "a puppy" --run 20260801-093015-dog-3fa2 --strength 0.5 --out pictures
+        python -m crce generate "a dog" "a cat" --run out/dog --run out/cat --out pictures
     """
-    erased = _run(run) if run else None
-    if erased and base not in (None, erased.job.base):
-        raise CrceError(f"The run {erased.id} was made on {erased.job.base}; leave --base out.")
-    if erased and not erased.erased:
-        raise CrceError(f"The run {erased.id} is {erased.state} and has no weights yet. Finish it first.")
-    model = jobs.Models().get(base or (erased.job.base if erased else bases.EMOJI_SD), device, dtype)
+    erased = [_erased(name, base) for name in run or ()]
+    model = jobs.Models().get(base or (erased[0].job.base if erased else bases.EMOJI_SD), device, dtype)
     pairs = list(product(prompts, range(seed, seed + images)))
     written = _draw(model, pairs, out / "before" if erased else out)
     if erased:
-        from crce.delta import Delta
+        from crce.delta import Delta, combined
 
-        with Delta.load(erased.delta_path).applied(model, strength):
+        delta = combined([Delta.load(each.delta_path) for each in erased], model)
+        with delta.applied(model, strength):
             written += _draw(model, pairs, out / "after")
     terminal.say({"images": written}, "\n".join(written), as_json)
+
+
+def _erased(name: str, base: str | None) -> Run:
+    """Raises CrceError for a run without weights, and for one that was made on another base."""
+    found = _run(name)
+    if base not in (None, found.job.base):
+        raise CrceError(f"The run {found.id} was made on {found.job.base}; leave --base out.")
+    if not found.erased:
+        raise CrceError(f"The run {found.id} is {found.state} and has no weights yet. Finish it first.")
+    return found
 
 
 def _draw(model, pairs: list[tuple[str, int]], folder: Path) -> list[str]:

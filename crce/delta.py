@@ -51,6 +51,22 @@ class Delta:
             yield model
 
 
+def combined(deltas: list[Delta], model: Diffusion) -> Delta:
+    """Several erasures as one: W + Σ (W_i' − W). Raises CrceError for adapters, and for a tensor that does not fit."""
+    if len(deltas) == 1:
+        return deltas[0]
+    if any(delta.info.get("kind", "weights") != "weights" for delta in deltas):
+        raise CrceError("Only erasures that change weights can be combined, and one of these is an adapter.")
+    parameters = dict(model.unet.named_parameters())
+    total: dict[str, Tensor] = {}
+    for delta in deltas:
+        _check(parameters, delta.tensors, model.base)
+        for name, tensor in delta.tensors.items():
+            base = parameters[name].detach().float()
+            total[name] = total.get(name, base) + tensor.to(base) - base
+    return Delta(total, {"kind": "weights", "target": ", ".join(d.info.get("target", "?") for d in deltas)})
+
+
 @contextmanager
 def _replaced(model: Diffusion, tensors: dict[str, Tensor], strength: float) -> Iterator[None]:
     parameters = dict(model.unet.named_parameters())

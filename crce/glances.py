@@ -37,10 +37,11 @@ BROKEN = (OSError, EOFError, ValueError, AssertionError, AuthenticationError)
 
 
 class Column(BaseModel):
-    """A column of pictures: those of the base (no run), or of a run's weights at some strength."""
+    """A column of pictures: those of the base (no run), or of a run's weights at some strength, with others' added."""
 
     model_config = ConfigDict(extra="forbid")
     run: str | None = None
+    also: list[str] = []
     strength: Annotated[float, Field(ge=-10, le=10)] = 1.0
 
 

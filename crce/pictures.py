@@ -14,7 +14,7 @@ from PIL import Image
 
 from crce import bases, files, geometry, runs
 from crce.config import EraseConfig
-from crce.delta import Delta
+from crce.delta import Delta, combined
 from crce.diffusion import Diffusion
 from crce.erase import solved
 from crce.errors import CrceError
@@ -132,13 +132,18 @@ def _column(weights: Weights, pairs: list[Pair], model: Diffusion, replaced: Cal
 
 
 def _weights(column: Column, model: Diffusion) -> Weights:
-    """The model with the run's weights, for as long as the context is open."""
-    run = runs.find(column.run)
+    """The model with the runs' weights, for as long as the context is open."""
+    deltas = [_delta(name, model) for name in (column.run, *column.also)]
+    return combined(deltas, model).applied(model, column.strength)
+
+
+def _delta(name: str, model: Diffusion) -> Delta:
+    run = runs.find(name)
     if run.job.base != model.base:
         raise CrceError(f"The run {run.title!r} was made on {run.job.base}, and these pictures are of {model.base}.")
     if not run.erased:
         raise CrceError(f"The run {run.title!r} has no weights yet; wait until it is done.")
-    return Delta.load(run.delta_path).applied(model, column.strength)
+    return Delta.load(run.delta_path)
 
 
 def _cells(pngs: list[bytes], asked: list[str | None], judge: EmbeddedJudge | None) -> list[dict]:

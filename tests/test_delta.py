@@ -6,7 +6,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
 from crce.config import EraseConfig
-from crce.delta import Delta
+from crce.delta import Delta, combined
 from crce.erase import erase
 from crce.errors import CrceError
 
@@ -75,3 +75,15 @@ def test_a_broken_file_is_named(tmp_path):
     for file in ("delta.safetensors", "missing.safetensors"):
         with pytest.raises(CrceError, match=f"{file} holds no delta"):
             Delta.load(tmp_path / file)
+
+
+def test_several_deltas_add_up(tiny_sd, delta):
+    base = weights(tiny_sd, delta)
+    twice = combined([delta, delta], tiny_sd)
+    for name, w in base.items():
+        torch.testing.assert_close(twice.tensors[name], w + 2 * (delta.tensors[name] - w))
+    name = next(iter(base))
+    alone = Delta({name: delta.tensors[name]}, {})
+    assert combined([delta, alone], tiny_sd).tensors.keys() == delta.tensors.keys()
+    with pytest.raises(CrceError, match="one of these is an adapter"):
+        combined([delta, Delta({}, {"kind": "spm"})], tiny_sd)
