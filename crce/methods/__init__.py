@@ -6,12 +6,14 @@ from crce.config import EraseConfig
 from crce.methods.crce import crce, crce_fixed, crce_sphere
 from crce.methods.esd import esd
 from crce.methods.method import ClosedForm, Method, all_but_cross_attention, cross_attention, keys_values
+from crce.methods.realera import realera
 from crce.methods.uce import crce_uce, uce
 
 METHODS = {
     "esd-x-strict": Method(keys_values, pulls=esd),
     "esd-x": Method(cross_attention, pulls=esd),
     "esd-u": Method(all_but_cross_attention, pulls=esd),
+    "realera": Method(keys_values, pulls=realera),
     "crce-uce": ClosedForm(keys_values, crce_uce),
     "uce": ClosedForm(keys_values, uce),
 }

@@ -32,7 +32,7 @@ def crce_sphere(draw: Draw) -> list[Pull]:
     spec, config = draw.spec, draw.config
     radii = draw.rng.choices(spec.train_corefs, k=config.corefs) if config.corefs else []
     retains = draw.rng.sample(spec.train_retains, config.retains)
-    points = [push("corefs", _on_sphere(draw, term), 1 / config.corefs) for term in radii]
+    points = [push("corefs", around(draw, term), 1 / config.corefs) for term in radii]
     return [*points, *_held(draw, retains)]
 
 
@@ -46,9 +46,9 @@ def _held(draw: Draw, retains: list[Term]) -> list[Pull]:
     return [hold("retains", s, t.weight / len(retains)) for t, s in zip(retains, states, strict=True)]
 
 
-def _on_sphere(draw: Draw, coref: Term) -> Tensor:
-    """A random state [L, d] as far from the target's as the coref's is."""
+def around(draw: Draw, coref: Term, scale: float = 1.0) -> Tensor:
+    """A random state [L, d], `scale` times as far from the target's as the coref's is."""
     target, state = draw.model.embed([draw.spec.target, coref.text])
     dice = torch.Generator().manual_seed(draw.rng.getrandbits(63))
     direction = torch.randn(target.shape, generator=dice).to(target)
-    return target + direction * ((state - target).norm() / direction.norm())
+    return target + direction * (scale * (state - target).norm() / direction.norm())
