@@ -15,7 +15,7 @@ from crce import hub, runs
 from crce.cards import weights_card
 from crce.concepts import ConceptSpec
 from crce.errors import CrceError
-from crce.export import FORMATS
+from crce.export import FORMATS, check
 from crce.library import library, publishable
 
 _COLUMNS = ("concept", "kind", "term", "certainty", "weight", "rank", "source", "note")
@@ -50,6 +50,8 @@ def of_weights(name: str | None, formats: list[str], repo: str) -> tuple[str, st
     if not name:
         return "", ""
     run = runs.find(name)
+    if formats:
+        check(formats, run.job.config.method)
     files = [FORMATS[key][0] for key in FORMATS if key in formats]
     header, body = _parts(weights_card(run.job, run.report, files, repo.strip() or "your-name/repository"))
     return body, header

@@ -33,7 +33,8 @@ def weights_card(
     facts = {
         "name": name, "base": public_name(job.base), "place": _place(job.base), "link": _link(job.base),
         "repo": repo, "files": files, "method": method.title, "source": method.source,
-        "touches": method.touches, "corefs": spec.train_corefs, "retains": spec.train_retains,
+        "touches": method.touches, "gated": method.key == "spm",
+        "corefs": spec.train_corefs, "retains": spec.train_retains,
         "lists": method.lists, "digest": spec.digest,
         "steps": config.steps, "lr": config.lr, "eta": config.eta,
         "m": config.corefs, "n": config.retains, "seed": config.seed,

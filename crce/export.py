@@ -1,6 +1,7 @@
 """The weights of a run in the forms that other programs load. Knows no torch."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,12 @@ from crce.errors import CrceError
 Tensors = dict[str, np.ndarray]
 BASE_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 RANK = 32
+# Adapters change no weight: the formats that can hold them, and why not the others.
+ADAPTERS = {
+    "spm": (("lora",), "SPM hangs gated membranes on the model. Choose lora alone: it holds them, but not the gate."),
+    "receler": ((), "Receler hangs bent layers (GELU) on the model, which no format of other programs holds. "
+                    "They work here: in Compare, and with `python -m crce generate --run …`."),
+}  # fmt: skip
 
 
 def diffusers(delta: Path, base: str) -> bytes:
@@ -31,14 +38,18 @@ def kohya(delta: Path, base: str) -> bytes:
 def lora(delta: Path, base: str, rank: int = RANK) -> bytes:
     """The nearest matrices of this rank to W' − W, for programs that know no `.diff`. The metadata says how near.
 
-    Biases have no low rank and are left out.
+    Biases have no low rank and are left out. SPM's membranes are of rank 1 each and go out exactly, but without their
+    gate: they act on every prompt.
     """
+    if _kind(delta) == "spm":
+        membranes, info = _read(Path(delta))
+        return _saved(_ungated(membranes), {**info, "relative_error": "0", "gate": "left out"})
     diffs, info = _differences(delta, base)
     tensors, lost = {}, sum(float(np.square(diff).sum()) for diff in diffs.values() if diff.ndim != 2)
     for name, diff in diffs.items():
         if diff.ndim == 2:
             factors, rest = _low_rank(diff, rank)
-            tensors |= {_kohya_name(name).replace("diff", key): factor for key, factor in factors.items()}
+            tensors |= {_kohya_name(name, key): factor for key, factor in factors.items()}
             lost += rest
     whole = sum(float(np.square(diff).sum()) for diff in diffs.values())
     return _saved(tensors, {**info, "relative_error": f"{(lost / whole) ** 0.5 if whole else 0:.4f}"})
@@ -52,15 +63,24 @@ FORMATS = {
 
 
 def weight_files(delta: Path, base: str, formats: tuple[str, ...]) -> dict[str, bytes]:
-    """File name → content. Raises CrceError for an unknown format, or weights that are not there."""
+    """File name → content. Raises CrceError for a format that `check` refuses, or weights that are not there."""
+    check(formats)
+    if not Path(delta).is_file():
+        raise CrceError(f"{delta} is not there yet. Let the erasure finish, then publish.")
+    check(formats, _kind(delta))
+    return {FORMATS[name][0]: FORMATS[name][1](delta, base) for name in formats}
+
+
+def check(formats: Iterable[str], kind: str = "weights") -> None:
+    """Raises CrceError for no format, an unknown one, or one that cannot hold this kind of adapter."""
     for name in formats:
         if name not in FORMATS:
             raise CrceError(f"There is no format {name!r}. Choose among {', '.join(FORMATS)}.")
     if not formats:
         raise CrceError(f"No format is chosen. Choose among {', '.join(FORMATS)}.")
-    if not Path(delta).is_file():
-        raise CrceError(f"{delta} is not there yet. Let the erasure finish, then publish.")
-    return {FORMATS[name][0]: FORMATS[name][1](delta, base) for name in formats}
+    held, why = ADAPTERS.get(kind, (FORMATS, ""))
+    if refused := [name for name in formats if name not in held]:
+        raise CrceError(f"This erasure cannot go out as {' or '.join(refused)}: it changes no weight. {why}")
 
 
 def base_weights(base: str) -> list[Path]:
@@ -89,6 +109,24 @@ def _differences(delta: Path, base: str) -> tuple[Tensors, dict[str, str]]:
     return {n: t.astype(np.float32) - before[n].astype(np.float32) for n, t in changed.items()}, info
 
 
+def _kind(delta: Path) -> str:
+    return _read(Path(delta), only=set())[1].get("kind", "weights")
+
+
+def _ungated(membranes: Tensors) -> Tensors:
+    """One LoRA of all concepts' membranes, side by side."""
+    layers: dict[str, dict[str, list[np.ndarray]]] = {}
+    for name, tensor in membranes.items():
+        layer, _, part = name.rpartition("/")[2].rpartition(".")
+        layers.setdefault(layer, {"down": [], "up": []})[part].append(tensor)
+    made = {}
+    for layer, parts in layers.items():
+        down, up = np.concatenate(parts["down"]), np.concatenate(parts["up"], axis=1)
+        factors = {"lora_up.weight": up, "lora_down.weight": down, "alpha": np.array(len(down), np.float32)}
+        made |= {_kohya_name(f"{layer}.weight", key): factor for key, factor in factors.items()}
+    return made
+
+
 def _low_rank(diff: np.ndarray, rank: int) -> tuple[Tensors, float]:
     """Up and down factors of the truncated singular value decomposition, and the squares that it drops."""
     u, s, v = np.linalg.svd(diff, full_matrices=False)
@@ -112,6 +150,6 @@ def _saved(tensors: Tensors, info: dict[str, str]) -> bytes:
     return save(tensors, metadata={**info, "base": public_name(info.get("base", ""))})
 
 
-def _kohya_name(name: str) -> str:
+def _kohya_name(name: str, key: str = "") -> str:
     module, _, kind = name.rpartition(".")
-    return f"lora_unet_{module.replace('.', '_')}.{'diff_b' if kind == 'bias' else 'diff'}"
+    return f"lora_unet_{module.replace('.', '_')}.{key or ('diff_b' if kind == 'bias' else 'diff')}"

@@ -368,3 +368,56 @@ def test_weights_of_another_base(run, base):
     (base / export.BASE_WEIGHTS).write_bytes(b"broken")
     with pytest.raises(CrceError, match="cannot be read"):
         export.kohya(run.delta_path, str(base))
+
+
+# Adapters
+
+
+@pytest.fixture
+def membranes(specs):
+    """A run of SPM over two concepts."""
+    made, rng = runs.create(Job("emoji-sd", specs[0], EraseConfig("spm", steps=3, lr=1e-3))), np.random.default_rng(0)
+    shapes = {f"{K.removesuffix('.weight')}": ((1, 3), (4, 1)), "mid_block.proj_in": ((1, 5, 1, 1), (6, 1, 1, 1))}
+    tensors = {
+        f"{target}/{layer}.{part}": rng.normal(size=shape).astype(np.float32)
+        for target in ("dog", "black/white cat")
+        for layer, pair in shapes.items()
+        for part, shape in zip(("down", "up"), pair, strict=True)
+    }
+    save_file(tensors, made.delta_path, metadata={"format": "pt", "base": "emoji-sd", "kind": "spm"})
+    return made
+
+
+def test_membranes_go_out_as_a_lora_of_all_concepts_without_their_gate(fake, mine, membranes):
+    mine.publish_weights(membranes, "no-dog", formats=("lora",))
+    files = repo(fake, "tester/no-dog", "model").files
+    trained, lora = load_file(membranes.delta_path), load(files["erased_lora.safetensors"])
+    for layer in (K.removesuffix(".weight"), "mid_block.proj_in"):
+        name = f"lora_unet_{layer.replace('.', '_')}"
+        up, down = (lora[f"{name}.lora_{part}.weight"] for part in ("up", "down"))
+        own = [
+            [trained[f"{target}/{layer}.{part}"] for part in ("up", "down")] for target in ("dog", "black/white cat")
+        ]
+        expected = sum(u.reshape(len(u), 1) @ d.reshape(1, -1) for u, d in own)
+        product = up.reshape(len(up), -1) @ down.reshape(len(down), -1) * lora[f"{name}.alpha"] / len(down)
+        assert up.ndim == down.ndim == own[0][0].ndim
+        np.testing.assert_allclose(product, expected, rtol=1e-5, atol=1e-6)
+    card = files["README.md"].decode()
+    assert "**not their gate**" in card and "approximation" not in card and "load_state_dict" not in card
+
+
+def test_diffusers_understands_the_names_of_the_membranes(membranes):
+    from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
+    from safetensors.torch import load as load_torch
+
+    state, alphas = _convert_non_diffusers_lora_to_diffusers(load_torch(export.lora(membranes.delta_path, "emoji-sd")))
+    assert len(state) == 4 and set(alphas.values()) == {2.0}
+
+
+@pytest.mark.parametrize(("kind", "formats", "says"), [("spm", ("diffusers", "kohya"), "Choose lora alone"),
+                                                      ("receler", ("lora",), "They work here")])  # fmt: skip
+def test_what_a_format_cannot_hold_is_refused(fake, mine, membranes, kind, formats, says):
+    save_file(load_file(membranes.delta_path), membranes.delta_path, metadata={"kind": kind})
+    with pytest.raises(CrceError, match=f"cannot go out as {' or '.join(formats)}.*{says}"):
+        mine.publish_weights(membranes, "tester/no-dog", formats)
+    assert not fake.calls
