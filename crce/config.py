@@ -34,6 +34,7 @@ _REALERA = "Liu et al., RealEra: Semantic-level Concept Erasure via Neighbor-Con
 _ESD = "Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023"
 _SPM = "Lyu et al., One-dimensional Adapter to Rule Them All, CVPR 2024"
 _UCE = "Gandikota et al., Unified Concept Editing in Diffusion Models, WACV 2024"
+_SPEED = "Li et al., SPEED: Scalable, Precise, and Efficient Concept Erasure for Diffusion Models, ICLR 2026"
 _CRCE = "Xue et al., CRCE: Coreference-Retention Concept Erasure, 2025"
 METHOD_CARDS = {
     card.key: card
@@ -66,6 +67,12 @@ METHOD_CARDS = {
                    "no training.", f"{_UCE}; the lists and certainties of {_CRCE}"),
         MethodCard("uce", "UCE", CLOSED_FORM, "attn2 K, V",
                    "Maps the target alone to the empty prompt, at once; no training.", _UCE, lists=False),
+        MethodCard("crce-null", "CRCE-Null", CLOSED_FORM, "attn2 V",
+                   "Maps the target and every coref to the empty prompt, in directions that no retain has a part in; "
+                   "no training.", f"{_SPEED}; the lists and certainties of {_CRCE}"),
+        MethodCard("speed", "SPEED", CLOSED_FORM, "attn2 V",
+                   "Maps the target alone to the empty prompt, in directions that CorefConcept's other concepts have "
+                   "no part in; no training.", _SPEED, lists=False),
     )
 }  # fmt: skip
 

@@ -123,7 +123,8 @@ def _swept(method: str, lr: float, steps: int, rows: list[dict]) -> str:
     """Pooled over the concepts: yes/n of each accuracy, and the mean of H."""
     counts = [tuple(sum(r["metrics"][name][part] for r in rows) for part in ("yes", "n")) for name in METRICS]
     cells = [f"{yes}/{n}" for yes, n in counts]
-    return f"| {method} | {lr:g} | {steps} | {' | '.join(cells)} | {sum(r['h'] for r in rows) / len(rows):.4f} |"
+    rate = f"{lr:g}" if lr else "–"
+    return f"| {method} | {rate} | {steps} | {' | '.join(cells)} | {sum(r['h'] for r in rows) / len(rows):.4f} |"
 
 
 def with_table(text: str, rendered: str) -> str:

@@ -117,6 +117,11 @@ def library() -> dict[str, ConceptSpec]:
     return _read(STAND_INS, SHIPPED, _own())[0]
 
 
+def bundled() -> dict[str, ConceptSpec]:
+    """Those that came with the program, by slug: the same for everybody."""
+    return _read(STAND_INS, SHIPPED)[0]
+
+
 def publishable() -> dict[str, ConceptSpec]:
     """What publishing everything means: CorefConcept and the user's own, by slug."""
     return _read(SHIPPED, _own())[0]

@@ -15,6 +15,7 @@ from crce.erase import erase, sample_bank, shuffled
 from crce.errors import CrceError
 from crce.methods import COMPANIONS, METHODS, all_but_cross_attention, cross_attention, keys_values
 from crce.methods.pulls import Draw
+from crce.methods.speed import values
 
 SHORT = EraseConfig(steps=5, corefs=2, retains=2)
 
@@ -45,7 +46,8 @@ def test_every_method_has_its_card():
 def test_a_method_changes_what_it_names_and_nothing_else(tiny_sd, dog, method):
     before = {n: p.clone() for n, p in tiny_sd.unet.named_parameters()}
     delta = last(tiny_sd, dog, dataclasses.replace(SHORT, method=method)).delta
-    names = {"esd-x": cross_attention, "esd-u": all_but_cross_attention}.get(method, keys_values)(tiny_sd.unet)
+    own = {"esd-x": cross_attention, "esd-u": all_but_cross_attention, "speed": values, "crce-null": values}
+    names = own.get(method, keys_values)(tiny_sd.unet)
     assert set(delta.tensors) == set(names)
     assert all(not torch.equal(before[n], w) for n, w in delta.tensors.items())
     assert all(torch.equal(before[n], p) for n, p in tiny_sd.unet.named_parameters())

@@ -7,6 +7,7 @@ from crce.methods.crce import crce, crce_fixed, crce_sphere
 from crce.methods.esd import esd
 from crce.methods.method import ClosedForm, Method, all_but_cross_attention, cross_attention, keys_values
 from crce.methods.realera import realera
+from crce.methods.speed import crce_null, speed, values
 from crce.methods.uce import crce_uce, uce
 
 METHODS = {
@@ -16,6 +17,8 @@ METHODS = {
     "realera": Method(keys_values, pulls=realera),
     "crce-uce": ClosedForm(keys_values, crce_uce),
     "uce": ClosedForm(keys_values, uce),
+    "crce-null": ClosedForm(values, crce_null),
+    "speed": ClosedForm(values, speed),
 }
 
 # What is added to the loss of another method, the backbone (`EraseConfig.on`).

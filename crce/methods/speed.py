@@ -1,0 +1,118 @@
+"""SPEED: an edit in the null space of what must stay (Li et al., ICLR 2026), and CRCE's lists in the same form.
+
+    Δ = argmin Σ α ‖(W + Δ) c − W g‖² + ‖Δ‖²   over all Δ that change nothing for the states that must stay
+
+P projects onto what is orthogonal to all of those. Then Δ = W (A − T) P (P T P + I)⁻¹ with A = Σ α g cᵀ, T = Σ α c cᵀ:
+UCE's solution with P c in the place of c. The paper's two constraints, a null space and multipliers, are one P here,
+and have the same minimum. c, g and α are UCE's too (every position from the first word on, the empty prompt's states
+as guide), with α brought to a sum of 1. Only V is edited, as in the paper.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from crce.concepts import ConceptSpec, Term
+from crce.diffusion import Diffusion
+from crce.errors import CrceError
+from crce.library import bundled
+from crce.methods.method import keys_values
+from crce.methods.uce import Rows, rows, solve
+
+DAMPING = 1.0
+NEGLIGIBLE = 0.1  # mean square of the protected states along a direction that is still free; the states' own is about d
+CENTRES = 3
+
+
+def values(unet: nn.Module) -> list[str]:
+    """V of the cross-attention: what a word brings to the picture, not where."""
+    return [name for name in keys_values(unet) if ".to_v." in name]
+
+
+def speed(model: Diffusion, specs: tuple[ConceptSpec, ...], names: list[str]) -> dict[str, Tensor]:
+    """The targets go; of CorefConcept's other concepts those stay whose states the edit would change more than most.
+
+    The paper then adds ten noisy copies of each, off in the direction that W reads least. Their mean square, in
+    expectation, is that of the states and of that direction.
+    """
+    edit, shared = rows(model, [_target(spec) for spec in specs], _others(specs)), _shared(model)
+    return {
+        name: _inside({name: w}, edit, _free(_hurt(w, edit), shared, _least(w)))[name]
+        for name, w in _matrices(model, names).items()
+    }
+
+
+def crce_null(model: Diffusion, specs: tuple[ConceptSpec, ...], names: list[str]) -> dict[str, Tensor]:
+    """The targets and all training corefs go, by certainty; all training retains stay, whatever the edit would do.
+
+    Their words and end marks stay exactly, the paddings after them but for `NEGLIGIBLE`.
+    """
+    going = [term for spec in specs for term in (_target(spec), *spec.train_corefs)]
+    kept = [term for spec in specs for term in spec.train_retains]
+    edit = rows(model, going, kept)
+    free = _free(edit.r, torch.cat([_shared(model), *_words(model, kept)]))
+    return _inside(_matrices(model, names), edit, free)
+
+
+def _target(spec: ConceptSpec) -> Term:
+    return Term(spec.target, "very high")
+
+
+def _others(specs: tuple[ConceptSpec, ...]) -> list[Term]:
+    """The targets of CorefConcept that are neither going nor hidden from training."""
+    terms = [term for spec in specs for term in (_target(spec), *spec.corefs, *spec.test_retains)]
+    taken = {term.text.casefold() for term in terms}
+    return [Term(name) for name in sorted({s.target for s in bundled().values()}) if name.casefold() not in taken]
+
+
+def _matrices(model: Diffusion, names: list[str]) -> dict[str, Tensor]:
+    return {name: weight.detach().float() for name, weight in model.unet.named_parameters() if name in names}
+
+
+def _inside(matrices: dict[str, Tensor], edit: Rows, free: Tensor) -> dict[str, Tensor]:
+    """The edit of W, made of what of c lies in the free directions. Raises CrceError if that is nothing."""
+    c = edit.c @ free
+    if c.norm() < 1e-3 * edit.c.norm():
+        raise CrceError("What must stay says all that the target says, so nothing can be erased. Remove some retains.")
+    none = {"r": edit.r[:0], "beta": edit.beta[:0]}
+    moved = replace(edit, c=c, g=c + edit.g - edit.c, alpha=edit.alpha / edit.alpha.sum(), **none)
+    return solve(matrices, moved, DAMPING)
+
+
+def _free(kept: Tensor, exactly: Tensor, spread: Tensor | float = 0.0) -> Tensor:
+    """The projector [d, d] on directions along which `kept` [n, d] has next to nothing, and `exactly` [m, d] nothing.
+
+    spread: what is added to the mean square of `kept` [d, d].
+    """
+    sizes, directions = torch.linalg.eigh(kept.T @ kept / max(len(kept), 1) + spread)
+    directions = directions[:, sizes < NEGLIGIBLE]
+    part = exactly @ directions
+    rest = torch.eye(part.shape[1]).to(part) - torch.linalg.pinv(part, rtol=1e-4) @ part
+    return directions @ rest @ directions.T
+
+
+def _hurt(w: Tensor, edit: Rows) -> Tensor:
+    """Those of the states r that the edit without protection changes more than their mean: the paper's filter."""
+    bare = replace(edit, alpha=edit.alpha / edit.alpha.sum(), r=edit.r[:0], beta=edit.beta[:0])
+    change = (edit.r @ (solve({"w": w}, bare, DAMPING)["w"] - w).T).norm(dim=-1)
+    return edit.r[change > change.mean()]
+
+
+def _least(w: Tensor) -> Tensor:
+    """v vᵀ for the direction v that W [out, d] reads least."""
+    v = torch.linalg.eigh(w.T @ w).eigenvectors[:, :1]
+    return v @ v.T
+
+
+def _shared(model: Diffusion) -> Tensor:
+    """What all prompts share [1 + 3, d]: the start mark, and of the empty prompt's other states the means of its thirds
+    (the paper's are k-means)."""
+    start, *others = model.embed([""])[0]
+    return torch.stack([start, *(part.mean(0) for part in torch.stack(others).tensor_split(CENTRES))])
+
+
+def _words(model: Diffusion, terms: list[Term]) -> list[Tensor]:
+    """Of each term the states of its words and its end mark."""
+    ends = [len(model.tokenizer(t.text).input_ids) for t in terms]
+    return [model.embed([t.text])[0, 1:end] for t, end in zip(terms, ends, strict=True)]

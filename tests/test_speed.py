@@ -1,0 +1,126 @@
+"""SPEED and CRCE-Null by their defining properties: the best edit among those that leave alone what must stay."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from crce.concepts import Term
+from crce.config import EraseConfig
+from crce.diffusion import Diffusion
+from crce.erase import solved
+from crce.errors import CrceError
+from crce.library import bundled
+from crce.methods.speed import NEGLIGIBLE, _free, _hurt, _inside, values
+from crce.methods.uce import Rows
+
+WIDTH = 24
+
+
+@pytest.fixture
+def rows():
+    """Three states to move and six that stay, linearly independent, as long as those of a text encoder."""
+    dice = torch.Generator().manual_seed(0)
+    c, g, r = (torch.randn(n, WIDTH, generator=dice) for n in (3, 3, 6))
+    return Rows(c, g, torch.tensor([1.0, 0.6, 0.2]), r, torch.ones(6))
+
+
+@pytest.fixture
+def w():
+    return torch.randn(40, WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+def edited(w, rows, kept):
+    return _inside({"w": w}, rows, _free(kept, kept[:0]))["w"]
+
+
+def test_what_must_stay_stays_to_1e_4_and_the_rest_moves(w, rows):
+    after = edited(w, rows, rows.r)
+    assert ((after - w) @ rows.r.T).abs().max() < 1e-4
+    before = (w @ (rows.c - rows.g).T).norm(dim=0)
+    assert ((after @ rows.c.T - w @ rows.g.T).norm(dim=0) < before).all()
+
+
+def test_no_other_edit_that_spares_what_must_stay_is_better(w, rows):
+    """The constrained least squares that the docstring names, minimised here by gradient in fp64."""
+    free = _free(rows.r, rows.r[:0]).double()
+    c, g, alpha, w64 = rows.c.double(), rows.g.double(), rows.alpha.double() / rows.alpha.sum(), w.double()
+
+    def loss(delta):
+        return (alpha * ((w64 + delta @ free) @ c.T - w64 @ g.T).square().sum(0)).sum() + (delta @ free).square().sum()
+
+    delta = torch.zeros_like(w64, requires_grad=True)
+    search = torch.optim.LBFGS([delta], max_iter=500, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+    def step():
+        search.zero_grad()
+        value = loss(delta)
+        value.backward()
+        return value
+
+    search.step(step)
+    found = edited(w, rows, rows.r).double() - w64
+    torch.testing.assert_close(found, (delta @ free).detach(), atol=1e-4, rtol=0)
+
+
+def test_it_is_the_published_formula(w, rows):
+    """Δ = W (A − T) P [I − M K (Kᵀ P M K)⁻¹ Kᵀ P] M with M = (T P + I)⁻¹, in fp64; K are the shared states."""
+    kept, shared = rows.r[:4], rows.r[4:]
+    c, g, w64 = rows.c.double(), rows.g.double(), w.double()
+    alpha = (rows.alpha / rows.alpha.sum()).double()
+    t, a, eye = (c.T * alpha) @ c, (g.T * alpha) @ c, torch.eye(WIDTH).double()
+    p, k = _free(kept, shared[:0]).double(), shared.double().T
+    m = (t @ p + eye).inverse()
+    delta = w64 @ (a - t) @ p @ (eye - m @ k @ (k.T @ p @ m @ k).inverse() @ k.T @ p) @ m
+    after = _inside({"w": w}, rows, _free(kept, shared))["w"]
+    torch.testing.assert_close(after.double() - w64, delta, atol=1e-4, rtol=0)
+
+
+def test_a_direction_of_next_to_no_size_is_free():
+    kept = torch.zeros(1, 3)
+    kept[0, 0], kept[0, 1] = 1.0, (0.9 * NEGLIGIBLE) ** 0.5
+    lone = torch.stack([kept[0] * torch.tensor([1.0, 0, 0]), kept[0] * torch.tensor([0, 1.0, 0])]) * 2**0.5
+    torch.testing.assert_close(_free(lone, lone[:0]), torch.diag(torch.tensor([0.0, 1, 1])))
+    torch.testing.assert_close(_free(lone, lone[1:]), torch.diag(torch.tensor([0.0, 0, 1])))
+
+
+def test_the_filter_keeps_what_the_bare_edit_would_change_most(w, rows):
+    near, far = rows.c[:1] * 0.9, torch.linalg.qr(rows.c.T, mode="complete")[0][:, -2:].T
+    found = _hurt(w, dataclasses.replace(rows, r=torch.cat([far, near]), beta=torch.ones(3)))
+    assert torch.equal(found, near)
+
+
+def test_protection_that_leaves_nothing_to_edit_says_so(w, rows):
+    with pytest.raises(CrceError, match="Remove some retains"):
+        edited(w, rows, torch.cat([rows.r, rows.c]))
+
+
+def test_a_real_retain_stays_and_the_target_moves(tiny_sd, dog):
+    """On the words of every training retain, and on what every prompt shares, V gives what it gave."""
+    weights = dict(tiny_sd.unet.named_parameters())
+    delta = solved(tiny_sd, dog, EraseConfig("crce-null"))
+    for name in values(tiny_sd.unet):
+        change = delta.tensors[name] - weights[name]
+        for term in dog.train_retains:
+            states = tiny_sd.embed([term.text])[0, : len(tiny_sd.tokenizer(term.text).input_ids)]
+            assert (states @ change.T).abs().max() < 1e-4
+        assert (tiny_sd.embed(["dog"])[0, 1:] @ change.T).abs().max() > 1e-2
+
+
+def test_corefs_count_by_certainty_and_test_terms_do_not(tiny_sd, dog):
+    def differs(spec):
+        a, b = (solved(tiny_sd, s, EraseConfig("crce-null")).tensors for s in (dog, spec))
+        return any(not torch.equal(a[n], b[n]) for n in a)
+
+    first, *others = dog.corefs
+    assert not differs(dataclasses.replace(dog, corefs=(*dog.corefs, Term("mutt", split="test"))))
+    assert differs(dataclasses.replace(dog, corefs=(dataclasses.replace(first, certainty="low"), *others)))
+    assert differs(dataclasses.replace(dog, retains=()))
+
+
+def test_speed_keeps_the_bundled_concepts_but_what_goes_and_what_is_hidden(tiny_sd, dog):
+    model = Diffusion.load(tiny_sd.base, device="cpu")
+    spec = dataclasses.replace(dog, corefs=(Term("deer"),), retains=(Term("frog", split="test"), Term("cat")))
+    solved(model, spec, EraseConfig("speed"))
+    seen = set(model._states) - {"", "dog"}
+    assert seen == {s.target for s in bundled().values()} - {"dog", "deer", "frog"} and "cat" in seen
