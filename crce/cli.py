@@ -521,6 +521,32 @@ def measure(
 
 
 @app.command()
+def sheet(
+    concept: Concept = "dog",
+    base: Base = bases.EMOJI_SD,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    out: Annotated[Path, typer.Option(help="Folder for methods.png and seconds.json.")] = Path("out/methods"),
+    as_json: AsJson = False,
+):
+    """Erase one concept with every method, and draw them all as one picture: methods × prompts, the same seeds.
+
+    It can be stopped at any time and goes on when called again.
+
+    Example:
+
+        python -m crce sheet frog --out out/frog
+    """
+    from crce.contact import contact_sheet
+
+    job = Job(base, find_spec(concept), EraseConfig(seed=seed, preview_every=0), device, dtype)
+    terminal.watch(contact_sheet(job, out))
+    written = {"sheet": str(out / "methods.png"), "seconds": str(out / "seconds.json")}
+    terminal.say(written, written["sheet"], as_json)
+
+
+@app.command()
 def table(as_json: AsJson = False):
     """Write the README's table from the reports in docs/reports, and docs/sweeps.md from those in docs/sweeps."""
     from crce import experiment, files

@@ -50,16 +50,22 @@ def _measured(job: runs.Job, images: int, target: Path, models: Models) -> Itera
     work = target.parent / f".{target.stem}"
     run = runs.opened(work) if work.exists() else runs.create(job, work, queued=False)
     run.request_evaluate(images)
-    for event in execute(run, models):
-        yield {**event, "concept": job.spec.name, "method": job.config.method}
-        if event["kind"] in ("failed", "stopped"):
-            reason = event.get("message", "stopped; call again to go on")
-            raise CrceError(f"{job.spec.name} with {job.config.method}: {reason}")
+    yield from worked(run, models)
     # One line each: there are many of them, and a table is how they are read.
     write_atomic(
         target, json.dumps({**run.report, "dtype": job.dtype, "machine": machine()}, ensure_ascii=False) + "\n"
     )
     shutil.rmtree(work)
+
+
+def worked(run: runs.Run, models: Models) -> Iterator[dict]:
+    """The run's events, with its concept and method. Raises CrceError for one that fails or is stopped."""
+    about = {"concept": run.job.spec.name, "method": run.job.config.method}
+    for event in execute(run, models):
+        yield {**event, **about}
+        if event["kind"] in ("failed", "stopped"):
+            reason = event.get("message", "stopped; call again to go on")
+            raise CrceError(f"{about['concept']} with {about['method']}: {reason}")
 
 
 def machine() -> str:

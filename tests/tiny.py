@@ -23,7 +23,7 @@ def save_tiny_sd(folder: Path) -> None:
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(folder)
-    settings = {"guidance": 3.0, "sample_steps": 4, "erase_steps": 6, "lr": 1e-3}
+    settings = {"guidance": 3.0, "sample_steps": 4, "erase_steps": 6, "lr": 1e-3, "methods": {}}
     (folder / "crce.json").write_text(json.dumps(settings))
     save_tiny_judge(folder)
 
