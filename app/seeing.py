@@ -137,7 +137,7 @@ def _anchor(x: float) -> str:
 def coverage(opened: Opened, base: str, request: gr.Request) -> Iterator[str]:
     """Whether the base draws what the terms say, by generating and judging."""
     spec = opened.spec
-    yield page("line", text=f"{base} draws each term ten times, and its judge looks. This may take some minutes; go on meanwhile.")
+    yield page("line", text=f"{base} draws each term ten times and its judge looks: some minutes. Go on meanwhile.")
     answer = _asked("coverage", base, request, {"spec": spec_to_dict(spec)})
     if "error" in answer:
         yield page("line", text=answer["error"])

@@ -319,7 +319,7 @@ def test_hostile_proposals_are_shown_as_text_and_nothing_is_applied_before_it_is
     app.llm.answer = revised(HOSTILE, [*corefs, *dirty], retains)
     curate(page)
     ask_for(page, HOSTILE)
-    expect(page.get_by_role("button", name="Accept all")).to_be_visible()
+    expect(page.get_by_role("button", name="take + erase: <script>")).to_be_visible()
     shot(page, "propose")
     page.get_by_role("button", name="Accept all").click()
     expect(page.locator("li[data-term^='<script>']")).to_be_visible()
