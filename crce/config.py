@@ -30,6 +30,7 @@ class MethodCard:
 CLOSED_FORM = "closed form"
 ADAPTER = "adapter"
 COMPANIONS = ("crce", "crce-fixed", "crce-sphere")
+_FMN = "Zhang et al., Forget-Me-Not: Learning to Forget in Text-to-Image Diffusion Models, CVPR Workshops 2024"
 _REALERA = "Liu et al., RealEra: Semantic-level Concept Erasure via Neighbor-Concept Mining, 2024"
 _ESD = "Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023"
 _SPM = "Lyu et al., One-dimensional Adapter to Rule Them All, CVPR 2024"
@@ -59,6 +60,9 @@ METHOD_CARDS = {
                    "Pushes the target and 10 random points near it away; holds 2 random points further off.",
                    f"{_REALERA}; {_CRCE}, App. B",
                    lists=False, needs="corefs"),
+        MethodCard("fmn", "Forget-Me-Not", "gradient, attention", "attn2 Q, K",
+                   "Drives the attention that the picture pays to the target's words to zero.", _FMN,
+                   lists=False, published=(35, 2e-6)),
         MethodCard("spm", "SPM", ADAPTER, "a rank-1 membrane beside every layer of the transformers",
                    "Pushes the target alone away with small layers that act on prompts near it only; holds random "
                    "points.", _SPM, lists=False, published=(3000, 1e-4)),

@@ -5,7 +5,15 @@ from dataclasses import replace
 from crce.config import EraseConfig
 from crce.methods.crce import crce, crce_fixed, crce_sphere
 from crce.methods.esd import esd
-from crce.methods.method import ClosedForm, Method, all_but_cross_attention, cross_attention, keys_values
+from crce.methods.fmn import fmn
+from crce.methods.method import (
+    ClosedForm,
+    Method,
+    all_but_cross_attention,
+    cross_attention,
+    keys_values,
+    queries_keys,
+)
 from crce.methods.realera import realera
 from crce.methods.speed import crce_null, speed, values
 from crce.methods.uce import crce_uce, uce
@@ -15,6 +23,7 @@ METHODS = {
     "esd-x": Method(cross_attention, pulls=esd),
     "esd-u": Method(all_but_cross_attention, pulls=esd),
     "realera": Method(keys_values, pulls=realera),
+    "fmn": Method(queries_keys, losses=fmn),
     "crce-uce": ClosedForm(keys_values, crce_uce),
     "uce": ClosedForm(keys_values, uce),
     "crce-null": ClosedForm(values, crce_null),

@@ -95,3 +95,8 @@ def transformers(unet: nn.Module) -> list[str]:
 def untouched(model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> Tensors:
     """An adapter replaces no weight."""
     return {}
+
+
+def queries_keys(unet: nn.Module) -> list[str]:
+    """Q and K of the cross-attention, of which its probabilities are made."""
+    return [name for name in cross_attention(unet) if ".to_q." in name or ".to_k." in name]
