@@ -31,6 +31,7 @@ CLOSED_FORM = "closed form"
 ADAPTER = "adapter"
 COMPANIONS = ("crce", "crce-fixed", "crce-sphere")
 _FMN = "Zhang et al., Forget-Me-Not: Learning to Forget in Text-to-Image Diffusion Models, CVPR Workshops 2024"
+_CA = "Kumari et al., Ablating Concepts in Text-to-Image Diffusion Models, ICCV 2023"
 _REALERA = "Liu et al., RealEra: Semantic-level Concept Erasure via Neighbor-Concept Mining, 2024"
 _ESD = "Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023"
 _SPM = "Lyu et al., One-dimensional Adapter to Rule Them All, CVPR 2024"
@@ -63,6 +64,9 @@ METHOD_CARDS = {
         MethodCard("fmn", "Forget-Me-Not", "gradient, attention", "attn2 Q, K",
                    "Drives the attention that the picture pays to the target's words to zero.", _FMN,
                    lists=False, published=(35, 2e-6)),
+        MethodCard("ca", "Concept Ablation", "gradient", "attn2 K, V",
+                   "Draws an anchor concept, the most certain retain, in the target's place.", _CA,
+                   lists=False, needs="retains", published=(200, 8e-6)),
         MethodCard("spm", "SPM", ADAPTER, "a rank-1 membrane beside every layer of the transformers",
                    "Pushes the target alone away with small layers that act on prompts near it only; holds random "
                    "points.", _SPM, lists=False, published=(3000, 1e-4)),
@@ -117,7 +121,7 @@ class EraseConfig:
                 raise CrceError(f"{name} is {value}; give a value from {low} to {high}.")
 
 
-BACKBONES = ("esd-x-strict", "esd-u")
+BACKBONES = ("esd-x-strict", "esd-u", "ca", "fmn")
 _LIMITS = (
     ("steps", 1, 100_000), ("lr", 1e-9, 1.0), ("eta", 0, 100), ("corefs", 0, 1000), ("retains", 0, 1000),
     ("seed", 0, 2**63 - 1), ("guidance", 0, 100), ("rows", 0, 1000), ("preview_every", 0, 100_000),

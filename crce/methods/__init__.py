@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from crce.config import EraseConfig
+from crce.methods.ca import anchor_concept, as_anchor
 from crce.methods.crce import crce, crce_fixed, crce_sphere
 from crce.methods.esd import esd
 from crce.methods.fmn import fmn
@@ -24,6 +25,7 @@ METHODS = {
     "esd-u": Method(all_but_cross_attention, pulls=esd),
     "realera": Method(keys_values, pulls=realera),
     "fmn": Method(queries_keys, losses=fmn),
+    "ca": Method(keys_values, pulls=esd, goal=as_anchor, latents=anchor_concept),
     "crce-uce": ClosedForm(keys_values, crce_uce),
     "uce": ClosedForm(keys_values, uce),
     "crce-null": ClosedForm(values, crce_null),
