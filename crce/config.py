@@ -32,6 +32,7 @@ ADAPTER = "adapter"
 COMPANIONS = ("crce", "crce-fixed", "crce-sphere")
 _FMN = "Zhang et al., Forget-Me-Not: Learning to Forget in Text-to-Image Diffusion Models, CVPR Workshops 2024"
 _CA = "Kumari et al., Ablating Concepts in Text-to-Image Diffusion Models, ICCV 2023"
+_SALUN = "Fan et al., SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency, ICLR 2024"
 _REALERA = "Liu et al., RealEra: Semantic-level Concept Erasure via Neighbor-Concept Mining, 2024"
 _ESD = "Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023"
 _SPM = "Lyu et al., One-dimensional Adapter to Rule Them All, CVPR 2024"
@@ -67,6 +68,9 @@ METHOD_CARDS = {
         MethodCard("ca", "Concept Ablation", "gradient", "attn2 K, V",
                    "Draws an anchor concept, the most certain retain, in the target's place.", _CA,
                    lists=False, needs="retains", published=(200, 8e-6)),
+        MethodCard("salun", "SalUn", "gradient", "the salient half of all weights",
+                   "Relabels the target as the most certain retain and holds a random one, in the weights that "
+                   "matter for the target.", _SALUN, lists=False, needs="retains", published=(500, 1e-5)),
         MethodCard("spm", "SPM", ADAPTER, "a rank-1 membrane beside every layer of the transformers",
                    "Pushes the target alone away with small layers that act on prompts near it only; holds random "
                    "points.", _SPM, lists=False, published=(3000, 1e-4)),

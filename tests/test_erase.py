@@ -14,6 +14,7 @@ from crce.diffusion import Diffusion, Moment
 from crce.erase import erase, sample_bank, shuffled
 from crce.errors import CrceError
 from crce.methods import COMPANIONS, METHODS, all_but_cross_attention, cross_attention, keys_values
+from crce.methods.method import everything, queries_keys
 from crce.methods.pulls import Draw
 from crce.methods.speed import values
 
@@ -46,10 +47,12 @@ def test_every_method_has_its_card():
 def test_a_method_changes_what_it_names_and_nothing_else(tiny_sd, dog, method):
     before = {n: p.clone() for n, p in tiny_sd.unet.named_parameters()}
     delta = last(tiny_sd, dog, dataclasses.replace(SHORT, method=method)).delta
-    own = {"esd-x": cross_attention, "esd-u": all_but_cross_attention, "speed": values, "crce-null": values}
+    own = {"esd-x": cross_attention, "esd-u": all_but_cross_attention, "speed": values, "crce-null": values,
+           "fmn": queries_keys, "salun": everything}  # fmt: skip
     names = own.get(method, keys_values)(tiny_sd.unet)
     assert set(delta.tensors) == set(names)
-    assert all(not torch.equal(before[n], w) for n, w in delta.tensors.items())
+    # SalUn's mask may cover a small tensor.
+    assert method == "salun" or all(not torch.equal(before[n], w) for n, w in delta.tensors.items())
     assert all(torch.equal(before[n], p) for n, p in tiny_sd.unet.named_parameters())
 
 
@@ -80,7 +83,7 @@ def test_esd_has_its_optimum_at_the_anchor(tiny_sd, dog):
     assert away.item() > 1e-10
 
 
-@pytest.mark.parametrize(("method", "needed"), [("realera", "corefs")])
+@pytest.mark.parametrize(("method", "needed"), [("realera", "corefs"), ("ca", "retains"), ("salun", "retains")])
 def test_a_method_says_which_list_it_cannot_do_without(tiny_sd, dog, method, needed):
     with pytest.raises(CrceError, match=f"no training {needed} and {method} needs one"):
         last(tiny_sd, dataclasses.replace(dog, **{needed: ()}), dataclasses.replace(SHORT, method=method))
@@ -166,7 +169,7 @@ def test_a_finished_checkpoint_still_gives_its_delta(tiny_sd, dog, tmp_path):
     assert same(whole.delta, last(tiny_sd, dog, checkpoint=file, resume=True).delta)
 
 
-@pytest.mark.parametrize("method", ["crce", "crce-sphere"])
+@pytest.mark.parametrize("method", ["crce", "crce-sphere", "salun"])
 def test_a_resumed_run_ends_bit_identical(tiny_sd, dog, tmp_path, method):
     config = dataclasses.replace(SHORT, steps=8, checkpoint_every=3, method=method)
     whole = last(tiny_sd, dog, config)

@@ -12,10 +12,12 @@ from crce.methods.method import (
     Method,
     all_but_cross_attention,
     cross_attention,
+    everything,
     keys_values,
     queries_keys,
 )
 from crce.methods.realera import realera
+from crce.methods.salun import masked, relabelled, salun
 from crce.methods.speed import crce_null, speed, values
 from crce.methods.uce import crce_uce, uce
 
@@ -26,6 +28,7 @@ METHODS = {
     "realera": Method(keys_values, pulls=realera),
     "fmn": Method(queries_keys, losses=fmn),
     "ca": Method(keys_values, pulls=esd, goal=as_anchor, latents=anchor_concept),
+    "salun": Method(everything, pulls=salun, goal=relabelled, start=masked),
     "crce-uce": ClosedForm(keys_values, crce_uce),
     "uce": ClosedForm(keys_values, uce),
     "crce-null": ClosedForm(values, crce_null),

@@ -17,7 +17,7 @@ Specs = tuple[ConceptSpec, ...]
 Tensors = dict[str, Tensor]
 
 
-def _copies(model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
+def copies(model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
     """fp32 masters of the weights themselves: a bf16 weight swallows an update of 1e-5."""
     parameters = dict(model.unet.named_parameters())
     return {name: parameters[name].detach().float().clone().requires_grad_() for name in names}
@@ -44,7 +44,7 @@ class Method:
     losses: Callable[[Draw], Tensors] = lambda draw: {}
     goal: Callable[[Draw], Tensor] = anchor
     latents: Callable[[ConceptSpec], str] = lambda spec: spec.target
-    start: Callable[[Diffusion, Specs, EraseConfig, list[str]], Tensors] = _copies
+    start: Callable[[Diffusion, Specs, EraseConfig, list[str]], Tensors] = copies
     weights: Callable[[Diffusion, ConceptSpec, Tensors], Tensors] = lambda model, spec, tensors: tensors
     adapter: Callable[[Diffusion, ConceptSpec, Tensors], AbstractContextManager] = lambda *_: nullcontext()
     finish: Callable[[Diffusion, Specs, Tensors], Tensors] = lambda model, specs, tensors: tensors
@@ -100,3 +100,8 @@ def untouched(model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> Tensors:
 def queries_keys(unet: nn.Module) -> list[str]:
     """Q and K of the cross-attention, of which its probabilities are made."""
     return [name for name in cross_attention(unet) if ".to_q." in name or ".to_k." in name]
+
+
+def everything(unet: nn.Module) -> list[str]:
+    """The whole U-Net."""
+    return [name for name, _ in unet.named_parameters()]
