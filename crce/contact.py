@@ -34,7 +34,7 @@ def contact_sheet(job: Job, folder: Path) -> Iterator[dict]:
         if not run.erased:
             began = time.process_time()
             yield from worked(run, models)
-            _note(costs, method, round(time.process_time() - began, 1))
+            _note(costs, run.job, round(time.process_time() - began, 1))
     _draw(models.get(job.base, job.device, job.dtype), job, folder).save(folder / "methods.png")
     shutil.rmtree(folder / ".runs")
 
@@ -44,10 +44,10 @@ def _run(job: Job, folder: Path) -> Run:
     return runs.opened(place) if place.exists() else runs.create(job, place, queued=False)
 
 
-def _note(path: Path, method: str, seconds: float) -> None:
+def _note(path: Path, job: Job, seconds: float) -> None:
     """CPU seconds of all threads: what else the machine does meanwhile does not change them much."""
-    known = read_json(path) if path.exists() else {"machine": machine(), "methods": {}}
-    write_json(path, {**known, "methods": {**known["methods"], method: seconds}})
+    known = read_json(path) if path.exists() else {"concept": job.spec.name, "machine": machine(), "methods": {}}
+    write_json(path, {**known, "methods": {**known["methods"], job.config.method: seconds}})
 
 
 def _draw(model: Diffusion, job: Job, folder: Path) -> Image.Image:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crce import runs
+from crce.config import METHOD_CARDS
 from crce.errors import CrceError
 from crce.files import ROOT, read_json, write_atomic
 from crce.jobs import Models, execute
@@ -15,6 +16,7 @@ from crce.report import HEADS, METRICS, difference, table
 
 REPORTS = ROOT / "docs" / "reports"
 SWEEPS = ROOT / "docs" / "sweeps"
+COSTS = ROOT / "docs" / "methods" / "seconds.json"
 README = ROOT / "README.md"
 TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
 UNMEASURED = (
@@ -78,13 +80,36 @@ def machine() -> str:
 def reports(folder: Path = REPORTS) -> list[dict]:
     """The committed reports, in the order of the table."""
     found = [read_json(path) for path in sorted(folder.glob("*.json"))]
-    return sorted(found, key=lambda r: (TABLE_METHODS.index(r["method"]), r["concept"]))
+    order = [*TABLE_METHODS, *(method for method in METHOD_CARDS if method not in TABLE_METHODS)]
+    return sorted(found, key=lambda r: (order.index(r["method"]), r["concept"]))
 
 
-def render(found: list[dict]) -> str:
-    """The table, what it was made of, and CRCE's paired differences to the other methods."""
-    if not found:
+def render(found: list[dict], costs: dict | None = None) -> str:
+    """The paper's own comparison, and then all methods. `costs`: seconds.json of `contact`."""
+    paper = [r for r in found if r["method"] in TABLE_METHODS]
+    if not paper:
         return UNMEASURED
+    return _paper(paper) + (_every_method(found, costs) if len(paper) < len(found) else "")
+
+
+def _every_method(found: list[dict], costs: dict | None) -> str:
+    """A row for each method, over the concepts that all of them were measured on."""
+    measured = [{r["concept"] for r in found if r["method"] == method} for method in {r["method"] for r in found}]
+    concepts = sorted(set.intersection(*measured))
+    seconds = (costs or {}).get("methods", {})
+    lines = [
+        f"\nEvery method over {len(concepts)} of these concepts ({', '.join(concepts)}), in the same way:\n",
+        table([r for r in found if r["concept"] in concepts], seconds),
+    ]
+    if costs:
+        lines.append(
+            f"CPU s: one erasure of {costs['concept']} without the judging, all threads, {costs['machine']}.\n"
+        )
+    return "\n".join(lines)
+
+
+def _paper(found: list[dict]) -> str:
+    """The table, what it was made of, and CRCE's paired differences to the other methods."""
     concepts = sorted({r["concept"] for r in found})
     out = {kind: sum(r["left_out"][kind] for r in found if r["method"] == "crce") for kind in ("corefs", "retains")}
     lines = [
@@ -108,7 +133,8 @@ def _compared(found: list[dict], other: str) -> str:
 
 def write_table(readme: Path = README, folder: Path = REPORTS) -> None:
     """Puts the table between its marks in the README."""
-    write_atomic(readme, with_table(readme.read_text(encoding="utf-8"), render(reports(folder))))
+    rendered = render(reports(folder), read_json(COSTS) if COSTS.exists() else None)
+    write_atomic(readme, with_table(readme.read_text(encoding="utf-8"), rendered))
 
 
 def render_sweeps(folder: Path = SWEEPS) -> str:

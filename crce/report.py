@@ -98,17 +98,24 @@ def mean_interval(values: Iterable[float], seed: int = 0) -> tuple[float, float,
     return float(values.mean()), float(low), float(high)
 
 
-def table(reports: list[dict]) -> str:
-    """Methods × (the five accuracies, H) as Markdown: means over the concepts, in % with intervals."""
+def table(reports: list[dict], seconds: dict[str, float] | None = None) -> str:
+    """Methods × (the five accuracies, H) as Markdown: means over the concepts, in % with intervals.
+
+    seconds: what each method costs, for a further column.
+    """
     methods = {m: [r for r in reports if r["method"] == m] for m in dict.fromkeys(r["method"] for r in reports)}
     first = next(iter(methods.values()), [])
     methods = {"base": [base_report(r) for r in first], **methods}
-    lines = [f"| | {' | '.join(HEADS.values())} |", "|---|" + "---|" * len(HEADS)]
-    return "\n".join(lines + [_row(method, rows) for method, rows in methods.items()]) + "\n"
+    heads = [*HEADS.values(), *(["CPU s"] if seconds else [])]
+    lines = [f"| | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    return "\n".join(lines + [_row(method, rows, seconds) for method, rows in methods.items()]) + "\n"
 
 
-def _row(method: str, reports: list[dict]) -> str:
-    return f"| {method} | " + " | ".join(_cell([_value(r, name) for r in reports]) for name in HEADS) + " |"
+def _row(method: str, reports: list[dict], seconds: dict[str, float] | None) -> str:
+    cells = [_cell([_value(r, name) for r in reports]) for name in HEADS]
+    if seconds:
+        cells.append(f"{seconds[method]:.1f}" if method in seconds else "")
+    return f"| {method} | {' | '.join(cells)} |"
 
 
 def _cell(values: list[float]) -> str:

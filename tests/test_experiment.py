@@ -57,6 +57,21 @@ def test_the_rendered_table_is_put_between_its_marks(measured, tmp_path):
     assert with_table(text, render(reports(folder))) == text
 
 
+def test_every_method_is_compared_where_all_were_measured(measured):
+    run, folder = measured
+    run([*METHODS, "uce"])
+    (folder / "dog-animal-uce.json").unlink()
+    assert "Every method" not in render([r for r in reports(folder) if r["method"] != "uce"])
+    with pytest.raises(CrceError, match="at least 2"):
+        render(reports(folder))
+    run(["uce"])
+    found = reports(folder)
+    assert found[-1]["method"] == "uce"
+    costs = {"concept": "dog", "machine": "a machine", "methods": {"uce": 0.25}}
+    (row,) = [line for line in render(found, costs).splitlines() if line.startswith("| uce |")]
+    assert row.endswith(" | 0.2 |") and "over 2 of these concepts (cat, dog (animal))" in render(found, costs)
+
+
 def test_a_sweep_has_a_row_for_each_setting(measured):
     run, folder = measured
     run(["crce"])

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from crce import experiment
-from crce.files import ROOT
+from crce.files import ROOT, read_json
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -26,7 +26,8 @@ def test_every_command_that_it_names_is_there():
 
 
 def test_the_table_is_what_the_reports_say():
-    assert experiment.with_table(TEXT, experiment.render(experiment.reports())) == TEXT
+    costs = read_json(experiment.COSTS) if experiment.COSTS.exists() else None
+    assert experiment.with_table(TEXT, experiment.render(experiment.reports(), costs)) == TEXT
     assert experiment.SWEEPS.with_suffix(".md").read_text(encoding="utf-8") == experiment.render_sweeps()
 
 
