@@ -1,14 +1,22 @@
 """Adapters: what they add, to which rows, and that they leave nothing behind."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from crce import adapters
+from crce.concepts import ConceptSpec
+from crce.config import ADAPTER, METHOD_CARDS, EraseConfig
 from crce.delta import Delta
+from crce.diffusion import Diffusion
+from crce.erase import erase
 from crce.errors import CrceError
+from crce.methods import method_of
 from crce.methods.attention import cross_attention_layers
 from crce.methods.method import transformers
 
+METHODS = [key for key, card in METHOD_CARDS.items() if card.kind == ADAPTER]
 PROMPTS = ["dog", "cat", "a dog"]
 
 
@@ -117,3 +125,54 @@ def test_an_adapter_of_another_model_is_refused(tiny_sd, made):
     for wrong in (elsewhere, wider):
         with pytest.raises(CrceError, match="does not fit"), Delta(wrong, delta.info).applied(tiny_sd):
             pass
+
+
+def last(model, specs, config, **options):
+    *_, step = erase(model, specs, config, **options)
+    return step.delta
+
+
+def same(a: Delta, b: Delta) -> bool:
+    return a.tensors.keys() == b.tensors.keys() and all(torch.equal(a.tensors[n], b.tensors[n]) for n in a.tensors)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_of_this_kind_hangs_on_what_it_names_and_changes_no_weight(tiny_sd, dog, method):
+    config, before = EraseConfig(method, steps=3, lr=1e-2), {n: p.clone() for n, p in tiny_sd.unet.named_parameters()}
+    delta = last(tiny_sd, dog, config)
+    hung = {name.rpartition("/")[2].rpartition(".")[0] for name in delta.tensors}
+    named = method_of(config).trainable(tiny_sd.unet)
+    assert len(hung) == len(named) and all(name.startswith(tuple(hung)) for name in named)
+    assert all(t.abs().sum() > 0 for t in delta.tensors.values())
+    assert all(torch.equal(before[n], p) for n, p in tiny_sd.unet.named_parameters())
+    base = tiny_sd.draw(["dog"], [0], 2, 3.0)
+    with delta.applied(tiny_sd):
+        assert not torch.equal(tiny_sd.draw(["dog"], [0], 2, 3.0), base)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resumed_run_of_two_concepts_ends_bit_identical(tiny_sd, dog, tmp_path, method):
+    """Stopped when the second one has not had its first turn yet."""
+    specs, config = [dog, ConceptSpec("cat")], EraseConfig(method, steps=3, lr=1e-2, checkpoint_every=1)
+    file = tmp_path / "checkpoint.safetensors"
+    for step in erase(tiny_sd, specs, config, checkpoint=file):
+        if (step.phase, step.number) == ("train", 1):
+            break
+    assert same(last(tiny_sd, specs, config, checkpoint=file, resume=True), last(tiny_sd, specs, config))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_on_a_bf16_base_it_is_tuned_in_fp32(tiny_sd, dog, method):
+    """An update of 1e-5 is lost in a bf16 value of the size that `down` starts with."""
+    model, config = Diffusion.load(tiny_sd.base, device="cpu", dtype="bf16"), EraseConfig(method, steps=3, lr=1e-5)
+    start = method_of(config).start(model, (dog,), config, method_of(config).trainable(model.unet))
+    tuned = last(model, dog, config).tensors
+    moved = max((tuned[n] - start[n]).abs().max().item() for n in tuned if n.endswith(".down"))
+    assert all(t.dtype == torch.float32 for t in tuned.values()) and 0 < moved < 1e-4
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_base_it_was_made_on_stays_whole(tiny_sd, dog, method):
+    before = predict(tiny_sd)
+    for step in erase(tiny_sd, dog, replace(EraseConfig(method, lr=1e-2), steps=1)):
+        assert torch.equal(predict(tiny_sd), before), step.phase

@@ -19,6 +19,7 @@ from crce.methods.method import (
 from crce.methods.realera import realera
 from crce.methods.salun import masked, relabelled, salun
 from crce.methods.speed import crce_null, speed, values
+from crce.methods.spm import SPM
 from crce.methods.uce import crce_uce, uce
 
 METHODS = {
@@ -29,6 +30,7 @@ METHODS = {
     "fmn": Method(queries_keys, losses=fmn),
     "ca": Method(keys_values, pulls=esd, goal=as_anchor, latents=anchor_concept),
     "salun": Method(everything, pulls=salun, goal=relabelled, start=masked),
+    "spm": SPM,
     "crce-uce": ClosedForm(keys_values, crce_uce),
     "uce": ClosedForm(keys_values, uce),
     "crce-null": ClosedForm(values, crce_null),
