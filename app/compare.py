@@ -15,7 +15,6 @@ from app.pages import board, data_url, page, small
 from app.shown import shown
 from crce import bases, glances, jobs, runs
 from crce.concepts import ConceptSpec
-from crce.config import METHOD_CARDS
 from crce.errors import CrceError
 from crce.library import find_spec
 from crce.runs import Run
@@ -49,7 +48,7 @@ class Row:
 
 def choices() -> list[tuple[str, str]]:
     """The runs that have something to compare."""
-    return [(f"{run.title} · {METHOD_CARDS[run.job.config.method].title}", run.id) for run in _erased()]
+    return [(f"{run.title} · {run.job.config.title}", run.id) for run in _erased()]
 
 
 def _erased() -> list[Run]:
@@ -140,7 +139,7 @@ def _is_large(base: str) -> bool:
 
 
 def _titles(base: str, chosen: list[Run], sum_up: bool) -> list[dict]:
-    after = [{"name": run.title, "about": METHOD_CARDS[run.job.config.method].title} for run in chosen]
+    after = [{"name": run.title, "about": run.job.config.title} for run in chosen]
     together = [{"name": "all together", "about": "their changes added"}] if sum_up else []
     return [{"name": "before", "about": base}, *after, *together]
 

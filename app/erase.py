@@ -81,7 +81,7 @@ def details(run: Run | None) -> str:
     config = run.job.config
     settings = {
         "base": run.job.base,
-        "method": METHOD_CARDS[config.method].title,
+        "method": config.title,
         "steps": config.steps,
         "learning rate": f"{config.lr:g}",
         "η": f"{config.eta:g}",

@@ -32,8 +32,8 @@ def weights_card(
     name = plain(spec.name)
     facts = {
         "name": name, "base": public_name(job.base), "place": _place(job.base), "link": _link(job.base),
-        "repo": repo, "files": files, "method": method.title, "source": method.source,
-        "touches": method.touches, "gated": method.key == "spm",
+        "repo": repo, "files": files, "method": config.title, "source": method.source,
+        "touches": METHOD_CARDS[config.bottom].touches, "gated": method.key == "spm",
         "corefs": spec.train_corefs, "retains": spec.train_retains,
         "lists": method.lists, "digest": spec.digest,
         "steps": config.steps, "lr": config.lr, "eta": config.eta,

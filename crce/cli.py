@@ -12,7 +12,7 @@ import typer
 
 from crce import bases, jobs, rounds, runs, terminal
 from crce.concepts import ConceptSpec, spec_to_dict
-from crce.config import METHOD_CARDS, EraseConfig
+from crce.config import BACKBONES, METHOD_CARDS, EraseConfig
 from crce.errors import CrceError
 from crce.library import SHIPPED, find_spec, library, own_path, publishable, save_spec
 from crce.runs import Job, Run
@@ -46,6 +46,13 @@ Dtype = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16. The trained 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; progress goes to stderr.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id (see `runs`) or its folder.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
+On = Annotated[
+    str,
+    typer.Option(
+        help=f"The backbone: whose loss CRCE adds its corefs and retains to. One of {', '.join(BACKBONES)}. "
+        "Steps and learning rate are then that method's. The other methods have none."
+    ),
+]
 Images = Annotated[
     int, typer.Option(help="Pictures per term, seeds 0, 1, …; five times as many of the concept itself.")
 ]
@@ -56,6 +63,7 @@ def erase(
     concept: Concept,
     base: Base = bases.EMOJI_SD,
     method: Annotated[str, typer.Option(help="One of `methods`.")] = "crce",
+    on: On = EraseConfig.on,
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the base's preset")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.", show_default="the base's preset")] = None,
     eta: Annotated[float, typer.Option(help="Negative guidance η: how far past the empty prompt to push.")] = 1.0,
@@ -82,13 +90,16 @@ def erase(
         python -m crce erase dog
         python -m crce erase "bat (animal)" --steps 300 --corefs 3 --out out/bat
         python -m crce erase cat --also dog --also horse
+        python -m crce erase dog --on ca
         python -m crce erase my-spec.json --base CompVis/stable-diffusion-v1-4 --device cuda
     """
     spec = find_spec(concept)
     if resume:
         run = _unfinished(spec, out)
     else:
-        config = EraseConfig(method=method, steps=steps, lr=lr, eta=eta, corefs=corefs, retains=retains, seed=seed)
+        config = EraseConfig(
+            method=method, steps=steps, lr=lr, eta=eta, corefs=corefs, retains=retains, on=on, seed=seed
+        )
         others = tuple(map(find_spec, also or ()))
         run = runs.create(Job(base, spec, config, device, dtype, also=others), out, queued=False)
     terminal.follow(run, jobs.execute(run))
@@ -489,6 +500,7 @@ def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", dtype: Dtype = "
 def measure(
     concept: Annotated[list[str], typer.Argument(help="Concepts or spec files; a mean over them needs at least two.")],
     method: Annotated[list[str] | None, typer.Option(help="Once for each.", show_default="the README's")] = None,
+    on: On = EraseConfig.on,
     base: Base = bases.EMOJI_SD,
     images: Images = 10,
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the base's preset")] = None,
@@ -506,12 +518,13 @@ def measure(
     Example:
 
         python -m crce measure dog cat horse --images 10
+        python -m crce measure dog cat --method crce --on ca --out out/on-ca
     """
     from crce import experiment
 
     methods, folder = method or list(experiment.TABLE_METHODS), out or experiment.REPORTS
     planned = [
-        Job(base, find_spec(name), EraseConfig(key, steps, lr, seed=seed, preview_every=0), device, dtype)
+        Job(base, find_spec(name), EraseConfig(key, steps, lr, on=on, seed=seed, preview_every=0), device, dtype)
         for name in concept
         for key in methods
     ]
@@ -548,11 +561,13 @@ def sheet(
 
 @app.command()
 def table(as_json: AsJson = False):
-    """Write the README's table from the reports in docs/reports, and docs/sweeps.md from those in docs/sweeps."""
+    """Write the README's table from the reports in docs/reports, and two pages from those beside it: docs/sweeps.md
+    and docs/backbones.md."""
     from crce import experiment, files
 
     experiment.write_table()
     files.write_atomic(experiment.SWEEPS.with_suffix(".md"), experiment.render_sweeps())
+    files.write_atomic(experiment.BACKBONES.with_suffix(".md"), experiment.render_backbones())
     found = experiment.reports()
     terminal.say(found, f"{experiment.README} has the table of {len(found)} reports.", as_json)
 
@@ -669,7 +684,7 @@ def _facts(run: Run) -> dict:
         "concept": job.spec.name,
         "digest": job.spec.digest,
         "base": job.base,
-        "method": job.config.method,
+        "method": job.config.label,
         "config": asdict(job.config),
         "created": time.strftime("%FT%TZ", time.gmtime(job.created)),
         "done": f"{progress.done}/{progress.of} {progress.phase}" if progress else "",

@@ -124,6 +124,21 @@ class EraseConfig:
             if value is not None and not low <= value <= high:
                 raise CrceError(f"{name} is {value}; give a value from {low} to {high}.")
 
+    @property
+    def bottom(self) -> str:
+        """The method whose loss it is at bottom: companions learn, and need, what their backbone does."""
+        return self.on if self.method in COMPANIONS else self.method
+
+    @property
+    def label(self) -> str:
+        """The method's key, with the backbone where that is not the paper's: "crce on ca"."""
+        return self.method if self.bottom in (self.method, EraseConfig.on) else f"{self.method} on {self.on}"
+
+    @property
+    def title(self) -> str:
+        """The same for people: "CRCE on Concept Ablation"."""
+        return " on ".join(METHOD_CARDS[key].title for key in self.label.split(" on "))
+
 
 BACKBONES = ("esd-x-strict", "esd-u", "ca", "fmn")
 _LIMITS = (
@@ -138,23 +153,18 @@ def with_defaults(config: EraseConfig, base: str) -> EraseConfig:
     card = METHOD_CARDS[config.method]
     if card.kind == CLOSED_FORM:
         return replace(config, steps=1, lr=None)
-    key = _backbone(config)
-    steps, lr = bases.defaults(base).preset(key, METHOD_CARDS[key].published)
+    published = METHOD_CARDS[config.bottom].published
+    steps, lr = bases.defaults(base).preset(config.bottom, published)
     return replace(config, steps=config.steps or steps, lr=config.lr or lr)
-
-
-def _backbone(config: EraseConfig) -> str:
-    """Whose loss it is at bottom: companions learn, and need, what their backbone does."""
-    return config.on if config.method in COMPANIONS else config.method
 
 
 def check(spec: ConceptSpec, config: EraseConfig) -> None:
     """Raises CrceError if the method draws more terms per step than the spec has for training, or lacks the one that
     it needs."""
-    needed = METHOD_CARDS[_backbone(config)].needs
+    needed = METHOD_CARDS[config.bottom].needs
     if needed and not getattr(spec, f"train_{needed}"):
         raise CrceError(
-            f"{spec.name!r} has no training {needed} and {_backbone(config)} needs one. "
+            f"{spec.name!r} has no training {needed} and {config.bottom} needs one. "
             "Add one, or choose another method."
         )
     card = METHOD_CARDS[config.method]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crce import runs
-from crce.config import METHOD_CARDS
+from crce.config import METHOD_CARDS, EraseConfig
 from crce.errors import CrceError
 from crce.files import ROOT, read_json, write_atomic
 from crce.jobs import Models, execute
@@ -16,6 +16,7 @@ from crce.report import HEADS, METRICS, difference, table
 
 REPORTS = ROOT / "docs" / "reports"
 SWEEPS = ROOT / "docs" / "sweeps"
+BACKBONES = ROOT / "docs" / "backbones"
 COSTS = ROOT / "docs" / "methods" / "seconds.json"
 README = ROOT / "README.md"
 TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
@@ -33,6 +34,17 @@ The preset is CRCE's setting of highest H; where two are equal, the lower learni
 |---|---|---|---|---|---|---|---|---|
 {rows}
 """
+BACKBONES_PAGE = """\
+# CRCE on other backbones
+
+Two methods on {concepts}, alone and with CRCE's corefs and retains added to their loss; {images} pictures per term
+({of_target} of the concept), seeds from 0. Steps and learning rate are the same in all rows: {settings}.
+`python -m crce table` writes this page from the reports in `docs/backbones/`.
+
+| backbone | corefs and retains | {heads} |
+|---|---|---|---|---|---|---|---|
+{rows}
+"""
 
 
 def measure(jobs: list[runs.Job], images: int, folder: Path) -> Iterator[dict]:
@@ -43,7 +55,7 @@ def measure(jobs: list[runs.Job], images: int, folder: Path) -> Iterator[dict]:
     """
     models = Models()
     for job in jobs:
-        target = folder / f"{job.spec.slug}-{job.config.method}.json"
+        target = folder / f"{job.spec.slug}-{job.config.label.replace(' ', '-')}.json"
         if not target.exists():
             yield from _measured(job, images, target, models)
 
@@ -62,7 +74,7 @@ def _measured(job: runs.Job, images: int, target: Path, models: Models) -> Itera
 
 def worked(run: runs.Run, models: Models) -> Iterator[dict]:
     """The run's events, with its concept and method. Raises CrceError for one that fails or is stopped."""
-    about = {"concept": run.job.spec.name, "method": run.job.config.method}
+    about = {"concept": run.job.spec.name, "method": run.job.config.label}
     for event in execute(run, models):
         yield {**event, **about}
         if event["kind"] in ("failed", "stopped"):
@@ -152,11 +164,31 @@ def render_sweeps(folder: Path = SWEEPS) -> str:
 
 
 def _swept(method: str, lr: float, steps: int, rows: list[dict]) -> str:
-    """Pooled over the concepts: yes/n of each accuracy, and the mean of H."""
+    rate = f"{lr:g}" if lr else "–"
+    return f"| {method} | {rate} | {steps} | {_pooled(rows)} |"
+
+
+def _pooled(rows: list[dict]) -> str:
+    """Over the concepts: yes/n of each accuracy, and the mean of H."""
     counts = [tuple(sum(r["metrics"][name][part] for r in rows) for part in ("yes", "n")) for name in METRICS]
     cells = [f"{yes}/{n}" for yes, n in counts]
-    rate = f"{lr:g}" if lr else "–"
-    return f"| {method} | {rate} | {steps} | {' | '.join(cells)} | {sum(r['h'] for r in rows) / len(rows):.4f} |"
+    return f"{' | '.join(cells)} | {sum(r['h'] for r in rows) / len(rows):.4f}"
+
+
+def render_backbones(folder: Path = BACKBONES) -> str:
+    """docs/backbones.md: a row for each backbone, alone and under CRCE."""
+    found: dict[tuple, list[dict]] = {}
+    for path in sorted(folder.glob("*.json")):
+        config = EraseConfig(**read_json(path)["config"])
+        found.setdefault((config.bottom, config.bottom != config.method), []).append(read_json(path))
+    reports = [report for rows in found.values() for report in rows]
+    settings = {f"{r['config']['steps']} at {r['config']['lr']:g}" for r in reports}
+    return BACKBONES_PAGE.format(
+        concepts=" and ".join(sorted({r["concept"] for r in reports})), images=reports[0]["images"],
+        of_target=5 * reports[0]["images"], settings=" or ".join(sorted(settings)), heads=" | ".join(HEADS.values()),
+        rows="\n".join(f"| {on} | {'with' if lists else 'without'} | {_pooled(rows)} |"
+                       for (on, lists), rows in sorted(found.items())),
+    )  # fmt: skip
 
 
 def with_table(text: str, rendered: str) -> str:

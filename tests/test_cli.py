@@ -112,6 +112,14 @@ def test_an_erasure_leaves_its_weights_and_says_how_to_go_on(erased, crce, spec,
     assert facts["id"] == runs.all_runs()[0].id and os.path.exists(facts["delta"])
 
 
+def test_crce_goes_on_the_backbone_that_is_asked_for(crce, spec, tiny_sd_dir, tmp_path):
+    asked = ("erase", spec, "--base", tiny_sd_dir, *LISTS, "--steps", 1)
+    facts = json.loads(crce(*asked, "--on", "ca", "--json")[1])
+    assert (facts["method"], facts["config"]["on"], facts["state"]) == ("crce on ca", "ca", "done")
+    code, _, err = crce(*asked, "--on", "uce")
+    assert code == 1 and "'uce' is no backbone for CRCE" in err
+
+
 def test_generate_draws_the_same_seeds_before_and_after(erased, crce, tmp_path):
     pictures = tmp_path / "pictures"
     code, out, err = crce("generate", "a dog", "a cat", "--run", erased, "--images", 2, "--seed", 5, "--out", pictures)

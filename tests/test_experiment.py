@@ -6,7 +6,7 @@ import pytest
 
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.experiment import measure, render, render_sweeps, reports, with_table, write_table
+from crce.experiment import measure, render, render_backbones, render_sweeps, reports, with_table, write_table
 from crce.files import read_json, write_json
 from crce.library import load_spec, save_spec
 from crce.runs import Job
@@ -79,6 +79,22 @@ def test_a_sweep_has_a_row_for_each_setting(measured):
     yes, n = (sum(r["metrics"]["acc_c_test"][part] for r in found) for part in ("yes", "n"))
     (row,) = [line for line in render_sweeps(folder).splitlines() if line.startswith("| crce |")]
     assert row.startswith("| crce | 0.001 | 2 |") and row.split(" | ")[5] == f"{yes}/{n}"
+
+
+def test_a_backbone_has_a_row_alone_and_one_with_corefs_and_retains(tiny_sd_dir, dog, tmp_path):
+    """CRCE on another backbone has a report of its own beside CRCE's."""
+    save_spec(dog, tmp_path / "dog.json")
+    spec, settings = load_spec(tmp_path / "dog.json"), {"steps": 2, "lr": 1e-3, "corefs": 1, "retains": 1}
+    asked = [EraseConfig("ca", **settings), EraseConfig(**settings), EraseConfig(on="ca", **settings)]
+    events = list(measure([Job(str(tiny_sd_dir), spec, config) for config in asked], 1, tmp_path / "reports"))
+    assert {event["method"] for event in events} == {"ca", "crce", "crce on ca"}
+    names = ["dog-animal-ca.json", "dog-animal-crce-on-ca.json", "dog-animal-crce.json"]
+    assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == names
+    page = render_backbones(tmp_path / "reports").splitlines()
+    rows = [line.split(" | ")[:2] for line in page if " | with" in line]
+    assert rows == [["| ca", "without"], ["| ca", "with"], ["| esd-x-strict", "with"]]
+    yes, n = (read_json(tmp_path / "reports" / names[1])["metrics"]["acc_u"][part] for part in ("yes", "n"))
+    assert f"| ca | with | {yes}/{n} |" in "\n".join(page)
 
 
 def test_a_text_without_a_place_is_refused():
