@@ -27,7 +27,8 @@ SWEEPS_PAGE = """\
 # How the preset was chosen
 
 Settings of the training tried on {concepts}, which stand in no table; seeds from 0.
-The preset is CRCE's setting of highest H; where two are equal, the lower learning rate.
+The base's preset is CRCE's setting of highest H; where two are equal, the lower learning rate. A method with another
+preset has its own, found in the same way.
 `python -m crce table` writes this page from the reports in `docs/sweeps/`.
 
 | method | lr | steps | {heads} |
