@@ -13,6 +13,7 @@ import typer
 from crce import bases, jobs, rounds, runs, terminal
 from crce.concepts import ConceptSpec, spec_to_dict
 from crce.config import BACKBONES, METHOD_CARDS, EraseConfig
+from crce.cost import needs, takes
 from crce.errors import CrceError
 from crce.library import SHIPPED, find_spec, library, own_path, publishable, save_spec
 from crce.runs import Job, Run
@@ -77,6 +78,9 @@ def erase(
         bool, typer.Option("--resume", help="Go on with the run in --out, or the newest unfinished one of the concept.")
     ] = False,
     also: Annotated[list[str] | None, typer.Option(help="A further concept for the same run. Repeatable.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would cost: time, memory and disk.")
+    ] = False,
     as_json: AsJson = False,
 ):
     """Erase a concept: the name and its corefs go, the retains stay.
@@ -91,7 +95,7 @@ def erase(
         python -m crce erase "bat (animal)" --steps 300 --corefs 3 --out out/bat
         python -m crce erase cat --also dog --also horse
         python -m crce erase dog --on ca
-        python -m crce erase my-spec.json --base CompVis/stable-diffusion-v1-4 --device cuda
+        python -m crce erase my-spec.json --base CompVis/stable-diffusion-v1-4 --device cuda --dry-run
     """
     spec = find_spec(concept)
     if resume:
@@ -101,9 +105,20 @@ def erase(
             method=method, steps=steps, lr=lr, eta=eta, corefs=corefs, retains=retains, on=on, seed=seed
         )
         others = tuple(map(find_spec, also or ()))
-        run = runs.create(Job(base, spec, config, device, dtype, also=others), out, queued=False)
+        job = Job(base, spec, config, device, dtype, also=others)
+        if dry_run:
+            return _foretell(job, as_json)
+        run = runs.create(job, out, queued=False)
     terminal.follow(run, jobs.execute(run))
     terminal.say(_facts(run), f"{run.title} is erased: {run.delta_path}\n{_next_steps(run)}", as_json)
+
+
+def _foretell(job: Job, as_json: bool) -> None:
+    """Prints what the job would cost, and starts nothing."""
+    from crce.preflight import estimate
+
+    cost = estimate(jobs.Models().get(job.base, job.device, job.dtype), job.specs, job.config)
+    terminal.say(asdict(cost), f"{takes(cost)} {needs(cost)}", as_json)
 
 
 def _unfinished(spec: ConceptSpec, out: Path | None) -> Run:
@@ -561,13 +576,12 @@ def sheet(
 
 @app.command()
 def table(as_json: AsJson = False):
-    """Write the README's table from the reports in docs/reports, and two pages from those beside it: docs/sweeps.md
-    and docs/backbones.md."""
+    """Write the README's table from the reports in docs/reports, and docs/*.md from those beside it."""
     from crce import experiment, files
 
     experiment.write_table()
-    files.write_atomic(experiment.SWEEPS.with_suffix(".md"), experiment.render_sweeps())
-    files.write_atomic(experiment.BACKBONES.with_suffix(".md"), experiment.render_backbones())
+    for path, text in experiment.pages().items():
+        files.write_atomic(path, text)
     found = experiment.reports()
     terminal.say(found, f"{experiment.README} has the table of {len(found)} reports.", as_json)
 

@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from crce import experiment
 from crce.files import ROOT, read_json
 
@@ -28,7 +30,11 @@ def test_every_command_that_it_names_is_there():
 def test_the_table_is_what_the_reports_say():
     costs = read_json(experiment.COSTS) if experiment.COSTS.exists() else None
     assert experiment.with_table(TEXT, experiment.render(experiment.reports(), costs)) == TEXT
-    assert experiment.SWEEPS.with_suffix(".md").read_text(encoding="utf-8") == experiment.render_sweeps()
+
+
+@pytest.mark.parametrize(("path", "text"), experiment.pages().items(), ids=lambda part: getattr(part, "name", ""))
+def test_a_page_is_what_its_reports_say(path, text):
+    assert path.read_text(encoding="utf-8") == text
 
 
 def test_every_file_that_it_points_to_is_there():
