@@ -44,7 +44,8 @@ def shelf(search: str, slug: str) -> str:
     specs, used = library(), _used()
     found = [spec for spec in specs.values() if search.strip().casefold() in spec.name.casefold()]
     states = {spec.slug: _state(spec, used) for spec in found}
-    return page("library", specs=found, states=states, slug=slug, mark=thumbs.mark)
+    drawn = {spec.slug for spec in thumbs.drawn(found)}
+    return page("library", specs=found, states=states, slug=slug, mark=thumbs.mark, drawn=drawn)
 
 
 def search_shelf(search: str, opened: Opened) -> str:
@@ -158,7 +159,7 @@ def _phrases(slug: str) -> list[str]:
     specs = library()
     spec = specs.get(slug)
     own = [term.text for term in (*spec.corefs, *spec.retains)] if spec else []
-    return [*thumbs.HERO, *(other.target for other in specs.values()), *own]
+    return [*thumbs.HERO, *(other.target for other in thumbs.drawn(specs.values())), *own]
 
 
 # What a person does

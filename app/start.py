@@ -16,7 +16,8 @@ NAME = "Try it: dog"
 
 
 def shelf() -> str:
-    return page("shelf", specs=library().values(), mark=thumbs.mark)
+    """The concepts that the default model draws; Curate has them all."""
+    return page("shelf", specs=thumbs.drawn(library().values()), mark=thumbs.mark)
 
 
 @shown

@@ -2,11 +2,14 @@
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from app.pages import data_url, small
 from crce import bases, files, glances
+from crce.concepts import ConceptSpec
 from crce.errors import CrceError
+from crce.library import bundled
 
 BASE = bases.EMOJI_SD
 HERO = {"dog": "gone", "puppy": "gone", "guide dog": "gone", "cat": "kept", "wolf": "kept"}
@@ -17,6 +20,12 @@ _SEED = 0
 def mark(prompt: str) -> str:
     """The CSS class that shows the picture of `prompt`."""
     return f"t-{hashlib.sha256(f'{_version()} {prompt}'.encode()).hexdigest()[:16]}"
+
+
+def drawn(specs: Iterable[ConceptSpec]) -> list[ConceptSpec]:
+    """Without bundled concepts that the base was not found to draw: their pictures would show something else."""
+    known, shipped = files.read_json(Path(bases.resolve(BASE)) / "covered.json")["concepts"], bundled()
+    return [spec for spec in specs if spec.slug in known or spec.slug not in shipped]
 
 
 def styles(prompts: list[str]) -> str:

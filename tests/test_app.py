@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import logging
+import threading
 from dataclasses import replace
 
 import gradio as gr
@@ -32,10 +33,12 @@ from app import (
 from app.main import build
 from app.pages import page, png_bytes
 from app.shown import shown
-from crce import files, library, rounds, runs
-from crce.concepts import ConceptSpec, Provenance, Round, Term
+from crce import cost, files, library, pictures, preflight, rounds, runs
+from crce.concepts import ConceptSpec, Provenance, Round, Term, together
 from crce.config import EraseConfig
 from crce.errors import CrceError
+from crce.glances import Desk
+from crce.library import find_spec
 from crce.rounds import Revision
 from crce.runs import Job
 
@@ -567,6 +570,14 @@ def test_doubtful_terms_are_marked_with_the_reason(dog):
     assert "1 of 10" not in curate.terms(spec, "retains")
 
 
+def test_a_concept_that_the_model_does_not_draw_has_a_letter_and_no_picture():
+    drafts.create("lighthouse", "object", "")
+    drawn = {spec.slug for spec in thumbs.drawn(library.library().values())}
+    assert {"dog", "vampire", "lighthouse"} <= drawn and "batman" not in drawn
+    assert thumbs.mark("Batman") not in curate.shelf("", "dog") and thumbs.mark("dog") in curate.shelf("", "dog")
+    assert "Batman" not in start.shelf()
+
+
 def test_pictures_come_as_styles_of_their_phrase(home):
     assert thumbs.ready(["dog"]) == []
     files.write_atomic(home / "thumbs" / f"{thumbs.mark('dog')}.png", png_bytes(Image.new("RGB", (4, 4))))
@@ -588,6 +599,60 @@ def test_start_queues_at_once_and_a_second_start_waits_behind_it(no_worker, base
     page = erase.listing(None)
     assert "next in the queue" in page
     assert "number 2 in the queue" in page
+
+
+@pytest.fixture
+def answering(no_worker, tiny_sd):
+    """Answers one question in the worker's place, by the worker's own function."""
+    desk = Desk(dict)
+    desk.open()
+
+    def answer():
+        glance = desk.take(60)
+        glance.reply(pictures.ANSWERS[glance.asked.kind](glance.asked, tiny_sd, None, lambda: False))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    yield
+    thread.join()
+    desk.close()
+
+
+def foreseen(base: str) -> list[str]:
+    return list(erase.foreseen("dog", base, "crce", "", 3, 2, ["cat"], gr.Request(session_hash="tab")))
+
+
+def test_what_a_run_would_cost_is_told_before_start(answering, base, tiny_sd):
+    at_once, told = foreseen(base)
+    assert "6 steps." in at_once and "memory" not in at_once
+    specs, config = together([find_spec("dog"), find_spec("cat")]), EraseConfig(corefs=3, retains=2)
+    assert cost.needs(preflight.estimate(tiny_sd, specs, config)) in told
+    assert "by a step measured here" in told
+
+
+def test_a_measured_pace_is_better_than_an_estimate(answering, run, base):
+    with run.held():
+        run.record("start", pid=1)
+        run.record("step", step=20, of=20, losses={}, seconds_left=0)
+    run.delta_path.write_bytes(b"")
+    at_once, told = foreseen(base)
+    assert "About 0 s on this machine." in at_once and "About 0 s on this machine." in told
+    assert "by a step" not in told and "memory" in told
+
+
+def test_without_a_concept_nobody_is_asked(base):
+    (said,) = erase.foreseen(None, base, "crce", "", 5, 3, [], gr.Request(session_hash="tab"))
+    assert "Choose a concept first." in said
+
+
+def test_the_details_set_what_it_took_beside_the_estimate(run):
+    run.record("estimate", seconds=70.0, memory=2_000_000, disk=40_000_000, rows=9)
+    assert "estimated 1 min 10 s" in erase.details(run)
+    run.record("cost", seconds=80.0, memory=900_000_000, whose="process", disk=30_000_000)
+    said = erase.details(run)
+    assert "1 min 20 s, estimated 1 min 10 s" in said
+    assert "900.0 MB (the process&#39;s peak), estimated 2.0 MB" in said
+    assert "30.0 MB, estimated 40.0 MB" in said
 
 
 @pytest.mark.parametrize(
