@@ -36,6 +36,7 @@ _SALUN = "Fan et al., SalUn: Empowering Machine Unlearning via Gradient-based We
 _REALERA = "Liu et al., RealEra: Semantic-level Concept Erasure via Neighbor-Concept Mining, 2024"
 _ESD = "Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023"
 _SPM = "Lyu et al., One-dimensional Adapter to Rule Them All, CVPR 2024"
+_RECELER = "Huang et al., Receler: Reliable Concept Erasing of Text-to-Image Diffusion Models, ECCV 2024"
 _UCE = "Gandikota et al., Unified Concept Editing in Diffusion Models, WACV 2024"
 _SPEED = "Li et al., SPEED: Scalable, Precise, and Efficient Concept Erasure for Diffusion Models, ICLR 2026"
 _CRCE = "Xue et al., CRCE: Coreference-Retention Concept Erasure, 2025"
@@ -74,6 +75,9 @@ METHOD_CARDS = {
         MethodCard("spm", "SPM", ADAPTER, "a rank-1 membrane beside every layer of the transformers",
                    "Pushes the target alone away with small layers that act on prompts near it only; holds random "
                    "points.", _SPM, lists=False, published=(3000, 1e-4)),
+        MethodCard("receler", "Receler", ADAPTER, "an eraser after every attn2",
+                   "Pushes the target alone away with small layers that withstand soft words against them and act "
+                   "where the concept is.", _RECELER, lists=False, published=(500, 3e-4)),
         MethodCard("crce-uce", "CRCE-UCE", CLOSED_FORM, "attn2 K, V",
                    "Maps the target and every coref to the empty prompt and holds every retain, all at once; "
                    "no training.", f"{_UCE}; the lists and certainties of {_CRCE}"),

@@ -5,16 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from crce import adapters
+from crce import adapters, runs
 from crce.concepts import ConceptSpec
 from crce.config import ADAPTER, METHOD_CARDS, EraseConfig
 from crce.delta import Delta
 from crce.diffusion import Diffusion
 from crce.erase import erase
 from crce.errors import CrceError
+from crce.jobs import execute
 from crce.methods import method_of
 from crce.methods.attention import cross_attention_layers
 from crce.methods.method import transformers
+from crce.runs import Job
 
 METHODS = [key for key, card in METHOD_CARDS.items() if card.kind == ADAPTER]
 PROMPTS = ["dog", "cat", "a dog"]
@@ -176,3 +178,14 @@ def test_the_base_it_was_made_on_stays_whole(tiny_sd, dog, method):
     before = predict(tiny_sd)
     for step in erase(tiny_sd, dog, replace(EraseConfig(method, lr=1e-2), steps=1)):
         assert torch.equal(predict(tiny_sd), before), step.phase
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_has_its_previews_and_its_report(tiny_sd, dog, method):
+    config = EraseConfig(method, steps=2, lr=1e-2, preview_every=1)
+    run = runs.create(Job(tiny_sd.base, dog, config, "cpu"), queued=False)
+    kinds = [event["kind"] for event in execute(run, evaluation=runs.evaluation(1, "target"))]
+    assert kinds[-1] == "done" and kinds.count("preview") == 3 and run.report["method"] == method
+    base = tiny_sd.draw(["dog"], [0], 2, 3.0)
+    with Delta.load(run.delta_path).applied(tiny_sd):
+        assert not torch.equal(tiny_sd.draw(["dog"], [0], 2, 3.0), base)

@@ -33,6 +33,7 @@ def test_the_anchors_are_drawn_anew_in_each_step_and_again_in_a_resumed_one(tiny
 @pytest.mark.parametrize("part", ["target", "anchoring"])
 def test_training_starts_from_the_base_itself(tiny_sd, dog, part):
     """The membranes add nothing yet: no loss where the base is held, and ESD's own where it is pushed."""
+
     def first(method):
         return next(s.losses for s in erase(tiny_sd, dog, EraseConfig(method, steps=1, lr=1e-3)) if s.phase == "train")
 

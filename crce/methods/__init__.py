@@ -17,6 +17,7 @@ from crce.methods.method import (
     queries_keys,
 )
 from crce.methods.realera import realera
+from crce.methods.receler import RECELER
 from crce.methods.salun import masked, relabelled, salun
 from crce.methods.speed import crce_null, speed, values
 from crce.methods.spm import SPM
@@ -31,6 +32,7 @@ METHODS = {
     "ca": Method(keys_values, pulls=esd, goal=as_anchor, latents=anchor_concept),
     "salun": Method(everything, pulls=salun, goal=relabelled, start=masked),
     "spm": SPM,
+    "receler": RECELER,
     "crce-uce": ClosedForm(keys_values, crce_uce),
     "uce": ClosedForm(keys_values, uce),
     "crce-null": ClosedForm(values, crce_null),
