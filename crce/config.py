@@ -38,6 +38,7 @@ _ESD = "Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023"
 _SPM = "Lyu et al., One-dimensional Adapter to Rule Them All, CVPR 2024"
 _RECELER = "Huang et al., Receler: Reliable Concept Erasing of Text-to-Image Diffusion Models, ECCV 2024"
 _UCE = "Gandikota et al., Unified Concept Editing in Diffusion Models, WACV 2024"
+_MACE = "Lu et al., MACE: Mass Concept Erasure in Diffusion Models, CVPR 2024"
 _SPEED = "Li et al., SPEED: Scalable, Precise, and Efficient Concept Erasure for Diffusion Models, ICLR 2026"
 _CRCE = "Xue et al., CRCE: Coreference-Retention Concept Erasure, 2025"
 METHOD_CARDS = {
@@ -78,6 +79,9 @@ METHOD_CARDS = {
         MethodCard("receler", "Receler", ADAPTER, "an eraser after every attn2",
                    "Pushes the target alone away with small layers that withstand soft words against them and act "
                    "where the concept is.", _RECELER, lists=False, published=(500, 3e-4)),
+        MethodCard("mace", "MACE", "mixed", "attn2 K, V",
+                   "Maps what surrounds the target in its prompts to where it is missing, then drives the attention to "
+                   "its words to zero.", _MACE, lists=False, published=(50, 1e-5)),
         MethodCard("crce-uce", "CRCE-UCE", CLOSED_FORM, "attn2 K, V",
                    "Maps the target and every coref to the empty prompt and holds every retain, all at once; "
                    "no training.", f"{_UCE}; the lists and certainties of {_CRCE}"),

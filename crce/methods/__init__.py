@@ -7,6 +7,7 @@ from crce.methods.ca import anchor_concept, as_anchor
 from crce.methods.crce import crce, crce_fixed, crce_sphere
 from crce.methods.esd import esd
 from crce.methods.fmn import fmn
+from crce.methods.mace import adapted, fused, refined_with_adapters, unattended
 from crce.methods.method import (
     ClosedForm,
     Method,
@@ -33,6 +34,7 @@ METHODS = {
     "salun": Method(everything, pulls=salun, goal=relabelled, start=masked),
     "spm": SPM,
     "receler": RECELER,
+    "mace": Method(keys_values, losses=unattended, start=refined_with_adapters, weights=adapted, finish=fused),
     "crce-uce": ClosedForm(keys_values, crce_uce),
     "uce": ClosedForm(keys_values, uce),
     "crce-null": ClosedForm(values, crce_null),

@@ -1,0 +1,143 @@
+"""MACE: closed form, a rank-one layer for each concept, closed form (Lu et al., CVPR 2024).
+
+1. The words around a concept and the paddings after it tell of it too. For prompts with it, e, and the same ones
+   without it, e°, at the positions that both have: W' = argmin Σ ‖W' e − W e°‖² + λ ‖W' − W‖², which is UCE's.
+2. What the concept's own words tell: W' + B A, rank one for each concept and matrix, is trained until the picture
+   pays them no attention: L = Σ_layers ‖A_layer[pixels of the concept, its words]‖_F.
+3. All in one: W* = argmin Σ_i Σ_e ‖W* e − (W' + B_i A_i) e‖² + λ ‖W* − W'‖² over all states e of i's prompts, so
+   W* = W' + Σ_i B_i A_i S_i (λI + Σ_j S_j)⁻¹ with S_i = Σ_e e eᵀ.
+
+Written from these equations. No pictures and no segmenter: x_t comes from the frozen bank, and a concept's pixels are
+those where the frozen model attends to its words. Prompts without it have nothing in its place, where the paper names
+a more general concept, and every t counts alike. Of its settings (objects) λ = 1000 is for the sum over 30 prompts.
+"""
+
+from math import isqrt
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crce.concepts import ConceptSpec
+from crce.config import EraseConfig
+from crce.diffusion import Diffusion
+from crce.methods.attention import attention_maps, positions
+from crce.methods.method import Specs, Tensors
+from crce.methods.pulls import Draw
+from crce.methods.uce import Rows, solve
+
+DAMPING = 1000 / 30  # for the mean over the prompts
+THRESHOLD = 0.1  # of the range of the attention, Receler's
+TEMPLATES = (
+    "{}", "a photo of {}", "a picture of {}", "an image of {}", "a drawing of {}", "a close-up of {}",
+    "{} in the background", "{} on a white background",
+)  # fmt: skip
+
+
+def refined_with_adapters(model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
+    """Stage 1, which stays as it is, and for stage 2 an A of random rows and a B of zeros for each concept."""
+    matrices = {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
+    refined = solve(matrices, around(model, specs), DAMPING)
+    dice = torch.Generator().manual_seed(config.seed)
+    return refined | {
+        key: tensor.to(w).requires_grad_()
+        for spec in specs
+        for name, w in refined.items()
+        for key, tensor in _adapter(spec, name, w, dice).items()
+    }
+
+
+def adapted(model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> Tensors:
+    """W' + B A with the adapters of this concept."""
+    up, down = _keys(spec)
+    return {name: w + tensors[up + name] @ tensors[down + name] for name, w in _refined(tensors).items()}
+
+
+def unattended(draw: Draw) -> Tensors:
+    """Stage 2: the attention that the concept's pixels pay to its words, on one of its prompts."""
+    prompt = draw.rng.choice(_prompts(draw.spec))
+    words, state = positions(draw.model, prompt, draw.spec.target), draw.model.embed([prompt])[0]
+    with torch.no_grad(), attention_maps(draw.model.unet) as maps:
+        draw.predict([state], tuned=False)
+    mask = where(maps, words)
+    with attention_maps(draw.model.unet) as maps:
+        draw.predict([state])
+    return {"target": sum(_inside(found, mask, words).norm() for found in maps)}
+
+
+def fused(model: Diffusion, specs: Specs, tensors: Tensors) -> Tensors:
+    """Stage 3."""
+    result = dict(_refined(tensors))
+    for spec, share in zip(specs, shares([_square(model, spec) for spec in specs], DAMPING), strict=True):
+        up, down = _keys(spec)
+        result = {name: w + tensors[up + name] @ (tensors[down + name] @ share) for name, w in result.items()}
+    return result
+
+
+def shares(squares: list[Tensor], damping: float) -> list[Tensor]:
+    """S_i (λI + Σ_j S_j)⁻¹ [d, d]: how much of each adapter works, by where a state lies."""
+    system = sum(squares)
+    factor = torch.linalg.cholesky(system + damping * torch.eye(len(system)).to(system))
+    return [torch.cholesky_solve(square, factor).T for square in squares]
+
+
+def around(model: Diffusion, specs: Specs) -> Rows:
+    """The states around each concept in its prompts, and those at the same places where it is missing."""
+    pairs = [_pair(model, prompt, template, spec) for spec in specs for template, prompt in _templates(spec)]
+    c, g = (torch.cat(part) for part in zip(*pairs, strict=True))
+    return Rows(c, g, torch.full((len(c),), 1 / len(TEMPLATES)).to(c), c[:0], c[:0, 0])
+
+
+def _pair(model: Diffusion, prompt: str, template: str, spec: ConceptSpec) -> tuple[Tensor, Tensor]:
+    words = positions(model, prompt, spec.target)
+    c, g = model.embed([prompt, template.format("").strip()])
+    return torch.cat([c[: words[0]], c[words[-1] + 1 :]]), g[: len(g) - len(words)]
+
+
+def where(maps: list[Tensor], words: list[int]) -> Tensor:
+    """1 where the mean over layers, heads and words is above the threshold [1, 1, side, side], else 0."""
+    seen = [_picture(found[..., words].float().mean((1, 3))) for found in maps]
+    side = max(each.shape[-1] for each in seen)
+    mean = torch.stack([F.interpolate(each, (side, side), mode="bilinear") for each in seen]).mean(0)
+    low, high = mean.aminmax()
+    return (mean > low + THRESHOLD * (high - low)).float()
+
+
+def _inside(found: Tensor, mask: Tensor, words: list[int]) -> Tensor:
+    """The probabilities [1, heads, pixels, words] of one layer, 0 outside the mask."""
+    side = isqrt(found.shape[2])
+    return found[..., words].float() * F.interpolate(mask, (side, side)).reshape(1, 1, -1, 1)
+
+
+def _picture(pixels: Tensor) -> Tensor:
+    """[1, pixels] to [1, 1, side, side]."""
+    return pixels.unflatten(1, (1, isqrt(pixels.shape[1]), -1))
+
+
+def _square(model: Diffusion, spec: ConceptSpec) -> Tensor:
+    """S [d, d], the mean over the concept's prompts."""
+    states = model.embed(_prompts(spec)).flatten(0, 1)
+    return states.T @ states / len(TEMPLATES)
+
+
+def _templates(spec: ConceptSpec) -> list[tuple[str, str]]:
+    return [(template, template.format(spec.target)) for template in TEMPLATES]
+
+
+def _prompts(spec: ConceptSpec) -> list[str]:
+    return [prompt for _, prompt in _templates(spec)]
+
+
+def _keys(spec: ConceptSpec) -> tuple[str, str]:
+    """What stands before a weight's name for its B and its A."""
+    return f"up/{spec.slug}/", f"down/{spec.slug}/"
+
+
+def _refined(tensors: Tensors) -> Tensors:
+    return {name: w for name, w in tensors.items() if "/" not in name}
+
+
+def _adapter(spec: ConceptSpec, name: str, w: Tensor, dice: torch.Generator) -> Tensors:
+    up, down = _keys(spec)
+    out, width = w.shape
+    return {up + name: torch.zeros(out, 1), down + name: torch.randn(1, width, generator=dice) / width**0.5}

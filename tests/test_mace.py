@@ -1,0 +1,133 @@
+"""MACE by its three stages: what each promises, on real classes."""
+
+import dataclasses
+import random
+
+import pytest
+import torch
+
+from crce.config import EraseConfig
+from crce.erase import erase, sample_bank, shuffled
+from crce.methods import METHODS, keys_values
+from crce.methods.attention import positions
+from crce.methods.mace import DAMPING, _inside, _prompts, _square, adapted, around, fused, shares, unattended, where
+from crce.methods.pulls import Draw
+
+CONFIG = EraseConfig("mace", steps=40, lr=3e-2)
+
+
+@pytest.fixture
+def cat(dog):
+    return dataclasses.replace(dog, target="cat", corefs=())
+
+
+@pytest.fixture
+def trained(tiny_sd, dog, cat):
+    """Tensors of two concepts as after training: both B are no longer zero."""
+    names = keys_values(tiny_sd.unet)
+    tensors = METHODS["mace"].start(tiny_sd, (dog, cat), CONFIG, names)
+    dice = torch.Generator().manual_seed(3)
+    return {n: torch.randn(t.shape, generator=dice) if n.startswith("up/") else t.detach() for n, t in tensors.items()}
+
+
+def test_the_prompts_with_and_without_the_concept_are_paired_around_it(tiny_sd, dog):
+    """ "a photo of dog" and "a photo of" agree up to the name; after it the first padding meets the first."""
+    rows, length = around(tiny_sd, (dog,)), tiny_sd.tokenizer.model_max_length
+    per_prompt = length - len(positions(tiny_sd, "dog", "dog"))
+    with_it, without = (part.unflatten(0, (-1, per_prompt)) for part in (rows.c, rows.g))
+    text, bare = "a photo of dog", "a photo of"
+    place, end = positions(tiny_sd, text, "dog")[0], len(tiny_sd.tokenizer(text).input_ids) - 1
+    index = _prompts(dog).index(text)
+    torch.testing.assert_close(with_it[index, :place], without[index, :place], atol=1e-5, rtol=0)
+    assert torch.equal(with_it[index, place], tiny_sd.embed([text])[0, end])
+    assert torch.equal(without[index, place], tiny_sd.embed([bare])[0, len(tiny_sd.tokenizer(bare).input_ids) - 1])
+
+
+def test_the_refinement_brings_what_surrounds_the_concept_to_where_it_is_without_it(tiny_sd, dog):
+    """As near as λ allows: the gradient of what stage 1 minimises vanishes there, and not at the base."""
+    names, base = keys_values(tiny_sd.unet), dict(tiny_sd.unet.named_parameters())
+    tensors, rows = METHODS["mace"].start(tiny_sd, (dog,), CONFIG, names), around(tiny_sd, (dog,))
+
+    def missed(name, w):
+        return rows.c @ w.T - rows.g @ base[name].T
+
+    for name in names:
+        gradients = [
+            (missed(name, w).T * rows.alpha @ rows.c + DAMPING * (w - base[name])).norm()
+            for w in (tensors[name], base[name])
+        ]
+        assert gradients[0] < 1e-3 * gradients[1] and not tensors[name].requires_grad
+        assert missed(name, tensors[name]).norm() < missed(name, base[name]).norm()
+
+
+def test_before_training_the_adapters_do_nothing_and_each_has_its_own(tiny_sd, dog, cat, trained):
+    names = keys_values(tiny_sd.unet)
+    fresh = METHODS["mace"].start(tiny_sd, (dog, cat), CONFIG, names)
+    assert all(torch.equal(adapted(tiny_sd, dog, fresh)[name], fresh[name]) for name in names)
+    mine, others = adapted(tiny_sd, dog, trained), adapted(tiny_sd, cat, trained)
+    for name in names:
+        change = mine[name] - trained[name]
+        assert torch.linalg.matrix_rank(change, rtol=1e-4) == 1 and not torch.allclose(
+            change, others[name] - trained[name]
+        )
+
+
+def test_the_fusion_is_the_minimum_of_what_it_minimises(tiny_sd, dog, cat, trained):
+    """The gradient of the sum over both concepts vanishes there, and not at the refined weights."""
+
+    def gradient(name, w):
+        parts = [DAMPING * (w - trained[name]).double()]
+        for spec in (dog, cat):
+            parts.append((w - adapted(tiny_sd, spec, trained)[name]).double() @ _square(tiny_sd, spec).double())
+        return sum(parts).norm()
+
+    for name, w in fused(tiny_sd, (dog, cat), trained).items():
+        assert gradient(name, w) < 1e-4 * gradient(name, trained[name])
+
+
+def test_as_lambda_goes_to_zero_each_adapter_works_on_its_own_states_and_on_no_others():
+    dice = torch.Generator().manual_seed(0)
+    one, two = torch.randn(3, 24, generator=dice), torch.randn(5, 24, generator=dice)
+    missed = []
+    for damping in (1.0, 1e-2, 1e-4):
+        first, second = shares([one.T @ one, two.T @ two], damping)
+        own = (one @ first.T - one, two @ second.T - two)
+        missed.append(max(part.abs().max().item() for part in (*own, one @ second.T, two @ first.T)))
+    assert missed == sorted(missed, reverse=True) and missed[0] > 0.05 and missed[-1] < 1e-3
+
+
+def test_the_mask_is_where_the_words_are_looked_at():
+    """Two layers of two sizes, which agree on the left half."""
+    maps = [torch.full((1, 2, side * side, 5), 0.1) for side in (2, 4)]
+    for found, side in zip(maps, (2, 4), strict=True):
+        found.view(1, 2, side, side, 5)[:, :, :, : side // 2, 1:3] = 0.6
+    mask = where(maps, [1, 2])
+    assert mask.shape == (1, 1, 4, 4)
+    assert (mask[..., :2] == 1).all() and (mask[..., 3] == 0).all()
+    assert torch.equal(_inside(maps[0], mask, [1])[0, 0, :, 0].view(2, 2)[:, 0], torch.full((2,), 0.6))
+
+
+def test_the_attention_inside_the_mask_falls(tiny_sd, dog):
+    """That of the fused weights on the concept's own prompts, against the refined ones."""
+    *_, step = erase(tiny_sd, dog, CONFIG)
+    names = keys_values(tiny_sd.unet)
+    refined = METHODS["mace"].start(tiny_sd, (dog,), CONFIG, names)
+    bank = shuffled(list(sample_bank(tiny_sd, "dog", CONFIG)), CONFIG.seed)
+
+    def attention(weights):
+        draws = [Draw(tiny_sd, dog, CONFIG, {}, weights, bank.at(i), random.Random(i)) for i in range(20)]
+        with torch.no_grad():
+            return sum(unattended(draw)["target"] for draw in draws).item()
+
+    assert attention(step.delta.tensors) < 0.9 * attention({name: refined[name] for name in names})
+
+
+def test_a_resumed_run_of_two_concepts_ends_bit_identical(tiny_sd, dog, cat, tmp_path):
+    config, file = EraseConfig("mace", steps=4, lr=1e-2, checkpoint_every=3), tmp_path / "checkpoint.safetensors"
+    *_, whole = erase(tiny_sd, (dog, cat), config)
+    for step in erase(tiny_sd, (dog, cat), config, checkpoint=file):
+        if (step.phase, step.number) == ("train", 5):
+            break
+    *_, resumed = erase(tiny_sd, (dog, cat), config, checkpoint=file, resume=True)
+    assert whole.number == resumed.number == 8
+    assert all(torch.equal(w, resumed.delta.tensors[name]) for name, w in whole.delta.tensors.items())
