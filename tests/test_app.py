@@ -883,5 +883,12 @@ def test_the_card_of_weights_is_shown_before(run):
     assert publish.of_weights(None, [], "") == ("", "")
 
 
+def test_the_card_of_an_adapter_is_shown_for_what_it_can_go_out_as(dog, base):
+    gated = runs.create(Job(base, dog, EraseConfig("spm", steps=20)))
+    with pytest.raises(CrceError, match="Choose lora alone"):
+        publish.of_weights(gated.id, ["diffusers", "kohya"], "")
+    assert "not their gate" in publish.of_weights(gated.id, ["lora"], "")[0]
+
+
 def test_pictures_of_a_card_are_not_fetched():
     assert publish._parts("---\na: 1\n---\n![x](https://example.com/y.png)") == ("a: 1", "*(picture: x)*")
