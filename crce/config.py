@@ -47,6 +47,8 @@ METHOD_CARDS = {
         MethodCard("crce", "CRCE", "gradient", "attn2 K, V",
                    "Pushes the target and M corefs, drawn anew each step, away; holds N retains still.",
                    f"{_CRCE}, §3.2.3"),
+        MethodCard("crce-plus", "CRCE-plus", "mixed", "attn2 K, V",
+                   "The closed form first, then CRCE's training from there.", "ours"),
         MethodCard("crce-fixed", "CRCE-Fixed", "gradient", "attn2 K, V",
                    "CRCE with one fixed set: the M corefs and N retains of highest certainty.",
                    f"{_CRCE}, §4.3"),

@@ -17,6 +17,7 @@ from crce.methods.method import (
     keys_values,
     queries_keys,
 )
+from crce.methods.plus import crce_plus, from_closed_form
 from crce.methods.realera import realera
 from crce.methods.receler import RECELER
 from crce.methods.salun import masked, relabelled, salun
@@ -37,6 +38,7 @@ METHODS = {
     "mace": Method(keys_values, losses=unattended, start=refined_with_adapters, weights=adapted, finish=fused),
     "crce-uce": ClosedForm(keys_values, crce_uce),
     "uce": ClosedForm(keys_values, uce),
+    "crce-plus": Method(keys_values, pulls=crce_plus, start=from_closed_form),
     "crce-null": ClosedForm(values, crce_null),
     "speed": ClosedForm(values, speed),
 }
