@@ -1,6 +1,8 @@
 """Erase: start runs and watch them. Runs belong to the worker, so closing the page changes nothing."""
 
 import html
+from collections.abc import Iterator
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import gradio as gr
@@ -9,9 +11,12 @@ import pandas as pd
 from app import progress
 from app.drafts import Opened, open_or_first, settled
 from app.pages import board, page
+from app.seeing import answered
 from app.shown import shown
 from crce import bases, jobs, runs
+from crce.concepts import spec_to_dict, together
 from crce.config import METHOD_CARDS, EraseConfig, with_defaults
+from crce.cost import Cost, needs, takes
 from crce.errors import CrceError
 from crce.library import find_spec, library
 from crce.runs import Job, Run
@@ -37,19 +42,48 @@ def about(method: str) -> str:
 def about_run(slug: str | None, base: str, method: str, steps: str) -> str:
     """What is about to start, and how long the last one like it took."""
     if not slug:
-        return page("line", text="Choose a concept first.")
+        return "Choose a concept first."
     spec = find_spec(slug)
     config = with_defaults(EraseConfig(method=method, steps=_whole("steps", steps)), base)
     lists = f"{len(spec.train_corefs)} names to erase and {len(spec.train_retains)} to keep"
-    return page("line", text=f"{spec.name}: {lists}, {config.steps} steps. {expected(base, config)}")
+    return f"{spec.name}: {lists}, {config.steps} steps. {measured(base, config)}"
 
 
 def expected(base: str, config: EraseConfig) -> str:
     """An honest guess from what was measured here, or none."""
+    return measured(base, config) or "The time is known once a first run has been made here."
+
+
+def measured(base: str, config: EraseConfig) -> str:
+    """By the pace of the last run of this base and method on this machine; nothing where there was none."""
     paces = [pace for run in runs.all_runs() if run.job.base == base and (pace := _pace(run, config.method))]
-    if not paces:
-        return "The time is known once a first run has been made here."
-    return f"About {progress.span(paces[0] * config.steps)} on this machine."
+    return f"About {progress.span(paces[0] * config.steps)} on this machine." if paces else ""
+
+
+@shown
+def foreseen(
+    slug: str | None, base: str, method: str, steps: str, corefs: float, retains: float, also: list[str],
+    request: gr.Request,
+) -> Iterator[str]:  # fmt: skip
+    """That at once, and with the worker's estimate when it comes. A time that was measured stands for an estimated."""
+    known = about_run(slug, base, method, steps)
+    yield page("line", text=known)
+    if not slug:
+        return
+    drawn = {"corefs": int(corefs or 0), "retains": int(retains or 0)}
+    config = EraseConfig(method=method, steps=_whole("steps", steps), **drawn)
+    specs = together([find_spec(slug), *(find_spec(other) for other in also if other != slug)])
+    asked = {"specs": list(map(spec_to_dict, specs)), "config": asdict(config)}
+    answer = answered("preflight", base, request, asked)
+    if not answer.get("replaced"):
+        yield page("line", text=f"{known} {_told(answer, measured(base, with_defaults(config, base)))}")
+
+
+def _told(answer: dict, pace: str) -> str:
+    if "error" in answer:
+        return answer["error"]
+    cost = Cost(**answer)
+    return needs(cost) if pace else f"{takes(cost)} {needs(cost)}"
 
 
 def _pace(run: Run, method: str) -> float | None:
@@ -90,6 +124,7 @@ def details(run: Run | None) -> str:
         "seed": config.seed,
         "spec": run.job.spec.digest[:8],
         "device": run.job.device,
+        **progress.costs(run),
     }
     return page("facts", run=progress.facts(run, []), settings=settings)
 
@@ -258,8 +293,11 @@ def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     ui.runs.input(rename, **quiet).then(**look)
     ui.runs.edit(again, None, form, **quiet)
     ui.method.change(about, ui.method, ui.about, **quiet)
-    expectation = [ui.concept, ui.base, ui.method, ui.settings[0]]
-    gr.on([app.demo.load, *(part.change for part in expectation)], shown(about_run), expectation, ui.expect, **quiet)
+    steps, _, _, corefs, retains, _, _, others = ui.settings
+    chosen = [ui.concept, ui.base, ui.method, steps, corefs, retains, others]
+    # Each change asks anew; the worker drops what is out of date. A page that only opens wakes no worker.
+    busy = {"trigger_mode": "multiple", "concurrency_limit": None, **quiet}
+    gr.on([app.tab["erase"].select, *(part.change for part in chosen)], foreseen, chosen, ui.expect, **busy)
     app.tab["erase"].select(lambda: gr.Dropdown(concepts()), None, ui.concept, **quiet)
     app.curate.erase.click(_bring, app.curate.opened, [app.tabs, ui.concept], **quiet)
 

@@ -2,8 +2,10 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 from app.pages import data_url, small
+from crce.cost import size, span
 from crce.runs import Run
 
 _PHASES = {"bank": "preparing", "train": "erasing", "evaluate": "judging pictures"}
@@ -66,6 +68,22 @@ def scores(run: Run) -> str:
     return " · ".join(f"{name} {metric['rate']:.0%} (n={metric['n']})" for name, metric in found)
 
 
+def costs(run: Run) -> dict[str, str]:
+    """What the training took, beside what was estimated; one of the two while there is no more."""
+    told, took = run.last("estimate") or {}, run.last("cost") or {}
+    whose = f" (the {took['whose']}'s peak)" if took else ""
+    rows = (("seconds", "time", span, ""), ("memory", "memory", size, whose), ("disk", "disk", size, ""))
+    both = {name: _beside(took.get(key), told.get(key), show, more) for key, name, show, more in rows}
+    return {name: said for name, said in both.items() if said}
+
+
+def _beside(took: float | None, told: float | None, show: Callable[[float], str], more: str) -> str:
+    estimated = "" if told is None else f"estimated {show(told)}"
+    if took is None:
+        return estimated
+    return f"{show(took)}{more}, {estimated}" if estimated else f"{show(took)}{more}"
+
+
 def losses(run: Run) -> list[dict]:
     """Rows for the curve: the mean loss of each term over a handful of steps."""
     steps = [event for event in run.events() if event["kind"] == "step"]
@@ -100,15 +118,3 @@ def _shots(run: Run, event: dict) -> list[dict]:
         for place, path in known
         if path.exists()
     ]
-
-
-def span(seconds: float) -> str:
-    """70 → "1 min 10 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"

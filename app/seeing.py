@@ -53,7 +53,7 @@ def preview(opened: Opened, base: str, last: dict, request: gr.Request) -> Itera
     texts = prompts(spec, drafts.former(spec.slug), last.get("prompts", []))
     yield page("preview", busy=True, **_pictures(last)), gr.skip()
     asked = {"spec": spec_to_dict(spec), "prompts": texts, "seeds": [_SEED]}
-    answer = _asked("preview", base, request, asked)
+    answer = answered("preview", base, request, asked)
     if not answer.get("replaced"):
         now = {"spec": spec, "prompts": texts, **answer}
         yield page("preview", **_pictures(now)), now
@@ -76,7 +76,7 @@ def _kind(spec: ConceptSpec, text: str) -> str:
     return "coref" if text in [term.text for term in spec.corefs] else "retain"
 
 
-def _asked(kind: str, base: str, request: gr.Request, asked: dict) -> dict:
+def answered(kind: str, base: str, request: gr.Request, asked: dict) -> dict:
     """The worker's answer; {"error": …} where there is none."""
     try:
         tab = f"{request.session_hash}-{kind}"
@@ -99,7 +99,7 @@ def distances(opened: Opened, base: str, wanted: bool, request: gr.Request) -> s
     time.sleep(_STILL)
     if opened.stale:
         return gr.skip()
-    answer = _asked("distances", base, request, {"spec": spec_to_dict(spec)})
+    answer = answered("distances", base, request, {"spec": spec_to_dict(spec)})
     if answer.get("replaced"):
         return gr.skip()
     if "error" in answer:
@@ -138,7 +138,7 @@ def coverage(opened: Opened, base: str, request: gr.Request) -> Iterator[str]:
     """Whether the base draws what the terms say, by generating and judging."""
     spec = opened.spec
     yield page("line", text=f"{base} draws each term ten times and its judge looks: some minutes. Go on meanwhile.")
-    answer = _asked("coverage", base, request, {"spec": spec_to_dict(spec)})
+    answer = answered("coverage", base, request, {"spec": spec_to_dict(spec)})
     if "error" in answer:
         yield page("line", text=answer["error"])
     elif not answer.get("replaced"):

@@ -134,7 +134,7 @@ def _trained(tuned: Tuned, checkpoint: Path | None, resume: bool) -> Iterator[St
         return
     banks = yield from _banks(tuned)
     while tuned.step < of:
-        losses = _train(tuned, banks)
+        losses = train_once(tuned, banks)
         tuned.step += 1
         if checkpoint and (tuned.step % tuned.config.checkpoint_every == 0 or tuned.step == of):
             tuned.save(checkpoint)
@@ -153,7 +153,7 @@ def _banks(tuned: Tuned) -> Generator[Step, None, list[Moment]]:
     return banks
 
 
-def _train(tuned: Tuned, banks: list[Moment]) -> dict[str, float]:
+def train_once(tuned: Tuned, banks: list[Moment]) -> dict[str, float]:
     """One step of Adam for the concept whose turn it is; the losses by part."""
     turn, which = divmod(tuned.step, len(banks))
     spec, bank = tuned.specs[which], banks[which]

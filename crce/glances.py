@@ -28,6 +28,7 @@ from pydantic import (
 
 from crce import files, jobs
 from crce.concepts import ConceptSpec
+from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.library import parse_spec
 
@@ -52,9 +53,17 @@ def _spec(facts: object) -> ConceptSpec:
         raise ValueError(str(error)) from None
 
 
+def _config(facts: object) -> EraseConfig:
+    try:
+        return EraseConfig(**facts)
+    except (CrceError, TypeError) as error:
+        raise ValueError(str(error)) from None
+
+
 Prompts = Annotated[list[str], Field(min_length=1)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
 Spec = Annotated[InstanceOf[ConceptSpec], BeforeValidator(_spec)]
+Config = Annotated[InstanceOf[EraseConfig], BeforeValidator(_config)]
 
 
 class Asked(BaseModel):
@@ -123,12 +132,20 @@ class Coverage(Asked):
         return True
 
 
+class Preflight(Asked):
+    """What a run of these concepts would cost (see `cost.Cost`)."""
+
+    kind: Literal["preflight"]
+    specs: Annotated[list[Spec], Field(min_length=1)]
+    config: Config
+
+
 def _few(pictures: int) -> None:
     if pictures > MOST_PICTURES:
         raise ValueError(f"these are more than {MOST_PICTURES} pictures; ask for fewer prompts or seeds")
 
 
-REQUEST = TypeAdapter(Annotated[Draw | Distances | Preview | Coverage, Field(discriminator="kind")])
+REQUEST = TypeAdapter(Annotated[Draw | Distances | Preview | Coverage | Preflight, Field(discriminator="kind")])
 
 
 def ask(request: dict, timeout: float = 60) -> dict:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 WRITE_EVERY = 0.5  # seconds between two step events in events.jsonl
 SHOWN_SEEDS = 2  # pictures per prompt that a report keeps to look at
 SHOWN_TERMS = 16  # terms whose pictures are drawn between two events
-PICTURES_ROOM = 32 << 20  # bytes of disk for previews and the pictures of a report
 SMALLER = "Free memory on the device and resume, or start again with fewer corefs and retains per step (M and N)."
 FULL = "Free some space and resume."
 LOCKED = "Make it writable and resume."
@@ -149,18 +148,34 @@ def _work(run: Run, models: Models) -> Iterator[dict]:
 
 def _train(run: Run, model: "Diffusion") -> Iterator[dict]:
     from crce.erase import erase
+    from crce.preflight import estimate, forget_peak
 
     config, checkpoint = run.job.config, run.dir / "checkpoint.safetensors"
     check_room(run, model, disk_usage(run.dir).free)
-    if config.preview_every and not checkpoint.exists():
+    first = not checkpoint.exists()
+    if first:
+        yield run.record("estimate", **asdict(estimate(model, run.job.specs, config)))
+    if first and config.preview_every:
         yield _preview(run, model)
+    forget_peak(model)
     bank, train = Meter(run), Meter(run, run.kept_step)
     for step in erase(model, run.job.specs, config, checkpoint=checkpoint, resume=True):
         if step.phase == "bank":
             yield bank.event("phase", step.number, step.of, phase="bank")
         else:
             yield from _trained(run, model, step, train)
+        bank.restart()
         train.restart()
+    if first:
+        yield _cost(run, model, bank.seconds + train.seconds)
+
+
+def _cost(run: Run, model: "Diffusion", seconds: float) -> dict:
+    """What a training that was not interrupted really took, to be read beside the estimate."""
+    from crce.preflight import peak
+
+    memory, whose = peak(model)
+    return run.record("cost", seconds=round(seconds, 1), memory=memory, whose=whose, disk=run.size)
 
 
 def _trained(run: Run, model: "Diffusion", step: "Step", meter: "Meter") -> Iterator[dict]:
@@ -178,12 +193,9 @@ def _trained(run: Run, model: "Diffusion", step: "Step", meter: "Meter") -> Iter
 
 def check_room(run: Run, model: "Diffusion", free: int) -> None:
     """Raises CrceError if the disk would be full before the run ends."""
-    from crce.methods import method_of
+    from crce.preflight import disk
 
-    sizes = {name: weight.numel() for name, weight in model.unet.named_parameters()}
-    values = sum(sizes[name] for name in method_of(run.job.config).trainable(model.unet))
-    # In fp32: the delta, and two checkpoints (weights and Adam's two moments) while one replaces the other.
-    needed = 4 * values * (1 + 2 * 3) + PICTURES_ROOM
+    needed = disk(model, run.job.specs, run.job.config)
     if free < needed:
         raise CrceError(
             f"The disk of {run.dir} has {free >> 20} MB free and this run needs {needed >> 20} MB. "
@@ -192,10 +204,10 @@ def check_room(run: Run, model: "Diffusion", free: int) -> None:
 
 
 class Meter:
-    """Progress of one phase: the time left, and no more lines in events.jsonl than a person can follow."""
+    """Progress of one phase: the time taken and left, and no more lines in events.jsonl than a person can follow."""
 
     def __init__(self, run: Run, done: int = 0):
-        self._run, self._written, self.done = run, 0.0, done
+        self._run, self._written, self.done, self.seconds = run, 0.0, done, 0.0
         self._each = deque(maxlen=20)
         self.restart()
 
@@ -206,6 +218,7 @@ class Meter:
     def event(self, kind: str, done: int, of: int, **facts) -> dict:
         """The event, written to the run if it is the last one or the one before is old enough."""
         now, more = time.monotonic(), done - self.done
+        self.seconds += now - self._began
         if more > 0:
             self._each.append((now - self._began) / more)
         self.done, self._began = done, now

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
@@ -19,16 +20,14 @@ from crce.diffusion import Diffusion
 from crce.erase import solved
 from crce.errors import CrceError
 from crce.evaluate import base_verdicts
-from crce.glances import Column, Coverage, Distances, Draw, Preview
+from crce.glances import Column, Coverage, Distances, Draw, Preflight, Preview
 from crce.judge import EmbeddedJudge
+from crce.preflight import estimate, quick
 
 AT_ONCE = 8  # pictures between two looks at whether the tab still wants them
 KEPT_BYTES = 512 << 20
 TURN = 1.0  # seconds until a long answer lets others have their turn
 
-
-# One forward pass of the U-Net, in weights × latent pixels. SD v1.4: 860 M × 64²; the default model: 12 M × 8².
-CPU_WORK = 1e11
 Pair = tuple[str, int]  # prompt, seed
 Weights = AbstractContextManager[object]
 
@@ -73,8 +72,7 @@ def preview(request: Preview, model: Diffusion, judge: EmbeddedJudge | None, rep
 
 def check_quick(model: Diffusion) -> None:
     """Raises CrceError for a model whose pictures take minutes here: a large one on a CPU."""
-    work = model.latent_shape[1] * model.latent_shape[2] * sum(p.numel() for p in model.unet.parameters())
-    if model.device.type == "cpu" and work > CPU_WORK:
+    if not quick(model):
         raise CrceError(
             f"Pictures of {model.base} would take minutes on a CPU, so none are drawn. "
             f"Use a GPU, or look at the concept on {bases.EMOJI_SD}."
@@ -105,7 +103,12 @@ def distances(request: Distances, model: Diffusion, judge: EmbeddedJudge | None,
     return geometry.distances(model, request.spec)
 
 
-ANSWERS = {"draw": draw, "preview": preview, "coverage": coverage, "distances": distances}
+def preflight(request: Preflight, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]) -> dict:
+    """The answer to a glance: see `crce.cost.Cost`."""
+    return asdict(estimate(model, request.specs, request.config))
+
+
+ANSWERS = {"draw": draw, "preview": preview, "coverage": coverage, "distances": distances, "preflight": preflight}
 
 
 def _base(pairs: list[Pair], model: Diffusion, replaced: Callable[[], bool]) -> list[bytes]:

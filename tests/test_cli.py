@@ -120,6 +120,15 @@ def test_crce_goes_on_the_backbone_that_is_asked_for(crce, spec, tiny_sd_dir, tm
     assert code == 1 and "'uce' is no backbone for CRCE" in err
 
 
+def test_a_dry_run_tells_the_cost_and_starts_nothing(crce, spec, tiny_sd_dir, tmp_path):
+    asked = ("erase", spec, "--base", tiny_sd_dir, *LISTS, "--out", tmp_path / "run", "--dry-run")
+    code, out, err = crce(*asked)
+    assert code == 0 and re.search(r"About \d+ s by a step measured here\. Needs about .* of memory", out), err
+    code, out, _ = crce(*asked, "--json")
+    assert code == 0 and json.loads(out)["rows"] == 6 * (1 + 2 + 2 + 2) + 2 * 50
+    assert not (tmp_path / "run").exists() and not runs.all_runs()
+
+
 def test_generate_draws_the_same_seeds_before_and_after(erased, crce, tmp_path):
     pictures = tmp_path / "pictures"
     code, out, err = crce("generate", "a dog", "a cat", "--run", erased, "--images", 2, "--seed", 5, "--out", pictures)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from functools import partial
 
 import pytest
@@ -29,6 +30,7 @@ from crce.files import ROOT
 from crce.glances import Desk
 from crce.jobs import execute
 from crce.judge import EmbeddedJudge
+from crce.preflight import estimate
 from crce.runs import Job, locked
 from crce.worker import lock_file
 
@@ -176,6 +178,13 @@ def test_what_the_curator_sees_comes_also_while_a_run_trains(worker, tiny_sd_dir
 
     distances = ask(about("distances", tiny_sd_dir, dog))
     assert distances == json.loads(json.dumps(geometry.distances(tiny_sd, dog)))
+
+    config = EraseConfig(corefs=3, retains=2)
+    asked = {"kind": "preflight", "tab": "tab", "base": str(tiny_sd_dir), "specs": [spec_to_dict(dog)]}
+    cost = ask({**asked, "config": asdict(config)})
+    assert cost["memory"] == estimate(tiny_sd, [dog], config).memory and cost["seconds"] > 0
+    assert "each step draws 5" in ask({**asked, "config": {}})["error"]
+    assert "config: Value error, eta is -1" in ask({**asked, "config": {"eta": -1}})["error"]
 
     judge = EmbeddedJudge.load(str(tiny_sd_dir))
     images = {term: tiny_sd.generate([term] * 10, range(10)) for term in ("dog", "puppy", "guide dog", "cat", "pig")}
