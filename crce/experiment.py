@@ -50,8 +50,8 @@ the preset's 300; seeds from 0. Looked at after the table, to find out whether m
 BACKBONES_PAGE = """\
 # CRCE on other backbones
 
-Two methods on {concepts}, alone and with CRCE's corefs and retains added to their loss; {images} pictures per term
-({of_target} of the concept), seeds from 0. Steps and learning rate are the same in all rows: {settings}.
+Methods on {concepts}, alone and with CRCE's corefs and retains added to their loss: {settings}.
+Pictures in which the judge sees the target (Acc_R: the retain), of all that were drawn; seeds from 0.
 `python -m crce table` writes this page from the reports in `docs/backbones/`.
 
 | backbone | corefs and retains | {heads} |
@@ -195,10 +195,10 @@ def render_backbones(folder: Path = BACKBONES) -> str:
         config = EraseConfig(**read_json(path)["config"])
         found.setdefault((config.bottom, config.bottom != config.method), []).append(read_json(path))
     reports = [report for rows in found.values() for report in rows]
-    settings = {f"{r['config']['steps']} at {r['config']['lr']:g}" for r in reports}
+    settings = {f"{r['config']['steps']} steps at {r['config']['lr']:g}" for r in reports}
     return BACKBONES_PAGE.format(
-        concepts=" and ".join(sorted({r["concept"] for r in reports})), images=reports[0]["images"],
-        of_target=5 * reports[0]["images"], settings=" or ".join(sorted(settings)), heads=" | ".join(HEADS.values()),
+        concepts=" and ".join(sorted({r["concept"] for r in reports})), settings=" or ".join(sorted(settings)),
+        heads=" | ".join(HEADS.values()),
         rows="\n".join(f"| {on} | {'with' if lists else 'without'} | {_pooled(rows)} |"
                        for (on, lists), rows in sorted(found.items())),
     )  # fmt: skip
