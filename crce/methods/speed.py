@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from crce.concepts import ConceptSpec, Term
 from crce.diffusion import Diffusion
 from crce.errors import CrceError
-from crce.library import bundled
 from crce.methods.method import keys_values
 from crce.methods.uce import Rows, rows, solve
 
@@ -61,6 +60,8 @@ def _target(spec: ConceptSpec) -> Term:
 
 def _others(specs: tuple[ConceptSpec, ...]) -> list[Term]:
     """The targets of CorefConcept that are neither going nor hidden from training."""
+    from crce.library import bundled  # reads with pydantic, which a bare GPU machine need not have
+
     terms = [term for spec in specs for term in (_target(spec), *spec.corefs, *spec.test_retains)]
     taken = {term.text.casefold() for term in terms}
     return [Term(name) for name in sorted({s.target for s in bundled().values()}) if name.casefold() not in taken]
