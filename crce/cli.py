@@ -282,7 +282,9 @@ def evaluate(
     found = _run(run)
     _measure(found, images, ask)
     report = found.report
-    terminal.say(report, terminal.accuracies([report, *report.get("also", [])]), as_json)
+    every = [report, *report.get("also", [])]
+    terminal.say(report, terminal.accuracies(every), as_json)
+    terminal.warn([f"{each['concept']}: {each['alarm']}" for each in every if each["alarm"]])
 
 
 def _measure(run: Run, images: int, ask: str = "target") -> None:

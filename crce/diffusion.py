@@ -72,10 +72,13 @@ class Diffusion:
         device = pick_device(device)
         kind = pick_dtype(dtype, device)
         try:
+            _refuse_others(StableDiffusionPipeline.load_config(bases.resolve(base))["_class_name"], base)
             pipeline = StableDiffusionPipeline.from_pretrained(
                 bases.resolve(base), dtype=kind, safety_checker=None, feature_extractor=None,
                 requires_safety_checker=False, use_safetensors=True, low_cpu_mem_usage=False,
             )  # fmt: skip
+        except CrceError:
+            raise
         except Exception as error:  # a folder or a Hub can be wrong in more ways than diffusers names
             raise CrceError(
                 f"The base model {base!r} could not be loaded: {_first_line(error)} "
@@ -212,6 +215,15 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype:
     if dtype not in DTYPES:
         raise CrceError(f"There is no dtype {dtype!r}. Use auto, {', '.join(DTYPES)}.")
     return DTYPES[dtype]
+
+
+def _refuse_others(pipeline: str, base: str) -> None:
+    """A pipeline of another kind would load in part, and be erased without effect."""
+    if pipeline != StableDiffusionPipeline.__name__:
+        raise CrceError(
+            f"{base!r} is a {pipeline}. Only Stable Diffusion 1.x and 2.x can be erased, the StableDiffusionPipeline "
+            "of diffusers; choose such a base."
+        )
 
 
 def _first_line(error: Exception) -> str:

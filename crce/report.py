@@ -27,6 +27,8 @@ HEADS = {
     "h": "H ↑",
 }
 RESAMPLES = 10_000
+SURVIVES = 0.9  # of the base's pictures of the target: an erasure without effect
+LOST = 0.5  # of the base's pictures of held-out retains: an erasure of everything
 
 
 def metrics(answers: list[Answers]) -> dict[str, dict]:
@@ -66,8 +68,20 @@ def summarise(spec: ConceptSpec, answers: list[Answers], facts: dict) -> dict:
     whole = {"acc_u", "acc_c_test", "acc_r_test"} <= rates.keys()
     left_out = {f"{kind}s": len(getattr(spec, f"{kind}s")) - _counted(answers, kind) for kind in ("coref", "retain")}
     return {**facts, "concept": spec.name, "digest": spec.digest, "metrics": found,
-            "h": harmonic(rates) if whole else None, "left_out": left_out,
+            "h": harmonic(rates) if whole else None, "left_out": left_out, "alarm": alarm(found),
             "terms": [asdict(a) for a in answers]}  # fmt: skip
+
+
+def alarm(found: dict[str, dict]) -> str:
+    """What nobody should overlook, or nothing: hardly anything is gone, or the neighbours are gone as well."""
+    target, kept = found.get("acc_u", {}), found.get("acc_r_test", {})
+    if (target.get("ratio") or 0) >= SURVIVES:
+        return (f"Hardly anything is erased: {target['yes']} of {target['n']} pictures still show it. "
+                "Train longer or with a higher learning rate.")  # fmt: skip
+    if kept and kept["ratio"] is not None and kept["ratio"] < LOST:
+        return (f"The neighbours went too: {kept['yes']} of {kept['n']} held-out pictures still show theirs. "
+                "Train more gently, or add retains.")  # fmt: skip
+    return ""
 
 
 def _counted(answers: list[Answers], kind: str) -> int:

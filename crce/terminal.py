@@ -38,6 +38,11 @@ def say(facts: object, text: str | Table, as_json: bool) -> None:
         Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(text)
 
 
+def warn(lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(f"warning: {line}", style="yellow")
+
+
 @contextmanager
 def bar() -> Iterator[Progress]:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()

@@ -4,13 +4,14 @@ import dataclasses
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
 from crce.config import EraseConfig
 from crce.delta import Delta
 from crce.diffusion import Diffusion, Moment
 from crce.erase import erase
 from crce.errors import CrceError
+from crce.methods import keys_values
 
 
 def test_we_draw_what_the_stock_pipeline_draws(tiny_sd, tiny_sd_dir):
@@ -63,6 +64,35 @@ def test_a_folder_that_is_no_model_is_named(tmp_path):
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(CrceError, match="could not be loaded"):
         Diffusion.load(str(tmp_path))
+
+
+def test_a_pipeline_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    with pytest.raises(CrceError, match="is a StableDiffusionXLPipeline. Only Stable Diffusion 1.x and 2.x"):
+        Diffusion.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        # SD 2.x: linear projections, a head size for each block, wider text.
+        {"use_linear_projection": True, "attention_head_dim": (2, 4), "cross_attention_dim": 48},
+        # SDXL: several transformer layers in a block, and more conditions beside the text.
+        {"use_linear_projection": True, "transformer_layers_per_block": (2, 1), "addition_embed_type": "text_time",
+         "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 80, "cross_attention_dim": 64},
+    ],
+    ids=["sd-2", "sdxl"],
+)  # fmt: skip
+def test_keys_and_values_are_recognised_by_type(options):
+    unet = UNet2DConditionModel(
+        sample_size=2, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        **options,
+    )  # fmt: skip
+    weights = dict(unet.named_parameters())
+    wide = {name for name, weight in weights.items() if weight.shape[1:] == (options["cross_attention_dim"],)}
+    found = keys_values(unet)
+    assert found and set(found) == {name for name in wide if ".attn2." in name}
 
 
 def on_meta(tiny_sd_dir) -> Diffusion:

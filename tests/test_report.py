@@ -51,6 +51,13 @@ def test_rates_count_covered_terms_only():
     assert "acc_r_test" not in metrics(rows)
 
 
+@pytest.mark.parametrize(("u", "r", "said"), [(4, 4, "Hardly anything is erased: 4 of 4"), (0, 4, ""),
+                                              (0, 1, "The neighbours went too: 1 of 4"), (2, 2, "")])  # fmt: skip
+def test_a_run_without_effect_and_one_that_takes_all_with_it_say_so(u, r, said):
+    alarm = report("dog", "crce", u=u, r=r)["alarm"]
+    assert alarm.startswith(said) and bool(alarm) == bool(said)
+
+
 def test_what_was_left_out_is_counted():
     """A retain that the base does not draw, and one that nobody could be asked for."""
     spec = ConceptSpec("dog", corefs=(Term("puppy"),), retains=(Term("cat"), Term("wolf"), Term("onager")))
