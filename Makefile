@@ -1,6 +1,7 @@
 # make app    set up and open the app
 # make test   set up and run every check
 # make bench  measure the speed of this machine (minutes)
+# make bench-gpu  the same for a GPU, at SD v1.4's size (minutes)
 # make model  build the default model again (hours on a CPU, minutes on a GPU)
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-.PHONY: app test bench lint venv browser model
+.PHONY: app test bench bench-gpu lint venv browser model
 
 app: venv
 	$(BIN)/python app.py
@@ -17,9 +18,15 @@ app: venv
 test: venv browser lint
 	$(BIN)/python -m pytest
 
-bench: venv
+bench: venv browser
 	$(BIN)/python -m benchmarks.instant_edit
 	$(BIN)/python -m benchmarks.preview
+	$(BIN)/python -m benchmarks.one_click
+	$(BIN)/python -m benchmarks.loop
+	$(BIN)/python -m benchmarks.start
+
+bench-gpu: venv
+	$(BIN)/python -m benchmarks.gpu
 
 lint: venv
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -22,17 +23,16 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from benchmarks.machine import named
-from benchmarks.sizes import sd_v1_4
+from benchmarks.sizes import sd_v1_4, spec
 from crce.concepts import ConceptSpec
 from crce.config import EraseConfig, with_defaults
 from crce.delta import Delta
 from crce.diffusion import Diffusion
 from crce.erase import TRAJECTORY, erase
-from crce.evaluate import evaluate
-from crce.judge import EmbeddedJudge
-from crce.library import find_spec
 from crce.methods import keys_values
-from crce.report import metrics
+
+if TYPE_CHECKING:
+    from crce.judge import EmbeddedJudge
 
 STEPS = 20  # timed; a bank of its own size is sampled for them
 
@@ -133,6 +133,8 @@ def peak(model: Diffusion) -> str:
 
 def accuracies(model: Diffusion, spec: ConceptSpec, images: int) -> None:
     """Whether the short cuts cost anything: what the judge sees after each way of getting the latents."""
+    from crce.judge import EmbeddedJudge
+
     judge, config = EmbeddedJudge.load(model.base), with_defaults(EraseConfig(), model.base)
     *_, step = erase(model, spec, config)
     show(model, spec, judge, "bank of the frozen model", step.delta, images)
@@ -143,7 +145,10 @@ def accuracies(model: Diffusion, spec: ConceptSpec, images: int) -> None:
         show(model, spec, judge, label, reference.delta(), images)
 
 
-def show(model: Diffusion, spec: ConceptSpec, judge: EmbeddedJudge, label: str, delta: Delta, images: int) -> None:
+def show(model: Diffusion, spec: ConceptSpec, judge: "EmbeddedJudge", label: str, delta: Delta, images: int) -> None:
+    from crce.evaluate import evaluate
+    from crce.report import metrics
+
     work = evaluate(model, judge, spec, delta, images)
     while True:
         try:
@@ -165,12 +170,15 @@ def main() -> None:
     asked = parser.parse_args()
     print(named())
     if asked.accuracy:
+        # The library reads with pydantic, which a bare GPU machine may lack.
+        from crce.library import find_spec
+
         for name in asked.accuracy:
             accuracies(Diffusion.load(dtype="bf16"), find_spec(name), asked.images)
         return
     model = sd_v1_4() if asked.sd else Diffusion.load()
     for method in ("crce", "esd-x-strict"):
-        timed(model, find_spec("dog"), method)
+        timed(model, spec(), method)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,17 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from crce import bases
+from crce.concepts import ConceptSpec, Term
 from crce.diffusion import Diffusion, pick_device, pick_dtype
+
+
+def spec(name: str = "dog", corefs: int = 5, retains: int = 3) -> ConceptSpec:
+    """A concept with as many terms; what they say costs nothing."""
+    return ConceptSpec(
+        name,
+        corefs=tuple(Term(f"{name} as {number}") for number in range(corefs)),
+        retains=tuple(Term(f"not {name} but {number}") for number in range(retains)),
+    )
 
 
 def sd_v1_4(device: str = "auto") -> Diffusion:

@@ -107,7 +107,7 @@ def tried(model: Diffusion, specs: Sequence[ConceptSpec], config: EraseConfig) -
     began = time.perf_counter()
     tuned = Tuned(model, tuple(specs), config)
     start = _now(model) - began
-    banks, rows = [_moment(model, config)] * len(specs), []
+    banks, rows = [moment(model, config)] * len(specs), []
     held = Held([*model.unet.parameters(), *tuned.tensors.values()])
     count = model.unet.register_forward_pre_hook(lambda unet, inputs: rows.append(len(inputs[0])))
     with held.counting():
@@ -119,14 +119,14 @@ def tried(model: Diffusion, specs: Sequence[ConceptSpec], config: EraseConfig) -
 def shaped(model: Diffusion, specs: Sequence[ConceptSpec], config: EraseConfig) -> Trial:
     """The same from the shapes of one prediction alone, nothing being computed: for a row or all rows at once, with
     the weights themselves tuned."""
-    method, moment = method_of(config), _moment(model, config)
-    pulls = method.pulls(Draw(model, specs[0], config, {}, {}, moment, Random(config.seed)))
+    method, here = method_of(config), moment(model, config)
+    pulls = method.pulls(Draw(model, specs[0], config, {}, {}, here, Random(config.seed)))
     states = [pull.state for pull in pulls] or [model.embed([specs[0].target])[0]]
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         tensors = copies(model, tuple(specs), config, method.trainable(model.unet))
         base = [*model.unet.parameters(), *map(fake.from_tensor, model.unet.parameters())]
         held = Held([*base, *tensors.values()])
-        draw = Draw(model, specs[0], config, tensors, tensors, moment, Random(config.seed))
+        draw = Draw(model, specs[0], config, tensors, tensors, here, Random(config.seed))
         with held.counting():
             kept = draw.predict(states[: config.rows or None])  # noqa: F841  its graph holds what is counted
     return Trial(len(states) + sum(pull.held for pull in pulls), held.most)
@@ -174,7 +174,7 @@ def _weights(model: Diffusion) -> int:
     return sum(p.nbytes for part in parts for p in part.parameters())
 
 
-def _moment(model: Diffusion, config: EraseConfig) -> Moment:
+def moment(model: Diffusion, config: EraseConfig) -> Moment:
     """A latent of pure noise: what a step costs does not depend on it."""
     x = model.noise([config.seed])
     return Moment(x, torch.full((1,), 500, device=model.device), x, x)

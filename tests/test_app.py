@@ -147,7 +147,7 @@ def test_the_road_through_the_wires(no_worker, base, home):
     assert drafts.read("dog").provenance.reviewer == "Ada"
     _, concept = tab.press(erase._bring)
     assert concept["value"] == "dog"
-    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2)
+    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, [])
     run = runs.all_runs()[0]
     listing, *_ = tab.press(erase.refresh)
     assert run.id in listing

@@ -62,3 +62,29 @@ def test_torch_modules_need_nothing_that_a_bare_gpu_machine_lacks():
     ]
     for name in plain + heavy:
         assert not imported(ROOT / "crce" / f"{name}.py") - allowed, name
+
+
+def at_the_top(path: Path) -> set[str]:
+    """The modules that importing the file imports: not those named in functions, or for types alone."""
+    statements = ast.parse(path.read_text(encoding="utf-8")).body
+    plain = {alias.name for s in statements if isinstance(s, ast.Import) for alias in s.names}
+    froms = [s for s in statements if isinstance(s, ast.ImportFrom)]
+    # `from crce import runs` imports a module, `from crce.runs import Run` does not.
+    return plain | {s.module for s in froms} | {f"{s.module}.{alias.name}" for s in froms for alias in s.names}
+
+
+def ours(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
+
+
+def test_the_gpu_benchmark_reaches_nothing_that_a_bare_gpu_machine_lacks():
+    seen, waiting = set(), ["benchmarks.gpu"]
+    while waiting:
+        module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            waiting += at_the_top(path) if (path := ours(module)) else []
+    allowed = HEAVY | {"safetensors", "numpy", "PIL", "crce", "benchmarks"} | set(sys.stdlib_module_names)
+    assert "crce.methods.speed" in seen
+    assert not {module.split(".")[0] for module in seen} - allowed

@@ -1,0 +1,154 @@
+"""How a step grows with the terms in it, and a run with its concepts, on the default model.
+
+python -m benchmarks.growth          measures, and writes docs/growth.json, docs/growth.md and docs/growth.svg
+python -m benchmarks.growth --draw   writes the page and the plot again, from the JSON
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import median
+
+from jinja2 import Template
+
+from benchmarks.machine import named
+from benchmarks.sizes import spec
+from crce.config import EraseConfig, with_defaults
+from crce.diffusion import Diffusion
+from crce.erase import Tuned, erase, train_once
+from crce.files import ROOT, read_json, write_atomic
+from crce.preflight import moment, tried
+
+TERMS = (1, 2, 4, 8, 12, 16, 20)
+CONCEPTS = (1, 2, 5, 10, 20)
+REPEATS, STEPS = 7, 20
+WAYS = {"lean": 1, "fast": 0}  # rows at once; 0: all
+WIDE, HIGH, LEFT, TOP = 300, 180, 60, 40
+COLOURS = {"lean": "#0b8a72", "fast": "#d6336c", "run": "#6366f1"}
+PAGE = Template("""\
+# How it grows
+
+On the default model, {{ machine }}. `python -m benchmarks.growth` measures this.
+
+![Time and memory against the terms of a step, time against concepts](growth.svg)
+
+Terms: corefs and retains drawn in a step of CRCE, M + N, half of each. Lean: one row after another; fast: all rows in
+one batch. Time of a step: median of {{ repeats }}. Memory: what a step keeps for its backward pass, counted by byte.
+
+| M + N | lean, s | fast, s | lean, MB | fast, MB |
+|---|---|---|---|---|
+{% for row in terms -%}
+| {{ row.terms }} | {{ "%.3f"|format(row.lean.seconds) }} | {{ "%.3f"|format(row.fast.seconds) }} \
+| {{ "%.1f"|format(row.lean.memory / 1e6) }} | {{ "%.1f"|format(row.fast.memory / 1e6) }} |
+{% endfor %}
+Concepts in one run of {{ steps }} steps for each (M = 5, N = 3), their banks included; n = 1.
+
+| concepts | s | s for each |
+|---|---|---|
+{% for row in concepts -%}
+| {{ row.concepts }} | {{ "%.1f"|format(row.seconds) }} | {{ "%.2f"|format(row.seconds / row.concepts) }} |
+{% endfor %}""")
+PLOT = Template("""\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ panels|length * (wide + 90) }} {{ high + 100 }}" \
+font-family="sans-serif" font-size="12" fill="#0f172a">
+<rect width="100%" height="100%" fill="#ffffff"/>
+{% for panel in panels %}<g transform="translate({{ left + loop.index0 * (wide + 90) }} {{ top }})">
+<text x="0" y="-16" font-weight="bold">{{ panel.title }}</text>
+<path d="M0 0V{{ high }}H{{ wide }}" fill="none" stroke="#64748b"/>
+<text x="-6" y="4" text-anchor="end">{{ "%.3g"|format(panel.top) }}</text>
+<text x="-6" y="{{ high }}" text-anchor="end">0</text>
+{% for x, label in panel.ticks %}<text x="{{ x }}" y="{{ high + 16 }}" text-anchor="middle">{{ label }}</text>
+{% endfor %}<text x="{{ wide / 2 }}" y="{{ high + 34 }}" text-anchor="middle">{{ panel.below }}</text>
+{% for line in panel.lines %}<polyline points="{{ line.points }}" fill="none" stroke="{{ line.colour }}" \
+stroke-width="2"/>
+<text x="{{ line.x }}" y="{{ line.y }}" text-anchor="end" fill="{{ line.colour }}">{{ line.name }}</text>
+{% endfor %}</g>
+{% endfor %}</svg>
+""")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draw", action="store_true", help="measure nothing")
+    parser.add_argument("--most", type=int, default=20, help="terms and concepts at most")
+    parser.add_argument("--folder", type=Path, default=ROOT / "docs")
+    asked = parser.parse_args()
+    file = asked.folder / "growth.json"
+    if not asked.draw:
+        write_atomic(file, json.dumps(measured(asked.most), indent=1) + "\n")
+    found = read_json(file)
+    write_atomic(file.with_suffix(".md"), PAGE.render(found))
+    write_atomic(file.with_suffix(".svg"), PLOT.render(panels=panels(found), wide=WIDE, high=HIGH, left=LEFT, top=TOP))
+
+
+def measured(most: int) -> dict:
+    model = Diffusion.load()
+    return {
+        "machine": named(),
+        "repeats": REPEATS,
+        "steps": STEPS,
+        "terms": [
+            {"terms": terms, **{way: step(model, terms, rows) for way, rows in WAYS.items()}}
+            for terms in TERMS
+            if terms <= most
+        ],
+        "concepts": [{"concepts": n, "seconds": run(model, n)} for n in CONCEPTS if n <= most],
+    }
+
+
+def step(model: Diffusion, terms: int, rows: int) -> dict[str, float]:
+    """Seconds of a step, and the bytes that it keeps."""
+    corefs = (terms + 1) // 2
+    config = EraseConfig(steps=STEPS, corefs=corefs, retains=terms - corefs, rows=rows)
+    config, concept = with_defaults(config, model.base), spec("dog", corefs, terms - corefs)
+    kept = tried(model, [concept], config).held
+    tuned, bank = Tuned(model, (concept,), config), moment(model, config)
+    times = [clocked(lambda: train_once(tuned, [bank])) for _ in range(REPEATS + 1)][1:]
+    print(f"M + N = {terms}, {rows or 'all'} at once: {median(times):.3f} s, {kept / 1e6:.1f} MB", flush=True)
+    return {"seconds": round(median(times), 4), "memory": kept}
+
+
+def run(model: Diffusion, concepts: int) -> float:
+    """Seconds of a run."""
+    specs = [spec(f"concept {number}") for number in range(concepts)]
+    seconds = clocked(lambda: list(erase(model, specs, EraseConfig(steps=STEPS))))
+    print(f"{concepts} concepts: {seconds:.1f} s", flush=True)
+    return round(seconds, 2)
+
+
+def clocked(work) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def panels(found: dict) -> list[dict]:
+    """The three plots, in pixels."""
+    terms, concepts = found["terms"], found["concepts"]
+    seconds = {way: [(row["terms"], row[way]["seconds"]) for row in terms] for way in WAYS}
+    memory = {way: [(row["terms"], row[way]["memory"] / 1e6) for row in terms] for way in WAYS}
+    runs = {"run": [(row["concepts"], row["seconds"]) for row in concepts]}
+    return [
+        panel("seconds a step", "M + N", seconds),
+        panel("MB kept in a step", "M + N", memory),
+        panel(f"seconds of a run, {found['steps']} steps a concept", "concepts", runs),
+    ]
+
+
+def panel(title: str, below: str, lines: dict[str, list[tuple[float, float]]]) -> dict:
+    points = [point for line in lines.values() for point in line]
+    right, top = max(x for x, _ in points), max(y for _, y in points)
+    place = lambda x, y: (round(x / right * WIDE, 1), round(HIGH - y / top * HIGH, 1))  # noqa: E731
+    drawn = []
+    for name, line in lines.items():
+        places = [place(x, y) for x, y in line]
+        x, y = places[-1]
+        text = " ".join(f"{x},{y}" for x, y in places)
+        drawn.append({"name": name, "colour": COLOURS[name], "points": text, "x": x, "y": y - 6})
+    ticks = [(place(x, 0)[0], x) for x in sorted({x for x, _ in points})]
+    return {"title": title, "below": below, "top": top, "ticks": ticks, "lines": drawn}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""From `python app.py` to the page: seconds to the first HTML, and to the first screen shown in Chromium."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+from urllib.error import URLError
+
+from playwright.sync_api import Browser, sync_playwright
+
+from benchmarks.machine import named
+from crce.files import ROOT
+
+REPEATS = 5
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def main() -> None:
+    print(f"{named()}; median of {REPEATS} (least – most), each in a new home")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        pairs = [started(browser) for _ in range(REPEATS)]
+        browser.close()
+    for label, times in zip(("first HTML", "first screen in Chromium"), zip(*pairs, strict=True), strict=True):
+        print(f"{label}: {median(times):.2f} s ({min(times):.2f} – {max(times):.2f})")
+
+
+def started(browser: Browser) -> tuple[float, float]:
+    began = time.perf_counter()
+    with served() as url:
+        wait(url)
+        html = time.perf_counter() - began
+        page = browser.new_page()
+        page.goto(url)
+        page.get_by_role("button", name="Try it").wait_for()
+        screen = time.perf_counter() - began
+        page.close()
+    return html, screen
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The app on a free port, with nothing of an earlier one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as home:
+        command = [sys.executable, "app.py", "--port", str(port)]
+        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "CRCE_HOME": home}, stderr=subprocess.DEVNULL)
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def wait(url: str) -> None:
+    while True:
+        try:
+            urllib.request.urlopen(url).close()
+            return
+        except URLError:
+            time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    main()
