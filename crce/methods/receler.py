@@ -9,8 +9,8 @@ into the states after the target's last one, that bring it back: min_v ‖ε_{θ
 where the frozen model's attention to the target's words is low.
 
 x_t comes from the frozen bank; the published code samples it anew with the erasers on. There the soft words take 50
-steps of Adam for each of the erasers'; ours take 4, for a run of 90 s on two cores, but go on where the last step left
-them, as there (Adam's moments start anew).
+steps of Adam for each of the erasers'; ours take 4, for 100 steps of the default model in about a minute of one core,
+but go on where the last step left them, as there (Adam's moments start anew).
 """
 
 from contextlib import AbstractContextManager
