@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from crce import cost, runs
-from crce.config import EraseConfig, with_defaults
+from crce.config import CLOSED_FORM, METHOD_CARDS, EraseConfig, with_defaults
 from crce.cost import Cost
 from crce.delta import Delta
 from crce.diffusion import Diffusion
@@ -35,6 +35,15 @@ def test_rows_are_counted_in_a_step(tiny_sd, dog, method, rows):
     assert tried(tiny_sd, [dog], config).rows == shaped(tiny_sd, [dog], config).rows == rows
     bank = 2 * 50 * math.ceil(config.steps / 50)
     assert estimate(tiny_sd, [dog], config).rows == rows * config.steps + bank
+
+
+@pytest.mark.parametrize("method", METHOD_CARDS)
+def test_every_method_can_be_foretold(tiny_sd, dog, method):
+    told = estimate(tiny_sd, [dog], configured(tiny_sd, method, steps=1))
+    trains = METHOD_CARDS[method].kind != CLOSED_FORM
+    # A bank of one trajectory, and at least a row in the step.
+    assert (told.rows > 100, told.seconds is not None) == (trains, trains)
+    assert min(told.memory, told.disk) > 0
 
 
 @pytest.mark.parametrize("method", ["crce", "esd-x", "esd-u"])
