@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -9,13 +10,15 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from statistics import median
 from urllib.error import URLError
 
 from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.machine import named
+from crce import glances
+from crce.errors import CrceError
 from crce.files import ROOT
 
 REPEATS = 5
@@ -51,13 +54,17 @@ def served() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "app.py", "--port", str(port)]
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "CRCE_HOME": home}, stderr=subprocess.DEVNULL)
+        os.environ["CRCE_HOME"] = home
+        command, quiet = [sys.executable, "app.py", "--port", str(port)], subprocess.DEVNULL
+        process = subprocess.Popen(command, cwd=ROOT, stdout=quiet, stderr=quiet)
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
             process.wait()
+            # The worker outlives the app by design; it may not have been needed yet.
+            with suppress(CrceError):
+                os.kill(glances.ask({"kind": "status"}, 5)["pid"], signal.SIGTERM)
 
 
 def wait(url: str) -> None:
