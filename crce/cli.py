@@ -12,7 +12,7 @@ import typer
 
 from crce import bases, jobs, rounds, runs, terminal
 from crce.concepts import ConceptSpec, spec_to_dict
-from crce.config import BACKBONES, METHOD_CARDS, EraseConfig
+from crce.config import BACKBONES, CLOSED_FORM, METHOD_CARDS, EraseConfig, with_defaults
 from crce.cost import needs, takes
 from crce.errors import CrceError
 from crce.library import SHIPPED, find_spec, library, own_path, publishable, save_spec
@@ -318,10 +318,23 @@ def demo(
 
 @app.command()
 def methods(as_json: AsJson = False):
-    """List the methods: what each does, and which weights it touches."""
-    cards = [asdict(card) for card in METHOD_CARDS.values()]
-    rows = [(card["key"], card["touches"], card["what"]) for card in cards]
-    terminal.say(cards, terminal.table(["method", "touches", "what it does"], rows), as_json)
+    """List the methods: kind, weights touched, steps and learning rate, source.
+
+    The published steps and rates are for Stable Diffusion v1.4; the others were found for emoji-sd by a small sweep.
+    """
+    cards = [{**asdict(card), "defaults": _defaults(card.key)} for card in METHOD_CARDS.values()]
+    about = [(c["key"], f"{c['kind']} · {c['touches']} · {c['defaults']}", c["what"], c["source"]) for c in cards]
+    terminal.say(cards, "\n".join("\n  ".join(lines) for lines in about), as_json)
+
+
+def _defaults(method: str) -> str:
+    """Steps × learning rate on both bases; a closed form has neither."""
+    card = METHOD_CARDS[method]
+    if card.kind == CLOSED_FORM:
+        return "no steps"
+    steps, lr = card.published or (bases.BaseDefaults.erase_steps, bases.BaseDefaults.lr)
+    ours = with_defaults(EraseConfig(method), bases.EMOJI_SD)
+    return f"{bases.SD_V1_4}: {steps} × {lr:g} · {bases.EMOJI_SD}: {ours.steps} × {ours.lr:g}"
 
 
 @app.command()
