@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from crce import runs
 from crce.config import METHOD_CARDS
+from crce.cost import machine
 from crce.delta import Delta
 from crce.diffusion import Diffusion
-from crce.experiment import machine, worked
+from crce.experiment import worked
 from crce.files import read_json, write_json
 from crce.jobs import Models
 from crce.runs import Job, Run

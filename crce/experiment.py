@@ -1,14 +1,13 @@
 """The tables of the README: methods × concepts, measured once, kept as reports, written by a command."""
 
 import json
-import platform
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from crce import runs
 from crce.config import METHOD_CARDS, EraseConfig
+from crce.cost import machine
 from crce.errors import CrceError
 from crce.files import ROOT, read_json, write_atomic
 from crce.jobs import Models, execute
@@ -93,13 +92,6 @@ def worked(run: runs.Run, models: Models) -> Iterator[dict]:
         if event["kind"] in ("failed", "stopped"):
             reason = event.get("message", "stopped; call again to go on")
             raise CrceError(f"{about['concept']} with {about['method']}: {reason}")
-
-
-def machine() -> str:
-    """The processor, as a person would name it beside a time."""
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
-    return f"{len(names)} × {names[0]}" if names else platform.processor() or platform.machine()
 
 
 def reports(folder: Path = REPORTS) -> list[dict]:
