@@ -174,8 +174,7 @@ def check(spec: ConceptSpec, config: EraseConfig) -> None:
     needed = METHOD_CARDS[config.bottom].needs
     if needed and not getattr(spec, f"train_{needed}"):
         raise CrceError(
-            f"{spec.name!r} has no training {needed} and {config.bottom} needs one. "
-            "Add one, or choose another method."
+            f"{spec.name!r} has no training {needed} and {config.bottom} needs one. Add one, or choose another method."
         )
     card = METHOD_CARDS[config.method]
     if card.lists and card.kind != CLOSED_FORM:
