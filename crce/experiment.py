@@ -20,6 +20,7 @@ BACKBONES = ROOT / "docs" / "backbones"
 COSTS = ROOT / "docs" / "methods" / "seconds.json"
 README = ROOT / "README.md"
 TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
+OURS = ("crce-plus", "crce-null", "crce-uce")  # each against the paper's own
 UNMEASURED = (
     "Not measured on these weights yet. `python -m crce measure` does, `python -m crce table` writes it here.\n"
 )
@@ -122,7 +123,8 @@ def _every_method(found: list[dict], costs: dict | None) -> str:
         lines.append(
             f"CPU s: one erasure of {costs['concept']} without the judging, all threads, {costs['machine']}.\n"
         )
-    return "\n".join(lines)
+    ours = [(method, "crce") for method in OURS if any(r["method"] == method for r in found)]
+    return "\n".join([*lines, *([_differences(found, ours)] if ours else [])])
 
 
 def _paper(found: list[dict]) -> str:
@@ -135,17 +137,22 @@ def _paper(found: list[dict]) -> str:
         f"concepts. Pictures per prompt: {found[0]['images']} ({5 * found[0]['images']} for Acc_U), seeds from 0. "
         "Only terms that the base draws count; "
         f"left out are {out['corefs']} of all corefs and {out['retains']} of all retains.\n",
-        "CRCE minus the other, paired by concept:\n",
-        f"| | {' | '.join(HEADS.values())} |",
-        "|---|" + "---|" * len(HEADS),
-        *[_compared(found, method) for method in TABLE_METHODS if method != "crce"],
+        "Differences, paired by concept; one whose interval holds 0 is not shown to be any:\n",
+        _differences(found, [("crce", method) for method in TABLE_METHODS if method != "crce"]),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
-def _compared(found: list[dict], other: str) -> str:
-    cells = [tuple(100 * v for v in difference(found, metric, "crce", other)) for metric in HEADS]
-    return f"| − {other} | " + " | ".join(f"{m:+.1f} ({low:+.1f} to {high:+.1f})" for m, low, high in cells) + " |"
+def _differences(found: list[dict], pairs: list[tuple[str, str]]) -> str:
+    """A row for each pair of methods, the first minus the second."""
+    head = [f"| | {' | '.join(HEADS.values())} |", "|---|" + "---|" * len(HEADS)]
+    return "\n".join([*head, *(_difference(found, *pair) for pair in pairs)]) + "\n"
+
+
+def _difference(found: list[dict], method: str, other: str) -> str:
+    cells = [tuple(100 * v for v in difference(found, metric, method, other)) for metric in HEADS]
+    shown = " | ".join(f"{m:+.1f} ({low:+.1f} to {high:+.1f})" for m, low, high in cells)
+    return f"| {method} − {other} | {shown} |"
 
 
 def write_table(readme: Path = README, folder: Path = REPORTS) -> None:

@@ -53,13 +53,15 @@ def test_the_rendered_table_is_put_between_its_marks(measured, tmp_path):
     write_table(readme, folder)
     text = readme.read_text()
     assert text.startswith("above\n") and text.endswith("below\n") and "old" not in text
-    assert "| base |" in text and "| − esd-x-strict |" in text and "Mean over 2 concepts (cat, dog (animal))" in text
+    assert (
+        "| base |" in text and "| crce − esd-x-strict |" in text and "Mean over 2 concepts (cat, dog (animal))" in text
+    )
     assert with_table(text, render(reports(folder))) == text
 
 
 def test_every_method_is_compared_where_all_were_measured(measured):
     run, folder = measured
-    run([*METHODS, "uce"])
+    run([*METHODS, "uce", "crce-uce"])
     (folder / "dog-animal-uce.json").unlink()
     assert "Every method" not in render([r for r in reports(folder) if r["method"] != "uce"])
     with pytest.raises(CrceError, match="at least 2"):
@@ -69,6 +71,7 @@ def test_every_method_is_compared_where_all_were_measured(measured):
     assert found[-1]["method"] == "uce"
     costs = {"concept": "dog", "machine": "a machine", "methods": {"uce": 0.25}}
     (row,) = [line for line in render(found, costs).splitlines() if line.startswith("| uce |")]
+    assert "| crce-uce − crce |" in render(found)
     assert row.endswith(" | 0.2 |") and "over 2 of these concepts (cat, dog (animal))" in render(found, costs)
 
 
