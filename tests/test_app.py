@@ -785,8 +785,8 @@ def comparison(rows: list[tuple], columns: int = 2) -> dict:
 def test_held_out_terms_are_drawn_and_typed_prompts_come_first(dog):
     rows = compare.prompts(dog, ["target", "retain"], 5, "a dog on a boat\n\n")
     assert [(row.kind, row.prompt, row.ask) for row in rows] == [
-        ("typed", "a dog on a boat", "dog"),
-        ("target", "dog", "dog"),
+        ("typed", "a dog on a boat", "dog (animal)"),
+        ("target", "dog", "dog (animal)"),
         ("retain", "pig", "pig"),
     ]
 
