@@ -115,8 +115,10 @@ def _every_method(found: list[dict], costs: dict | None) -> str:
     measured = [{r["concept"] for r in found if r["method"] == method} for method in {r["method"] for r in found}]
     concepts = sorted(set.intersection(*measured))
     seconds = (costs or {}).get("methods", {})
+    missing = ", ".join(sorted(METHOD_CARDS.keys() - {r["method"] for r in found}))
     lines = [
-        f"\nEvery method over {len(concepts)} of these concepts ({', '.join(concepts)}), in the same way:\n",
+        f"\nEvery method over {len(concepts)} of these concepts ({', '.join(concepts)}), in the same way"
+        f"{f' (not measured: {missing})' if missing else ''}:\n",
         table([r for r in found if r["concept"] in concepts], seconds),
     ]
     if costs:
