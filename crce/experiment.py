@@ -29,7 +29,8 @@ SWEEPS_PAGE = """\
 
 Settings of the training tried on {concepts}, which stand in no table; seeds from 0.
 The base's preset is CRCE's setting of highest H; where two are equal, the lower learning rate. A method with another
-preset has its own, found in the same way.
+preset has its own, found in the same way, but for MACE: of two equal rates it has the higher, since at the lower one
+its layers do almost nothing.
 `python -m crce table` writes this page from the reports in `docs/sweeps/`.
 
 | method | lr | steps | {heads} |
@@ -112,10 +113,10 @@ def render(found: list[dict], costs: dict | None = None) -> str:
 
 def _every_method(found: list[dict], costs: dict | None) -> str:
     """A row for each method, over the concepts that all of them were measured on."""
-    measured = [{r["concept"] for r in found if r["method"] == method} for method in {r["method"] for r in found}]
-    concepts = sorted(set.intersection(*measured))
+    methods = {r["method"] for r in found}
+    concepts = sorted(set.intersection(*({r["concept"] for r in found if r["method"] == m} for m in methods)))
     seconds = (costs or {}).get("methods", {})
-    missing = ", ".join(sorted(METHOD_CARDS.keys() - {r["method"] for r in found}))
+    missing = ", ".join(sorted(METHOD_CARDS.keys() - methods))
     lines = [
         f"\nEvery method over {len(concepts)} of these concepts ({', '.join(concepts)}), in the same way"
         f"{f' (not measured: {missing})' if missing else ''}:\n",
@@ -125,7 +126,7 @@ def _every_method(found: list[dict], costs: dict | None) -> str:
         lines.append(
             f"CPU s: one erasure of {costs['concept']} without the judging, all threads, {costs['machine']}.\n"
         )
-    ours = [(method, "crce") for method in OURS if any(r["method"] == method for r in found)]
+    ours = [(method, "crce") for method in OURS if method in methods]
     return "\n".join([*lines, *([_differences(found, ours)] if ours else [])])
 
 
@@ -193,8 +194,9 @@ def render_backbones(folder: Path = BACKBONES) -> str:
     """docs/backbones.md: a row for each backbone, alone and under CRCE."""
     found: dict[tuple, list[dict]] = {}
     for path in sorted(folder.glob("*.json")):
-        config = EraseConfig(**read_json(path)["config"])
-        found.setdefault((config.bottom, config.bottom != config.method), []).append(read_json(path))
+        report = read_json(path)
+        config = EraseConfig(**report["config"])
+        found.setdefault((config.bottom, config.bottom != config.method), []).append(report)
     reports = [report for rows in found.values() for report in rows]
     settings = {f"{r['config']['steps']} steps at {r['config']['lr']:g}" for r in reports}
     return BACKBONES_PAGE.format(

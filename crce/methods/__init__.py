@@ -1,5 +1,6 @@
 """Every method, by name. Each family is one small file; what a method is, `method` says; `erase` does the rest."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from crce.config import EraseConfig
@@ -17,7 +18,8 @@ from crce.methods.method import (
     keys_values,
     queries_keys,
 )
-from crce.methods.plus import crce_plus, from_closed_form
+from crce.methods.plus import from_closed_form
+from crce.methods.pulls import Draw, Pull
 from crce.methods.realera import realera
 from crce.methods.receler import RECELER
 from crce.methods.salun import masked, relabelled, salun
@@ -25,8 +27,16 @@ from crce.methods.speed import crce_null, speed, values
 from crce.methods.spm import SPM
 from crce.methods.uce import crce_uce, uce
 
+
+def _on(backbone: Method, companion: Callable[[Draw], list[Pull]]) -> Method:
+    """The backbone with the companion's pulls beside its own."""
+    return replace(backbone, pulls=lambda draw: [*backbone.pulls(draw), *companion(draw)])
+
+
+_ESD_X_STRICT = Method(keys_values, pulls=esd)
+
 METHODS = {
-    "esd-x-strict": Method(keys_values, pulls=esd),
+    "esd-x-strict": _ESD_X_STRICT,
     "esd-x": Method(cross_attention, pulls=esd),
     "esd-u": Method(all_but_cross_attention, pulls=esd),
     "realera": Method(keys_values, pulls=realera),
@@ -38,7 +48,7 @@ METHODS = {
     "mace": Method(keys_values, losses=unattended, start=refined_with_adapters, weights=adapted, finish=fused),
     "crce-uce": ClosedForm(keys_values, crce_uce),
     "uce": ClosedForm(keys_values, uce),
-    "crce-plus": Method(keys_values, pulls=crce_plus, start=from_closed_form),
+    "crce-plus": replace(_on(_ESD_X_STRICT, crce), start=from_closed_form),
     "crce-null": ClosedForm(values, crce_null),
     "speed": ClosedForm(values, speed),
 }
@@ -50,6 +60,5 @@ COMPANIONS = {"crce": crce, "crce-fixed": crce_fixed, "crce-sphere": crce_sphere
 def method_of(config: EraseConfig) -> Method | ClosedForm:
     """The method that a run asks for, a companion together with its backbone."""
     if companion := COMPANIONS.get(config.method):
-        backbone = METHODS[config.on]
-        return replace(backbone, pulls=lambda draw: [*backbone.pulls(draw), *companion(draw)])
+        return _on(METHODS[config.on], companion)
     return METHODS[config.method]

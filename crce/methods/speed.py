@@ -17,7 +17,7 @@ from crce.concepts import ConceptSpec, Term
 from crce.diffusion import Diffusion
 from crce.errors import CrceError
 from crce.methods.method import keys_values
-from crce.methods.uce import Rows, rows, solve
+from crce.methods.uce import Rows, rows, solve, target_term
 
 DAMPING = 1.0
 NEGLIGIBLE = 0.1  # mean square of the protected states along a direction that is still free; the states' own is about d
@@ -35,7 +35,7 @@ def speed(model: Diffusion, specs: tuple[ConceptSpec, ...], names: list[str]) ->
     The paper then adds ten noisy copies of each, off in the direction that W reads least. Their mean square, in
     expectation, is that of the states and of that direction.
     """
-    edit, shared = rows(model, [_target(spec) for spec in specs], _others(specs)), _shared(model)
+    edit, shared = rows(model, [target_term(spec) for spec in specs], _others(specs)), _shared(model)
     return {
         name: _inside({name: w}, edit, _free(_hurt(w, edit), shared, _least(w)))[name]
         for name, w in _matrices(model, names).items()
@@ -47,22 +47,18 @@ def crce_null(model: Diffusion, specs: tuple[ConceptSpec, ...], names: list[str]
 
     Their words and end marks stay exactly, the paddings after them but for `NEGLIGIBLE`.
     """
-    going = [term for spec in specs for term in (_target(spec), *spec.train_corefs)]
+    going = [term for spec in specs for term in (target_term(spec), *spec.train_corefs)]
     kept = [term for spec in specs for term in spec.train_retains]
     edit = rows(model, going, kept)
     free = _free(edit.r, torch.cat([_shared(model), *_words(model, kept)]))
     return _inside(_matrices(model, names), edit, free)
 
 
-def _target(spec: ConceptSpec) -> Term:
-    return Term(spec.target, "very high")
-
-
 def _others(specs: tuple[ConceptSpec, ...]) -> list[Term]:
     """The targets of CorefConcept that are neither going nor hidden from training."""
     from crce.library import bundled  # reads with pydantic, which a bare GPU machine need not have
 
-    terms = [term for spec in specs for term in (_target(spec), *spec.corefs, *spec.test_retains)]
+    terms = [term for spec in specs for term in (target_term(spec), *spec.corefs, *spec.test_retains)]
     taken = {term.text.casefold() for term in terms}
     return [Term(name) for name in sorted({s.target for s in bundled().values()}) if name.casefold() not in taken]
 

@@ -42,16 +42,16 @@ def solve(matrices: dict[str, Tensor], rows: Rows, damping: float) -> dict[str, 
 
 def uce(model: Diffusion, specs: tuple[ConceptSpec, ...], names: list[str]) -> dict[str, Tensor]:
     """The targets go to the guide, and nothing else is said."""
-    return _edited(model, names, [_target(spec) for spec in specs], [])
+    return _edited(model, names, [target_term(spec) for spec in specs], [])
 
 
 def crce_uce(model: Diffusion, specs: tuple[ConceptSpec, ...], names: list[str]) -> dict[str, Tensor]:
     """The targets and all training corefs go to the guide, all training retains stay, each with its certainty."""
-    gone = [term for spec in specs for term in (_target(spec), *spec.train_corefs)]
+    gone = [term for spec in specs for term in (target_term(spec), *spec.train_corefs)]
     return _edited(model, names, gone, [term for spec in specs for term in spec.train_retains])
 
 
-def _target(spec: ConceptSpec) -> Term:
+def target_term(spec: ConceptSpec) -> Term:
     return Term(spec.target, "very high")
 
 
