@@ -6,7 +6,6 @@ rows one after another ("lean") or in one batch ("fast"). Times are of whole run
 
     python -m benchmarks.loop                  the default model
     python -m benchmarks.loop --sd             a U-Net of SD v1.4's size with random weights (a GPU's work)
-    python -m benchmarks.loop --accuracy dog   what is left of a concept after the reference, ours, and tuned sampling
 """
 
 import argparse
@@ -15,7 +14,6 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -30,9 +28,6 @@ from crce.delta import Delta
 from crce.diffusion import Diffusion
 from crce.erase import TRAJECTORY, erase
 from crce.methods import keys_values
-
-if TYPE_CHECKING:
-    from crce.judge import EmbeddedJudge
 
 STEPS = 20  # timed; a bank of its own size is sampled for them
 
@@ -131,51 +126,11 @@ def peak(model: Diffusion) -> str:
     return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB at most" if model.device.type == "cuda" else "CPU"
 
 
-def accuracies(model: Diffusion, spec: ConceptSpec, images: int) -> None:
-    """Whether the short cuts cost anything: what the judge sees after each way of getting the latents."""
-    from crce.judge import EmbeddedJudge
-
-    judge, config = EmbeddedJudge.load(model.base), with_defaults(EraseConfig(), model.base)
-    *_, step = erase(model, spec, config)
-    show(model, spec, judge, "bank of the frozen model", step.delta, images)
-    for label, tuned in (("fresh from the frozen model", False), ("fresh from the tuned model", True)):
-        reference = Reference(model, spec, config, tuned)
-        for _ in range(config.steps):
-            reference.step()
-        show(model, spec, judge, label, reference.delta(), images)
-
-
-def show(model: Diffusion, spec: ConceptSpec, judge: "EmbeddedJudge", label: str, delta: Delta, images: int) -> None:
-    from crce.evaluate import evaluate
-    from crce.report import metrics
-
-    work = evaluate(model, judge, spec, delta, images)
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            found = metrics(end.value)
-            break
-    cells = [
-        f"{name} {m['yes']}/{m['n']} ({100 * m['low']:.0f} to {100 * m['high']:.0f} %)" for name, m in found.items()
-    ]
-    print(f"{spec.name}, {label}: {'; '.join(cells)}", flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sd", action="store_true", help="SD v1.4's size, random weights")
-    parser.add_argument("--accuracy", nargs="*", default=[], metavar="CONCEPT")
-    parser.add_argument("--images", type=int, default=10)
     asked = parser.parse_args()
     print(named())
-    if asked.accuracy:
-        # The library reads with pydantic, which a bare GPU machine may lack.
-        from crce.library import find_spec
-
-        for name in asked.accuracy:
-            accuracies(Diffusion.load(dtype="bf16"), find_spec(name), asked.images)
-        return
     model = sd_v1_4() if asked.sd else Diffusion.load()
     for method in ("crce", "esd-x-strict"):
         timed(model, spec(), method)

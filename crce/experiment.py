@@ -127,7 +127,7 @@ def _every_method(found: list[dict], costs: dict | None) -> str:
             f"CPU s: one erasure of {costs['concept']} without the judging, all threads, {costs['machine']}.\n"
         )
     ours = [(method, "crce") for method in OURS if method in methods]
-    return "\n".join([*lines, *([_differences(found, ours)] if ours else [])])
+    return "\n".join([*lines, *([differences(found, ours)] if ours else [])])
 
 
 def _paper(found: list[dict]) -> str:
@@ -141,12 +141,12 @@ def _paper(found: list[dict]) -> str:
         "Only terms that the base draws count; "
         f"left out are {out['corefs']} of all corefs and {out['retains']} of all retains.\n",
         "Differences, paired by concept; one whose interval holds 0 is not shown to be any:\n",
-        _differences(found, [("crce", method) for method in TABLE_METHODS if method != "crce"]),
+        differences(found, [("crce", method) for method in TABLE_METHODS if method != "crce"]),
     ]
     return "\n".join(lines)
 
 
-def _differences(found: list[dict], pairs: list[tuple[str, str]]) -> str:
+def differences(found: list[dict], pairs: list[tuple[str, str]]) -> str:
     """A row for each pair of methods, the first minus the second."""
     head = [f"| | {' | '.join(HEADS.values())} |", "|---|" + "---|" * len(HEADS)]
     return "\n".join([*head, *(_difference(found, *pair) for pair in pairs)]) + "\n"
