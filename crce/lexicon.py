@@ -50,7 +50,7 @@ def concepts(*folders: Path) -> list[ConceptSpec]:
 
 def known(target: str, sense: str = "") -> list[ConceptSpec]:
     """The bundled concepts of that name, or the one of that sense; "joker" is "The Joker"."""
-    shipped = concepts(library.SHIPPED, library.STAND_INS)
+    shipped = concepts(library.SHIPPED, library.EXTRAS)
     named = [spec for spec in shipped if _bare(target) in (_bare(spec.target), _bare(spec.name))]
     return [spec for spec in named if sense.casefold() in ("", spec.sense.casefold())]
 

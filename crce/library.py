@@ -17,8 +17,9 @@ from crce.concepts import ConceptSpec
 from crce.errors import CrceError
 
 SHIPPED = files.ROOT / "corefconcept"
-# Fantasy figures that the default model can draw: they stand in for protected characters, and are no CorefConcept.
-STAND_INS = files.ROOT / "assets" / "emoji-sd" / "concepts"
+# What the default model can draw and is no CorefConcept: fantasy figures in the place of protected characters, and a
+# word of which it draws both senses.
+EXTRAS = files.ROOT / "assets" / "emoji-sd" / "concepts"
 LONGEST = 200  # characters; CLIP reads 77 tokens at most
 
 
@@ -114,12 +115,12 @@ def own_path(spec: ConceptSpec) -> Path:
 
 def library() -> dict[str, ConceptSpec]:
     """All concepts by slug, the user's own before the shipped ones. A broken file is left out."""
-    return _read(STAND_INS, SHIPPED, _own())[0]
+    return _read(EXTRAS, SHIPPED, _own())[0]
 
 
 def bundled() -> dict[str, ConceptSpec]:
     """Those that came with the program, by slug: the same for everybody."""
-    return _read(STAND_INS, SHIPPED)[0]
+    return _read(EXTRAS, SHIPPED)[0]
 
 
 def publishable() -> dict[str, ConceptSpec]:
@@ -129,14 +130,14 @@ def publishable() -> dict[str, ConceptSpec]:
 
 def is_shipped(spec: ConceptSpec) -> bool:
     """Whether a concept of this name came with the program."""
-    return any((folder / spec.category / f"{spec.slug}.json").exists() for folder in (STAND_INS, SHIPPED))
+    return any((folder / spec.category / f"{spec.slug}.json").exists() for folder in (EXTRAS, SHIPPED))
 
 
 def find_spec(name: str) -> ConceptSpec:
     """By path, slug, "bat (animal)" or "bat". Raises CrceError with the nearest names."""
     if name.endswith(".json"):
         return load_spec(Path(name))
-    specs, broken = _read(STAND_INS, SHIPPED, _own())
+    specs, broken = _read(EXTRAS, SHIPPED, _own())
     slug = ConceptSpec(target=name).slug
     if slug in specs:
         return specs[slug]

@@ -38,8 +38,8 @@ def test_it_keeps_its_form_and_its_rules():
     assert found.problems == () and found.concepts == 50
 
 
-def test_the_stand_ins_keep_them_too():
-    assert dataset.check(library.STAND_INS).problems == ()
+def test_the_extras_keep_them_too():
+    assert dataset.check(library.EXTRAS).problems == ()
 
 
 def test_it_has_the_papers_share_of_each_category():

@@ -96,7 +96,7 @@ def test_files_that_are_no_specs_are_said_to_be(tmp_path):
 
 
 def test_every_shipped_file_is_a_spec_named_after_itself():
-    paths = [path for folder in (library.SHIPPED, library.STAND_INS) for path in folder.rglob("*.json")]
+    paths = [path for folder in (library.SHIPPED, library.EXTRAS) for path in folder.rglob("*.json")]
     assert len(paths) == len(library.library())
     for path in paths:
         spec = library.load_spec(path)
@@ -153,10 +153,10 @@ def test_a_file_that_changes_is_read_again():
     assert "wand" not in library.library()
 
 
-def test_the_stand_ins_are_in_the_library_and_not_in_the_dataset():
-    stand_ins = {path.stem for path in library.STAND_INS.rglob("*.json")}
-    assert stand_ins == {"fairy", "genie", "mermaid", "santa-claus", "vampire", "zombie"}
-    assert library.library().keys() - library.publishable().keys() == stand_ins
+def test_the_extras_are_in_the_library_and_not_in_the_dataset():
+    extras = {path.stem for path in library.EXTRAS.rglob("*.json")}
+    assert extras == {"cricket-game", "cricket-insect", "fairy", "genie", "mermaid", "santa-claus", "vampire", "zombie"}
+    assert library.library().keys() - library.publishable().keys() == extras
     fairy = library.library()["fairy"]
     assert library.is_shipped(fairy) and library.is_shipped(library.library()["dog"])
     library.save_spec(fairy, library.own_path(fairy))

@@ -13,7 +13,7 @@ from .sources import Emoji, emojis
 from .wordnet import wordnet
 
 # What is drawn for a word that has several senses.
-SENSES = {"apple": "fruit", "bat": "animal", "mouse": "animal"}
+SENSES = {"apple": "fruit", "bat": "animal", "cricket": "insect", "mouse": "animal"}
 
 # Families: the name is drawn as the leaves before the bar, and is also true of those after it.
 FAMILIES = {
@@ -265,7 +265,7 @@ def plain(words: Iterable[str]) -> list[str]:
 
 
 def specs() -> list[dict]:
-    """The concepts whose terms the base must know how to draw: some of CorefConcept's objects, and the stand-ins."""
+    """The concepts whose terms the base must know how to draw: some of CorefConcept's objects, and the extras."""
     objects = [ROOT.parent / "corefconcept" / "object" / f"{slug}.json" for slug in OBJECTS]
     return [json.loads(p.read_text()) for p in sorted(ROOT.glob("emoji-sd/concepts/*/*.json")) + objects]
 
