@@ -14,6 +14,7 @@ from app import progress, sheet
 from app.pages import board, data_url, page, small
 from app.shown import shown
 from crce import bases, glances, jobs, runs
+from crce.answers import METRICS
 from crce.concepts import ConceptSpec
 from crce.errors import CrceError
 from crce.library import find_spec
@@ -25,13 +26,6 @@ _HELP = {"target": "must go", "coref": "must go", "retain": "must stay", "typed"
 _SIDE = 512
 _LARGE = 500 << 20  # bytes of weights
 _MOST_ON_CPU = 4  # pictures of a large model that a CPU draws while someone waits
-_METRICS = {
-    "acc_u": ("the concept", "Acc_U ↓"),
-    "acc_c_train": ("its names, seen", "Acc_C train ↓"),
-    "acc_c_test": ("its names, held out", "Acc_C test ↓"),
-    "acc_r_train": ("neighbours, seen", "Acc_R train ↑"),
-    "acc_r_test": ("neighbours, held out", "Acc_R test ↑"),
-}
 
 
 @dataclass(frozen=True)
@@ -181,7 +175,7 @@ def scores(ids: list[str]) -> str:
     return page(
         "scores",
         runs=[{"title": run.title, "busy": _busy(run), "report": run.report} for run in chosen],
-        metrics=_METRICS if first else {},
+        metrics=METRICS if first else {},
         first=first,
     )
 

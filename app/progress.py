@@ -5,10 +5,10 @@ import math
 from collections.abc import Callable
 
 from app.pages import data_url, small
+from crce.answers import METRICS
 from crce.cost import size, span
-from crce.runs import Run
+from crce.runs import PHASES, Run
 
-_PHASES = {"bank": "preparing", "train": "erasing", "evaluate": "judging pictures"}
 _CHIPS = {"running": "busy", "done": "good", "failed": "bad", "interrupted": "bad"}
 _MOST_POINTS = 120
 
@@ -52,7 +52,7 @@ def _working(run: Run) -> str:
     if progress is None:
         return "loading the model"
     left = f" · {span(progress.seconds_left)} left" if progress.seconds_left is not None else ""
-    return f"{_PHASES[progress.phase]} {progress.done}/{progress.of}{left}"
+    return f"{PHASES[progress.phase]} {progress.done}/{progress.of}{left}"
 
 
 def percent(run: Run) -> int:
@@ -63,8 +63,7 @@ def percent(run: Run) -> int:
 def scores(run: Run) -> str:
     """The accuracies of the report, short."""
     metrics = (run.report or {}).get("metrics", {})
-    names = {"acc_u": "Acc_U", "acc_c_test": "Acc_C", "acc_r_test": "Acc_R"}
-    found = [(name, metrics[key]) for key, name in names.items() if metrics.get(key, {}).get("n")]
+    found = [(METRICS[key].name, metrics[key]) for key in ("acc_u", "acc_c_test", "acc_r_test") if key in metrics]
     return " · ".join(f"{name} {metric['rate']:.0%} (n={metric['n']})" for name, metric in found)
 
 

@@ -1,4 +1,4 @@
-"""What the judge was asked, and what it said."""
+"""What the judge was asked, what it said, and what that is counted as."""
 
 from dataclasses import dataclass
 
@@ -30,3 +30,36 @@ class Answers:
     yes: tuple[bool, ...]
     p: tuple[float, ...]
     base_yes: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One of the five accuracies (§4.1): of the pictures of this kind and split, those in which the judge sees what
+    it was asked for.
+
+    plain: whose pictures they are, for people who have not read the paper.
+    """
+
+    name: str
+    plain: str
+    kind: str
+    split: str
+
+    @property
+    def low(self) -> bool:
+        """Whether a good erasure makes it low."""
+        return self.kind != "retain"
+
+    @property
+    def head(self) -> str:
+        """Over a table's column."""
+        return f"{self.name} {'↓' if self.low else '↑'}"
+
+
+METRICS = {
+    "acc_u": Metric("Acc_U", "the concept", "target", "train"),
+    "acc_c_train": Metric("Acc_C train", "its names, seen", "coref", "train"),
+    "acc_c_test": Metric("Acc_C test", "its names, held out", "coref", "test"),
+    "acc_r_train": Metric("Acc_R train", "neighbours, seen", "retain", "train"),
+    "acc_r_test": Metric("Acc_R test", "neighbours, held out", "retain", "test"),
+}

@@ -5,20 +5,13 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from crce import bases
+from crce.answers import METRICS
 from crce.concepts import ConceptSpec
 from crce.config import METHOD_CARDS
 from crce.runs import Job
 
 TEMPLATE = Path(__file__).parent / "templates" / "weights.md"
 HUB = "https://huggingface.co"
-# Name, what is counted, and whether a good erasure makes it low.
-METRICS = {
-    "acc_u": ("Acc_U", "the concept itself is still drawn (lower is better)"),
-    "acc_c_train": ("Acc_C train", "corefs seen in training still draw it (lower is better)"),
-    "acc_c_test": ("Acc_C test", "held-out corefs still draw it (lower is better)"),
-    "acc_r_train": ("Acc_R train", "retains seen in training are still drawn (higher is better)"),
-    "acc_r_test": ("Acc_R test", "held-out retains are still drawn (higher is better)"),
-}
 
 
 def weights_card(
@@ -66,7 +59,7 @@ def _results(spec: ConceptSpec, report: dict | None, dataset: str) -> list[EvalR
             dataset_name=f"CorefConcept, {spec.name}",
             dataset_config=spec.category,
             metric_type=key,
-            metric_name=f"{METRICS[key][0]} (n = {value['n']})",
+            metric_name=f"{METRICS[key].name} (n = {value['n']})",
             metric_value=round(value["rate"], 4),
         )
         for key, value in (report or {}).get("metrics", {}).items()
@@ -84,9 +77,10 @@ def _measured(report: dict | None) -> dict:
 
 
 def _line(key: str, value: dict) -> dict:
-    short, what = METRICS[key]
+    metric = METRICS[key]
+    what = f"{metric.plain} ({'lower' if metric.low else 'higher'} is better)"
     interval = f"{value['low']:.0%} to {value['high']:.0%}"
-    return {"short": short, "what": what, "rate": f"{value['rate']:.0%}", "base": f"{value['base_rate']:.0%}",
+    return {"short": metric.name, "what": what, "rate": f"{value['rate']:.0%}", "base": f"{value['base_rate']:.0%}",
             "n": value["n"], "interval": interval}  # fmt: skip
 
 

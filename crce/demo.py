@@ -5,7 +5,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from crce import cards, files, terminal
+from crce import cards, files
+from crce.answers import METRICS
 from crce.config import METHOD_CARDS
 from crce.errors import CrceError
 from crce.jobs import SHOWN_SEEDS, picture_name
@@ -31,7 +32,7 @@ def write_page(run: Run) -> Path:
         base=cards.public_name(run.job.base),
         method=METHOD_CARDS[run.job.config.method],
         report=report,
-        accuracies=terminal.ACCURACIES,
+        metrics=METRICS,
         sections={title: [term for term in terms if term["kind"] == kind] for kind, title in SECTIONS.items()},
     )
     path = run.dir / "report.html"

@@ -282,10 +282,11 @@ def _evaluate(run: Run, model: "Diffusion", judge: "EmbeddedJudge", images: int,
 
 def _shown(run: Run, model: "Diffusion", delta: "Delta", answers: "list[Answers]") -> Iterator[dict]:
     """Draws what a report shows of the first concept."""
-    meter, numbered = Meter(run, len(answers)), list(enumerate(answers))
-    for start in range(0, len(numbered), SHOWN_TERMS):
-        _save_pictures(run, _pairs(model, delta, numbered[start : start + SHOWN_TERMS]))
-        yield meter.event("phase", len(answers), len(answers), phase="evaluate")
+    meter, numbered, done = Meter(run), list(enumerate(answers)), 0
+    while part := numbered[done : done + SHOWN_TERMS]:
+        _save_pictures(run, _pairs(model, delta, part))
+        done += len(part)
+        yield meter.event("phase", done, len(answers), phase="pictures")
 
 
 def _judged(meter: "Meter", steps: "Generator[tuple[int, int], None, list[Answers]]") -> Generator:

@@ -6,26 +6,12 @@ from dataclasses import asdict
 import numpy as np
 from scipy import stats
 
-from crce.answers import Answers
+from crce.answers import METRICS, Answers
 from crce.concepts import ConceptSpec
 from crce.errors import CrceError
 
-METRICS = {
-    "acc_u": ("target", "train"),
-    "acc_c_train": ("coref", "train"),
-    "acc_c_test": ("coref", "test"),
-    "acc_r_train": ("retain", "train"),
-    "acc_r_test": ("retain", "test"),
-}
 # The columns of a table.
-HEADS = {
-    "acc_u": "Acc_U ↓",
-    "acc_c_train": "Acc_C train ↓",
-    "acc_c_test": "Acc_C test ↓",
-    "acc_r_train": "Acc_R train ↑",
-    "acc_r_test": "Acc_R test ↑",
-    "h": "H ↑",
-}
+HEADS = {**{key: metric.head for key, metric in METRICS.items()}, "h": "H ↑"}
 RESAMPLES = 10_000
 SURVIVES = 0.9  # of the base's pictures of the target: an erasure without effect
 LOST = 0.5  # of the base's pictures of held-out retains: an erasure of everything
@@ -36,9 +22,9 @@ def metrics(answers: list[Answers]) -> dict[str, dict]:
 
     A metric without a single covered term is left out rather than called 0.
     """
-    groups = {name: [a for a in answers if (a.kind, a.split) == key and a.covered is not False]
-              for name, key in METRICS.items()}  # fmt: skip
-    return {name: _rate(group) for name, group in groups.items() if group}
+    counted = [a for a in answers if a.covered is not False]
+    groups = {key: [a for a in counted if (a.kind, a.split) == (m.kind, m.split)] for key, m in METRICS.items()}
+    return {key: _rate(group) for key, group in groups.items() if group}
 
 
 def _rate(group: list[Answers]) -> dict:

@@ -56,9 +56,18 @@ class Job:
         return together((self.spec, *self.also))
 
 
+# What a run is at, for people.
+PHASES = {
+    "bank": "preparing",
+    "train": "erasing",
+    "evaluate": "judging pictures",
+    "pictures": "drawing the report's terms",
+}
+
+
 @dataclass(frozen=True)
 class Progress:
-    """The phase (bank, train, evaluate), how much of it is done, and the seconds left where known."""
+    """The phase (see PHASES), how much of it is done, and the seconds left where known."""
 
     phase: str
     done: int

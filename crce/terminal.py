@@ -13,19 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from crce.answers import METRICS
 from crce.errors import CrceError
-from crce.runs import Run
+from crce.runs import PHASES, Run
 
 T = TypeVar("T")
 console = Console(stderr=True, highlight=False)
-LABELS = {"bank": "sampling training latents", "train": "erasing", "evaluate": "judging pictures"}
-ACCURACIES = {
-    "acc_u": "Acc_U",
-    "acc_c_train": "Acc_C train",
-    "acc_c_test": "Acc_C test",
-    "acc_r_train": "Acc_R train",
-    "acc_r_test": "Acc_R test",
-}
 
 
 def say(facts: object, text: str | Table, as_json: bool) -> None:
@@ -109,7 +102,7 @@ def _show(progress: Progress, task: int, event: dict, name: str = "") -> None:
     if event["kind"] in ("phase", "step"):
         done = event["step"] if event["kind"] == "step" else event["done"]
         losses = "".join(f"  {name} {loss:.4f}" for name, loss in event.get("losses", {}).items())
-        label = name + LABELS[event.get("phase", "train")] + losses
+        label = name + PHASES[event.get("phase", "train")] + losses
         progress.update(task, description=label, completed=done, total=event["of"])
 
 
@@ -141,7 +134,7 @@ def accuracies(reports: list[dict]) -> Table:
     rows = [
         (
             report["concept"],
-            ACCURACIES[name],
+            METRICS[name].name,
             f"{100 * m['rate']:.0f} %",
             f"{100 * m['low']:.0f} to {100 * m['high']:.0f} %",
             f"{100 * m['base_rate']:.0f} %",

@@ -131,7 +131,9 @@ def test_an_evaluation_ends_in_a_report_with_pictures(run, models):
     run.request_evaluate(2)
     events = list(execute(run, models))
     assert kinds(events)[-2:] == ["evaluated", "done"] and run.evaluation is None
+    drawn = [(e["done"], e["of"]) for e in events if e.get("phase") == "pictures"]
     report = run.report
+    assert drawn[-1] == (len(report["terms"]), len(report["terms"]))
     assert report["concept"] == "dog (animal)" and report["images"] == 2 and report["ask"] == "target"
     assert report["metrics"]["acc_u"]["n"] == 10
     for number, term in enumerate(report["terms"]):
