@@ -1,6 +1,6 @@
 # make app    set up and open the app
 # make test   set up and run every check
-# make bench  measure the speed of this machine (minutes)
+# make bench  measure the speed of this machine, and write docs/speed.md (minutes)
 # make bench-gpu  the same for a GPU, at SD v1.4's size (minutes)
 # make model  build the default model again (hours on a CPU, minutes on a GPU)
 
@@ -19,11 +19,11 @@ test: venv browser lint
 	$(BIN)/python -m pytest
 
 bench: venv browser
-	$(BIN)/python -m benchmarks.instant_edit
-	$(BIN)/python -m benchmarks.preview
-	$(BIN)/python -m benchmarks.one_click
-	$(BIN)/python -m benchmarks.loop
-	$(BIN)/python -m benchmarks.start
+	$(BIN)/python -m benchmarks.instant_edit --keep
+	$(BIN)/python -m benchmarks.preview --keep
+	$(BIN)/python -m benchmarks.one_click --keep
+	$(BIN)/python -m benchmarks.loop --keep
+	$(BIN)/python -m benchmarks.start --keep
 
 bench-gpu: venv
 	$(BIN)/python -m benchmarks.gpu

@@ -41,7 +41,8 @@ def main() -> None:
     profiled(model, config)
     if not small:
         for method in ("crce", "esd-x-strict"):
-            timed(model, spec(), method)
+            for figure in timed(model, spec(), method):
+                print(figure.line, flush=True)
     # Last, for a compiled U-Net stays so.
     variants(model, config, 2 if small else STEPS, "eager" if small else "inductor")
 
@@ -49,7 +50,9 @@ def main() -> None:
 def whole(model: Diffusion, config: EraseConfig) -> float:
     """Seconds of a whole run with all rows at once, the bank's sampling included; n = 1."""
     seconds = clocked(model, lambda: list(erase(model, spec(), config)), 1)
-    print(f"CRCE, {config.steps} steps and their bank: {seconds:.1f} s, {peak(model)}, n = 1", flush=True)
+    print(
+        f"CRCE, {config.steps} steps and their bank: {seconds:.1f} s, {peak(model) or 'on the CPU'}, n = 1", flush=True
+    )
     return seconds
 
 

@@ -4,12 +4,12 @@ Beside it, in the same run, the same edit written out as published: for each mat
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import median
 
 import torch
 
-from benchmarks.machine import named
+from benchmarks.figures import Figure, options, show
 from crce.methods.uce import Rows, solve
 
 WIDTH, POSITIONS, TERMS, DAMPING, REPEATS = 768, 76, 30, 0.5, 5
@@ -17,15 +17,20 @@ LAYERS = (320,) * 5 + (640,) * 5 + (1280,) * 6  # cross-attention layers of SD v
 
 
 def main() -> None:
+    show("instant_edit", __doc__, measured(), options(__doc__).parse_args().keep)
+
+
+def measured() -> Iterator[Figure]:
     dice = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=dice)  # noqa: E731
     matrices = {f"{kind}{i}": draw(out, WIDTH) / 28 for i, out in enumerate(LAYERS) for kind in "kv"}
     half = TERMS // 2 * POSITIONS
     alike = torch.full((half,), 1 / POSITIONS)
     rows = Rows(draw(half, WIDTH), draw(half, WIDTH), alike, draw(half, WIDTH), alike)
-    ours, published = seconds(lambda: solve(matrices, rows, DAMPING)), seconds(lambda: plain(matrices, rows))
-    print(f"{named()}; {len(matrices)} matrices, {TERMS} terms, median of {REPEATS}")
-    print(f"instant edit {ours:.3f} s, as published {published:.3f} s: {published / ours:.1f} times faster")
+    ours = Figure(f"{len(matrices)} matrices, {TERMS} terms", seconds(lambda: solve(matrices, rows, DAMPING)))
+    yield ours
+    published = seconds(lambda: plain(matrices, rows))
+    yield Figure("as published", published, f"{median(published) / ours.median:.1f} times as long")
 
 
 def plain(matrices: dict[str, torch.Tensor], rows: Rows) -> dict[str, torch.Tensor]:
@@ -39,15 +44,15 @@ def plain(matrices: dict[str, torch.Tensor], rows: Rows) -> dict[str, torch.Tens
     return edited
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Median time of one call, after one that warms up."""
+def seconds(work: Callable[[], object]) -> tuple[float, ...]:
+    """Of each call, after one that warms up."""
     work()
     times = []
     for _ in range(REPEATS):
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)
-    return median(times)
+    return tuple(times)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ rows one after another ("lean") or in one batch ("fast"). Times are of whole run
     python -m benchmarks.loop --sd             a U-Net of SD v1.4's size with random weights (a GPU's work)
 """
 
-import argparse
 import copy
 import random
 import time
@@ -20,7 +19,7 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from benchmarks.machine import named
+from benchmarks.figures import Figure, options, show
 from benchmarks.sizes import sd_v1_4, spec
 from crce.concepts import ConceptSpec
 from crce.config import EraseConfig, with_defaults
@@ -96,18 +95,19 @@ class Reference:
         return Delta({name: weight.detach().clone() for name, weight in self.weights.items()}, {"kind": "weights"})
 
 
-def timed(model: Diffusion, spec: ConceptSpec, method: str) -> None:
-    """Seconds a step of the three ways, the bank's part included."""
+def timed(model: Diffusion, spec: ConceptSpec, method: str) -> Iterator[Figure]:
+    """Seconds a step of the three ways, the bank's part included: each a mean over one run's steps."""
     config = replace(with_defaults(EraseConfig(method), model.base), steps=STEPS, checkpoint_every=10**5)
     reference = Reference(model, spec, config)
     reference.step()
     slow = clocked(model, lambda: [reference.step() for _ in range(STEPS)])
-    print(f"{method}: reference {slow:.3f} s a step, {peak(model)}")
+    yield Figure(f"`{method}`, ESD's loop", (slow,), peak(model))
     for name, rows in (("lean", 1), ("fast", 0)):
         # A bank is whole trajectories: 50 latents serve 50 steps, so the run is as long as that.
         ours = replace(config, steps=TRAJECTORY, rows=rows)
         each = clocked(model, lambda ours=ours: list(erase(model, spec, ours)), TRAJECTORY)
-        print(f"{method}: {name:9} {each:.3f} s a step, {peak(model)}: {slow / each:.1f} times faster")
+        faster = f"{slow / each:.1f} times faster"
+        yield Figure(f"`{method}`, ours, {name}", (each,), ", ".join(filter(None, (faster, peak(model)))))
 
 
 def clocked(model: Diffusion, work, steps: int = STEPS) -> float:
@@ -123,17 +123,16 @@ def clocked(model: Diffusion, work, steps: int = STEPS) -> float:
 
 def peak(model: Diffusion) -> str:
     """Of a GPU's memory; on a CPU only time counts."""
-    return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB at most" if model.device.type == "cuda" else "CPU"
+    return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB at most" if model.device.type == "cuda" else ""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--sd", action="store_true", help="SD v1.4's size, random weights")
     asked = parser.parse_args()
-    print(named())
     model = sd_v1_4() if asked.sd else Diffusion.load()
-    for method in ("crce", "esd-x-strict"):
-        timed(model, spec(), method)
+    figures = (figure for method in ("crce", "esd-x-strict") for figure in timed(model, spec(), method))
+    show("loop", __doc__, figures, asked.keep)
 
 
 if __name__ == "__main__":

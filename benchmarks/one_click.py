@@ -1,9 +1,9 @@
 """What one click on the default model takes: CRCE with its preset, and the closed forms."""
 
 import time
-from statistics import median
+from collections.abc import Iterator
 
-from benchmarks.machine import named
+from benchmarks.figures import Figure, options, show
 from crce.config import EraseConfig
 from crce.diffusion import Diffusion
 from crce.erase import erase, solved
@@ -14,16 +14,18 @@ CLOSED_FORMS = ("crce-uce", "uce", "crce-null", "speed")
 
 
 def main() -> None:
-    print(named())
+    show("one_click", __doc__, measured(), options(__doc__).parse_args().keep)
+
+
+def measured() -> Iterator[Figure]:
     began = time.perf_counter()
     model, spec = Diffusion.load(), find_spec("dog")
-    print(f"loading {model.base}: {time.perf_counter() - began:.1f} s, n = 1", flush=True)
+    yield Figure("loading the model", (time.perf_counter() - began,))
     for method in CLOSED_FORMS:
         times = [clocked(lambda method=method: solved(model, spec, EraseConfig(method))) for _ in range(REPEATS)]
-        # The first has the text encoder's work in it.
-        print(f"{method}: {times[0]:.2f} s the first time, median {median(times):.2f} s, n = {REPEATS}", flush=True)
-    seconds = clocked(lambda: list(erase(model, spec, EraseConfig())))
-    print(f"crce with the preset, training and its bank: {seconds:.1f} s, n = 1")
+        yield Figure(f"`{method}`", tuple(times), f"{times[0]:.2f} s the first time, with the text encoder's work")
+    run = clocked(lambda: list(erase(model, spec, EraseConfig())))
+    yield Figure("`crce` with the preset, training and its bank", (run,))
 
 
 def clocked(work) -> float:

@@ -8,12 +8,12 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from statistics import median
 
-from benchmarks.machine import named
+from benchmarks.figures import Figure, options, show
 from crce import bases, glances, runs
 from crce.concepts import ConceptSpec, spec_to_dict
 from crce.config import EraseConfig
@@ -26,30 +26,33 @@ PATIENCE = 300
 
 
 def main() -> None:
+    show("preview", __doc__, measured(), options(__doc__).parse_args().keep)
+
+
+def measured() -> Iterator[Figure]:
     spec = find_spec("frog")
     prompts = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
-    print(f"{named()}; {len(prompts)} prompts, median of {REPEATS} (least – most)")
-    drawings(prompts)
+    yield from drawings(prompts)
     with tempfile.TemporaryDirectory() as home:
         os.environ["CRCE_HOME"] = home
-        previews("the first", spec, prompts, 1)
-        previews("idle", spec, prompts)
+        yield previews("the first, with loading", spec, prompts, 1)
+        yield previews("idle", spec, prompts)
         run = runs.create(Job(bases.EMOJI_SD, spec, EraseConfig(steps=1000, preview_every=0)))
         wait(lambda: run.last("step"))
-        previews("while a run trains", spec, prompts)
+        yield previews("while a run trains", spec, prompts)
         run.request_stop()
         wait(lambda: run.state == "stopped")
         os.kill(glances.ask({"kind": "status"}, PATIENCE)["pid"], signal.SIGTERM)
 
 
-def drawings(prompts: list[str]) -> None:
+def drawings(prompts: list[str]) -> Iterator[Figure]:
     seeds = [0] * len(prompts)
     for dtype in ("fp32", "bf16"):
         model = Diffusion.load(dtype=dtype)
         whole, single = partial(model.generate, prompts, seeds), partial(one_by_one, model, prompts)
         whole()
-        show(f"draw {dtype}, one batch", [clocked(whole) for _ in range(REPEATS)])
-        show(f"draw {dtype}, one by one", [clocked(single) for _ in range(REPEATS)])
+        yield Figure(f"drawing alone, {dtype}, one batch", tuple(clocked(whole) for _ in range(REPEATS)))
+        yield Figure(f"drawing alone, {dtype}, one by one", tuple(clocked(single) for _ in range(REPEATS)))
 
 
 def one_by_one(model: Diffusion, prompts: list[str]) -> None:
@@ -57,7 +60,7 @@ def one_by_one(model: Diffusion, prompts: list[str]) -> None:
         model.generate([prompt], [0])
 
 
-def previews(label: str, spec: ConceptSpec, prompts: list[str], repeats: int = REPEATS) -> None:
+def previews(label: str, spec: ConceptSpec, prompts: list[str], repeats: int = REPEATS) -> Figure:
     """Each request drops another retain, so that no two edits are the same."""
     times, edits = [], []
     for number in range(repeats):
@@ -67,7 +70,7 @@ def previews(label: str, spec: ConceptSpec, prompts: list[str], repeats: int = R
         answer = glances.ask({**asked, "prompts": prompts, "seeds": [0]}, PATIENCE)
         times.append(time.perf_counter() - began)
         edits.append(answer["edit_seconds"])
-    show(f"preview, {label}", times, f"; the edit itself {median(edits):.3f} s")
+    return Figure(f"request to last thumbnail, {label}", tuple(times), f"the edit itself {median(edits):.3f} s")
 
 
 def wait(true: Callable[[], object]) -> None:
@@ -79,10 +82,6 @@ def clocked(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-def show(label: str, times: list[float], more: str = "") -> None:
-    print(f"{label}: {median(times):.2f} s ({min(times):.2f} – {max(times):.2f}){more}", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from statistics import median
 from urllib.error import URLError
 
 from playwright.sync_api import Browser, sync_playwright
 
-from benchmarks.machine import named
+from benchmarks.figures import Figure, options, show
 from crce import glances
 from crce.errors import CrceError
 from crce.files import ROOT
@@ -26,13 +25,18 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 def main() -> None:
-    print(f"{named()}; median of {REPEATS} (least – most), each in a new home")
+    show("start", __doc__, measured(), options(__doc__).parse_args().keep)
+
+
+def measured() -> Iterator[Figure]:
+    """Each in a new home."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         pairs = [started(browser) for _ in range(REPEATS)]
         browser.close()
-    for label, times in zip(("first HTML", "first screen in Chromium"), zip(*pairs, strict=True), strict=True):
-        print(f"{label}: {median(times):.2f} s ({min(times):.2f} – {max(times):.2f})")
+    html, screen = zip(*pairs, strict=True)
+    yield Figure("to the first HTML", html)
+    yield Figure("to the first screen in Chromium", screen)
 
 
 def started(browser: Browser) -> tuple[float, float]:

@@ -1,0 +1,81 @@
+"""Measured times: shown as they come, and with --keep written to docs/speed/ and from there to docs/speed.md."""
+
+import argparse
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from benchmarks.machine import named
+from crce.files import ROOT, read_json, write_atomic
+
+FOLDER = ROOT / "docs" / "speed"
+PAGE = """\
+# Speed
+
+`make bench` measures this, with nothing else running, on the default model unless said otherwise; it writes this page from
+`docs/speed/`. Seconds: the median, and least to most where there are several.
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What was measured, and each time that it took, in seconds."""
+
+    what: str
+    seconds: tuple[float, ...]
+    note: str = ""
+
+    @property
+    def median(self) -> float:
+        return median(self.seconds)
+
+    @property
+    def shown(self) -> str:
+        spread = f" ({min(self.seconds):.3f} – {max(self.seconds):.3f})" if len(self.seconds) > 1 else ""
+        return f"{self.median:.3f}{spread}"
+
+    @property
+    def line(self) -> str:
+        return f"{self.what}: {self.shown} s, n = {len(self.seconds)}{f'; {self.note}' if self.note else ''}"
+
+
+def options(about: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", action="store_true", help="write them to docs/speed/ and docs/speed.md")
+    return parser
+
+
+def show(name: str, about: str, figures: Iterable[Figure], keep: bool) -> None:
+    """Prints each figure when it is there. name: the benchmark's module. about: its docstring, for the page."""
+    print(named(), flush=True)
+    found = []
+    for figure in figures:
+        found.append(asdict(figure))
+        print(figure.line, flush=True)
+    if keep:
+        facts = {"about": about.split("\n\n    python")[0].strip(), "machine": named(), "figures": found}
+        write_atomic(FOLDER / f"{name}.json", json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
+        write_atomic(FOLDER.with_suffix(".md"), page())
+
+
+def page(folder: Path = FOLDER) -> str:
+    """docs/speed.md: a table for each benchmark."""
+    return "\n".join([PAGE, *(_table(path.stem, read_json(path)) for path in sorted(folder.glob("*.json")))])
+
+
+def _table(name: str, facts: dict) -> str:
+    figures = [Figure(**figure) for figure in facts["figures"]]
+    rows = [f"| {f.what} | {f.shown} | {len(f.seconds)} | {f.note} |" for f in figures]
+    head = ["| | s | n | |", "|---|---|---|---|"]
+    return "\n".join(
+        [
+            f"## {name.replace('_', ' ').capitalize()}\n",
+            facts["about"] + "\n",
+            f"`python -m benchmarks.{name}`, {facts['machine']}.\n",
+            *head,
+            *rows,
+            "",
+        ]
+    )
