@@ -14,8 +14,8 @@ FOLDER = ROOT / "docs" / "speed"
 PAGE = """\
 # Speed
 
-`make bench` measures this, with nothing else running, on the default model unless said otherwise; it writes this page from
-`docs/speed/`. Seconds: the median, and least to most where there are several.
+`make bench` measures this, with nothing else running, on the default model unless said otherwise; it writes this page
+from `docs/speed/`. Seconds: the median, and least to most where there are several.
 """
 
 
@@ -68,14 +68,6 @@ def page(folder: Path = FOLDER) -> str:
 def _table(name: str, facts: dict) -> str:
     figures = [Figure(**figure) for figure in facts["figures"]]
     rows = [f"| {f.what} | {f.shown} | {len(f.seconds)} | {f.note} |" for f in figures]
-    head = ["| | s | n | |", "|---|---|---|---|"]
-    return "\n".join(
-        [
-            f"## {name.replace('_', ' ').capitalize()}\n",
-            facts["about"] + "\n",
-            f"`python -m benchmarks.{name}`, {facts['machine']}.\n",
-            *head,
-            *rows,
-            "",
-        ]
-    )
+    made = f"`python -m benchmarks.{name}` on {facts['machine']}:\n"
+    head = [f"## {name.replace('_', ' ').capitalize()}\n", f"{facts['about']}\n", made]
+    return "\n".join([*head, "| | s | n | |", "|---|---|---|---|", *rows, ""])

@@ -50,9 +50,7 @@ def main() -> None:
 def whole(model: Diffusion, config: EraseConfig) -> float:
     """Seconds of a whole run with all rows at once, the bank's sampling included; n = 1."""
     seconds = clocked(model, lambda: list(erase(model, spec(), config)), 1)
-    print(
-        f"CRCE, {config.steps} steps and their bank: {seconds:.1f} s, {peak(model) or 'on the CPU'}, n = 1", flush=True
-    )
+    print(f"CRCE, {config.steps} steps and their bank: {seconds:.1f} s, {peak(model)}, n = 1", flush=True)
     return seconds
 
 
