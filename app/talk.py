@@ -104,6 +104,9 @@ def _watched(spec: ConceptSpec, who, writing: Generator) -> Generator[tuple, Non
 def _entry(spec: ConceptSpec, wish: str, who) -> Generator[str, None, dict]:
     if wish or spec.corefs or spec.retains:
         revision = yield from who.revise(spec, wish or IMPROVE, transcript.since(spec.slug))
+        if revision.spec.slug != spec.slug:
+            # Another meaning is a concept of its own; this one stays as it is.
+            return transcript.choice([revision.spec], who.label)
         return transcript.offer(spec, revision, who.label)
     seed = spec.provenance.split_seed
     found = yield from who.meanings(spec.target, spec.category, spec.sense, seed)

@@ -65,7 +65,7 @@ def offer(spec: ConceptSpec, revision: Revision, by: str) -> dict:
 
 
 def choice(specs: list[ConceptSpec], by: str) -> dict:
-    """The entry that asks which meaning is meant."""
+    """The entry that asks which meaning is meant, or offers another one."""
     return {"who": "senses", "by": by, "specs": [spec_to_dict(spec) for spec in specs]}
 
 

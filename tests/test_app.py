@@ -515,6 +515,15 @@ def test_offline_the_talk_says_so_and_understands_a_little(offline):
     assert "wolf" not in texts("retains")
 
 
+def test_offline_the_other_sense_becomes_a_concept_of_its_own(offline):
+    before = opened("bat-animal")
+    said(before, "the other sense")
+    assert "“bat” has another meaning. It is a concept of its own" in talk.log(before.mine)
+    page, *_ = curate.talked(before, "", event(do="sense", entry="1", n="0"))
+    assert page.spec.name == "bat (sports equipment)"
+    assert opened("bat-animal").mine == before.mine
+
+
 def test_a_message_that_was_stopped_gets_no_answer(dog):
     length = transcript.say(dog, "more")
     log, writing = talk.stop(drafts.Opened(dog, dog))
