@@ -7,7 +7,6 @@ python -m benchmarks.bank           writes docs/bank.md from them and from the R
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 from benchmarks.loop import Reference
 from crce.config import EraseConfig, with_defaults
@@ -15,17 +14,16 @@ from crce.cost import machine
 from crce.delta import Delta
 from crce.diffusion import Diffusion
 from crce.evaluate import evaluate
-from crce.experiment import REPORTS, differences, reports
-from crce.files import ROOT, read_json, write_atomic
+from crce.files import ROOT, write_atomic
 from crce.judge import EmbeddedJudge
 from crce.library import find_spec
-from crce.report import summarise, table
+from crce.report import summarise
+from crce.studies import varied
 from crce.terminal import result
 
 FOLDER = ROOT / "docs" / "bank"
 IMAGES = 10  # as in the README's table
 WAYS = {"frozen": "fresh, frozen model", "tuned": "fresh, tuned model"}
-OURS = "bank"
 PAGE = """\
 # Does the bank cost accuracy?
 
@@ -46,7 +44,7 @@ def main() -> None:
     for name in parser.parse_args().concepts:
         for way in WAYS:
             measure(name, way)
-    write_atomic(FOLDER.with_suffix(".md"), page())
+    write_atomic(FOLDER.with_suffix(".md"), varied(FOLDER, PAGE, "bank"))
 
 
 def measure(name: str, way: str) -> None:
@@ -69,17 +67,6 @@ def erased(model: Diffusion, spec, config: EraseConfig, way: str) -> Delta:
     for _ in range(config.steps):
         reference.step()
     return reference.delta()
-
-
-def page(folder: Path = FOLDER) -> str:
-    """docs/bank.md, over the concepts that were measured in every way."""
-    fresh = [read_json(path) for path in sorted(folder.glob("*.json"))]
-    ways = [{r["concept"] for r in fresh if r["method"] == way} for way in WAYS.values()]
-    concepts = sorted(set.intersection(*ways))
-    bank = [{**r, "method": OURS} for r in reports(REPORTS) if r["method"] == "crce"]
-    found = [r for r in [*bank, *fresh] if r["concept"] in concepts]
-    pairs = [(OURS, way) for way in WAYS.values()]
-    return PAGE.format(concepts=", ".join(concepts), table=table(found), differences=differences(found, pairs))
 
 
 if __name__ == "__main__":

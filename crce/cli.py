@@ -592,10 +592,10 @@ def sheet(
 @app.command()
 def table(as_json: AsJson = False):
     """Write the README's table from the reports in docs/reports, and docs/*.md from those beside it."""
-    from crce import experiment, files
+    from crce import experiment, files, studies
 
     experiment.write_table()
-    for path, text in experiment.pages().items():
+    for path, text in studies.pages().items():
         files.write_atomic(path, text)
     found = experiment.reports()
     terminal.say(found, f"{experiment.README} has the table of {len(found)} reports.", as_json)

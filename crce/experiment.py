@@ -6,17 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crce import runs
-from crce.config import METHOD_CARDS, EraseConfig
+from crce.config import METHOD_CARDS
 from crce.cost import machine
 from crce.errors import CrceError
 from crce.files import ROOT, read_json, write_atomic
 from crce.jobs import Models, execute
-from crce.report import HEADS, METRICS, difference, table
+from crce.report import HEADS, difference, table
 
 REPORTS = ROOT / "docs" / "reports"
-SWEEPS = ROOT / "docs" / "sweeps"
-LONGER = ROOT / "docs" / "longer"
-BACKBONES = ROOT / "docs" / "backbones"
 COSTS = ROOT / "docs" / "methods" / "seconds.json"
 README = ROOT / "README.md"
 TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
@@ -24,41 +21,6 @@ OURS = ("crce-plus", "crce-null", "crce-uce")  # each against the paper's own
 UNMEASURED = (
     "Not measured on these weights yet. `python -m crce measure` does, `python -m crce table` writes it here.\n"
 )
-SWEEPS_PAGE = """\
-# How the preset was chosen
-
-Settings of the training tried on {concepts}, which stand in no table; seeds from 0.
-The base's preset is CRCE's setting of highest H; where two are equal, the lower learning rate. A method with another
-preset has its own, found in the same way, but for MACE: of two equal rates it has the higher, since at the lower one
-its layers do almost nothing.
-`python -m crce table` writes this page from the reports in `docs/sweeps/`.
-
-| method | lr | steps | {heads} |
-|---|---|---|---|---|---|---|---|---|
-{rows}
-"""
-LONGER_PAGE = """\
-# Three times as long
-
-Two concepts of the README's table, {concepts}, whose held-out corefs survive there, trained with 900 steps in place of
-the preset's 300; seeds from 0. Looked at after the table, to find out whether more training is what they lack.
-`python -m crce table` writes this page from the reports in `docs/longer/`.
-
-| method | lr | steps | {heads} |
-|---|---|---|---|---|---|---|---|---|
-{rows}
-"""
-BACKBONES_PAGE = """\
-# CRCE on other backbones
-
-Methods on {concepts}, alone and with CRCE's corefs and retains added to their loss: {settings}.
-Pictures in which the judge sees the target (Acc_R: the retain), of all that were drawn; seeds from 0.
-`python -m crce table` writes this page from the reports in `docs/backbones/`.
-
-| backbone | corefs and retains | {heads} |
-|---|---|---|---|---|---|---|---|
-{rows}
-"""
 
 
 def measure(jobs: list[runs.Job], images: int, folder: Path) -> Iterator[dict]:
@@ -162,58 +124,6 @@ def write_table(readme: Path = README, folder: Path = REPORTS) -> None:
     """Puts the table between its marks in the README."""
     rendered = render(reports(folder), read_json(COSTS) if COSTS.exists() else None)
     write_atomic(readme, with_table(readme.read_text(encoding="utf-8"), rendered))
-
-
-def render_sweeps(folder: Path = SWEEPS, page: str = SWEEPS_PAGE) -> str:
-    """docs/sweeps.md: from which settings a base's preset was chosen, a row for each method and setting."""
-    found: dict[tuple, list[dict]] = {}
-    for path in sorted(folder.rglob("*.json")):
-        report = read_json(path)
-        found.setdefault((report["method"], report["config"]["lr"], report["config"]["steps"]), []).append(report)
-    concepts = sorted({r["concept"] for rows in found.values() for r in rows})
-    return page.format(
-        concepts=" and ".join(concepts),
-        heads=" | ".join(HEADS.values()),
-        rows="\n".join(_swept(*key, rows) for key, rows in sorted(found.items(), key=str)),
-    )
-
-
-def _swept(method: str, lr: float, steps: int, rows: list[dict]) -> str:
-    rate = f"{lr:g}" if lr else "–"
-    return f"| {method} | {rate} | {steps} | {_pooled(rows)} |"
-
-
-def _pooled(rows: list[dict]) -> str:
-    """Over the concepts: yes/n of each accuracy, and the mean of H."""
-    counts = [tuple(sum(r["metrics"][name][part] for r in rows) for part in ("yes", "n")) for name in METRICS]
-    cells = [f"{yes}/{n}" for yes, n in counts]
-    return f"{' | '.join(cells)} | {sum(r['h'] for r in rows) / len(rows):.4f}"
-
-
-def render_backbones(folder: Path = BACKBONES) -> str:
-    """docs/backbones.md: a row for each backbone, alone and under CRCE."""
-    found: dict[tuple, list[dict]] = {}
-    for path in sorted(folder.glob("*.json")):
-        report = read_json(path)
-        config = EraseConfig(**report["config"])
-        found.setdefault((config.bottom, config.bottom != config.method), []).append(report)
-    reports = [report for rows in found.values() for report in rows]
-    settings = {f"{r['config']['steps']} steps at {r['config']['lr']:g}" for r in reports}
-    return BACKBONES_PAGE.format(
-        concepts=" and ".join(sorted({r["concept"] for r in reports})), settings=" or ".join(sorted(settings)),
-        heads=" | ".join(HEADS.values()),
-        rows="\n".join(f"| {on} | {'with' if lists else 'without'} | {_pooled(rows)} |"
-                       for (on, lists), rows in sorted(found.items())),
-    )  # fmt: skip
-
-
-def pages() -> dict[Path, str]:
-    """What is written beside the README's table, by file."""
-    return {
-        SWEEPS.with_suffix(".md"): render_sweeps(),
-        LONGER.with_suffix(".md"): render_sweeps(LONGER, LONGER_PAGE),
-        BACKBONES.with_suffix(".md"): render_backbones(),
-    }
 
 
 def with_table(text: str, rendered: str) -> str:

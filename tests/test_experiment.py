@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
+from crce import studies
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.experiment import measure, render, render_backbones, render_sweeps, reports, with_table, write_table
+from crce.experiment import measure, render, reports, with_table, write_table
 from crce.files import read_json, write_json
 from crce.library import load_spec, save_spec
 from crce.runs import Job
@@ -80,7 +81,7 @@ def test_a_sweep_has_a_row_for_each_setting(measured):
     run(["crce"])
     found = [read_json(path) for path in folder.glob("*.json")]
     yes, n = (sum(r["metrics"]["acc_c_test"][part] for r in found) for part in ("yes", "n"))
-    (row,) = [line for line in render_sweeps(folder).splitlines() if line.startswith("| crce |")]
+    (row,) = [line for line in studies.swept(folder, studies.SWEEPS_PAGE).splitlines() if line.startswith("| crce |")]
     assert row.startswith("| crce | 0.001 | 2 |") and row.split(" | ")[5] == f"{yes}/{n}"
 
 
@@ -93,11 +94,12 @@ def test_a_backbone_has_a_row_alone_and_one_with_corefs_and_retains(tiny_sd_dir,
     assert {event["method"] for event in events} == {"ca", "crce", "crce on ca"}
     names = ["dog-animal-ca.json", "dog-animal-crce-on-ca.json", "dog-animal-crce.json"]
     assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == names
-    page = render_backbones(tmp_path / "reports").splitlines()
-    rows = [line.split(" | ")[:2] for line in page if " | with" in line]
-    assert rows == [["| ca", "without"], ["| ca", "with"], ["| esd-x-strict", "with"]]
+    page = studies.backbones(tmp_path / "reports").splitlines()
+    rows = [line.split(" | ")[:3] for line in page if " | with" in line]
+    assert [row[::2] for row in rows] == [["| ca", "without"], ["| ca", "with"], ["| esd-x-strict", "with"]]
+    assert {row[1] for row in rows} == {"2 at 0.001"}
     yes, n = (read_json(tmp_path / "reports" / names[1])["metrics"]["acc_u"][part] for part in ("yes", "n"))
-    assert f"| ca | with | {yes}/{n} |" in "\n".join(page)
+    assert f"| ca | 2 at 0.001 | with | {yes}/{n} |" in "\n".join(page)
 
 
 def test_a_text_without_a_place_is_refused():

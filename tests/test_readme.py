@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from crce import experiment
+from crce import experiment, studies
 from crce.files import ROOT, read_json
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,7 +32,7 @@ def test_the_table_is_what_the_reports_say():
     assert experiment.with_table(TEXT, experiment.render(experiment.reports(), costs)) == TEXT
 
 
-@pytest.mark.parametrize(("path", "text"), experiment.pages().items(), ids=lambda part: getattr(part, "name", ""))
+@pytest.mark.parametrize(("path", "text"), studies.pages().items(), ids=lambda part: getattr(part, "name", ""))
 def test_a_page_is_what_its_reports_say(path, text):
     assert path.read_text(encoding="utf-8") == text
 
