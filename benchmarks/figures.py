@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -39,6 +40,13 @@ class Figure:
     @property
     def line(self) -> str:
         return f"{self.what}: {self.shown} s, n = {len(self.seconds)}{f'; {self.note}' if self.note else ''}"
+
+
+def clocked(work: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def options(about: str) -> argparse.ArgumentParser:

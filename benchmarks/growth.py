@@ -6,12 +6,12 @@ python -m benchmarks.growth --draw   writes the page and the plot again, from th
 
 import argparse
 import json
-import time
 from pathlib import Path
 from statistics import median
 
 from jinja2 import Template
 
+from benchmarks.figures import clocked
 from benchmarks.machine import named
 from benchmarks.sizes import spec
 from crce.config import EraseConfig, with_defaults
@@ -115,12 +115,6 @@ def run(model: Diffusion, concepts: int) -> float:
     seconds = clocked(lambda: list(erase(model, specs, EraseConfig(steps=STEPS))))
     print(f"{concepts} concepts: {seconds:.1f} s", flush=True)
     return round(seconds, 2)
-
-
-def clocked(work) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def panels(found: dict) -> list[dict]:

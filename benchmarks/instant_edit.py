@@ -3,13 +3,12 @@
 Beside it, in the same run, the same edit written out as published: for each matrix its own left factor and inverse.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from statistics import median
 
 import torch
 
-from benchmarks.figures import Figure, options, show
+from benchmarks.figures import Figure, clocked, options, show
 from crce.methods.uce import Rows, solve
 
 WIDTH, POSITIONS, TERMS, DAMPING, REPEATS = 768, 76, 30, 0.5, 5
@@ -47,12 +46,7 @@ def plain(matrices: dict[str, torch.Tensor], rows: Rows) -> dict[str, torch.Tens
 def seconds(work: Callable[[], object]) -> tuple[float, ...]:
     """Of each call, after one that warms up."""
     work()
-    times = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return tuple(times)
+    return tuple(clocked(work) for _ in range(REPEATS))
 
 
 if __name__ == "__main__":

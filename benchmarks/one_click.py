@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from benchmarks.figures import Figure, options, show
+from benchmarks.figures import Figure, clocked, options, show
 from crce.config import EraseConfig
 from crce.diffusion import Diffusion
 from crce.erase import erase, solved
@@ -26,12 +26,6 @@ def measured() -> Iterator[Figure]:
         yield Figure(f"`{method}`", tuple(times), f"{times[0]:.2f} s the first time, with the text encoder's work")
     run = clocked(lambda: list(erase(model, spec, EraseConfig())))
     yield Figure("`crce` with the preset, training and its bank", (run,))
-
-
-def clocked(work) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

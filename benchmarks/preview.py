@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from statistics import median
 
-from benchmarks.figures import Figure, options, show
+from benchmarks.figures import Figure, clocked, options, show
 from crce import bases, glances, runs
 from crce.concepts import ConceptSpec, spec_to_dict
 from crce.config import EraseConfig
@@ -76,12 +76,6 @@ def previews(label: str, spec: ConceptSpec, prompts: list[str], repeats: int = R
 def wait(true: Callable[[], object]) -> None:
     while not true():
         time.sleep(0.1)
-
-
-def clocked(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":
