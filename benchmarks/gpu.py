@@ -15,6 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.figures import Figure
 from benchmarks.loop import clocked, peak, timed
 from benchmarks.machine import named
 from benchmarks.sizes import sd_v1_4, spec
@@ -50,7 +51,7 @@ def main() -> None:
 def whole(model: Diffusion, config: EraseConfig) -> float:
     """Seconds of a whole run with all rows at once, the bank's sampling included; n = 1."""
     seconds = clocked(model, lambda: list(erase(model, spec(), config)), 1)
-    print(f"CRCE, {config.steps} steps and their bank: {seconds:.1f} s, {peak(model)}, n = 1", flush=True)
+    print(Figure(f"CRCE, {config.steps} steps and their bank", (seconds,), peak(model)).line, flush=True)
     return seconds
 
 
