@@ -22,6 +22,9 @@ from crce.methods.pulls import Draw
 
 # A trajectory of the bank: ESD's 50 DDIM steps.
 TRAJECTORY = 50
+# Trajectories sampled at once where memory counts: what these take is less than one row's backward pass (see
+# benchmarks/memory.py).
+LEAN = 6
 
 
 @dataclass(frozen=True)
@@ -143,12 +146,12 @@ def _trained(tuned: Tuned, checkpoint: Path | None, resume: bool) -> Iterator[St
 
 def _banks(tuned: Tuned) -> Generator[Step, None, list[Moment]]:
     """A bank for each concept; yields a Step for each moment sampled."""
-    banks, of = [], TRAJECTORY * len(tuned.specs)
+    banks, each = [], TRAJECTORY * len(_groups(tuned.config))
     for spec in tuned.specs:
         moments = []
         for moment in sample_bank(tuned.model, tuned.method.latents(spec), tuned.config):
             moments.append(moment)
-            yield Step("bank", len(moments) + TRAJECTORY * len(banks), of, {}, tuned.delta)
+            yield Step("bank", len(moments) + each * len(banks), each * len(tuned.specs), {}, tuned.delta)
         banks.append(shuffled(moments, tuned.config.seed))
     return banks
 
@@ -186,19 +189,29 @@ def sample_bank(model: Diffusion, prompt: str, config: EraseConfig) -> Iterator[
     """Latents of the frozen model for all steps, sampled at once: whole trajectories in place of ESD's
     fresh partial one per step. Its guided pass already holds e_c and e_∅, so the anchors cost nothing.
 
-    Yields 50 Moments of ⌈steps / 50⌉ latents.
+    Yields 50 Moments of ⌈steps / 50⌉ latents, or where `config.rows` saves memory, of a few of them after another.
     """
-    trajectories = math.ceil(config.steps / TRAJECTORY)
-    seeds = [_dice(config.seed, -2 - i).getrandbits(63) for i in range(trajectories)]
-    states = model.embed([prompt]).expand(trajectories, -1, -1)
-    for moment in model.denoise(model.noise(seeds), states, TRAJECTORY, config.guidance):
-        if isinstance(moment, Moment):
-            yield moment
+    for group in _groups(config):
+        seeds = [_dice(config.seed, -2 - i).getrandbits(63) for i in group]
+        states = model.embed([prompt]).expand(len(group), -1, -1)
+        for moment in model.denoise(model.noise(seeds), states, TRAJECTORY, config.guidance):
+            if isinstance(moment, Moment):
+                yield moment
+
+
+def _groups(config: EraseConfig) -> list[range]:
+    """Which trajectories of a bank are sampled together."""
+    of = math.ceil(config.steps / TRAJECTORY)
+    size = LEAN if config.rows else of
+    return [range(start, min(start + size, of)) for start in range(0, of, size)]
 
 
 def shuffled(moments: list[Moment], seed: int) -> Moment:
-    """The bank: one Moment of all latents in random order, so that each is used once before any comes again."""
-    bank = Moment.join(moments)
+    """The bank: one Moment of all latents in random order, so that each is used once before any comes again.
+
+    By time first, so that the order is the same however they were sampled.
+    """
+    bank = Moment.join(sorted(moments, key=lambda moment: -int(moment.t[0])))
     return bank.at(*_dice(seed, -1).sample(range(len(bank.x)), len(bank.x)))
 
 

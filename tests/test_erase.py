@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -123,6 +124,24 @@ def test_a_term_weighs_as_its_certainty_says(tiny_sd, dog):
         return train(tiny_sd, spec, dataclasses.replace(SHORT, corefs=3))[0].losses["corefs"]
 
     assert loss("very low") == pytest.approx(0.2 * loss("very high"), rel=1e-4)
+
+
+def test_a_bank_sampled_in_parts_is_the_same_bank(tiny_sd):
+    """Where memory counts, no more trajectories go through the U-Net at once than a step can bear."""
+    config, most = EraseConfig(steps=350), []
+    with counted_rows(tiny_sd, most):
+        whole = fill_bank(tiny_sd, config)
+        parts = fill_bank(tiny_sd, dataclasses.replace(config, rows=1))
+    assert (max(most[:50]), max(most[50:])) == (14, 12) and len(most) == 150
+    assert torch.equal(whole.t, parts.t)
+    torch.testing.assert_close(whole.x, parts.x, atol=1e-4, rtol=1e-4)
+
+
+@contextmanager
+def counted_rows(model, rows):
+    hook = model.unet.register_forward_pre_hook(lambda unet, inputs: rows.append(len(inputs[0])))
+    yield
+    hook.remove()
 
 
 def test_the_bank_holds_what_fresh_sampling_gives(tiny_sd):
