@@ -61,10 +61,7 @@ def main() -> None:
     print(f"ESD's loop: {shown(reference)}", flush=True)
     for name, rows in (("lean", 1), ("fast", 0)):
         config = replace(CONFIG, rows=rows)
-        bank, step = (
-            counted(model, lambda c=config: banked(model, c)),
-            counted(model, lambda c=config: trained(model, c)),
-        )
+        bank, step = (counted(model, partial(part, model, config)) for part in (banked, trained))
         most = max(bank, step)
         print(f"ours, {name}: {shown(most)} (bank {shown(bank)}, step {shown(step)}): {most / reference:.2f} of it")
 
