@@ -16,8 +16,8 @@ SWEEPS_PAGE = """\
 Settings of the training tried on {concepts}, which stand in no table; seeds from 0.
 The base's preset is CRCE's setting of highest H; where two are equal, the lower learning rate. ESD, RealEra and CRCE's
 ablations share it, as they share their settings in the paper (App. B). Any other method has its own where one of those
-tried reached a higher H, but for MACE: of two equal rates it has the higher, since at the lower one its layers do almost
-nothing. Rows with fewer than 100 pictures for Acc_U were drawn with half as many of each term.
+tried reached a higher H, but for MACE: of two equal rates it has the higher, since at the lower one its layers do
+almost nothing. Rows with fewer than 100 pictures for Acc_U were drawn with half as many of each term.
 `python -m crce table` writes this page from the reports in `docs/sweeps/`.
 
 | method | lr | steps | {heads} |
