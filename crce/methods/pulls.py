@@ -70,9 +70,10 @@ def anchor(draw: Draw) -> Tensor:
 
 def pulled(draw: Draw, pulls: list[Pull], goal: Tensor) -> dict[str, Tensor]:
     """The losses of the pulls: weight · MSE, summed by part, all rows in one batch."""
-    predicted = draw.predict([p.state for p in pulls])
+    # Before the tuned ones, which hold on to much memory until their backward pass.
     with torch.no_grad():
         held = iter(draw.predict([p.state for p in pulls if p.held], tuned=False))
+    predicted = draw.predict([p.state for p in pulls])
     parts: dict[str, Tensor] = defaultdict(float)
     for pull, e in zip(pulls, predicted, strict=True):
         parts[pull.part] = parts[pull.part] + pull.weight * F.mse_loss(e, next(held) if pull.held else goal[0])
