@@ -24,6 +24,8 @@ bench: venv browser
 	$(BIN)/python -m benchmarks.one_click --keep
 	$(BIN)/python -m benchmarks.loop --keep
 	$(BIN)/python -m benchmarks.start --keep
+	$(BIN)/python -m benchmarks.memory --keep
+	$(BIN)/python -m benchmarks.growth
 
 bench-gpu: venv
 	$(BIN)/python -m benchmarks.gpu

@@ -1,4 +1,4 @@
-"""Measured times: shown as they come, and with --keep written to docs/speed/ and from there to docs/speed.md."""
+"""Measured figures: shown as they come, and with --keep written to docs/speed/ and from there to docs/speed.md."""
 
 import argparse
 import json
@@ -16,30 +16,31 @@ PAGE = """\
 # Speed
 
 `make bench` measures this, with nothing else running, on the default model unless said otherwise; it writes this page
-from `docs/speed/`. Seconds: the median, and least to most where there are several.
+from `docs/speed/`. The median of n, and least to most where n is more than 1.
 """
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What was measured, and each time that it took, in seconds."""
+    """What was measured, and what came out each time."""
 
     what: str
-    seconds: tuple[float, ...]
+    values: tuple[float, ...]
     note: str = ""
+    unit: str = "s"
 
     @property
     def median(self) -> float:
-        return median(self.seconds)
+        return median(self.values)
 
     @property
     def shown(self) -> str:
-        spread = f" ({min(self.seconds):.3f} – {max(self.seconds):.3f})" if len(self.seconds) > 1 else ""
-        return f"{self.median:.3f}{spread}"
+        spread = f" ({min(self.values):.3f} – {max(self.values):.3f})" if len(self.values) > 1 else ""
+        return f"{self.median:.3f} {self.unit}{spread}"
 
     @property
     def line(self) -> str:
-        return f"{self.what}: {self.shown} s, n = {len(self.seconds)}{f'; {self.note}' if self.note else ''}"
+        return f"{self.what}: {self.shown}, n = {len(self.values)}{f'; {self.note}' if self.note else ''}"
 
 
 def clocked(work: Callable[[], object]) -> float:
@@ -75,7 +76,7 @@ def page(folder: Path = FOLDER) -> str:
 
 def _table(name: str, facts: dict) -> str:
     figures = [Figure(**figure) for figure in facts["figures"]]
-    rows = [f"| {f.what} | {f.shown} | {len(f.seconds)} | {f.note} |" for f in figures]
+    rows = [f"| {f.what} | {f.shown} | {len(f.values)} | {f.note} |" for f in figures]
     made = f"`python -m benchmarks.{name}` on {facts['machine']}:\n"
     head = [f"## {name.replace('_', ' ').capitalize()}\n", f"{facts['about']}\n", made]
-    return "\n".join([*head, "| | s | n | |", "|---|---|---|---|", *rows, ""])
+    return "\n".join([*head, "| | median | n | |", "|---|---|---|---|", *rows, ""])

@@ -7,7 +7,7 @@ them. What does not grow with time is enough: every other step takes the same.
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.figures import Figure, options, show
 from benchmarks.loop import Reference
 from benchmarks.sizes import sd_v1_4, spec
 from crce.config import EraseConfig
@@ -53,17 +54,21 @@ class Peak(TorchDispatchMode):
 
 
 def main() -> None:
+    show("memory", __doc__, measured(), options(__doc__).parse_args().keep)
+
+
+def measured() -> Iterator[Figure]:
     model = sd_v1_4("cpu")
     for part in (model.unet, model.text_encoder, model.vae):
         part.to(torch.bfloat16)
     model.dtype = torch.bfloat16
     reference = counted(model, lambda: fresh(model))
-    print(f"ESD's loop: {shown(reference)}", flush=True)
+    yield Figure("`crce`, ESD's loop", (reference,), unit="GiB")
     for name, rows in (("lean", 1), ("fast", 0)):
         config = replace(CONFIG, rows=rows)
         bank, step = (counted(model, partial(part, model, config)) for part in (banked, trained))
-        most = max(bank, step)
-        print(f"ours, {name}: {shown(most)} (bank {shown(bank)}, step {shown(step)}): {most / reference:.2f} of it")
+        note = f"{max(bank, step) / reference:.2f} of it; the bank {bank:.2f}, a step {step:.2f}"
+        yield Figure(f"`crce`, ours, {name}", (max(bank, step),), note, "GiB")
 
 
 def fresh(model: Diffusion) -> None:
@@ -86,19 +91,15 @@ def banked(model: Diffusion, config: EraseConfig) -> None:
     next(sample_bank(model, tuned.method.latents(spec()), config))
 
 
-def counted(model: Diffusion, work: Callable[[], object]) -> int:
-    """Bytes at most, with the weights of the model."""
+def counted(model: Diffusion, work: Callable[[], object]) -> float:
+    """GiB at most, with the weights of the model."""
     gc.collect()
     with Peak() as peak:
         for part in (model.unet, model.text_encoder, model.vae):
             for weight in part.parameters():
                 peak.add(weight.data)
         work()
-    return peak.most
-
-
-def shown(count: float) -> str:
-    return f"{count / 2**30:.2f} GiB"
+    return round(peak.most / 2**30, 3)
 
 
 if __name__ == "__main__":
