@@ -89,7 +89,12 @@ def _every_method(found: list[dict], costs: dict | None) -> str:
             f"CPU s: one erasure of {costs['concept']} without the judging, all threads, {costs['machine']}.\n"
         )
     ours = [(method, "crce") for method in OURS if method in methods]
-    return "\n".join([*lines, *([differences(found, ours)] if ours else [])])
+    if ours:
+        lines += [
+            "Ours against the paper's, paired by every concept that both were measured on:\n",
+            differences(found, ours),
+        ]
+    return "\n".join(lines)
 
 
 def _paper(found: list[dict]) -> str:
