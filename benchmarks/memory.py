@@ -79,9 +79,10 @@ def fresh(model: Diffusion) -> None:
 
 
 def trained(model: Diffusion, config: EraseConfig) -> None:
-    """One step, beside a whole bank."""
-    one = moment(model, config)
-    bank = one.join([one] * config.steps)
+    """One step, beside a whole bank where that is on the device."""
+    bank = one = moment(model, config)
+    if not config.rows:
+        bank = one.join([one] * config.steps)
     train_once(Tuned(model, (spec(),), config), [bank])
 
 

@@ -41,6 +41,9 @@ class Moment:
     def join(cls, moments: list["Moment"]) -> "Moment":
         return cls(*(torch.cat([getattr(m, f.name) for m in moments]) for f in fields(cls)))
 
+    def to(self, device: str | torch.device) -> "Moment":
+        return Moment(*(getattr(self, f.name).to(device) for f in fields(self)))
+
     def at(self, *indices: int) -> "Moment":
         """These rows, in this order."""
         return Moment(*(getattr(self, f.name)[list(indices)] for f in fields(self)))

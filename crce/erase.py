@@ -145,12 +145,13 @@ def _trained(tuned: Tuned, checkpoint: Path | None, resume: bool) -> Iterator[St
 
 
 def _banks(tuned: Tuned) -> Generator[Step, None, list[Moment]]:
-    """A bank for each concept; yields a Step for each moment sampled."""
+    """A bank for each concept; yields a Step for each moment sampled. Where memory counts, the device is spared it."""
     banks, each = [], TRAJECTORY * len(_groups(tuned.config))
+    place = "cpu" if tuned.config.rows else tuned.model.device
     for spec in tuned.specs:
         moments = []
         for moment in sample_bank(tuned.model, tuned.method.latents(spec), tuned.config):
-            moments.append(moment)
+            moments.append(moment.to(place))
             yield Step("bank", len(moments) + each * len(banks), each * len(tuned.specs), {}, tuned.delta)
         banks.append(shuffled(moments, tuned.config.seed))
     return banks
@@ -162,7 +163,7 @@ def train_once(tuned: Tuned, banks: list[Moment]) -> dict[str, float]:
     spec, bank = tuned.specs[which], banks[which]
     asked = tuned.model, spec, tuned.tensors
     weights, adapter = tuned.method.weights(*asked), partial(tuned.method.adapter, *asked)
-    moment, dice = bank.at(turn % len(bank.x)), _dice(tuned.config.seed, tuned.step)
+    moment, dice = bank.at(turn % len(bank.x)).to(tuned.model.device), _dice(tuned.config.seed, tuned.step)
     draw = Draw(tuned.model, spec, tuned.config, tuned.tensors, weights, moment, dice, adapter)
     tuned.optimizer.zero_grad()
     losses: dict[str, float] = defaultdict(float)

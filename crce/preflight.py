@@ -46,8 +46,8 @@ class Trial:
 def estimate(model: Diffusion, specs: Sequence[ConceptSpec], config: EraseConfig) -> Cost:
     """What the run will cost with the model where it is. Raises CrceError for too few terms.
 
-    Memory: the base, of each tuned value a master, its gradient and Adam's two moments, the bank, and what a step
-    keeps for its backward pass. What a kernel needs for a moment is not in it.
+    Memory: the base, of each tuned value a master, its gradient and Adam's two moments, the bank if it lies there, and
+    what a step keeps for its backward pass. What a kernel needs for a moment is not in it.
     """
     specs, config = tuple(specs), with_defaults(config, model.base)
     for spec in specs:
@@ -58,7 +58,8 @@ def estimate(model: Diffusion, specs: Sequence[ConceptSpec], config: EraseConfig
     trial = tried(model, specs, config) if quick(model) else shaped(model, specs, config)
     steps, trajectories = config.steps * len(specs), math.ceil(config.steps / TRAJECTORY) * len(specs)
     bank = trajectories * TRAJECTORY
-    memory = weights + 4 * tuned + trial.held + bank * 4 * FP32 * math.prod(model.latent_shape)
+    there = not config.rows or model.device.type == "cpu"
+    memory = weights + 4 * tuned + trial.held + there * bank * 4 * FP32 * math.prod(model.latent_shape)
     seconds = None
     if trial.seconds is not None:
         seconds = round(trial.start + trial.seconds * steps + len(specs) * _bank_seconds(model, config), 1)
