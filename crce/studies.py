@@ -9,6 +9,7 @@ from crce.report import HEADS, METRICS, table
 
 DOCS = ROOT / "docs"
 PAPER = "crce"  # whose reports in the README's folder the variants are compared with
+BACKBONE_PAIRS = [("crce", "esd-x-strict"), ("crce on ca", "ca")]
 OTHER_SENSE = {"cricket (insect)": "cricket game", "cricket game": "field cricket"}
 SWEEPS_PAGE = """\
 # How the presets were chosen
@@ -38,9 +39,16 @@ the preset's 300; seeds from 0. Looked at after the table, to find out whether m
 BACKBONES_PAGE = """\
 # CRCE on other backbones
 
-Methods on {concepts}, alone and with CRCE's corefs and retains added to their loss.
-Pictures in which the judge sees the target (Acc_R: the retain), of all that were drawn; seeds from 0.
-`python -m crce table` writes this page from the reports in `docs/backbones/`.
+CRCE's corefs and retains added to the loss of two methods, over {concepts}; each pair with the same settings. Pictures
+per prompt: 10 (50 for Acc_U), seeds from 0.
+`python -m crce table` writes this page from the reports in `docs/backbones/` and the README's.
+
+{table}
+With the lists − without, paired by concept; a difference whose interval holds 0 is not shown to be any:
+
+{differences}
+More backbones on {few}, which stand in no table: pictures in which the judge sees the target (Acc_R: the retain), of
+all that were drawn.
 
 | backbone | steps at lr | corefs and retains | {heads} |
 |---|---|---|---|---|---|---|---|---|
@@ -101,18 +109,28 @@ def _pooled(rows: list[dict]) -> str:
 
 
 def backbones(folder: Path) -> str:
-    """A row for each backbone and setting, alone and under CRCE."""
-    found: dict[tuple, list[dict]] = {}
-    for report in _read(folder):
+    """A table of two backbones, and rows of counts for more of them."""
+    labelled = [{**r, "method": EraseConfig(**r["config"]).label} for r in (*reports(REPORTS), *_read(folder / "six"))]
+    methods = [method for pair in BACKBONE_PAIRS for method in reversed(pair)]
+    concepts = sorted({r["concept"] for r in labelled if r["method"] == "crce on ca"})
+    found = [r for method in methods for r in labelled if r["method"] == method and r["concept"] in concepts]
+    few = _read(folder / "two")
+    return BACKBONES_PAGE.format(
+        concepts=", ".join(concepts), table=table(found), differences=differences(found, BACKBONE_PAIRS),
+        few=" and ".join(sorted({r["concept"] for r in few})), heads=" | ".join(HEADS.values()),
+        rows="\n".join(backbone_rows(few)),
+    )  # fmt: skip
+
+
+def backbone_rows(found: list[dict]) -> list[str]:
+    """One for each backbone and setting, alone and under CRCE."""
+    alike: dict[tuple, list[dict]] = {}
+    for report in found:
         config = EraseConfig(**report["config"])
         key = config.bottom, f"{config.steps} at {config.lr:g}", config.bottom != config.method
-        found.setdefault(key, []).append(report)
-    rows = [f"| {on} | {setting} | {'with' if lists else 'without'} | {_pooled(of)} |"
-            for (on, setting, lists), of in sorted(found.items())]  # fmt: skip
-    concepts = sorted({r["concept"] for of in found.values() for r in of})
-    return BACKBONES_PAGE.format(
-        concepts=" and ".join(concepts), heads=" | ".join(HEADS.values()), rows="\n".join(rows)
-    )
+        alike.setdefault(key, []).append(report)
+    return [f"| {on} | {setting} | {'with' if lists else 'without'} | {_pooled(of)} |"
+            for (on, setting, lists), of in sorted(alike.items())]  # fmt: skip
 
 
 def senses(folder: Path) -> str:

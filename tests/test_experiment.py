@@ -94,7 +94,7 @@ def test_a_backbone_has_a_row_alone_and_one_with_corefs_and_retains(tiny_sd_dir,
     assert {event["method"] for event in events} == {"ca", "crce", "crce on ca"}
     names = ["dog-animal-ca.json", "dog-animal-crce-on-ca.json", "dog-animal-crce.json"]
     assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == names
-    page = studies.backbones(tmp_path / "reports").splitlines()
+    page = studies.backbone_rows(list(map(read_json, (tmp_path / "reports").iterdir())))
     rows = [line.split(" | ")[:3] for line in page if " | with" in line]
     assert [row[::2] for row in rows] == [["| ca", "without"], ["| ca", "with"], ["| esd-x-strict", "with"]]
     assert {row[1] for row in rows} == {"2 at 0.001"}
