@@ -15,7 +15,7 @@ from app.seeing import answered
 from app.shown import shown
 from crce import bases, jobs, runs
 from crce.concepts import spec_to_dict, together
-from crce.config import METHOD_CARDS, EraseConfig, with_defaults
+from crce.config import BACKBONES, METHOD_CARDS, EraseConfig, with_defaults
 from crce.cost import Cost, needs, takes
 from crce.errors import CrceError
 from crce.library import find_spec, library
@@ -39,12 +39,12 @@ def about(method: str) -> str:
     return f"{card.what} Changes {card.touches}. *{card.source}*"
 
 
-def about_run(slug: str | None, base: str, method: str, steps: str) -> str:
+def about_run(slug: str | None, base: str, method: str, steps: str, on: str = EraseConfig.on) -> str:
     """What is about to start, and how long the last one like it took."""
     if not slug:
         return "Choose a concept first."
     spec = find_spec(slug)
-    config = with_defaults(EraseConfig(method=method, steps=_whole("steps", steps)), base)
+    config = with_defaults(EraseConfig(method=method, steps=_whole("steps", steps), on=on), base)
     lists = f"{len(spec.train_corefs)} names to erase and {len(spec.train_retains)} to keep"
     return f"{spec.name}: {lists}, {config.steps} steps. {measured(base, config)}"
 
@@ -63,14 +63,14 @@ def measured(base: str, config: EraseConfig) -> str:
 @shown
 def foreseen(
     slug: str | None, base: str, method: str, steps: str, corefs: float, retains: float, also: list[str],
-    request: gr.Request,
+    rows: float, on: str, request: gr.Request,
 ) -> Iterator[str]:  # fmt: skip
     """That at once, and with the worker's estimate when it comes. A time that was measured stands for an estimated."""
-    known = about_run(slug, base, method, steps)
+    known = about_run(slug, base, method, steps, on)
     yield page("line", text=known)
     if not slug:
         return
-    drawn = {"corefs": int(corefs or 0), "retains": int(retains or 0)}
+    drawn = {"corefs": int(corefs or 0), "retains": int(retains or 0), "rows": int(rows or 0), "on": on}
     config = EraseConfig(method=method, steps=_whole("steps", steps), **drawn)
     specs = together([find_spec(slug), *(find_spec(other) for other in also if other != slug)])
     asked = {"specs": list(map(spec_to_dict, specs)), "config": asdict(config)}
@@ -121,6 +121,7 @@ def details(run: Run | None) -> str:
         "η": f"{config.eta:g}",
         "M": config.corefs,
         "N": config.retains,
+        "at once": config.rows or "all terms",
         "seed": config.seed,
         "spec": run.job.spec.digest[:8],
         "device": run.job.device,
@@ -162,13 +163,14 @@ def _count(run: Run | None, kind: str) -> int:
 @shown
 def start(
     slug: str, base: str, method: str, steps: str, lr: str, eta: float, corefs: float, retains: float,
-    seed: float, judged: float, also: list[str],
+    seed: float, judged: float, also: list[str], rows: float, on: str,
 ) -> str:  # fmt: skip
     if not slug:
         raise CrceError("Choose a concept to erase first.")
     config = EraseConfig(
-        method, _whole("steps", steps), _number("learning rate", lr), eta, int(corefs), int(retains), int(seed)
-    )
+        method, _whole("steps", steps), _number("learning rate", lr), eta, int(corefs), int(retains), int(seed),
+        on=on, rows=int(rows or 0),
+    )  # fmt: skip
     others = tuple(find_spec(other) for other in also if other != slug)
     run = begin(Job(base.strip(), find_spec(slug), config, also=others), int(judged or 0))
     gr.Info(f"{html.escape(run.title)} is in the queue. You may close this page; it goes on.", title="Started")
@@ -228,7 +230,10 @@ def again(event: gr.EventData) -> tuple:
     gr.Info("The form above is filled with the settings of this run.", title="Again with changes")
     slug = job.spec.slug if job.spec.slug in library() else None
     others = [spec.slug for spec in job.also if spec.slug in library()]
-    return slug, job.base, c.method, str(c.steps), f"{c.lr:g}", c.eta, c.corefs, c.retains, c.seed, JUDGED, others
+    return (
+        slug, job.base, c.method, str(c.steps), f"{c.lr:g}", c.eta, c.corefs, c.retains, c.seed, JUDGED, others,
+        c.rows, c.on,
+    )  # fmt: skip
 
 
 # The tab
@@ -278,7 +283,11 @@ def _settings() -> list:
             gr.Number(preset.seed, label="Seed", info="Same seed, same result", precision=0, minimum=0),
             gr.Number(JUDGED, label="Judge", info="Pictures per term, after", precision=0, minimum=0),
             gr.Dropdown(concepts(), value=[], multiselect=True, label="Together with", info="More in the same run"),
-        ]
+            gr.Number(preset.rows, label="At once", info="Terms in a batch; 0: all, 1: least memory", precision=0,
+                      minimum=0),
+            gr.Dropdown([(METHOD_CARDS[key].title, key) for key in BACKBONES], value=preset.on, label="CRCE on",
+                        info="Whose loss its lists are added to"),
+        ]  # fmt: skip
 
 
 def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
@@ -293,8 +302,8 @@ def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     ui.runs.input(rename, **quiet).then(**look)
     ui.runs.edit(again, None, form, **quiet)
     ui.method.change(about, ui.method, ui.about, **quiet)
-    steps, _, _, corefs, retains, _, _, others = ui.settings
-    chosen = [ui.concept, ui.base, ui.method, steps, corefs, retains, others]
+    steps, _, _, corefs, retains, _, _, others, rows, on = ui.settings
+    chosen = [ui.concept, ui.base, ui.method, steps, corefs, retains, others, rows, on]
     # Each change asks anew; the worker drops what is out of date. A page that only opens wakes no worker.
     busy = {"trigger_mode": "multiple", "concurrency_limit": None, **quiet}
     gr.on([app.tab["erase"].select, *(part.change for part in chosen)], foreseen, chosen, ui.expect, **busy)

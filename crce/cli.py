@@ -70,6 +70,9 @@ def erase(
     eta: Annotated[float, typer.Option(help="Negative guidance η: how far past the empty prompt to push.")] = 1.0,
     corefs: Annotated[int, typer.Option(help="M: corefs drawn per step. 0 leaves them out.")] = 5,
     retains: Annotated[int, typer.Option(help="N: retains drawn per step. 0 leaves them out.")] = 3,
+    rows: Annotated[
+        int, typer.Option(help="Terms through the U-Net at once. 0: all, the fastest; 1 needs the least memory.")
+    ] = 0,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -102,7 +105,7 @@ def erase(
         run = _unfinished(spec, out)
     else:
         config = EraseConfig(
-            method=method, steps=steps, lr=lr, eta=eta, corefs=corefs, retains=retains, on=on, seed=seed
+            method=method, steps=steps, lr=lr, eta=eta, corefs=corefs, retains=retains, on=on, seed=seed, rows=rows
         )
         others = tuple(map(find_spec, also or ()))
         job = Job(base, spec, config, device, dtype, also=others)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 WRITE_EVERY = 0.5  # seconds between two step events in events.jsonl
 SHOWN_SEEDS = 2  # pictures per prompt that a report keeps to look at
 SHOWN_TERMS = 16  # terms whose pictures are drawn between two events
-SMALLER = "Free memory on the device and resume, or start again with fewer corefs and retains per step (M and N)."
+SMALLER = "Free memory on the device and resume, or start again with 1 term at once (--rows 1): it needs the least."
 FULL = "Free some space and resume."
 LOCKED = "Make it writable and resume."
 UNWRITABLE = {ENOSPC: FULL, EDQUOT: FULL, EFBIG: FULL, EACCES: LOCKED, EPERM: LOCKED, EROFS: LOCKED}

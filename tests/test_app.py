@@ -147,7 +147,7 @@ def test_the_road_through_the_wires(no_worker, base, home):
     assert drafts.read("dog").provenance.reviewer == "Ada"
     _, concept = tab.press(erase._bring)
     assert concept["value"] == "dog"
-    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, [])
+    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, [], 1, "ca")
     run = runs.all_runs()[0]
     listing, *_ = tab.press(erase.refresh)
     assert run.id in listing
@@ -599,11 +599,12 @@ def test_pictures_come_as_styles_of_their_phrase(home):
 
 
 def test_start_queues_at_once_and_a_second_start_waits_behind_it(no_worker, base):
-    form = (base, "crce", "20", "", 1, 5, 3, 0, 2, ["cat"])
+    form = (base, "crce", "20", "", 1, 5, 3, 0, 2, ["cat"], 1, "ca")
     first, second = (runs.find(erase.start(slug, *form)) for slug in ("dog", "cat"))
     assert (first.title, second.title) == ("dog + cat", "cat")
     assert (first.state, second.state) == ("queued", "queued")
-    assert first.job.config.steps == 20
+    config = first.job.config
+    assert (config.steps, config.rows, config.on) == (20, 1, "ca")
     assert first.evaluation == {"images": 2, "ask": "target"}
     page = erase.listing(None)
     assert "next in the queue" in page
@@ -628,13 +629,15 @@ def answering(no_worker, tiny_sd):
 
 
 def foreseen(base: str) -> list[str]:
-    return list(erase.foreseen("dog", base, "crce", "", 3, 2, ["cat"], gr.Request(session_hash="tab")))
+    return list(
+        erase.foreseen("dog", base, "crce", "", 3, 2, ["cat"], 1, "esd-x-strict", gr.Request(session_hash="tab"))
+    )
 
 
 def test_what_a_run_would_cost_is_told_before_start(answering, base, tiny_sd):
     at_once, told = foreseen(base)
     assert "6 steps." in at_once and "memory" not in at_once
-    specs, config = together([find_spec("dog"), find_spec("cat")]), EraseConfig(corefs=3, retains=2)
+    specs, config = together([find_spec("dog"), find_spec("cat")]), EraseConfig(corefs=3, retains=2, rows=1)
     assert cost.needs(preflight.estimate(tiny_sd, specs, config)) in told
     assert "by a step measured here" in told
 
@@ -650,7 +653,7 @@ def test_a_measured_pace_is_better_than_an_estimate(answering, run, base):
 
 
 def test_without_a_concept_nobody_is_asked(base):
-    (said,) = erase.foreseen(None, base, "crce", "", 5, 3, [], gr.Request(session_hash="tab"))
+    (said,) = erase.foreseen(None, base, "crce", "", 5, 3, [], 0, "esd-x-strict", gr.Request(session_hash="tab"))
     assert "Choose a concept first." in said
 
 
@@ -677,7 +680,7 @@ def test_the_details_set_what_it_took_beside_the_estimate(run):
     ],
 )
 def test_a_bad_setting_is_answered_clearly(no_worker, base, place, typed, told):
-    form = ["dog", base, "crce", "20", "", 1, 5, 3, 0, 2, []]
+    form = ["dog", base, "crce", "20", "", 1, 5, 3, 0, 2, [], 0, "esd-x-strict"]
     form[place] = typed
     with pytest.raises(gr.Error, match=told):
         erase.start(*form)
@@ -697,9 +700,9 @@ def test_the_buttons_of_a_run(no_worker, run):
 
 def test_again_fills_the_form_with_what_was_asked(dog, base):
     library.save_spec(dog, library.own_path(dog))
-    config = EraseConfig("crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3)
+    config = EraseConfig("crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, on="ca", rows=1)
     run = runs.create(Job(base, dog, config))
-    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase.JUDGED, [])
+    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase.JUDGED, [], 1, "ca")
     assert erase.again(event(id=run.id)) == asked
 
 
