@@ -98,10 +98,10 @@ def swept(folder: Path, page: str) -> str:
 
 
 def _setting(method: str, lr: float, steps: int, rows: list[dict]) -> str:
-    return f"| {method} | {f'{lr:g}' if lr else '–'} | {steps} | {_pooled(rows)} |"
+    return f"| {method} | {f'{lr:g}' if lr else '–'} | {steps} | {pooled(rows)} |"
 
 
-def _pooled(rows: list[dict]) -> str:
+def pooled(rows: list[dict]) -> str:
     """Over the concepts: yes/n of each accuracy, and the mean of H."""
     counts = [tuple(sum(r["metrics"][name][part] for r in rows) for part in ("yes", "n")) for name in METRICS]
     cells = [f"{yes}/{n}" for yes, n in counts]
@@ -129,7 +129,7 @@ def backbone_rows(found: list[dict]) -> list[str]:
         config = EraseConfig(**report["config"])
         key = config.bottom, f"{config.steps} at {config.lr:g}", config.bottom != config.method
         alike.setdefault(key, []).append(report)
-    return [f"| {on} | {setting} | {'with' if lists else 'without'} | {_pooled(of)} |"
+    return [f"| {on} | {setting} | {'with' if lists else 'without'} | {pooled(of)} |"
             for (on, setting, lists), of in sorted(alike.items())]  # fmt: skip
 
 
