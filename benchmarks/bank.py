@@ -39,20 +39,20 @@ Pictures per prompt: 10 (50 for Acc_U), seeds from 0. `python -m benchmarks.bank
 Differences, paired by concept; one whose interval holds 0 is not shown to be any:
 
 {{differences}}
-So ESD's loop leaves the target in 2 % fewer pictures. With the preset's 300 steps the bank has trajectories of 6 noises.
-Counts with more of them, over {few}, where the bank leaves anything of the target; the last bank has a
-noise for each step, so that its latents are distributed as fresh ones are:
+So ESD's loop leaves the target in 2 % fewer pictures. With the preset's 300 steps the bank has trajectories of 6
+noises. Counts with more of them, over {few}, where the bank leaves anything of the target; the last bank has a noise
+for each step, so that its latents are distributed as fresh ones are:
 
 | latents | {heads} |
 |---|---|---|---|---|---|---|
 {rows}
 
-With twice as many noises fewer of the trained names survive, as few as in ESD's loop, also where each trajectory has half
-as many steps and the bank costs no more. Of the target as much is left with any bank. That depends on which times of
-the schedule the steps fall on, and in what order: ESD's loop draws them, with seed 0 the same for every concept, of mean
-460 of 999, where the bank has all of them equally often, of mean 490. With ESD's own latents our loop, too, leaves none of
-50 pictures of "automobile"; with these in three other orders 0, 2 and 1; with the bank and seeds 0 to 3 it leaves 2, 3, 3
-and 2.
+With twice as many noises fewer of the trained names survive, as few as in ESD's loop, also where each trajectory has
+half as many steps and the bank costs no more. Of the target as much is left with any bank. That depends on which
+times of the schedule the steps fall on, and in what order: ESD's loop draws them, with seed 0 the same for every
+concept, of mean 460 of 999, where the bank has all of them equally often, of mean 490. With ESD's own latents our
+loop, too, leaves none of 50 pictures of "automobile"; with these in three other orders 0, 2 and 1; with the bank and
+seeds 0 to 3 it leaves 2, 3, 3 and 2.
 """
 NOISES = ("6 noises (bank)", "12 noises", "12 noises, 25 steps", "24 noises", "300 noises")
 
