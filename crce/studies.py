@@ -1,5 +1,6 @@
 """The pages beside the README's table, each written from the reports in its folder of docs/."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from crce.config import EraseConfig
@@ -183,14 +184,17 @@ def latents(folder: Path) -> str:
     return varied(folder / "six", LATENTS_PAGE.replace("{rows}", told), "target")
 
 
-def varied(folder: Path, page: str, ours: str) -> str:
-    """Variants of CRCE, told apart by the `method` of their reports, beside the README's CRCE under the name `ours`."""
+def varied(folder: Path, page: str, ours: str, more: Sequence[tuple[str, str]] = ()) -> str:
+    """Variants of CRCE, told apart by the `method` of their reports, beside the README's CRCE under the name `ours`.
+
+    more: further pairs of names to compare.
+    """
     variants = _read(folder)
     names = list(dict.fromkeys(r["method"] for r in variants))
     concepts = sorted(set.intersection(*({r["concept"] for r in variants if r["method"] == name} for name in names)))
     paper = [{**r, "method": ours} for r in reports(REPORTS) if r["method"] == PAPER]
     found = [r for r in (*paper, *variants) if r["concept"] in concepts]
-    pairs = [(name, ours) for name in names]
+    pairs = [*((name, ours) for name in names), *more]
     return page.format(concepts=", ".join(concepts), table=table(found), differences=differences(found, pairs))
 
 
