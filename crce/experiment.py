@@ -104,7 +104,8 @@ def _paper(found: list[dict]) -> str:
     lines = [
         table(found),
         f"Mean over {len(concepts)} concepts ({', '.join(concepts)}) in %, with the bootstrap's 95 % interval over "
-        f"concepts. Pictures per prompt: {found[0]['images']} ({5 * found[0]['images']} for Acc_U), seeds from 0; one run each. "
+        f"concepts; one run each. Pictures per prompt: {found[0]['images']} ({5 * found[0]['images']} for Acc_U), "
+        "seeds from 0. "
         "Only terms that the base draws count; "
         f"left out are {out['corefs']} of all corefs and {out['retains']} of all retains.\n",
         "Differences, paired by concept; one whose interval holds 0 is not shown to be any:\n",
