@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from benchmarks import bank, figures
 from crce import experiment, studies
 from crce.files import ROOT, read_json
 
@@ -32,7 +33,14 @@ def test_the_table_is_what_the_reports_say():
     assert experiment.with_table(TEXT, experiment.render(experiment.reports(), costs)) == TEXT
 
 
-@pytest.mark.parametrize(("path", "text"), studies.pages().items(), ids=lambda part: getattr(part, "name", ""))
+PAGES = {
+    **studies.pages(),
+    bank.FOLDER.with_suffix(".md"): bank.page(),
+    figures.FOLDER.with_suffix(".md"): figures.page(),
+}
+
+
+@pytest.mark.parametrize(("path", "text"), PAGES.items(), ids=lambda part: getattr(part, "name", ""))
 def test_a_page_is_what_its_reports_say(path, text):
     assert path.read_text(encoding="utf-8") == text
 
