@@ -11,10 +11,11 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 
-from app import compare, curate, erase, publish, start, status
-from app.pages import board
+from app.components import board
+from app.tabs import compare, curate, erase, publish, start, status_bar
 from app.theme import CSS, ICON, theme
-from crce import jobs, runs
+from crce import runs
+from crce.worker.client import ensure_worker
 
 TABS = {"start": start, "curate": curate, "erase": erase, "compare": compare, "publish": publish}
 _BIGGEST_UPLOAD = "5mb"
@@ -25,7 +26,7 @@ def build() -> gr.Blocks:
     with gr.Blocks(title="CRCE Studio", fill_width=True, delete_cache=(3600, 86400)) as demo:
         app = SimpleNamespace(demo=demo, tab={})
         app.remembered = gr.BrowserState("", storage_key="crce-studio-concept", secret="not-a-secret")
-        line, tick = board(status.at_first()), gr.Timer(2)
+        line, tick = board(status_bar.at_first()), gr.Timer(2)
         app.pictures, app.redraw = gr.HTML("", apply_default_css=False, elem_classes="sheet"), gr.Timer(1.5)
         with gr.Tabs(selected="start") as app.tabs:
             for name, module in TABS.items():
@@ -33,7 +34,7 @@ def build() -> gr.Blocks:
                     setattr(app, name, module.build())
         for name, module in TABS.items():
             module.wire(getattr(app, name), app)
-        gr.on([demo.load, tick.tick], status.line, None, line, show_progress="hidden", api_visibility="private")
+        gr.on([demo.load, tick.tick], status_bar.line, None, line, show_progress="hidden", api_visibility="private")
     return demo
 
 
@@ -63,7 +64,7 @@ def _go_on() -> None:
     import crce.propose  # noqa: F401  the status line asks it, and its first import takes a second
 
     if any(run.state == "queued" for run in runs.all_runs()):
-        jobs.ensure_worker()
+        ensure_worker()
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from app.pages import ASSETS
+from app.components import ASSETS
 
 CSS = ASSETS / "style.css"
 ICON = ASSETS / "icon.png"

@@ -10,18 +10,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.loop import Reference
+from crce.cli.terminal import result
+from crce.concepts.library import find_spec
 from crce.config import EraseConfig, with_defaults
 from crce.cost import machine
-from crce.delta import Delta
-from crce.diffusion import Diffusion
-from crce.evaluate import evaluate
-from crce.experiment import reports
+from crce.evaluation.evaluate import evaluate
+from crce.evaluation.metrics import HEADS, summarise
+from crce.experiments.studies import pooled, varied
+from crce.experiments.tables import reports
 from crce.files import ROOT, read_json, write_atomic
-from crce.judge import EmbeddedJudge
-from crce.library import find_spec
-from crce.report import HEADS, summarise
-from crce.studies import pooled, varied
-from crce.terminal import result
+from crce.judges.embedded import EmbeddedJudge
+from crce.models.diffusion import Diffusion
+from crce.models.erased_weights import Delta
 
 FOLDER = ROOT / "docs" / "bank"
 IMAGES = 10  # as in the README's table

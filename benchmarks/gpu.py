@@ -20,9 +20,10 @@ from benchmarks.loop import clocked, peak, timed
 from benchmarks.machine import named
 from benchmarks.sizes import sd_v1_4, spec
 from crce.config import EraseConfig, with_defaults
-from crce.diffusion import Diffusion, Moment
-from crce.erase import TRAJECTORY, Tuned, erase, train_once
-from crce.preflight import moment
+from crce.models.diffusion import Diffusion, Moment
+from crce.training.estimate import moment
+from crce.training.latent_cache import TRAJECTORY
+from crce.training.loop import Tuned, erase, train_once
 
 RUN, STEPS = 500, 20  # steps of the run, and of each variant
 TOP = 25  # rows of the profile

@@ -15,10 +15,10 @@ from benchmarks.figures import clocked
 from benchmarks.machine import named
 from benchmarks.sizes import spec
 from crce.config import EraseConfig, with_defaults
-from crce.diffusion import Diffusion
-from crce.erase import Tuned, erase, train_once
 from crce.files import ROOT, read_json, write_atomic
-from crce.preflight import moment, tried
+from crce.models.diffusion import Diffusion
+from crce.training.estimate import moment, tried
+from crce.training.loop import Tuned, erase, train_once
 
 TERMS = (1, 2, 4, 8, 12, 16, 20)
 CONCEPTS = (1, 2, 5, 10, 20)

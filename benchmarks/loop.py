@@ -21,12 +21,13 @@ from torch import Tensor, nn
 
 from benchmarks.figures import Figure, options, show
 from benchmarks.sizes import sd_v1_4, spec
-from crce.concepts import ConceptSpec
+from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, with_defaults
-from crce.delta import Delta
-from crce.diffusion import Diffusion
-from crce.erase import TRAJECTORY, erase
-from crce.methods import keys_values
+from crce.methods.registry import keys_values
+from crce.models.diffusion import Diffusion
+from crce.models.erased_weights import Delta
+from crce.training.latent_cache import TRAJECTORY
+from crce.training.loop import erase
 
 STEPS = 20  # timed; a bank of its own size is sampled for them
 

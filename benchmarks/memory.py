@@ -20,9 +20,10 @@ from benchmarks.figures import Figure, options, show
 from benchmarks.loop import Reference
 from benchmarks.sizes import sd_v1_4, spec
 from crce.config import EraseConfig
-from crce.diffusion import Diffusion
-from crce.erase import Tuned, sample_bank, train_once
-from crce.preflight import moment
+from crce.models.diffusion import Diffusion
+from crce.training.estimate import moment
+from crce.training.latent_cache import sample_bank
+from crce.training.loop import Tuned, train_once
 
 CONFIG = EraseConfig(steps=500, lr=1e-5)
 

@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator
 
 from benchmarks.figures import Figure, clocked, options, show
+from crce.concepts.library import find_spec
 from crce.config import EraseConfig
-from crce.diffusion import Diffusion
-from crce.erase import erase, solved
-from crce.library import find_spec
+from crce.models.diffusion import Diffusion
+from crce.training.loop import erase, solved
 
 REPEATS = 5
 CLOSED_FORMS = ("crce-uce", "uce", "crce-null", "speed")

@@ -14,12 +14,13 @@ from functools import partial
 from statistics import median
 
 from benchmarks.figures import Figure, clocked, options, show
-from crce import bases, glances, runs
-from crce.concepts import ConceptSpec, spec_to_dict
+from crce import bases, runs
+from crce.concepts.library import find_spec
+from crce.concepts.spec import ConceptSpec, spec_to_dict
 from crce.config import EraseConfig
-from crce.diffusion import Diffusion
-from crce.library import find_spec
+from crce.models.diffusion import Diffusion
 from crce.runs import Job
+from crce.worker import client
 
 REPEATS = 7
 PATIENCE = 300
@@ -42,7 +43,7 @@ def measured() -> Iterator[Figure]:
         yield previews("while a run trains", spec, prompts)
         run.request_stop()
         wait(lambda: run.state == "stopped")
-        os.kill(glances.ask({"kind": "status"}, PATIENCE)["pid"], signal.SIGTERM)
+        os.kill(client.ask({"kind": "status"}, PATIENCE)["pid"], signal.SIGTERM)
 
 
 def drawings(prompts: list[str]) -> Iterator[Figure]:
@@ -67,7 +68,7 @@ def previews(label: str, spec: ConceptSpec, prompts: list[str], repeats: int = R
         edited = replace(spec, retains=spec.retains[:number] + spec.retains[number + 1 :])
         asked = {"kind": "preview", "tab": "bench", "base": bases.EMOJI_SD, "spec": spec_to_dict(edited)}
         began = time.perf_counter()
-        answer = glances.ask({**asked, "prompts": prompts, "seeds": [0]}, PATIENCE)
+        answer = client.ask({**asked, "prompts": prompts, "seeds": [0]}, PATIENCE)
         times.append(time.perf_counter() - began)
         edits.append(answer["edit_seconds"])
     return Figure(f"request to last thumbnail, {label}", tuple(times), f"the edit itself {median(edits):.3f} s")

@@ -5,8 +5,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from crce import bases
-from crce.concepts import ConceptSpec, Term
-from crce.diffusion import Diffusion, pick_device, pick_dtype
+from crce.concepts.spec import ConceptSpec, Term
+from crce.models.diffusion import Diffusion, pick_device, pick_dtype
 
 
 def spec(name: str = "dog", corefs: int = 5, retains: int = 3) -> ConceptSpec:

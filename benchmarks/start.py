@@ -16,9 +16,9 @@ from urllib.error import URLError
 from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.figures import Figure, options, show
-from crce import glances
 from crce.errors import CrceError
 from crce.files import ROOT
+from crce.worker import client
 
 REPEATS = 5
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -68,7 +68,7 @@ def served() -> Iterator[str]:
             process.wait()
             # The worker outlives the app by design; it may not have been needed yet.
             with suppress(CrceError):
-                os.kill(glances.ask({"kind": "status"}, 5)["pid"], signal.SIGTERM)
+                os.kill(client.ask({"kind": "status"}, 5)["pid"], signal.SIGTERM)
 
 
 def wait(url: str) -> None:

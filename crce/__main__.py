@@ -1,5 +1,5 @@
 """python -m crce"""
 
-from crce.cli import main
+from crce.cli.main import main
 
 main()

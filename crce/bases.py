@@ -55,3 +55,8 @@ def defaults(base: str) -> BaseDefaults:
     path = Path(resolve(base)) / "crce.json"
     known = BaseDefaults.__dataclass_fields__
     return BaseDefaults(**{k: v for k, v in read_json(path).items() if k in known} if path.exists() else {})
+
+
+def public_name(base: str) -> str:
+    """What may be said of a base in public: a folder's path tells where someone's files lie."""
+    return Path(base).name if Path(base).is_dir() else base

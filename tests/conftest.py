@@ -2,7 +2,7 @@
 
 import pytest
 
-from crce.concepts import ConceptSpec, Term
+from crce.concepts.spec import ConceptSpec, Term
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def tiny_sd_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_sd(tiny_sd_dir):
     """The tiny model, loaded. Nothing changes its weights for good, so one serves all tests."""
-    from crce.diffusion import Diffusion
+    from crce.models.diffusion import Diffusion
 
     return Diffusion.load(str(tiny_sd_dir), device="cpu")
 

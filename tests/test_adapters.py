@@ -5,18 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from crce import adapters, runs
-from crce.concepts import ConceptSpec
-from crce.config import ADAPTER, METHOD_CARDS, EraseConfig
-from crce.delta import Delta
-from crce.diffusion import Diffusion
-from crce.erase import erase
+from crce import runs
+from crce.catalogue import ADAPTER, METHOD_CARDS
+from crce.concepts.spec import ConceptSpec
+from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.jobs import execute
-from crce.methods import method_of
 from crce.methods.attention import cross_attention_layers
-from crce.methods.method import transformers
+from crce.methods.parameters import transformers
+from crce.methods.registry import method_of
+from crce.models import adapters
+from crce.models.diffusion import Diffusion
+from crce.models.erased_weights import Delta
 from crce.runs import Job
+from crce.runs.execute import execute
+from crce.training.loop import erase
 
 METHODS = [key for key, card in METHOD_CARDS.items() if card.kind == ADAPTER]
 PROMPTS = ["dog", "cat", "a dog"]

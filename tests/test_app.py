@@ -15,32 +15,22 @@ from filelock import FileLock
 from gradio.state_holder import SessionState
 from PIL import Image
 
-from app import (
-    compare,
-    curate,
-    drafts,
-    erase,
-    exchange,
-    progress,
-    publish,
-    seeing,
-    sheet,
-    start,
-    talk,
-    thumbs,
-    transcript,
-)
+from app.components import page, png_bytes
+from app.errors import shown
 from app.main import build
-from app.pages import page, png_bytes
-from app.shown import shown
-from crce import cost, files, library, pictures, preflight, rounds, runs
-from crce.concepts import ConceptSpec, Provenance, Round, Term, together
+from app.session import drafts, thumbnails, transcript
+from app.tabs import compare, comparison_sheet, curate, curate_chat, curate_preview, erase, publish, run_view, start
+from crce import cost, files, runs
+from crce.concepts import csv_json, edits, library
+from crce.concepts.edits import Revision
+from crce.concepts.library import find_spec
+from crce.concepts.spec import ConceptSpec, Provenance, Round, Term, together
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.glances import Desk
-from crce.library import find_spec
-from crce.rounds import Revision
 from crce.runs import Job
+from crce.training.estimate import estimate
+from crce.worker import handlers
+from crce.worker.broker import Desk
 
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(2)} {{alert}} \"'`"
 
@@ -81,9 +71,9 @@ def test_what_people_and_models_write_is_never_markup(kind):
     spec = ConceptSpec(HOSTILE, sense=HOSTILE, **{kind: (Term(HOSTILE, note=HOSTILE),)})
     transcript.answer(spec.slug, transcript.say(spec, HOSTILE), transcript.choice([spec], HOSTILE))
     transcript.answer(spec.slug, 2, transcript.offer(ConceptSpec("dog"), hostile_round(spec), HOSTILE))
-    pages = [curate.head(drafts.Opened(spec, spec)), curate.terms(spec, kind), talk.log(spec)]
+    pages = [curate.head(drafts.Opened(spec, spec)), curate.terms(spec, kind), curate_chat.log(spec)]
     pages += [page("library", specs=[spec], states={}, mark=str), page("names", names=[HOSTILE], category=HOSTILE)]
-    for text in (*pages, talk._writing(spec, HOSTILE, json.dumps({"text": HOSTILE}))):
+    for text in (*pages, curate_chat._writing(spec, HOSTILE, json.dumps({"text": HOSTILE}))):
         assert "<img" not in text
         assert "&lt;img" in text
 
@@ -237,7 +227,7 @@ def test_who_acts_before_the_lists_are_there_is_told_to_wait():
 
 
 def without(page: drafts.Opened, text: str) -> drafts.Opened:
-    return drafts.change(page, lambda spec: rounds.without_term(spec, "retains", text))
+    return drafts.change(page, lambda spec: edits.without_term(spec, "retains", text))
 
 
 def test_undo_and_redo_step_through_every_change():
@@ -336,13 +326,13 @@ def test_while_two_versions_wait_nothing_is_erased_and_no_round_begins(clash):
     with pytest.raises(gr.Error, match="Choose in Curate"):
         erase._bring(clash)
     with pytest.raises(gr.Error, match="Choose in Curate"):
-        list(talk.ask(clash, "", ""))
+        list(curate_chat.ask(clash, "", ""))
 
 
 def test_a_concept_deleted_elsewhere_can_still_be_kept():
     _, _, page, *_ = curate.begin("lighthouse", "object", "")
     drafts.discard(page)
-    page = drafts.change(page, lambda spec: rounds.with_terms(spec, "corefs", ["beacon"]))
+    page = drafts.change(page, lambda spec: edits.with_terms(spec, "corefs", ["beacon"]))
     assert "deleted this concept" in curate.head(page)
     drafts.keep_mine(page)
     assert texts("corefs", "lighthouse") == ["beacon"]
@@ -378,12 +368,12 @@ def test_a_run_locks_the_split_but_nothing_else(base):
 
 
 def test_a_concept_goes_out_and_comes_back_as_json_and_csv(dog, tmp_path):
-    assert library.parse_spec(exchange.to_json(dog), "export") == dog
-    lines = exchange.to_csv(dog).splitlines()
+    assert library.parse_spec(csv_json.to_json(dog), "export") == dog
+    lines = csv_json.to_csv(dog).splitlines()
     assert lines[0] == "concept,kind,term,certainty,split,source,note"
     assert len(lines) == 1 + len(dog.corefs) + len(dog.retains)
     bare = replace(dog, corefs=(), retains=())
-    assert exchange.from_csv(bare, exchange.to_csv(dog), "dog.csv") == dog
+    assert csv_json.from_csv(bare, csv_json.to_csv(dog), "dog.csv") == dog
 
 
 def brought(tmp_path, name: str, text: str | bytes) -> drafts.Opened:
@@ -424,10 +414,10 @@ def test_a_bad_file_is_answered_clearly_and_changes_nothing(tmp_path, name, text
 
 def test_json_opens_the_concept_that_it_is(dog, tmp_path):
     other = replace(dog, target="lighthouse", sense="")
-    assert brought(tmp_path, "l.json", exchange.to_json(other)).spec == drafts.read("lighthouse") == other
+    assert brought(tmp_path, "l.json", csv_json.to_json(other)).spec == drafts.read("lighthouse") == other
     cat = replace(drafts.read("cat"), retains=dog.corefs)
     before = drafts.read("cat")
-    page = brought(tmp_path, "c.json", exchange.to_json(cat))
+    page = brought(tmp_path, "c.json", csv_json.to_json(cat))
     assert page.spec == drafts.read("cat") == cat
     assert drafts.undo(page).mine == before
 
@@ -436,7 +426,7 @@ def test_json_opens_the_concept_that_it_is(dog, tmp_path):
 
 
 def said(page: drafts.Opened, wish: str) -> list[tuple]:
-    return list(talk.ask(page, wish, ""))
+    return list(curate_chat.ask(page, wish, ""))
 
 
 @pytest.fixture
@@ -450,7 +440,7 @@ def answered(page: drafts.Opened, **lists: tuple) -> drafts.Opened:
     made_by = Round("llm", "m", "v", "fewer breeds")
     spec = page.spec
     offer = replace(spec, **lists)
-    revision = Revision(rounds.apply(spec, rounds.changes(spec, offer), made_by), "Gladly.", {"cat": "it barks"})
+    revision = Revision(edits.apply(spec, edits.changes(spec, offer), made_by), "Gladly.", {"cat": "it barks"})
     transcript.answer(page.slug, transcript.say(spec, "fewer breeds"), transcript.offer(spec, revision, "m at x"))
     return page
 
@@ -464,7 +454,7 @@ def offered(dog) -> drafts.Opened:
 
 
 def test_a_round_is_shown_with_its_reasons_and_nothing_is_applied(offered, dog):
-    text = talk.log(offered.spec)
+    text = curate_chat.log(offered.spec)
     for shown_text in ("fewer breeds", "Gladly.", "− erase: hound", "+ erase: cur (high)", "it barks", "Accept all"):
         assert shown_text in text
     assert drafts.read(dog.slug) == dog
@@ -490,7 +480,7 @@ def test_single_items_of_a_round_are_one_round(offered, dog):
     assert [t.text for t in after.spec.corefs] == ["puppy", "pooch", "guide dog", "cur"]
     assert after.spec.provenance.rounds == 1
     assert [len(entry.changes) for entry in after.spec.provenance.history] == [2]
-    text = talk.log(after.spec)
+    text = curate_chat.log(after.spec)
     assert text.count("✓") == 2
     assert "Accept the other 2" in text
 
@@ -499,7 +489,7 @@ def test_the_next_round_is_told_what_the_expert_changed_by_hand(offered):
     after, *_ = curate.talked(offered, "", event(do="take", entry="1"))
     after = edit("retains", "fox", "certainty", "0.2", after)
     since = transcript.since(after.slug)
-    assert [change.label for change in rounds.changes(since, after.spec)] == ["~ keep: fox (very low)"]
+    assert [change.label for change in edits.changes(since, after.spec)] == ["~ keep: fox (very low)"]
     after = answered(after, corefs=after.spec.corefs[1:])
     after, *_ = curate.talked(after, "", event(do="take", entry="3"))
     assert [(entry.by, entry.changes) for entry in after.spec.provenance.history[1:2]] == [
@@ -518,7 +508,7 @@ def test_offline_the_talk_says_so_and_understands_a_little(offline):
 def test_offline_the_other_sense_becomes_a_concept_of_its_own(offline):
     before = opened("bat-animal")
     said(before, "the other sense")
-    assert "“bat” has another meaning. It is a concept of its own" in talk.log(before.mine)
+    assert "“bat” has another meaning. It is a concept of its own" in curate_chat.log(before.mine)
     page, *_ = curate.talked(before, "", event(do="sense", entry="1", n="0"))
     assert page.spec.name == "bat (sports equipment)"
     assert opened("bat-animal").mine == before.mine
@@ -526,7 +516,7 @@ def test_offline_the_other_sense_becomes_a_concept_of_its_own(offline):
 
 def test_a_message_that_was_stopped_gets_no_answer(dog):
     length = transcript.say(dog, "more")
-    log, writing = talk.stop(drafts.Opened(dog, dog))
+    log, writing = curate_chat.stop(drafts.Opened(dog, dog))
     assert writing == ""
     assert "You stopped it" in log
     transcript.answer(dog.slug, length, {"who": "note", "text": "too late"})
@@ -540,7 +530,7 @@ def test_a_meaning_is_chosen_before_anything_is_offered(dog):
     meanings = [replace(dog, target="seal", sense=sense, provenance=told) for sense in ("animal", "wax stamp")]
     entry = transcript.choice(meanings, "m at x")
     transcript.answer("seal", transcript.say(bare, "both lists"), entry)
-    assert "seal (wax stamp)" in talk.log(bare)
+    assert "seal (wax stamp)" in curate_chat.log(bare)
     page, *_ = curate.talked(opened("seal"), "", event(do="sense", entry="1", n="1"))
     assert page.spec.name == "seal (wax stamp)"
     assert page.spec.corefs == ()
@@ -552,18 +542,18 @@ def test_a_meaning_is_chosen_before_anything_is_offered(dog):
 
 
 def test_the_preview_keeps_what_was_moved_in_sight(dog):
-    first = seeing.prompts(dog, None, [])
+    first = curate_preview.prompts(dog, None, [])
     assert first == ["dog", "puppy", "pooch", "hound", "cat", "fox", "wolf"]
-    moved = rounds.with_term(dog, "retains", "pig", certainty="low")
-    second = seeing.prompts(moved, dog, first)
+    moved = edits.with_term(dog, "retains", "pig", certainty="low")
+    second = curate_preview.prompts(moved, dog, first)
     assert second[4:] == ["pig", "cat", "fox"]
-    assert seeing.prompts(moved, moved, second) == second
+    assert curate_preview.prompts(moved, moved, second) == second
 
 
 def test_the_map_is_scaled_to_its_farthest_point():
     term = {"text": HOSTILE, "kind": "coref", "cosine": 0.5, "euclidean": 4.0, "tokens": 3, "x": -4.0, "y": 2.0}
     sphere = {"radius": 2.0, "points": [[1.0, 8.0]]}
-    facts = seeing._map({"terms": [term], "sphere": sphere, "limit": 77})
+    facts = curate_preview._map({"terms": [term], "sphere": sphere, "limit": 77})
     assert (facts["radius"], facts["points"]) == (0.25, [(0.125, 1.0)])
     assert (facts["dots"][0]["x"], facts["dots"][0]["y"]) == (-0.5, 0.25)
     text = page("distances", target=HOSTILE, base="emoji-sd", **facts)
@@ -581,18 +571,20 @@ def test_doubtful_terms_are_marked_with_the_reason(dog):
 
 def test_a_concept_that_the_model_does_not_draw_has_a_letter_and_no_picture():
     drafts.create("lighthouse", "object", "")
-    drawn = {spec.slug for spec in thumbs.drawn(library.library().values())}
+    drawn = {spec.slug for spec in thumbnails.drawn(library.library().values())}
     assert {"dog", "vampire", "lighthouse"} <= drawn and "batman" not in drawn
-    assert thumbs.mark("Batman") not in curate.shelf("", "dog") and thumbs.mark("dog") in curate.shelf("", "dog")
+    assert thumbnails.mark("Batman") not in curate.shelf("", "dog") and thumbnails.mark("dog") in curate.shelf(
+        "", "dog"
+    )
     assert "Batman" not in start.shelf()
 
 
 def test_pictures_come_as_styles_of_their_phrase(home):
-    assert thumbs.ready(["dog"]) == []
-    files.write_atomic(home / "thumbs" / f"{thumbs.mark('dog')}.png", png_bytes(Image.new("RGB", (4, 4))))
-    assert thumbs.ready(["dog", "cat"]) == ["dog"]
-    assert thumbs.mark("dog") in thumbs.styles(["dog", "cat"])
-    assert thumbs.mark("cat") not in thumbs.styles(["dog", "cat"])
+    assert thumbnails.ready(["dog"]) == []
+    files.write_atomic(home / "thumbs" / f"{thumbnails.mark('dog')}.png", png_bytes(Image.new("RGB", (4, 4))))
+    assert thumbnails.ready(["dog", "cat"]) == ["dog"]
+    assert thumbnails.mark("dog") in thumbnails.styles(["dog", "cat"])
+    assert thumbnails.mark("cat") not in thumbnails.styles(["dog", "cat"])
 
 
 # Erase
@@ -619,7 +611,7 @@ def answering(no_worker, tiny_sd):
 
     def answer():
         glance = desk.take(60)
-        glance.reply(pictures.ANSWERS[glance.asked.kind](glance.asked, tiny_sd, None, lambda: False))
+        glance.reply(handlers.ANSWERS[glance.asked.kind](glance.asked, tiny_sd, None, lambda: False))
 
     thread = threading.Thread(target=answer)
     thread.start()
@@ -638,7 +630,7 @@ def test_what_a_run_would_cost_is_told_before_start(answering, base, tiny_sd):
     at_once, told = foreseen(base)
     assert "6 steps." in at_once and "memory" not in at_once
     specs, config = together([find_spec("dog"), find_spec("cat")]), EraseConfig(corefs=3, retains=2, rows=1)
-    assert cost.needs(preflight.estimate(tiny_sd, specs, config)) in told
+    assert cost.needs(estimate(tiny_sd, specs, config)) in told
     assert "by a step measured here" in told
 
 
@@ -708,7 +700,7 @@ def test_again_fills_the_form_with_what_was_asked(dog, base):
 
 def test_a_run_in_words(run, dog):
     def says(**how):
-        return progress.says(run, run.state, [run.id])
+        return run_view.says(run, run.state, [run.id])
 
     assert says() == "next in the queue"
     with run.held():
@@ -718,7 +710,7 @@ def test_a_run_in_words(run, dog):
         assert says() == "preparing 3/10 · 1 min 10 s left"
         run.record("step", step=5, of=20, losses={"target": 0.5}, seconds_left=3)
         assert says() == "erasing 5/20 · 3 s left"
-        assert progress.percent(run) == 25
+        assert run_view.percent(run) == 25
         run.record("checkpoint", step=5)
     assert says() == "The worker ended before the run did. It is kept at step 5; Resume goes on there."
     run.record("failed", message="The disk is full.", log_id=None)
@@ -730,7 +722,7 @@ def test_a_run_in_words(run, dog):
 def test_the_curve_has_few_points_and_all_terms(run):
     for step in range(1, 1001):
         run.record("step", step=step, of=1000, losses={"target": 1.0, "corefs": 2.0}, seconds_left=None)
-    rows = progress.losses(run)
+    rows = run_view.losses(run)
     assert len(rows) <= 240
     assert {(row["term"], row["loss"]) for row in rows} == {("target", 1.0), ("corefs", 2.0)}
     assert rows[-1]["step"] == 1000
@@ -754,7 +746,7 @@ def test_previews_stand_in_rows_by_prompt(run):
         for name in names:
             Image.new("RGB", (8, 8)).save(run.dir / name)
         run.record("preview", step=step, prompts=["dog", "cat"], seeds=[0, 0], images=names)
-    rows = progress.frames(run)
+    rows = run_view.frames(run)
     assert [(row["prompt"], [shot["step"] for shot in row["shots"]]) for row in rows] == [
         ("dog", [0, 50]),
         ("cat", [0, 50]),
@@ -763,7 +755,7 @@ def test_previews_stand_in_rows_by_prompt(run):
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (70, "1 min 10 s"), (3720, "1 h 2 min")])
 def test_time_in_words(seconds, words):
-    assert progress.span(seconds) == words
+    assert run_view.span(seconds) == words
 
 
 def test_a_trial_of_any_tab_is_found_and_goes_to_compare_once(dog, base):
@@ -828,7 +820,9 @@ def test_while_rows_are_missing_there_are_empty_places_and_no_sheet():
 
 
 def test_the_sheet_shows_every_picture_unchanged():
-    image = Image.open(io.BytesIO(sheet.png(comparison([("target", "dog", True), ("retain", "cat", False)]))))
+    image = Image.open(
+        io.BytesIO(comparison_sheet.png(comparison([("target", "dog", True), ("retain", "cat", False)])))
+    )
     colours = dict((colour, count) for count, colour in image.getcolors(1 << 20))
     assert colours[(255, 0, 0)] == 2 * 2 * 2 * 96 * 96
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from crce.diffusion import Diffusion
 from crce.errors import CrceError
 from crce.methods.attention import attention_maps, cross_attention_layers, positions
-from crce.methods.method import keys_values
+from crce.methods.parameters import keys_values
+from crce.models.diffusion import Diffusion
 
 
 def predicted(model, weights=None, text="dog"):

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from crce import files, glances, runs
+from crce import files, runs
+from crce.concepts.library import find_spec, load_spec
 from crce.errors import CrceError
-from crce.library import find_spec, load_spec
+from crce.worker import client
 from tests import scripted_llm
 from tests.fake_hub import FakeHub
 from tests.scripted_llm import ScriptedLLM, phrases, revised
@@ -89,7 +90,7 @@ def end_worker(place: Path) -> None:
         patch.setenv("CRCE_HOME", str(place))
         # It may never have been needed, or have left.
         with suppress(CrceError):
-            os.kill(glances.ask({"kind": "status"}, timeout=5)["pid"], 15)
+            os.kill(client.ask({"kind": "status"}, timeout=5)["pid"], 15)
 
 
 @pytest.fixture(scope="module")

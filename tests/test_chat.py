@@ -7,10 +7,10 @@ from contextlib import closing
 
 import pytest
 
-from crce import chat
-from crce.chat import Chat, Form
 from crce.errors import CrceError
-from crce.propose import finished
+from crce.proposers import chat
+from crce.proposers.chat import Chat, Form
+from crce.proposers.offers import finished
 from tests.scripted_llm import PIECE, ScriptedLLM
 from tests.servers import serving
 

@@ -16,11 +16,15 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from crce import cli, library, runs, worker
-from crce.concepts import ConceptSpec, Term
-from crce.config import METHOD_CARDS, EraseConfig
+from crce import runs
+from crce.catalogue import METHOD_CARDS
+from crce.cli.main import main
+from crce.concepts import library
+from crce.concepts.spec import ConceptSpec, Term
+from crce.config import EraseConfig
 from crce.files import ROOT, home
 from crce.runs import Job
+from crce.worker.service import lock_file
 from tests.fake_hub import FakeHub
 from tests.scripted_llm import ScriptedLLM, phrases, revised
 from tests.servers import serving
@@ -35,7 +39,7 @@ def crce(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["crce", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            main()
         out, err = capsys.readouterr()
         return end.value.code, out, err
 
@@ -73,7 +77,7 @@ def test_every_command_explains_itself(crce, command):
 
 
 def test_help_lists_every_command_and_loads_no_torch():
-    code = "import sys; sys.argv = ['crce', '--help']\nfrom crce import cli\ntry: cli.main()\n"
+    code = "import sys; sys.argv = ['crce', '--help']\nfrom crce import cli\ntry: main()\n"
     code += "finally: print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert result.stdout.strip().endswith("False")
@@ -246,7 +250,7 @@ def test_a_run_of_other_terms_is_not_resumed(crce, spec, tiny_sd_dir, dog, tmp_p
 def test_stop_and_resume_by_id(crce, tiny_sd_dir, dog):
     run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig(corefs=2, retains=2)))
     # Held here, so that no worker is started.
-    with FileLock(worker.lock_file("auto")):
+    with FileLock(lock_file("auto")):
         assert json.loads(crce("stop", run.id, "--json")[1])["state"] == "stopped"
         assert crce("resume", run.id)[1] == f"{run.id}: queued\n"
     assert crce("runs")[1].split()[5:8] == [run.id, "queued", "dog"]

@@ -2,8 +2,9 @@
 
 from PIL import Image
 
-from crce.config import METHOD_CARDS, EraseConfig
-from crce.contact import GAP, HEAD, SIDE, contact_sheet
+from crce.catalogue import METHOD_CARDS
+from crce.config import EraseConfig
+from crce.experiments.contact_sheet import GAP, HEAD, SIDE, contact_sheet
 from crce.files import read_json
 from crce.runs import Job
 

@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from crce import dataset, library
-from crce.concepts import CERTAINTY
-from crce.rounds import draw_split
+from crce.concepts import dataset, library
+from crce.concepts.edits import draw_split
+from crce.concepts.spec import CERTAINTY
 
 SPECS = {spec.slug: spec for spec in dataset.read(library.SHIPPED)}
 LISTS = [(spec, kind) for spec in SPECS.values() for kind in ("corefs", "retains")]

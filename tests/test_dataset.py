@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crce import dataset, library
-from crce.concepts import CATEGORIES, CERTAINTY, SPLITS, ConceptSpec, Provenance, Term
+from crce.concepts import dataset, library
+from crce.concepts.spec import CATEGORIES, CERTAINTY, SPLITS, ConceptSpec, Provenance, Term
 from crce.errors import CrceError
 
 

@@ -6,14 +6,14 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
 from crce.config import EraseConfig
-from crce.delta import Delta, combined
-from crce.erase import erase
 from crce.errors import CrceError
+from crce.models.erased_weights import Delta, combined
+from crce.training.loop import erase
 
 
 @pytest.fixture(scope="module")
 def delta(tiny_sd):
-    from crce.concepts import ConceptSpec
+    from crce.concepts.spec import ConceptSpec
 
     *_, step = erase(tiny_sd, ConceptSpec("dog"), EraseConfig("esd-x-strict", steps=4, lr=1e-2))
     return step.delta

@@ -7,11 +7,11 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
 from crce.config import EraseConfig
-from crce.delta import Delta
-from crce.diffusion import Diffusion, Moment
-from crce.erase import erase
 from crce.errors import CrceError
-from crce.methods import keys_values
+from crce.methods.registry import keys_values
+from crce.models.diffusion import Diffusion, Moment
+from crce.models.erased_weights import Delta
+from crce.training.loop import erase
 
 
 def test_we_draw_what_the_stock_pipeline_draws(tiny_sd, tiny_sd_dir):

@@ -8,16 +8,18 @@ import pytest
 import torch
 
 from crce import config
-from crce.concepts import Term, spec_from_dict, spec_to_dict, together
-from crce.config import METHOD_CARDS, EraseConfig
-from crce.delta import Delta
-from crce.diffusion import Diffusion, Moment
-from crce.erase import erase, sample_bank, shuffled
+from crce.catalogue import METHOD_CARDS
+from crce.concepts.spec import Term, spec_from_dict, spec_to_dict, together
+from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.methods import COMPANIONS, METHODS, all_but_cross_attention, cross_attention, keys_values
-from crce.methods.method import everything, queries_keys
-from crce.methods.pulls import Draw
+from crce.methods.losses import Draw
+from crce.methods.parameters import everything, queries_keys
+from crce.methods.registry import COMPANIONS, METHODS, all_but_cross_attention, cross_attention, keys_values
 from crce.methods.speed import values
+from crce.models.diffusion import Diffusion, Moment
+from crce.models.erased_weights import Delta
+from crce.training.latent_cache import sample_bank, shuffled
+from crce.training.loop import erase
 
 SHORT = EraseConfig(steps=5, corefs=2, retains=2)
 

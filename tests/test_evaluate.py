@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from crce.concepts import ConceptSpec, Term
+from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
-from crce.erase import erase
 from crce.errors import CrceError
-from crce.evaluate import coverage, evaluate, look, questions
+from crce.evaluation.evaluate import coverage, evaluate, look, questions
+from crce.evaluation.metrics import metrics
 from crce.files import write_json
-from crce.judge import EmbeddedJudge
-from crce.report import metrics
+from crce.judges.embedded import EmbeddedJudge
+from crce.training.loop import erase
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from crce import studies
+from crce.concepts.library import load_spec, save_spec
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.experiment import measure, render, reports, with_table, write_table
+from crce.experiments import studies
+from crce.experiments.tables import measure, render, reports, with_table, write_table
 from crce.files import read_json, write_json
-from crce.library import load_spec, save_spec
 from crce.runs import Job
 
 METHODS = ["esd-x-strict", "crce-sphere", "crce-fixed", "crce"]

@@ -11,10 +11,13 @@ import pytest
 from huggingface_hub import HfApi, ModelCard
 from safetensors.numpy import load, load_file, save_file
 
-from crce import cards, dataset, export, hub, library, runs
+from crce import runs
+from crce.concepts import dataset, library
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.hub import Hub
+from crce.publishing import export, hub
+from crce.publishing.cards import weights_card
+from crce.publishing.hub import Hub
 from crce.runs import Job
 from tests.fake_hub import FakeHub
 from tests.servers import serving
@@ -337,7 +340,7 @@ def test_a_card_without_a_report_says_so(fake, mine, run):
 
 @pytest.mark.parametrize(("method", "lists"), [("crce", True), ("esd-x-strict", False)])
 def test_the_card_claims_what_the_method_does(run, specs, method, lists):
-    card = cards.weights_card(Job("emoji-sd", specs[0], EraseConfig(method=method)), None, [], "you/no-dog")
+    card = weights_card(Job("emoji-sd", specs[0], EraseConfig(method=method)), None, [], "you/no-dog")
     assert ("11 other names" in card, "10 neighbours" in card, "M 5" in card) == (lists,) * 3
     assert "license: other" in card and "base_model" not in card
 

@@ -8,14 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from crce import jobs, runs
-from crce.concepts import ConceptSpec, Term
+from crce import runs
+from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
-from crce.delta import Delta
 from crce.errors import CrceError
 from crce.files import ROOT
-from crce.jobs import Models, execute
+from crce.models.erased_weights import Delta
 from crce.runs import Busy, Job
+from crce.runs.execute import check_room, execute, picture_name
+from crce.runs.failures import explained
+from crce.runs.models import Models
 
 SETTINGS = EraseConfig(steps=6, corefs=2, retains=2, preview_every=2, checkpoint_every=2)
 
@@ -138,7 +140,7 @@ def test_an_evaluation_ends_in_a_report_with_pictures(run, models):
     assert report["metrics"]["acc_u"]["n"] == 10
     for number, term in enumerate(report["terms"]):
         for prefix in ("", "base-"):
-            name = jobs.picture_name(term["kind"], number, 1, prefix)
+            name = picture_name(term["kind"], number, 1, prefix)
             assert Image.open(run.dir / name).size == (16, 16)
 
 
@@ -230,15 +232,15 @@ def test_a_full_disk_is_named_and_leaves_the_last_checkpoint(whole, run, models)
 
 def test_too_little_room_is_said_before_the_training(job, models):
     run = runs.create(job)
-    jobs.check_room(run, models.get(job.base), free=1 << 40)
+    check_room(run, models.get(job.base), free=1 << 40)
     with pytest.raises(CrceError, match="has 1 MB free and this run needs 32 MB"):
-        jobs.check_room(run, models.get(job.base), free=1 << 20)
+        check_room(run, models.get(job.base), free=1 << 20)
 
 
 def test_out_of_memory_keeps_the_run(run):
     with pytest.raises(RuntimeError) as error:
         torch.empty(1 << 60, dtype=torch.uint8)
-    said = jobs.explained(error.value, run)
+    said = explained(error.value, run)
     assert said["log_id"] is None
     assert said["message"].startswith("Out of memory. Step 0 is kept. Free memory on the device and resume")
 

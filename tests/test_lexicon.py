@@ -4,12 +4,14 @@ import lzma
 
 import pytest
 
-from crce import lexicon, library, prompts, rounds, talk
-from crce.concepts import CERTAINTY, ConceptSpec, Term
+from crce.concepts import edits, library
+from crce.concepts.spec import CERTAINTY, ConceptSpec, Term
 from crce.errors import CrceError
 from crce.files import ROOT
-from crce.propose import LexiconProposer, finished, written
-from crce.wordnet import FILE, wordnet
+from crce.proposers import commands, lexicon, prompts
+from crce.proposers.offers import finished, written
+from crce.proposers.offline import LexiconProposer
+from crce.proposers.wordnet import FILE, wordnet
 
 WHO = LexiconProposer()
 
@@ -27,7 +29,7 @@ def round_of(spec, wish):
 
 
 def labels(spec, wish):
-    return [change.label.split(" — ")[0] for change in rounds.changes(spec, round_of(spec, wish).spec)]
+    return [change.label.split(" — ")[0] for change in edits.changes(spec, round_of(spec, wish).spec)]
 
 
 @pytest.fixture
@@ -200,7 +202,7 @@ def test_what_is_understood_is_done_and_nothing_else(zebra, wish, does):
 
 def test_more_brings_new_terms(zebra):
     more = labels(zebra, "more retains")
-    assert len(more) == talk.NUMBER and all(label.startswith("+ keep") for label in more)
+    assert len(more) == commands.NUMBER and all(label.startswith("+ keep") for label in more)
     assert labels(zebra, "more corefs") == ["+ erase: common zebra (high)", "+ erase: grevy's zebra (high)"]
     grown = round_of(zebra, "more corefs").spec
     assert "knows no more corefs" in round_of(grown, "some more corefs").says
@@ -223,6 +225,6 @@ def test_a_round_is_told(zebra):
 
 def test_it_says_that_no_model_is_connected_and_what_it_understands(zebra):
     says = round_of(zebra, "fewer breeds, please").says
-    assert "No LLM is connected" in says and talk.HELP in says
+    assert "No LLM is connected" in says and commands.HELP in says
     for request in ("more corefs", "drop horse", "horse is a coref", "set horse to low", "the other sense"):
         assert "No LLM" not in round_of(zebra, request).says

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crce import library
-from crce.concepts import CATEGORIES, CERTAINTY, SPLITS, ConceptSpec, Term
+from crce.concepts import library
+from crce.concepts.spec import CATEGORIES, CERTAINTY, SPLITS, ConceptSpec, Term
 from crce.errors import CrceError
 
 DOG = {"target": "dog", "corefs": [{"text": "puppy"}], "retains": [{"text": "cat"}]}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crce.concepts import CATEGORIES, SOURCES, ConceptSpec, Term
-from crce.lint import RULES, Finding, lint
+from crce.concepts.lint import RULES, Finding, lint
+from crce.concepts.spec import CATEGORIES, SOURCES, ConceptSpec, Term
 
 CRUISE = ConceptSpec("Tom Cruise", "celebrity", corefs=(Term("Ethan Hunt"),))
 JOKER = ConceptSpec("The Joker", "ip", corefs=(Term("Clown Prince of Crime"),))

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from crce.config import EraseConfig
-from crce.erase import erase, sample_bank, shuffled
-from crce.methods import METHODS, keys_values
 from crce.methods.attention import positions
+from crce.methods.losses import Draw
 from crce.methods.mace import DAMPING, _inside, _prompts, _square, adapted, around, fused, shares, unattended, where
-from crce.methods.pulls import Draw
+from crce.methods.registry import METHODS, keys_values
+from crce.training.latent_cache import sample_bank, shuffled
+from crce.training.loop import erase
 
 CONFIG = EraseConfig("mace", steps=40, lr=3e-2)
 

@@ -8,15 +8,17 @@ import pytest
 import torch
 
 from crce import cost, runs
-from crce.config import CLOSED_FORM, METHOD_CARDS, EraseConfig, with_defaults
+from crce.catalogue import CLOSED_FORM, METHOD_CARDS
+from crce.config import EraseConfig, with_defaults
 from crce.cost import Cost
-from crce.delta import Delta
-from crce.diffusion import Diffusion
-from crce.erase import Tuned, erase
 from crce.errors import CrceError
-from crce.jobs import Models, execute
-from crce.preflight import FP32, Held, disk, estimate, shaped, tried, values
+from crce.models.diffusion import Diffusion
+from crce.models.erased_weights import Delta
 from crce.runs import Job
+from crce.runs.execute import execute
+from crce.runs.models import Models
+from crce.training.estimate import FP32, Held, disk, estimate, shaped, tried, values
+from crce.training.loop import Tuned, erase
 
 TERMS = {"corefs": 3, "retains": 2}
 

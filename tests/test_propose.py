@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from crce import chat, library, prompts, rounds
-from crce.chat import Chat
-from crce.concepts import CERTAINTY, ConceptSpec, Term, spec_to_dict
+from crce.concepts import edits, library
+from crce.concepts.spec import CERTAINTY, ConceptSpec, Term, spec_to_dict
 from crce.errors import CrceError
-from crce.propose import ChatProposer, LexiconProposer, finished, proposer, written
+from crce.proposers import chat, prompts
+from crce.proposers.chat import Chat
+from crce.proposers.llm import ChatProposer
+from crce.proposers.offers import finished, written
+from crce.proposers.offline import LexiconProposer
+from crce.proposers.proposers import proposer
 from tests.scripted_llm import HOSTILE, ScriptedLLM, meaning, phrases, revised
 from tests.servers import serving
 
@@ -42,7 +46,7 @@ def texts(terms):
 
 
 def labels(before, revision):
-    return [change.label for change in rounds.changes(before, revision.spec, revision.why)]
+    return [change.label for change in edits.changes(before, revision.spec, revision.why)]
 
 
 # Proposing
@@ -191,7 +195,7 @@ def test_a_round_is_remembered(model, llm, small):
 
 def test_the_model_is_told_the_lists_and_what_the_expert_edited(model, llm, small):
     llm.answer = revised("Done.", phrases("puppy"), phrases("cat"))
-    edited = rounds.without_term(rounds.with_terms(small, "retains", ["wolf"]), "corefs", "bulldog")
+    edited = edits.without_term(edits.with_terms(small, "retains", ["wolf"]), "corefs", "bulldog")
     finished(model.revise(edited, "go on", since=small))
     question = llm.requests[0]["messages"][-1]["content"]
     assert '"puppy"' in question and "The expert asks: go on" in question
@@ -209,7 +213,7 @@ def test_a_model_that_forgets_where_a_term_stood_has_moved_it(model, llm, small)
 def test_a_round_cuts_no_list_that_the_expert_made_longer(model, llm, small):
     many = [f"kind {n}" for n in range(40)]
     llm.answer = revised("Done.", phrases(*many), phrases("cat"))
-    assert len(finished(model.revise(rounds.with_terms(small, "corefs", many), "?")).spec.corefs) == 42 - 2
+    assert len(finished(model.revise(edits.with_terms(small, "corefs", many), "?")).spec.corefs) == 42 - 2
     assert len(finished(model.revise(small, "?")).spec.corefs) == 30
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from benchmarks import bank, figures
-from crce import experiment, studies
+from crce.experiments import studies, tables
 from crce.files import ROOT, read_json
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,8 +29,8 @@ def test_every_command_that_it_names_is_there():
 
 
 def test_the_table_is_what_the_reports_say():
-    costs = read_json(experiment.COSTS) if experiment.COSTS.exists() else None
-    assert experiment.with_table(TEXT, experiment.render(experiment.reports(), costs)) == TEXT
+    costs = read_json(tables.COSTS) if tables.COSTS.exists() else None
+    assert tables.with_table(TEXT, tables.render(tables.reports(), costs)) == TEXT
 
 
 PAGES = {

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from crce.config import EraseConfig
-from crce.erase import sample_bank, shuffled
-from crce.methods import METHODS, receler
-from crce.methods.pulls import Draw
+from crce.methods.losses import Draw
+from crce.methods.registry import METHODS, receler
+from crce.training.latent_cache import sample_bank, shuffled
 
 CONFIG = EraseConfig("receler", steps=50)
 METHOD = METHODS["receler"]

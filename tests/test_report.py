@@ -2,9 +2,9 @@
 
 import pytest
 
-from crce.concepts import ConceptSpec, Term
+from crce.concepts.spec import ConceptSpec, Term
 from crce.errors import CrceError
-from crce.report import (
+from crce.evaluation.metrics import (
     Answers,
     base_report,
     difference,

@@ -6,11 +6,12 @@ from random import Random
 import torch
 
 from crce.config import EraseConfig
-from crce.erase import erase, sample_bank, shuffled
-from crce.methods import METHODS
 from crce.methods.attention import attention_maps, positions
-from crce.methods.method import everything
-from crce.methods.pulls import Draw
+from crce.methods.losses import Draw
+from crce.methods.parameters import everything
+from crce.methods.registry import METHODS
+from crce.training.latent_cache import sample_bank, shuffled
+from crce.training.loop import erase
 
 
 def erased(model, spec, method, **settings):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crce import library, rounds
-from crce.concepts import CERTAINTY, ConceptSpec, Round, Term
-from crce.rounds import Change, draw_split
+from crce.concepts import edits, library
+from crce.concepts.edits import Change, draw_split
+from crce.concepts.spec import CERTAINTY, ConceptSpec, Round, Term
 
 ASKED = Round("llm", "m", "v", "as I like it")
 WORDS = st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=8)
@@ -23,7 +23,7 @@ def offer(dog):
 
 
 def labels(before, after, **more):
-    return [change.label for change in rounds.changes(before, after, **more)]
+    return [change.label for change in edits.changes(before, after, **more)]
 
 
 def test_a_difference_is_dropped_new_moved_or_of_another_certainty(dog, offer):
@@ -37,8 +37,8 @@ def test_a_difference_is_dropped_new_moved_or_of_another_certainty(dog, offer):
 
 
 def test_what_is_taken_is_applied_and_the_rest_is_left(dog, offer):
-    taken = [change for change in rounds.changes(dog, offer) if change.term.text in ("wolf", "puppy")]
-    after = rounds.apply(dog, taken, ASKED)
+    taken = [change for change in edits.changes(dog, offer) if change.term.text in ("wolf", "puppy")]
+    after = edits.apply(dog, taken, ASKED)
     assert {t.text: t.certainty for t in after.corefs} == {
         "puppy": "low", "hound": "normal", "pooch": "high", "guide dog": "high", "wolf": "low"
     }  # fmt: skip
@@ -47,45 +47,45 @@ def test_what_is_taken_is_applied_and_the_rest_is_left(dog, offer):
 
 def test_a_round_is_kept_with_what_was_taken_of_it(dog, offer):
     reviewed = replace(dog, provenance=replace(dog.provenance, reviewer="me"))
-    found = rounds.changes(reviewed, offer)
-    made = rounds.apply(reviewed, found[:1], ASKED).provenance
+    found = edits.changes(reviewed, offer)
+    made = edits.apply(reviewed, found[:1], ASKED).provenance
     assert (made.reviewer, made.rounds, made.model, made.prompt_version) == ("", 1, "m", "v")
     assert made.history == (replace(ASKED, changes=("− erase: pooch",)),)
 
 
 def test_a_first_proposal_and_an_experts_round_are_no_rounds_of_talk(dog, offer):
-    found = rounds.changes(dog, offer)
-    first = rounds.apply(dog, found, Round("llm", "m", "v"))
-    second = rounds.apply(first, [], Round("expert", wish="take it back"))
+    found = edits.changes(dog, offer)
+    first = edits.apply(dog, found, Round("llm", "m", "v"))
+    second = edits.apply(first, [], Round("expert", wish="take it back"))
     assert (second.provenance.rounds, second.provenance.model) == (0, "m")
 
 
 def test_the_experts_edits_are_told_as_a_round(dog):
-    edited = rounds.without_term(rounds.with_terms(dog, "retains", ["gnu"]), "corefs", "pooch")
-    told = rounds.with_expert_edits(edited, dog)
+    edited = edits.without_term(edits.with_terms(dog, "retains", ["gnu"]), "corefs", "pooch")
+    told = edits.with_expert_edits(edited, dog)
     assert told.provenance.history == (Round("expert", changes=("− erase: pooch", "+ keep: gnu (high)")),)
-    assert rounds.with_expert_edits(dog, dog) == dog
+    assert edits.with_expert_edits(dog, dog) == dog
 
 
 def test_a_long_note_of_the_experts_fits_the_history(dog, tmp_path):
     noted = replace(dog, retains=(*dog.retains, Term("gnu", note="n" * 2000)))
-    library.save_spec(rounds.with_expert_edits(noted, dog), tmp_path / "dog.json")
+    library.save_spec(edits.with_expert_edits(noted, dog), tmp_path / "dog.json")
     assert "n" * 50 in library.load_spec(tmp_path / "dog.json").provenance.history[0].changes[0]
 
 
 def test_changes_survive_a_page_that_keeps_them(dog, offer):
-    found = rounds.changes(dog, offer, {"pooch": "too rare"})
-    kept = json.loads(json.dumps(rounds.to_state(found)))
-    assert rounds.from_state(kept, range(len(found))) == found
-    assert rounds.from_state(kept, [2, 0]) == [found[0], found[2]]
+    found = edits.changes(dog, offer, {"pooch": "too rare"})
+    kept = json.loads(json.dumps(edits.to_state(found)))
+    assert edits.from_state(kept, range(len(found))) == found
+    assert edits.from_state(kept, [2, 0]) == [found[0], found[2]]
 
 
 @given(before=st.tuples(WORDS, WORDS), after=st.tuples(WORDS, WORDS), level=st.sampled_from(list(CERTAINTY)))
 def test_all_changes_lead_from_one_spec_to_the_other(before, after, level):
     old, new = _spec(*before, "high"), _spec(*after, level)
-    found = rounds.changes(old, new)
-    reached = rounds.apply(old, found, ASKED)
-    for kind in rounds.LISTS:
+    found = edits.changes(old, new)
+    reached = edits.apply(old, found, ASKED)
+    for kind in edits.LISTS:
         wanted = {t.text: t.certainty for t in getattr(new, kind)}
         assert {t.text: t.certainty for t in getattr(reached, kind)} == wanted
     assert len({change.term.text for change in found}) == len(found)
@@ -98,13 +98,13 @@ def _spec(corefs, retains, level):
 
 def test_new_lists_keep_what_is_known_of_their_terms(dog):
     known = replace(dog, retains=(Term("Wolf", "low", "test", "paper", "Table 2"),))
-    after = rounds.with_lists(known, [Term("wolf", "high", source="llm")], [Term("cat")], most=15)
+    after = edits.with_lists(known, [Term("wolf", "high", source="llm")], [Term("cat")], most=15)
     assert after.corefs == (Term("Wolf", "high", "test", "paper", "Table 2"),)
 
 
 def test_what_would_be_erased_and_kept_at_once_is_neither(dog):
     both = [Term("gnu"), Term("puppy")]
-    after = rounds.with_lists(dog, both, both, most=15)
+    after = edits.with_lists(dog, both, both, most=15)
     assert (after.corefs, [t.text for t in after.retains]) == ((), ["puppy"])
 
 

@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from crce.concepts import Term
+from crce.concepts.library import bundled
+from crce.concepts.spec import Term
 from crce.config import EraseConfig
-from crce.diffusion import Diffusion
-from crce.erase import solved
 from crce.errors import CrceError
-from crce.library import bundled
 from crce.methods.speed import NEGLIGIBLE, _free, _hurt, _inside, values
 from crce.methods.uce import Rows
+from crce.models.diffusion import Diffusion
+from crce.training.loop import solved
 
 WIDTH = 24
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from crce.config import EraseConfig
-from crce.erase import erase
-from crce.methods import METHODS
-from crce.methods.pulls import Draw
+from crce.methods.losses import Draw
+from crce.methods.registry import METHODS
+from crce.training.loop import erase
 
 
 def pulls(model, spec, seed=0):

@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from crce.concepts import Term
+from crce.concepts.spec import Term
 from crce.config import EraseConfig, with_defaults
-from crce.delta import Delta
-from crce.erase import erase, solved
-from crce.jobs import execute
 from crce.methods.uce import Rows, solve
+from crce.models.erased_weights import Delta
 from crce.runs import Job, create
+from crce.runs.execute import execute
+from crce.training.loop import erase, solved
 
 WIDTH = 24
 

@@ -20,19 +20,22 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from crce import files, geometry, glances, jobs, runs
-from crce.concepts import ConceptSpec, spec_to_dict
+from crce import files, runs
+from crce.concepts.spec import ConceptSpec, spec_to_dict
 from crce.config import EraseConfig
-from crce.delta import Delta
-from crce.erase import solved
 from crce.errors import CrceError
 from crce.files import ROOT
-from crce.glances import Desk
-from crce.jobs import execute
-from crce.judge import EmbeddedJudge
-from crce.preflight import estimate
+from crce.judges.embedded import EmbeddedJudge
+from crce.models import text_space
+from crce.models.erased_weights import Delta
 from crce.runs import Job, locked
-from crce.worker import lock_file
+from crce.runs.execute import execute
+from crce.training.estimate import estimate
+from crce.training.loop import solved
+from crce.worker import client
+from crce.worker.broker import Desk
+from crce.worker.client import ensure_worker
+from crce.worker.service import lock_file
 
 PATIENCE = 300  # seconds until a test gives up; nothing here takes that long
 
@@ -71,7 +74,7 @@ def draw(base, columns=({},), prompts=("dog",), seeds=(0,), ask=None, tab="tab")
 
 
 def ask(request):
-    return glances.ask(request, timeout=PATIENCE)
+    return client.ask(request, timeout=PATIENCE)
 
 
 def decoded(png):
@@ -127,7 +130,7 @@ def test_pictures_come_with_verdicts_and_bad_questions_with_errors(tiny_sd_dir, 
     columns = [{}, {"run": run.id}, {"run": run.id, "strength": 0.0}]
     request = draw(tiny_sd_dir, columns, ["dog", "a cat"], [0, 7], ["dog", None])
     base, erased, none = ask(request)["columns"]
-    pid = glances.ask({"kind": "status"}, timeout=PATIENCE)["pid"]
+    pid = client.ask({"kind": "status"}, timeout=PATIENCE)["pid"]
 
     drawn = tiny_sd.generate(["dog", "dog", "a cat", "a cat"], [0, 7, 0, 7])
     assert [picture(cell).tobytes() for cell in base] == [image.tobytes() for image in drawn]
@@ -153,7 +156,7 @@ def test_pictures_come_with_verdicts_and_bad_questions_with_errors(tiny_sd_dir, 
     until(lambda: next_one.state == "done")
     assert stuck.state == "queued"
     idle = {"device": "cpu", "base": str(tiny_sd_dir), "run": None, "pid": pid, "waiting": 0}
-    until(lambda: glances.ask({"kind": "status"}, timeout=PATIENCE) == idle)
+    until(lambda: client.ask({"kind": "status"}, timeout=PATIENCE) == idle)
     os.kill(pid, signal.SIGTERM)
     until(lambda: not (files.home() / "worker.json").exists())
 
@@ -177,7 +180,7 @@ def test_what_the_curator_sees_comes_also_while_a_run_trains(worker, tiny_sd_dir
     assert preview["before"] != preview["after"] and 0 <= preview["edit_seconds"] <= preview["seconds"]
 
     distances = ask(about("distances", tiny_sd_dir, dog))
-    assert distances == json.loads(json.dumps(geometry.distances(tiny_sd, dog)))
+    assert distances == json.loads(json.dumps(text_space.distances(tiny_sd, dog)))
 
     config = EraseConfig(corefs=3, retains=2)
     asked = {"kind": "preflight", "tab": "tab", "base": str(tiny_sd_dir), "specs": [spec_to_dict(dog)]}
@@ -303,16 +306,16 @@ def test_only_who_has_the_key_is_heard(desk, home):
         nonsense.sendall(b"GET / HTTP/1.1\r\n\r\n")
     files.write_json(home / "worker.json", {**address, "key": "00" * 32})
     with pytest.raises(CrceError, match="does not answer"):
-        glances.ask({"kind": "status"}, timeout=PATIENCE)
+        client.ask({"kind": "status"}, timeout=PATIENCE)
     files.write_json(home / "worker.json", address)
-    assert glances.ask({"kind": "status"}, timeout=PATIENCE) == {"waiting": 0}
+    assert client.ask({"kind": "status"}, timeout=PATIENCE) == {"waiting": 0}
     silent.close()
 
 
 def test_there_is_one_worker_however_often_it_is_asked_for(home):
     home.mkdir()
     with FileLock(lock_file("auto")):
-        jobs.ensure_worker()
+        ensure_worker()
         assert not (home / "worker.log").exists()
         second = subprocess.run([sys.executable, "-m", "crce", "worker"], cwd=ROOT, capture_output=True, text=True)
     assert "There is a worker for auto already." in second.stderr
@@ -320,4 +323,4 @@ def test_there_is_one_worker_however_often_it_is_asked_for(home):
 
 def test_without_a_worker_the_status_says_so_at_once(home):
     with pytest.raises(CrceError, match="The worker does not answer"):
-        glances.ask({"kind": "status"}, timeout=PATIENCE)
+        client.ask({"kind": "status"}, timeout=PATIENCE)

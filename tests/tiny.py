@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from crce.judge import Tower
+from crce.judges.embedded import Tower
 
 STATES = 32
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from crce.judge import Tower
+from crce.judges.embedded import Tower
 
 from .common import DEVICE, autocast, average, build_dir, keep, log, resume, shape_of
 from .pictures import affine, drawings, floats, recolour, soften

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from crce.diffusion import Diffusion
 from crce.errors import CrceError
+from crce.models.diffusion import Diffusion
 
 
 @contextmanager

@@ -8,8 +8,8 @@ where the paper's ε is the network in training without a gradient, ours is the 
 
 from torch import Tensor
 
-from crce.concepts import ConceptSpec
-from crce.methods.pulls import Draw
+from crce.concepts.spec import ConceptSpec
+from crce.methods.losses import Draw
 
 
 def anchor_concept(spec: ConceptSpec) -> str:

@@ -4,8 +4,8 @@ backbone (ESD-x strict in the paper; its poster says "the original concept erasu
 import torch
 from torch import Tensor
 
-from crce.concepts import Term
-from crce.methods.pulls import Draw, Pull, hold, push
+from crce.concepts.spec import Term
+from crce.methods.losses import Draw, Pull, hold, push
 
 
 def crce(draw: Draw) -> list[Pull]:

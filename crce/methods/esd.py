@@ -1,6 +1,6 @@
 """ESD: erase with the model's own negative guidance (Gandikota et al., ICCV 2023)."""
 
-from crce.methods.pulls import Draw, Pull, push
+from crce.methods.losses import Draw, Pull, push
 
 
 def esd(draw: Draw) -> list[Pull]:

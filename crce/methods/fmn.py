@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from crce.diffusion import Diffusion
 from crce.methods.attention import attention_maps, positions
-from crce.methods.pulls import Draw
+from crce.methods.losses import Draw
+from crce.models.diffusion import Diffusion
 
 
 def fmn(draw: Draw) -> dict[str, Tensor]:

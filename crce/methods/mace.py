@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crce.concepts import ConceptSpec
+from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
-from crce.diffusion import Diffusion
 from crce.methods.attention import attention_maps, positions
-from crce.methods.method import Specs, Tensors
-from crce.methods.pulls import Draw
+from crce.methods.base import Specs, Tensors
+from crce.methods.losses import Draw
 from crce.methods.uce import Rows, solve
+from crce.models.diffusion import Diffusion
 
 DAMPING = 1000 / 30  # for the mean over the prompts
 THRESHOLD = 0.1  # of the range of the attention, Receler's

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from crce.concepts import ConceptSpec
+from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
-from crce.diffusion import Diffusion
 from crce.methods.uce import crce_uce
+from crce.models.diffusion import Diffusion
 
 
 def from_closed_form(

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from crce.methods.crce import around
 from crce.methods.esd import esd
-from crce.methods.pulls import Draw, Pull, hold, push
+from crce.methods.losses import Draw, Pull, hold, push
 
 INSIDE, OUTSIDE = 10, 2
 

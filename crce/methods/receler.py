@@ -20,13 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crce import adapters
-from crce.concepts import ConceptSpec
+from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
-from crce.diffusion import Diffusion
 from crce.methods.attention import attention_maps, cross_attention_layers, positions
-from crce.methods.method import Method, Specs, Tensors, untouched
-from crce.methods.pulls import Draw, anchor
+from crce.methods.base import Method, Specs, Tensors, untouched
+from crce.methods.losses import Draw, anchor
+from crce.models import adapters
+from crce.models.diffusion import Diffusion
 
 LAMBDA = 0.1
 THRESHOLD = 0.1

@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from crce.concepts import ConceptSpec
+from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
-from crce.diffusion import Diffusion
+from crce.methods.base import Specs, Tensors, copies
 from crce.methods.ca import anchor_concept
-from crce.methods.method import Specs, Tensors, copies
-from crce.methods.pulls import Draw, Pull, hold, push
+from crce.methods.losses import Draw, Pull, hold, push
+from crce.models.diffusion import Diffusion
 
 ALPHA = 0.5
 TRAJECTORY = 50

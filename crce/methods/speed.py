@@ -13,11 +13,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from crce.concepts import ConceptSpec, Term
-from crce.diffusion import Diffusion
+from crce.concepts.spec import ConceptSpec, Term
 from crce.errors import CrceError
-from crce.methods.method import keys_values
+from crce.methods.parameters import keys_values
 from crce.methods.uce import Rows, rows, solve, target_term
+from crce.models.diffusion import Diffusion
 
 DAMPING = 1.0
 NEGLIGIBLE = 0.1  # mean square of the protected states along a direction that is still free; the states' own is about d
@@ -56,7 +56,7 @@ def crce_null(model: Diffusion, specs: tuple[ConceptSpec, ...], names: list[str]
 
 def _others(specs: tuple[ConceptSpec, ...]) -> list[Term]:
     """The targets of CorefConcept that are neither going nor hidden from training."""
-    from crce.library import bundled  # reads with pydantic, which a bare GPU machine need not have
+    from crce.concepts.library import bundled
 
     terms = [term for spec in specs for term in (target_term(spec), *spec.corefs, *spec.test_retains)]
     taken = {term.text.casefold() for term in terms}

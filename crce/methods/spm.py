@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crce import adapters
-from crce.concepts import ConceptSpec
+from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
-from crce.diffusion import Diffusion
-from crce.methods.method import Method, Specs, Tensors, transformers, untouched
-from crce.methods.pulls import Draw, Pull, hold, push
+from crce.methods.base import Method, Specs, Tensors, untouched
+from crce.methods.losses import Draw, Pull, hold, push
+from crce.methods.parameters import transformers
+from crce.models import adapters
+from crce.models.diffusion import Diffusion
 
 ANCHORS = 4
 STRENGTH = 1000

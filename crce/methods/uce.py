@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crce.concepts import ConceptSpec, Term
-from crce.diffusion import Diffusion
+from crce.concepts.spec import ConceptSpec, Term
+from crce.models.diffusion import Diffusion
 
 
 @dataclass(frozen=True)

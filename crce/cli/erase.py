@@ -1,0 +1,242 @@
+import time
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crce import bases, runs
+from crce.catalogue import CLOSED_FORM, METHOD_CARDS
+from crce.cli import terminal
+from crce.cli.options import AsJson, Base, Concept, Device, Dtype, On, Seed
+from crce.cli.runs import _facts, _run
+from crce.concepts.library import find_spec
+from crce.concepts.spec import ConceptSpec
+from crce.config import EraseConfig, with_defaults
+from crce.cost import needs, takes
+from crce.errors import CrceError
+from crce.runs import Job, Run
+from crce.runs.execute import execute
+from crce.runs.models import Models
+
+
+def erase(
+    concept: Concept,
+    base: Base = bases.EMOJI_SD,
+    method: Annotated[str, typer.Option(help="One of `methods`.")] = "crce",
+    on: On = EraseConfig.on,
+    steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the base's preset")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.", show_default="the base's preset")] = None,
+    eta: Annotated[float, typer.Option(help="Negative guidance η: how far past the empty prompt to push.")] = 1.0,
+    corefs: Annotated[int, typer.Option(help="M: corefs drawn per step. 0 leaves them out.")] = 5,
+    retains: Annotated[int, typer.Option(help="N: retains drawn per step. 0 leaves them out.")] = 3,
+    rows: Annotated[
+        int, typer.Option(help="Terms through the U-Net at once. 0: all, the fastest; 1 needs the least memory.")
+    ] = 0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new run in the store")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, or the newest unfinished one of the concept.")
+    ] = False,
+    also: Annotated[list[str] | None, typer.Option(help="A further concept for the same run. Repeatable.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would cost: time, memory and disk.")
+    ] = False,
+    as_json: AsJson = False,
+):
+    """Erase a concept: the name and its corefs go, the retains stay.
+
+    Trains here, in this process. Ctrl-C stops after the current step and keeps what is done; --resume goes on with
+    it, under the run's own settings. The base itself is never changed: the result is delta.safetensors in the
+    run's folder.
+
+    Examples:
+
+        python -m crce erase dog
+        python -m crce erase "bat (animal)" --steps 300 --corefs 3 --out out/bat
+        python -m crce erase cat --also dog --also horse
+        python -m crce erase dog --on ca
+        python -m crce erase my-spec.json --base CompVis/stable-diffusion-v1-4 --device cuda --dry-run
+    """
+    spec = find_spec(concept)
+    if resume:
+        run = _unfinished(spec, out)
+    else:
+        config = EraseConfig(
+            method=method, steps=steps, lr=lr, eta=eta, corefs=corefs, retains=retains, on=on, seed=seed, rows=rows
+        )
+        others = tuple(map(find_spec, also or ()))
+        job = Job(base, spec, config, device, dtype, also=others)
+        if dry_run:
+            return _foretell(job, as_json)
+        run = runs.create(job, out, queued=False)
+    terminal.follow(run, execute(run))
+    terminal.say(_facts(run), f"{run.title} is erased: {run.delta_path}\n{_next_steps(run)}", as_json)
+
+
+def _foretell(job: Job, as_json: bool) -> None:
+    """Prints what the job would cost, and starts nothing."""
+    from crce.training.estimate import estimate
+
+    cost = estimate(Models().get(job.base, job.device, job.dtype), job.specs, job.config)
+    terminal.say(asdict(cost), f"{takes(cost)} {needs(cost)}", as_json)
+
+
+def _unfinished(spec: ConceptSpec, out: Path | None) -> Run:
+    """Raises CrceError if there is nothing to go on with, or it is of another concept."""
+    found = [runs.opened(out)] if out else [run for run in runs.all_runs() if run.job.spec.digest == spec.digest]
+    run = next((run for run in found if run.state in ("interrupted", "stopped", "failed", "queued")), None)
+    if not run:
+        raise CrceError(f"There is no unfinished run of {spec.name!r} to resume. Leave --resume out to start one.")
+    if run.job.spec.digest != spec.digest:
+        raise CrceError(
+            f"The run in {run.dir} is of {run.title!r} with other terms. Give its own concept, or a new --out."
+        )
+    run.clear("stop")
+    return run
+
+
+def _next_steps(run: Run) -> str:
+    name = run.id if run.dir.parent == runs.store() else run.dir
+    return (
+        f"See it:     python -m crce generate {run.job.spec.target!r} --run {name} --out pictures\n"
+        f"Measure it: python -m crce evaluate {name}"
+    )
+
+
+def generate(
+    prompts: Annotated[list[str], typer.Argument(help="What to draw; quote each prompt.")],
+    out: Annotated[Path, typer.Option(help="Folder for the PNGs.")],
+    run: Annotated[
+        list[str] | None, typer.Option(help="A run's id or folder: draws before/ and after/ it. Several are combined.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="The model.", show_default="the run's, else emoji-sd")] = None,
+    strength: Annotated[float, typer.Option(help="How much of the erasure: 0 none, 1 all.")] = 1.0,
+    images: Annotated[
+        int, typer.Option(min=1, max=1000, help="Pictures per prompt, of seeds --seed, --seed + 1, …")
+    ] = 1,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: AsJson = False,
+):
+    """Draw prompts, before and after an erasure with the same seeds.
+
+    Examples:
+
+        python -m crce generate "a dog" "a cat" --images 4 --out pictures
+        python -m crce generate "a puppy" --run 20260801-093015-dog-3fa2 --strength 0.5 --out pictures
+        python -m crce generate "a dog" "a cat" --run out/dog --run out/cat --out pictures
+    """
+    erased = [_erased(name, base) for name in run or ()]
+    model = Models().get(base or (erased[0].job.base if erased else bases.EMOJI_SD), device, dtype)
+    pairs = list(product(prompts, range(seed, seed + images)))
+    written = _draw(model, pairs, out / "before" if erased else out)
+    if erased:
+        from crce.models.erased_weights import Delta, combined
+
+        delta = combined([Delta.load(each.delta_path) for each in erased], model)
+        with delta.applied(model, strength):
+            written += _draw(model, pairs, out / "after")
+    terminal.say({"images": written}, "\n".join(written), as_json)
+
+
+def _erased(name: str, base: str | None) -> Run:
+    """Raises CrceError for a run without weights, and for one that was made on another base."""
+    found = _run(name)
+    if base not in (None, found.job.base):
+        raise CrceError(f"The run {found.id} was made on {found.job.base}; leave --base out.")
+    if not found.erased:
+        raise CrceError(f"The run {found.id} is {found.state} and has no weights yet. Finish it first.")
+    return found
+
+
+def _draw(model, pairs: list[tuple[str, int]], folder: Path) -> list[str]:
+    """Writes the pictures as `01-a-dog-0.png` and returns their paths."""
+    with terminal.bar() as bar:
+        task = bar.add_task(f"drawing {folder.name}", total=len(pairs))
+        show = lambda done, of: bar.update(task, completed=done)  # noqa: E731
+        pictures = model.generate([prompt for prompt, _ in pairs], [seed for _, seed in pairs], progress=show)
+    numbers = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in pairs), 1)}
+    paths = [folder / f"{numbers[p]:02d}-{ConceptSpec(target=p).slug[:40]}-{seed}.png" for p, seed in pairs]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, picture in zip(paths, pictures, strict=True):
+            picture.save(path)
+    except OSError as error:
+        raise CrceError(f"{folder} cannot be written: {error.strerror}. Give another --out.") from None
+    return [str(path) for path in paths]
+
+
+def distances(concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "auto", as_json: AsJson = False):
+    """How far every term is from the concept in the base's own text encoder (the paper's Table 2), nearest first.
+
+    Examples:
+
+        python -m crce distances dog
+        python -m crce distances my-spec.json --json
+    """
+    from crce.models import text_space
+
+    found = text_space.distances(Models().get(base, device), find_spec(concept))
+    rows = sorted(found["terms"], key=lambda row: (row["euclidean"] is None, row["euclidean"] or 0.0))
+    columns = ("kind", "text", "cosine", "euclidean", "tokens")
+    cells = [["too long" if row[key] is None else row[key] for key in columns] for row in rows]
+    terminal.say({**found, "terms": rows}, terminal.table([*columns], cells), as_json)
+
+
+def preview(
+    concept: Concept,
+    out: Annotated[Path, typer.Option(help="Folder for the PNGs: before/ and after/.")],
+    base: Base = bases.EMOJI_SD,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: AsJson = False,
+):
+    """See within seconds what erasing would do: the concept, three corefs and three retains, edited in closed form.
+
+    It is a first look, by the method crce-uce; `erase` trains.
+
+    Example:
+
+        python -m crce preview dog --out pictures
+    """
+    from crce.training.loop import solved
+    from crce.worker.handlers import check_quick
+
+    spec, model = find_spec(concept), Models().get(base, device, dtype)
+    check_quick(model)
+    began = time.monotonic()
+    delta = solved(model, spec, EraseConfig("crce-uce"))
+    seconds = round(time.monotonic() - began, 3)
+    shown = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
+    pairs = [(text, seed) for text in shown]
+    written = _draw(model, pairs, out / "before")
+    with delta.applied(model):
+        written += _draw(model, pairs, out / "after")
+    text = f"edited in {seconds} s\n" + "\n".join(written)
+    terminal.say({"images": written, "edit_seconds": seconds}, text, as_json)
+
+
+def methods(as_json: AsJson = False):
+    """List the methods: kind, weights touched, steps and learning rate, source.
+
+    The published steps and rates are for Stable Diffusion v1.4; the others were found for emoji-sd by a small sweep.
+    """
+    cards = [{**asdict(card), "defaults": _defaults(card.key)} for card in METHOD_CARDS.values()]
+    about = [(c["key"], f"{c['kind']} · {c['touches']} · {c['defaults']}", c["what"], c["source"]) for c in cards]
+    terminal.say(cards, "\n".join("\n  ".join(lines) for lines in about), as_json)
+
+
+def _defaults(method: str) -> str:
+    """Steps × learning rate on both bases; a closed form has neither."""
+    card = METHOD_CARDS[method]
+    if card.kind == CLOSED_FORM:
+        return "no steps"
+    steps, lr = card.published or (bases.BaseDefaults.erase_steps, bases.BaseDefaults.lr)
+    ours = with_defaults(EraseConfig(method), bases.EMOJI_SD)
+    return f"{bases.SD_V1_4}: {steps} × {lr:g} · {bases.EMOJI_SD}: {ours.steps} × {ours.lr:g}"

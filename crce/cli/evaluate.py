@@ -1,0 +1,157 @@
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from crce import bases, runs
+from crce.cli import terminal
+from crce.cli.options import AsJson, Base, Concept, Device, Dtype, Images, On, RunName, Seed
+from crce.cli.runs import _facts, _run
+from crce.concepts.library import find_spec, library
+from crce.config import EraseConfig
+from crce.runs import Job, Run
+from crce.runs.execute import execute
+from crce.runs.models import Models
+
+
+def evaluate(
+    run: RunName,
+    images: Images = 10,
+    judge: Annotated[Literal["embedded"], typer.Option(help="The base's own judge.")] = "embedded",
+    ask: Annotated[str, typer.Option(help="What is asked of a coref's picture: the target, or the coref.")] = "target",
+    as_json: AsJson = False,
+):
+    """Measure an erasure: what the judge still sees, on the same seeds before and after.
+
+    Acc_U: pictures of the concept that still show it. Acc_C: the same of its corefs. Both should be low. Acc_R:
+    pictures of the retains that show the retain; it should stay where the base is. Writes report.json in the run.
+
+    Examples:
+
+        python -m crce evaluate 20260801-093015-dog-3fa2
+        python -m crce evaluate out/bat --images 20 --json
+    """
+    found = _run(run)
+    _measure(found, images, ask)
+    report = found.report
+    every = [report, *report.get("also", [])]
+    terminal.say(report, terminal.accuracies(every), as_json)
+    terminal.warn([f"{each['concept']}: {each['alarm']}" for each in every if each["alarm"]])
+
+
+def _measure(run: Run, images: int, ask: str = "target") -> None:
+    run.clear("stop")
+    terminal.follow(run, execute(run, evaluation=runs.evaluation(images, ask)))
+
+
+def demo(
+    concept: Concept = "dog",
+    base: Base = bases.EMOJI_SD,
+    images: Images = 2,
+    out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new run in the store")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+):
+    """Erase a concept with the preset, measure it, and write one HTML page with the pictures.
+
+    Examples:
+
+        python -m crce demo
+        python -m crce demo cat --images 5
+    """
+    from crce.experiments.html_report import write_page
+
+    run = runs.create(Job(base, find_spec(concept), EraseConfig(), device), out, queued=False)
+    _measure(run, images)
+    page = write_page(run)
+    terminal.say({**_facts(run), "page": str(page)}, str(page), as_json)
+
+
+def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", dtype: Dtype = "auto", as_json: AsJson = False):
+    """Measure which terms of the library a base can draw at all, and write covered.json beside it.
+
+    Accuracies count covered terms only. Run it on a base before the first erasure.
+    """
+    from crce import files
+    from crce.evaluation.evaluate import coverage
+
+    models = Models(device)
+    model = models.get(base, dtype=dtype)
+    found = terminal.result("drawing terms", coverage(model, models.judge(base), list(library().values())))
+    files.write_json(model.covered_file, found)
+    covered = sum(concept["covered"] for concept in found["concepts"].values())
+    text = f"{covered} of {len(found['concepts'])} concepts are covered: {model.covered_file}"
+    terminal.say(found, text, as_json)
+
+
+def measure(
+    concept: Annotated[list[str], typer.Argument(help="Concepts or spec files; a mean over them needs at least two.")],
+    method: Annotated[list[str] | None, typer.Option(help="Once for each.", show_default="the README's")] = None,
+    on: On = EraseConfig.on,
+    base: Base = bases.EMOJI_SD,
+    images: Images = 10,
+    steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the base's preset")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the base's preset")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    out: Annotated[Path | None, typer.Option(help="Folder for the reports.", show_default="docs/reports")] = None,
+    as_json: AsJson = False,
+):
+    """Erase every concept with every method under the same settings, and keep the reports for `table`.
+
+    What is measured already is not measured again, so it can be stopped at any time and goes on when called again.
+
+    Example:
+
+        python -m crce measure dog cat horse --images 10
+        python -m crce measure dog cat --method crce --on ca --out out/on-ca
+    """
+    from crce.experiments import tables
+
+    methods, folder = method or list(tables.TABLE_METHODS), out or tables.REPORTS
+    planned = [
+        Job(base, find_spec(name), EraseConfig(key, steps, lr, on=on, seed=seed, preview_every=0), device, dtype)
+        for name in concept
+        for key in methods
+    ]
+    terminal.watch(tables.measure(planned, images, folder))
+    reports = [str(path) for path in sorted(folder.glob("*.json"))]
+    terminal.say({"reports": reports}, "\n".join(reports), as_json)
+
+
+def sheet(
+    concept: Concept = "dog",
+    base: Base = bases.EMOJI_SD,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    out: Annotated[Path, typer.Option(help="Folder for methods.png and seconds.json.")] = Path("out/methods"),
+    as_json: AsJson = False,
+):
+    """Erase one concept with every method, and draw them all as one picture: methods × prompts, the same seeds.
+
+    It can be stopped at any time and goes on when called again.
+
+    Example:
+
+        python -m crce sheet frog --out out/frog
+    """
+    from crce.experiments.contact_sheet import contact_sheet
+
+    job = Job(base, find_spec(concept), EraseConfig(seed=seed, preview_every=0), device, dtype)
+    terminal.watch(contact_sheet(job, out))
+    written = {"sheet": str(out / "methods.png"), "seconds": str(out / "seconds.json")}
+    terminal.say(written, written["sheet"], as_json)
+
+
+def table(as_json: AsJson = False):
+    """Write the README's table from the reports in docs/reports, and docs/*.md from those beside it."""
+    from crce import files
+    from crce.experiments import studies, tables
+
+    tables.write_table()
+    for path, text in studies.pages().items():
+        files.write_atomic(path, text)
+    found = tables.reports()
+    terminal.say(found, f"{tables.README} has the table of {len(found)} reports.", as_json)

@@ -1,0 +1,44 @@
+"""The command line: everything the app does, through the same functions. Torch is imported only to draw or train."""
+
+import os
+import sys
+
+import typer
+
+from crce.cli import curate, erase, evaluate, publish, runs
+from crce.errors import CrceError
+
+app = typer.Typer(
+    name="crce",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Erase a concept and its other names from a text-to-image model, and keep its neighbours.",
+    epilog="Start with: python -m crce demo dog",
+)
+
+# In the order of `--help`: what a newcomer does first stands first.
+COMMANDS = (
+    erase.erase, erase.generate, erase.distances, erase.preview, evaluate.evaluate, evaluate.demo, erase.methods,
+    curate.concepts, curate.propose, curate.refine, curate.suggest, runs.list_runs, runs.stop, runs.resume,
+    runs.worker, evaluate.cover, evaluate.measure, evaluate.sheet, evaluate.table,
+)  # fmt: skip
+NAMES = {runs.list_runs: "runs"}
+
+for command in COMMANDS:
+    app.command(NAMES.get(command))(command)
+app.add_typer(publish.publish, name="publish")
+app.add_typer(curate.datasets, name="dataset")
+
+
+def main() -> None:
+    """Run a command; a CrceError becomes one line on stderr and exit code 1."""
+    # Advice printed by the libraries is not about what was asked here; a CrceError says what went wrong.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    try:
+        app()
+    except CrceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

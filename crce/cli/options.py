@@ -1,0 +1,27 @@
+"""Arguments and options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+from crce.catalogue import BACKBONES
+
+Concept = Annotated[
+    str, typer.Argument(help='A concept of the library ("dog", "bat (animal)") or the path of a spec file.')
+]
+Base = Annotated[str, typer.Option(help="emoji-sd, a folder with a diffusers pipeline, or a Hub id.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:1 …")]
+Dtype = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16. The trained weights are fp32 in any case.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; progress goes to stderr.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id (see `runs`) or its folder.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
+On = Annotated[
+    str,
+    typer.Option(
+        help=f"The backbone: whose loss CRCE adds its corefs and retains to. One of {', '.join(BACKBONES)}. "
+        "Steps and learning rate are then that method's. The other methods have none."
+    ),
+]
+Images = Annotated[
+    int, typer.Option(help="Pictures per term, seeds 0, 1, …; five times as many of the concept itself.")
+]

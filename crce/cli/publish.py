@@ -1,0 +1,71 @@
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from crce.cli import terminal
+from crce.cli.options import AsJson, RunName
+from crce.cli.runs import _run
+from crce.concepts.library import find_spec, publishable
+
+publish = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Publish concepts or erased weights on the Hugging Face Hub.",
+)
+
+
+Repo = Annotated[str, typer.Argument(help="The repository: user/name, or a name of your own.")]
+Private = Annotated[bool, typer.Option("--private/--public", help="Who can see a repository that is created now.")]
+PullRequest = Annotated[bool, typer.Option("--pull-request", help="Propose the change instead of making it.")]
+Tag = Annotated[str, typer.Option(help="A tag for this version, such as v1.")]
+
+
+@publish.command("dataset")
+def publish_dataset(
+    repo: Repo,
+    concept: Annotated[
+        list[str] | None, typer.Argument(help="Concepts.", show_default="CorefConcept and your own")
+    ] = None,
+    private: Private = True,
+    pull_request: PullRequest = False,
+    tag: Tag = "",
+    as_json: AsJson = False,
+):
+    """Publish concepts as a dataset with its card, in one commit. What is there already is kept.
+
+    Examples:
+
+        python -m crce publish dataset CorefConcept dog "bat (animal)"
+        python -m crce publish dataset someone/CorefConcept dog --pull-request
+    """
+    from crce.publishing.hub import Hub
+
+    specs = [find_spec(name) for name in concept] if concept else list(publishable().values())
+    done = Hub.connect().publish_dataset(specs, repo, private=private, pull_request=pull_request, tag=tag)
+    terminal.say(asdict(done), done.url, as_json)
+
+
+@publish.command("weights")
+def publish_weights(
+    run: RunName,
+    repo: Repo,
+    private: Private = True,
+    pull_request: PullRequest = False,
+    tag: Tag = "",
+    dataset: Annotated[str, typer.Option(help="The dataset of the terms on the Hub, for the card.")] = "",
+    as_json: AsJson = False,
+):
+    """Publish a finished run's weights with their model card, in one commit.
+
+    Example:
+
+        python -m crce publish weights 20260801-093015-dog-3fa2 emoji-sd-without-dog
+    """
+    from crce.publishing.hub import Hub
+
+    found = _run(run)
+    done = Hub.connect().publish_weights(
+        found, repo, private=private, pull_request=pull_request, tag=tag, dataset_repo=dataset
+    )
+    terminal.say(asdict(done), done.url, as_json)

@@ -1,0 +1,188 @@
+"""Changing a spec: single edits, and what a proposer would change, as changes that the expert takes or leaves."""
+
+import random
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+from crce.concepts.library import LONGEST
+from crce.concepts.spec import ConceptSpec, Round, Term
+
+LISTS = {"corefs": "erase", "retains": "keep"}
+TERMS = 15  # of each kind, as in the paper
+_SIGNS = {"drop": "−", "add": "+", "move": "⇄", "level": "~"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One term dropped from a list, added to it, moved to it from the other, or given another certainty."""
+
+    verb: str
+    kind: str
+    term: Term
+    why: str = ""
+
+    @property
+    def label(self) -> str:
+        certainty = f" ({self.term.certainty})" if self.verb != "drop" else ""
+        why = f" — {self.why}" if self.why else ""
+        return f"{_SIGNS[self.verb]} {LISTS[self.kind]}: {self.term.text}{certainty}{why}"
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What a proposer makes of a wish: the spec as it would be, what it says to it, and why it did what to a term."""
+
+    spec: ConceptSpec
+    says: str = ""
+    why: Mapping[str, str] = field(default_factory=dict)
+
+
+def with_terms(spec: ConceptSpec, kind: str, texts: list[str]) -> ConceptSpec:
+    """Adds phrases to a list; what the spec holds already is passed over."""
+    taken = {spec.target.casefold(), *(term.text.casefold() for term in (*spec.corefs, *spec.retains))}
+    fresh = {text.casefold(): text for text in map(str.strip, texts) if text and text.casefold() not in taken}
+    return replace(spec, **{kind: (*getattr(spec, kind), *map(Term, fresh.values()))})
+
+
+def with_term(spec: ConceptSpec, kind: str, text: str, /, **facts: str) -> ConceptSpec:
+    terms = tuple(replace(term, **facts) if term.text == text else term for term in getattr(spec, kind))
+    return replace(spec, **{kind: terms})
+
+
+def without_term(spec: ConceptSpec, kind: str, text: str) -> ConceptSpec:
+    return replace(spec, **{kind: tuple(term for term in getattr(spec, kind) if term.text != text)})
+
+
+def changes(before: ConceptSpec, offer: ConceptSpec, why: Mapping[str, str] | None = None) -> list[Change]:
+    """What leads from one spec to the other: drops first, then what is new, moved, or of another certainty.
+
+    why: by casefolded text (`Revision.why`); a new term has its reason in its note.
+    """
+    why, old, new = why or {}, _placed(before), _placed(offer)
+    dropped = [Change("drop", *old[key]) for key in old if key not in new]
+    found = [Change(verb, *new[key]) for key in new if (verb := _verb(old.get(key), new[key]))]
+    made = [replace(change, why=_reason(change, why)) for change in [*dropped, *found]]
+    return sorted(made, key=lambda change: list(_SIGNS).index(change.verb))
+
+
+def apply(spec: ConceptSpec, taken: list[Change], round: Round) -> ConceptSpec:
+    """The spec with the changes taken. Its provenance keeps the round with their labels; the review is void.
+
+    What a proposer made of a wish counts as a round of talk; its first proposal does not.
+    """
+    for change in taken:
+        spec = _applied(spec, change)
+    told = replace(round, changes=tuple(change.label for change in taken))
+    made = replace(
+        spec.provenance,
+        reviewer="",
+        rounds=spec.provenance.rounds + (round.by != "expert" and bool(round.wish)),
+        model=round.model or spec.provenance.model,
+        prompt_version=round.prompt_version or spec.provenance.prompt_version,
+        history=(*spec.provenance.history, told),
+    )
+    return replace(spec, provenance=made)
+
+
+def with_expert_edits(spec: ConceptSpec, since: ConceptSpec) -> ConceptSpec:
+    """The spec whose history tells, as a round of the expert, what was edited by hand since another state of it."""
+    edits = tuple(change.label for change in changes(since, spec))
+    if not edits:
+        return spec
+    history = (*spec.provenance.history, Round(by="expert", changes=edits))
+    return replace(spec, provenance=replace(spec.provenance, history=history))
+
+
+def to_state(offered: list[Change]) -> list[dict]:
+    return [asdict(change) for change in offered]
+
+
+def from_state(offered: list[dict], numbers: list[int]) -> list[Change]:
+    return [Change(**{**row, "term": Term(**row["term"])}) for row in (offered[number] for number in sorted(numbers))]
+
+
+def with_lists(spec: ConceptSpec, corefs: list[Term], retains: list[Term], most: int) -> ConceptSpec:
+    """The spec with other lists: tidy, at most `most` of each, and split by the spec's seed.
+
+    Terms that stood before keep spelling, split, source and note: a proposer only repeats them.
+    """
+    lists = dict(zip(LISTS, tidy(corefs, retains, spec), strict=True))
+    before, seed = (*spec.corefs, *spec.retains), spec.provenance.split_seed
+    kept = {kind: _kept(terms[:most], before) for kind, terms in lists.items()}
+    return replace(spec, **{kind: draw_split(terms, seed, before) for kind, terms in kept.items()})
+
+
+def tidy(corefs: list[Term], retains: list[Term], spec: ConceptSpec) -> tuple[list[Term], list[Term]]:
+    """Without the target, repeats, and what is no phrase.
+
+    What would be erased and kept at once is in neither list, unless it stood in one before: then it has moved.
+    """
+    found, stood = {"corefs": _by_key(corefs), "retains": _by_key(retains)}, _placed(spec)
+    both = found["corefs"].keys() & found["retains"].keys()
+    refused = {spec.target.casefold(), spec.name.casefold()} | (both - stood.keys())
+    left = {key: stood[key][0] for key in both & stood.keys()}
+    return tuple(
+        [term for key, term in terms.items() if key not in refused and left.get(key) != kind]
+        for kind, terms in found.items()
+    )
+
+
+def draw_split(terms: Iterable[Term], seed: int, before: Iterable[Term] = ()) -> tuple[Term, ...]:
+    """A third held out at random (§3.2.2: 5 of 15), train first. Terms from `before` keep their split."""
+    terms = list(terms)
+    fixed = {term.text.casefold(): term.split for term in before}
+    held_out = {t.text for t in terms if fixed.get(t.text.casefold()) == "test"}
+    free = [t.text for t in terms if t.text.casefold() not in fixed]
+    wanted = min(max(len(terms) // 3 - len(held_out), 0), len(free))
+    held_out |= set(random.Random(seed).sample(free, wanted))
+    split = [replace(t, split="test" if t.text in held_out else "train") for t in terms]
+    return tuple(sorted(split, key=lambda t: (t.split == "test", -t.weight)))
+
+
+def clean(text: str) -> str:
+    """One line of visible characters."""
+    visible = ("" if unicodedata.category(c) in ("Cf", "Co", "Cs", "Cn") else c for c in text)
+    spaced = (" " if unicodedata.category(c)[0] in "CZ" else c for c in "".join(visible))
+    return " ".join("".join(spaced).split())
+
+
+def _placed(spec: ConceptSpec) -> dict[str, tuple[str, Term]]:
+    return {term.text.casefold(): (kind, term) for kind in LISTS for term in getattr(spec, kind)}
+
+
+def _verb(old: tuple[str, Term] | None, new: tuple[str, Term]) -> str:
+    """What happened to a term, "" for nothing. One that is moved takes its certainty along."""
+    if old is None:
+        return "add"
+    if old[0] != new[0]:
+        return "move"
+    return "level" if old[1].certainty != new[1].certainty else ""
+
+
+def _reason(change: Change, why: Mapping[str, str]) -> str:
+    return why.get(change.term.text.casefold(), change.term.note[:LONGEST] if change.verb == "add" else "")
+
+
+def _applied(spec: ConceptSpec, change: Change) -> ConceptSpec:
+    term, kind = change.term, change.kind
+    if change.verb == "level":
+        return with_term(spec, kind, term.text, certainty=term.certainty)
+    if change.verb == "drop":
+        return without_term(spec, kind, term.text)
+    for other in LISTS:
+        spec = without_term(spec, other, term.text)
+    return replace(spec, **{kind: (*getattr(spec, kind), term)})
+
+
+def _by_key(terms: list[Term]) -> dict[str, Term]:
+    found: dict[str, Term] = {}
+    for term in terms:
+        if 0 < len(term.text) <= LONGEST:
+            found.setdefault(term.text.casefold(), term)
+    return found
+
+
+def _kept(terms: list[Term], before: tuple[Term, ...]) -> list[Term]:
+    known = {term.text.casefold(): term for term in before}
+    return [replace(known.get(t.text.casefold(), t), certainty=t.certainty) for t in terms]

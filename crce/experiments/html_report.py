@@ -1,0 +1,60 @@
+"""One HTML page of a measured run: pictures of the same seeds before and after, and the figures. Needs no network."""
+
+import base64
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from crce import files
+from crce.bases import public_name
+from crce.catalogue import METHOD_CARDS
+from crce.errors import CrceError
+from crce.evaluation.questions import METRICS
+from crce.runs import Run
+from crce.runs.execute import SHOWN_SEEDS, picture_name
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
+SECTIONS = {
+    "target": "The concept",
+    "coref": "Its corefs: other names for it, which should go too",
+    "retain": "Its retains: close to it, and to be kept",
+}
+
+
+def write_page(run: Run) -> Path:
+    """Writes report.html beside report.json. Raises CrceError for a run without a report."""
+    report = run.report
+    if not report:
+        raise CrceError(f"The run {run.id} has not been measured. Run `python -m crce evaluate {run.id}` first.")
+    terms = [{**term, "pictures": _pictures(run, number, term)} for number, term in enumerate(report["terms"])]
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    page = environment.get_template("demo.html").render(
+        job=run.job,
+        base=public_name(run.job.base),
+        method=METHOD_CARDS[run.job.config.method],
+        report=report,
+        metrics=METRICS,
+        sections={title: [term for term in terms if term["kind"] == kind] for kind, title in SECTIONS.items()},
+    )
+    path = run.dir / "report.html"
+    files.write_atomic(path, page)
+    return path
+
+
+def _pictures(run: Run, number: int, term: dict) -> list[dict]:
+    """Per seed: both pictures as data, and what the judge said of each."""
+    seen = zip(term["seeds"], term["base_yes"], term["yes"], strict=True)
+    return [
+        {
+            "seed": seed,
+            "before": _data(run, picture_name(term["kind"], number, seed, "base-")),
+            "after": _data(run, picture_name(term["kind"], number, seed)),
+            "before_yes": before,
+            "after_yes": after,
+        }
+        for seed, before, after in list(seen)[:SHOWN_SEEDS]
+    ]
+
+
+def _data(run: Run, name: str) -> str:
+    return f"data:image/png;base64,{base64.b64encode((run.dir / name).read_bytes()).decode()}"

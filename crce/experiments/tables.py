@@ -1,0 +1,142 @@
+"""The tables of the README: methods × concepts, measured once, kept as reports, written by a command."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from crce import runs
+from crce.catalogue import METHOD_CARDS
+from crce.cost import machine
+from crce.errors import CrceError
+from crce.evaluation.metrics import HEADS, difference, table
+from crce.files import ROOT, read_json, write_atomic
+from crce.runs.execute import execute
+from crce.runs.models import Models
+
+REPORTS = ROOT / "docs" / "reports"
+COSTS = ROOT / "docs" / "methods" / "seconds.json"
+README = ROOT / "README.md"
+TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
+OURS = ("crce-plus", "crce-null", "crce-uce")  # each against the paper's own
+UNMEASURED = (
+    "Not measured on these weights yet. `python -m crce measure` does, `python -m crce table` writes it here.\n"
+)
+
+
+def measure(jobs: list[runs.Job], images: int, folder: Path) -> Iterator[dict]:
+    """Does every job, one concept with one method each, and keeps its report.json in `folder`.
+
+    What is there already is not run again, so a stopped measurement goes on where it was. Yields the runs' events.
+    Raises CrceError for a run that failed.
+    """
+    models = Models()
+    for job in jobs:
+        target = folder / f"{job.spec.slug}-{job.config.label.replace(' ', '-')}.json"
+        if not target.exists():
+            yield from _measured(job, images, target, models)
+
+
+def _measured(job: runs.Job, images: int, target: Path, models: Models) -> Iterator[dict]:
+    work = target.parent / f".{target.stem}"
+    run = runs.opened(work) if work.exists() else runs.create(job, work, queued=False)
+    run.request_evaluate(images)
+    yield from worked(run, models)
+    # One line each: there are many of them, and a table is how they are read.
+    write_atomic(
+        target, json.dumps({**run.report, "dtype": job.dtype, "machine": machine()}, ensure_ascii=False) + "\n"
+    )
+    shutil.rmtree(work)
+
+
+def worked(run: runs.Run, models: Models) -> Iterator[dict]:
+    """The run's events, with its concept and method. Raises CrceError for one that fails or is stopped."""
+    about = {"concept": run.job.spec.name, "method": run.job.config.label}
+    for event in execute(run, models):
+        yield {**event, **about}
+        if event["kind"] in ("failed", "stopped"):
+            reason = event.get("message", "stopped; call again to go on")
+            raise CrceError(f"{about['concept']} with {about['method']}: {reason}")
+
+
+def reports(folder: Path = REPORTS) -> list[dict]:
+    """The committed reports, in the order of the table."""
+    found = [read_json(path) for path in sorted(folder.glob("*.json"))]
+    order = [*TABLE_METHODS, *(method for method in METHOD_CARDS if method not in TABLE_METHODS)]
+    return sorted(found, key=lambda r: (order.index(r["method"]), r["concept"]))
+
+
+def render(found: list[dict], costs: dict | None = None) -> str:
+    """The paper's own comparison, and then all methods. `costs`: seconds.json of `contact`."""
+    paper = [r for r in found if r["method"] in TABLE_METHODS]
+    if not paper:
+        return UNMEASURED
+    return _paper(paper) + (_every_method(found, costs) if len(paper) < len(found) else "")
+
+
+def _every_method(found: list[dict], costs: dict | None) -> str:
+    """A row for each method, over the concepts that all of them were measured on."""
+    methods = {r["method"] for r in found}
+    concepts = sorted(set.intersection(*({r["concept"] for r in found if r["method"] == m} for m in methods)))
+    seconds = (costs or {}).get("methods", {})
+    missing = ", ".join(sorted(METHOD_CARDS.keys() - methods))
+    lines = [
+        f"\nEvery method over {len(concepts)} of these concepts ({', '.join(concepts)}), in the same way"
+        f"{f' (not measured: {missing})' if missing else ''}:\n",
+        table([r for r in found if r["concept"] in concepts], seconds),
+    ]
+    if costs:
+        lines.append(
+            f"CPU s: one erasure of {costs['concept']} without the judging, all threads, {costs['machine']}.\n"
+        )
+    ours = [(method, "crce") for method in OURS if method in methods]
+    if ours:
+        lines += [
+            "Ours against the paper's, paired by every concept that both were measured on:\n",
+            differences(found, ours),
+        ]
+    return "\n".join(lines)
+
+
+def _paper(found: list[dict]) -> str:
+    """The table, what it was made of, and CRCE's paired differences to the other methods."""
+    concepts = sorted({r["concept"] for r in found})
+    out = {kind: sum(r["left_out"][kind] for r in found if r["method"] == "crce") for kind in ("corefs", "retains")}
+    lines = [
+        table(found),
+        f"Mean over {len(concepts)} concepts ({', '.join(concepts)}) in %, with the bootstrap's 95 % interval over "
+        f"concepts; one run each. Pictures per prompt: {found[0]['images']} ({5 * found[0]['images']} for Acc_U), "
+        "seeds from 0. "
+        "Only terms that the base draws count; "
+        f"left out are {out['corefs']} of all corefs and {out['retains']} of all retains.\n",
+        "Differences, paired by concept; one whose interval holds 0 is not shown to be any:\n",
+        differences(found, [("crce", method) for method in TABLE_METHODS if method != "crce"]),
+    ]
+    return "\n".join(lines)
+
+
+def differences(found: list[dict], pairs: list[tuple[str, str]]) -> str:
+    """A row for each pair of methods, the first minus the second."""
+    head = [f"| | {' | '.join(HEADS.values())} |", "|---|" + "---|" * len(HEADS)]
+    return "\n".join([*head, *(_difference(found, *pair) for pair in pairs)]) + "\n"
+
+
+def _difference(found: list[dict], method: str, other: str) -> str:
+    cells = [tuple(100 * v for v in difference(found, metric, method, other)) for metric in HEADS]
+    shown = " | ".join(f"{m:+.1f} ({low:+.1f} to {high:+.1f})" for m, low, high in cells)
+    return f"| {method} − {other} | {shown} |"
+
+
+def write_table(readme: Path = README, folder: Path = REPORTS) -> None:
+    """Puts the table between its marks in the README."""
+    rendered = render(reports(folder), read_json(COSTS) if COSTS.exists() else None)
+    write_atomic(readme, with_table(readme.read_text(encoding="utf-8"), rendered))
+
+
+def with_table(text: str, rendered: str) -> str:
+    """Raises CrceError if the marks are not there."""
+    start, end = "<!-- table: python -m crce table -->\n", "<!-- /table -->"
+    if start not in text or end not in text:
+        raise CrceError(f"The text has no place for the table. Add the lines {start.strip()!r} and {end!r}.")
+    before, after = text.split(start)[0], text.split(end)[1]
+    return f"{before}{start}{rendered}{end}{after}"

@@ -1,0 +1,99 @@
+"""The card that goes with published weights: what was erased, how to load it, what was measured."""
+
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from crce import bases
+from crce.bases import public_name
+from crce.catalogue import METHOD_CARDS
+from crce.concepts.spec import ConceptSpec
+from crce.evaluation.questions import METRICS
+from crce.markdown import plain
+from crce.runs import Job
+
+TEMPLATE = Path(__file__).parents[1] / "templates" / "weights.md"
+HUB = "https://huggingface.co"
+
+
+def weights_card(
+    job: Job, report: dict | None, files: list[str], repo: str, dataset: str = "", lora_error: float = 0
+) -> str:
+    """The README.md of a model repository.
+
+    dataset: the Hub id of the terms' dataset, if it is published. lora_error: what the LoRA, if any, leaves out.
+    """
+    method, spec, config = METHOD_CARDS[job.config.method], job.spec, job.config
+    name = plain(spec.name)
+    facts = {
+        "name": name, "base": public_name(job.base), "place": _place(job.base), "link": _link(job.base),
+        "repo": repo, "files": files, "method": config.title, "source": method.source,
+        "touches": METHOD_CARDS[config.bottom].touches, "gated": method.key == "spm",
+        "corefs": spec.train_corefs, "retains": spec.train_retains,
+        "lists": method.lists, "digest": spec.digest,
+        "steps": config.steps, "lr": config.lr, "eta": config.eta,
+        "m": config.corefs, "n": config.retains, "seed": config.seed,
+        "lora_error": f"{lora_error:.1%}", **_measured(report),
+    }  # fmt: skip
+    data = _header(job, report, repo, dataset)
+    return str(ModelCard.from_template(data, template_path=str(TEMPLATE), **facts))
+
+
+def _header(job: Job, report: dict | None, repo: str, dataset: str) -> ModelCardData:
+    openrail = job.base.startswith(("CompVis/stable-diffusion", "stable-diffusion-v1-5/"))
+    return ModelCardData(
+        license="creativeml-openrail-m" if openrail else "other",
+        base_model=job.base if _on_hub(job.base) else None,
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        datasets=[dataset] if dataset else None,
+        tags=["concept-erasure", "machine-unlearning", "text-to-image", "diffusion", "crce"],
+        model_name=repo.rpartition("/")[2],
+        eval_results=_results(job.spec, report, dataset) or None,
+    )
+
+
+def _results(spec: ConceptSpec, report: dict | None, dataset: str) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type="text-to-image",
+            dataset_type=dataset or "CorefConcept",
+            dataset_name=f"CorefConcept, {spec.name}",
+            dataset_config=spec.category,
+            metric_type=key,
+            metric_name=f"{METRICS[key].name} (n = {value['n']})",
+            metric_value=round(value["rate"], 4),
+        )
+        for key, value in (report or {}).get("metrics", {}).items()
+        if key in METRICS
+    ]
+
+
+def _measured(report: dict | None) -> dict:
+    if not report or not report.get("metrics"):
+        return {"metrics": [], "judge": "", "left_out": ""}
+    lines = [_line(key, report["metrics"][key]) for key in METRICS if key in report["metrics"]]
+    dropped = " and ".join(f"{n} {kind}" for kind, n in report.get("left_out", {}).items() if n)
+    note = f"Left out, because the base does not draw them: {dropped}." if dropped else ""
+    return {"metrics": lines, "judge": report["judge"], "left_out": note}
+
+
+def _line(key: str, value: dict) -> dict:
+    metric = METRICS[key]
+    what = f"{metric.plain} ({'lower' if metric.low else 'higher'} is better)"
+    interval = f"{value['low']:.0%} to {value['high']:.0%}"
+    return {"short": metric.name, "what": what, "rate": f"{value['rate']:.0%}", "base": f"{value['base_rate']:.0%}",
+            "n": value["n"], "interval": interval}  # fmt: skip
+
+
+def _place(base: str) -> str:
+    """What to give to `from_pretrained`."""
+    return f"assets/{base}" if base == bases.EMOJI_SD else public_name(base)
+
+
+def _link(base: str) -> str:
+    return f"[{base}]({HUB}/{base})" if _on_hub(base) else public_name(base)
+
+
+def _on_hub(base: str) -> bool:
+    return base != bases.EMOJI_SD and not Path(base).is_dir()
