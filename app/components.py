@@ -15,12 +15,12 @@ _templates = Environment(
 )
 
 
-def page(name: str, **facts: object) -> str:
+def render(name: str, **facts: object) -> str:
     """The template `name`, filled. Escaping is the environment's, so no caller can forget it."""
     return _templates.get_template(f"{name}.html").render(facts)
 
 
-def board(value: str = "", **options: object) -> gr.HTML:
+def html_panel(value: str = "", **options: object) -> gr.HTML:
     """A place for a page. Its buttons and fields report to `.click` and `.input` with their data-* facts."""
     act = (ASSETS / "act.js").read_text(encoding="utf-8")
     return gr.HTML(value, js_on_load=act, apply_default_css=False, **options)

@@ -16,7 +16,7 @@ _SECONDS = 20  # that an error stays on screen
 log = logging.getLogger("crce.app")
 
 
-def shown(handler: Callable) -> Callable:
+def report_errors(handler: Callable) -> Callable:
     """Lets a CrceError appear as it is; anything else goes to the log, under an id that the message names."""
 
     @functools.wraps(handler)

@@ -11,7 +11,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 
-from app.components import board
+from app.components import html_panel
 from app.tabs import compare, curate, erase, publish, start, status_bar
 from app.theme import CSS, ICON, theme
 from crce import runs
@@ -26,7 +26,7 @@ def build() -> gr.Blocks:
     with gr.Blocks(title="CRCE Studio", fill_width=True, delete_cache=(3600, 86400)) as demo:
         app = SimpleNamespace(demo=demo, tab={})
         app.remembered = gr.BrowserState("", storage_key="crce-studio-concept", secret="not-a-secret")
-        line, tick = board(status_bar.at_first()), gr.Timer(2)
+        line, tick = html_panel(status_bar.at_first()), gr.Timer(2)
         app.pictures, app.redraw = gr.HTML("", apply_default_css=False, elem_classes="sheet"), gr.Timer(1.5)
         with gr.Tabs(selected="start") as app.tabs:
             for name, module in TABS.items():

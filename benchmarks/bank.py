@@ -21,7 +21,7 @@ from crce.experiments.tables import reports
 from crce.files import ROOT, read_json, write_atomic
 from crce.judges.embedded import EmbeddedJudge
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import Delta
+from crce.models.erased_weights import ErasedWeights
 
 FOLDER = ROOT / "docs" / "bank"
 IMAGES = 10  # as in the README's table
@@ -81,7 +81,7 @@ def measure(name: str, way: str) -> None:
     write_atomic(target, json.dumps(summarise(spec, answers, facts), ensure_ascii=False) + "\n")
 
 
-def erased(model: Diffusion, spec, config: EraseConfig, way: str) -> Delta:
+def erased(model: Diffusion, spec, config: EraseConfig, way: str) -> ErasedWeights:
     reference = Reference(model, spec, config, tuned=way == "tuned")
     for _ in range(config.steps):
         reference.step()

@@ -20,10 +20,10 @@ from benchmarks.loop import clocked, peak, timed
 from benchmarks.machine import named
 from benchmarks.sizes import sd_v1_4, spec
 from crce.config import EraseConfig, with_defaults
-from crce.models.diffusion import Diffusion, Moment
+from crce.models.diffusion import Diffusion, NoisySample
 from crce.training.estimate import moment
 from crce.training.latent_cache import TRAJECTORY
-from crce.training.loop import Tuned, erase, train_once
+from crce.training.loop import TrainState, erase, train_once
 
 RUN, STEPS = 500, 20  # steps of the run, and of each variant
 TOP = 25  # rows of the profile
@@ -78,9 +78,9 @@ def predict_bank(model: Diffusion, config: EraseConfig) -> None:
     model.predict(x, torch.full((len(x),), 500, device=model.device), model.embed([""]).expand(len(x), -1, -1))
 
 
-def started(model: Diffusion, config: EraseConfig) -> tuple[Tuned, Moment]:
+def started(model: Diffusion, config: EraseConfig) -> tuple[TrainState, NoisySample]:
     """A run before its first step, and a bank for it."""
-    return Tuned(model, (spec(),), config), moment(model, config)
+    return TrainState(model, (spec(),), config), moment(model, config)
 
 
 def profiled(model: Diffusion, config: EraseConfig) -> None:

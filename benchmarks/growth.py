@@ -18,7 +18,7 @@ from crce.config import EraseConfig, with_defaults
 from crce.files import ROOT, read_json, write_atomic
 from crce.models.diffusion import Diffusion
 from crce.training.estimate import moment, tried
-from crce.training.loop import Tuned, erase, train_once
+from crce.training.loop import TrainState, erase, train_once
 
 TERMS = (1, 2, 4, 8, 12, 16, 20)
 CONCEPTS = (1, 2, 5, 10, 20)
@@ -103,7 +103,7 @@ def step(model: Diffusion, terms: int, rows: int) -> dict[str, float]:
     config = EraseConfig(steps=STEPS, corefs=corefs, retains=terms - corefs, rows=rows)
     config, concept = with_defaults(config, model.base), spec("dog", corefs, terms - corefs)
     kept = tried(model, [concept], config).held
-    tuned, bank = Tuned(model, (concept,), config), moment(model, config)
+    tuned, bank = TrainState(model, (concept,), config), moment(model, config)
     times = [clocked(lambda: train_once(tuned, [bank])) for _ in range(REPEATS + 1)][1:]
     print(f"M + N = {terms}, {rows or 'all'} at once: {median(times):.3f} s, {kept / 1e6:.1f} MB", flush=True)
     return {"seconds": round(median(times), 4), "memory": kept}

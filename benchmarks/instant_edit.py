@@ -20,8 +20,8 @@ def main() -> None:
 
 
 def measured() -> Iterator[Figure]:
-    dice = torch.Generator().manual_seed(0)
-    draw = lambda *shape: torch.randn(*shape, generator=dice)  # noqa: E731
+    rng = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=rng)  # noqa: E731
     matrices = {f"{kind}{i}": draw(out, WIDTH) / 28 for i, out in enumerate(LAYERS) for kind in "kv"}
     half = TERMS // 2 * POSITIONS
     alike = torch.full((half,), 1 / POSITIONS)

@@ -25,7 +25,7 @@ from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, with_defaults
 from crce.methods.registry import keys_values
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import Delta
+from crce.models.erased_weights import ErasedWeights
 from crce.training.latent_cache import TRAJECTORY
 from crce.training.loop import erase
 
@@ -92,8 +92,10 @@ class Reference:
         times = torch.full((len(x),), t, device=x.device)
         return unet(x.to(kind), times, states.to(kind), return_dict=False)[0].float()
 
-    def delta(self) -> Delta:
-        return Delta({name: weight.detach().clone() for name, weight in self.weights.items()}, {"kind": "weights"})
+    def delta(self) -> ErasedWeights:
+        return ErasedWeights(
+            {name: weight.detach().clone() for name, weight in self.weights.items()}, {"kind": "weights"}
+        )
 
 
 def timed(model: Diffusion, spec: ConceptSpec, method: str) -> Iterator[Figure]:

@@ -22,8 +22,8 @@ from benchmarks.sizes import sd_v1_4, spec
 from crce.config import EraseConfig
 from crce.models.diffusion import Diffusion
 from crce.training.estimate import moment
-from crce.training.latent_cache import sample_bank
-from crce.training.loop import Tuned, train_once
+from crce.training.latent_cache import sample_latents
+from crce.training.loop import TrainState, train_once
 
 CONFIG = EraseConfig(steps=500, lr=1e-5)
 
@@ -84,13 +84,13 @@ def trained(model: Diffusion, config: EraseConfig) -> None:
     bank = one = moment(model, config)
     if not config.rows:
         bank = one.join([one] * config.steps)
-    train_once(Tuned(model, (spec(),), config), [bank])
+    train_once(TrainState(model, (spec(),), config), [bank])
 
 
 def banked(model: Diffusion, config: EraseConfig) -> None:
     """A bank's first prediction, beside what is tuned."""
-    tuned = Tuned(model, (spec(),), config)
-    next(sample_bank(model, tuned.method.latents(spec()), config))
+    tuned = TrainState(model, (spec(),), config)
+    next(sample_latents(model, tuned.method.latents(spec()), config))
 
 
 def counted(model: Diffusion, work: Callable[[], object]) -> float:

@@ -43,7 +43,7 @@ def measured() -> Iterator[Figure]:
         yield previews("while a run trains", spec, prompts)
         run.request_stop()
         wait(lambda: run.state == "stopped")
-        os.kill(client.ask({"kind": "status"}, PATIENCE)["pid"], signal.SIGTERM)
+        os.kill(client.send({"kind": "status"}, PATIENCE)["pid"], signal.SIGTERM)
 
 
 def drawings(prompts: list[str]) -> Iterator[Figure]:
@@ -68,7 +68,7 @@ def previews(label: str, spec: ConceptSpec, prompts: list[str], repeats: int = R
         edited = replace(spec, retains=spec.retains[:number] + spec.retains[number + 1 :])
         asked = {"kind": "preview", "tab": "bench", "base": bases.EMOJI_SD, "spec": spec_to_dict(edited)}
         began = time.perf_counter()
-        answer = client.ask({**asked, "prompts": prompts, "seeds": [0]}, PATIENCE)
+        answer = client.send({**asked, "prompts": prompts, "seeds": [0]}, PATIENCE)
         times.append(time.perf_counter() - began)
         edits.append(answer["edit_seconds"])
     return Figure(f"request to last thumbnail, {label}", tuple(times), f"the edit itself {median(edits):.3f} s")

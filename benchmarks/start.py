@@ -68,7 +68,7 @@ def served() -> Iterator[str]:
             process.wait()
             # The worker outlives the app by design; it may not have been needed yet.
             with suppress(CrceError):
-                os.kill(client.ask({"kind": "status"}, 5)["pid"], signal.SIGTERM)
+                os.kill(client.send({"kind": "status"}, 5)["pid"], signal.SIGTERM)
 
 
 def wait(url: str) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from crce import bases
-from crce.catalogue import BACKBONES, CLOSED_FORM, COMPANIONS, METHOD_CARDS
+from crce.catalogue import BACKBONES, CLOSED_FORM, CRCE_VARIANTS, METHOD_FACTS
 from crce.concepts.spec import ConceptSpec, Term
 from crce.errors import CrceError
 
@@ -34,8 +34,8 @@ class EraseConfig:
     rows: int = 0
 
     def __post_init__(self):
-        if self.method not in METHOD_CARDS:
-            raise CrceError(f"There is no method {self.method!r}. Choose one of {', '.join(METHOD_CARDS)}.")
+        if self.method not in METHOD_FACTS:
+            raise CrceError(f"There is no method {self.method!r}. Choose one of {', '.join(METHOD_FACTS)}.")
         if self.on not in BACKBONES:
             raise CrceError(f"{self.on!r} is no backbone for CRCE. Choose one of {', '.join(BACKBONES)}.")
         for name, low, high in _LIMITS:
@@ -46,7 +46,7 @@ class EraseConfig:
     @property
     def bottom(self) -> str:
         """The method whose loss it is at bottom: companions learn, and need, what their backbone does."""
-        return self.on if self.method in COMPANIONS else self.method
+        return self.on if self.method in CRCE_VARIANTS else self.method
 
     @property
     def label(self) -> str:
@@ -56,7 +56,7 @@ class EraseConfig:
     @property
     def title(self) -> str:
         """The same for people: "CRCE on Concept Ablation"."""
-        return " on ".join(METHOD_CARDS[key].title for key in self.label.split(" on "))
+        return " on ".join(METHOD_FACTS[key].title for key in self.label.split(" on "))
 
 
 _LIMITS = (
@@ -68,10 +68,10 @@ _LIMITS = (
 
 def with_defaults(config: EraseConfig, base: str) -> EraseConfig:
     """Fills the steps and the learning rate that were left open from the base's preset."""
-    card = METHOD_CARDS[config.method]
+    card = METHOD_FACTS[config.method]
     if card.kind == CLOSED_FORM:
         return replace(config, steps=1, lr=None)
-    published = METHOD_CARDS[config.bottom].published
+    published = METHOD_FACTS[config.bottom].published
     steps, lr = bases.defaults(base).preset(config.bottom, published)
     return replace(config, steps=config.steps or steps, lr=config.lr or lr)
 
@@ -79,12 +79,12 @@ def with_defaults(config: EraseConfig, base: str) -> EraseConfig:
 def check(spec: ConceptSpec, config: EraseConfig) -> None:
     """Raises CrceError if the method draws more terms per step than the spec has for training, or lacks the one that
     it needs."""
-    needed = METHOD_CARDS[config.bottom].needs
+    needed = METHOD_FACTS[config.bottom].needs
     if needed and not getattr(spec, f"train_{needed}"):
         raise CrceError(
             f"{spec.name!r} has no training {needed} and {config.bottom} needs one. Add one, or choose another method."
         )
-    card = METHOD_CARDS[config.method]
+    card = METHOD_FACTS[config.method]
     if card.lists and card.kind != CLOSED_FORM:
         _enough(spec, "corefs", spec.train_corefs, config.corefs, "M")
         _enough(spec, "retains", spec.train_retains, config.retains, "N")

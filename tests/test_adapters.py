@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crce import runs
-from crce.catalogue import ADAPTER, METHOD_CARDS
+from crce.catalogue import ADAPTER, METHOD_FACTS
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
 from crce.errors import CrceError
@@ -15,31 +15,31 @@ from crce.methods.parameters import transformers
 from crce.methods.registry import method_of
 from crce.models import adapters
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import Delta
+from crce.models.erased_weights import ErasedWeights
 from crce.runs import Job
 from crce.runs.execute import execute
 from crce.training.loop import erase
 
-METHODS = [key for key, card in METHOD_CARDS.items() if card.kind == ADAPTER]
+METHODS = [key for key, card in METHOD_FACTS.items() if card.kind == ADAPTER]
 PROMPTS = ["dog", "cat", "a dog"]
 
 
 def tensors(model, layers, form, seed=0):
     """Of random ups: those that training starts from add nothing."""
-    dice = torch.Generator().manual_seed(seed)
-    made = adapters.fresh(model.unet, layers, form, dice)
-    return {name: 2 * torch.rand(t.shape, generator=dice) - 1 if name.endswith(".up") else t
+    rng = torch.Generator().manual_seed(seed)
+    made = adapters.fresh(model.unet, layers, form, rng)
+    return {name: 2 * torch.rand(t.shape, generator=rng) - 1 if name.endswith(".up") else t
             for name, t in made.items()}  # fmt: skip
 
 
 def spm(model, target="dog", seed=0):
     layers = [name.removesuffix(".weight") for name in transformers(model.unet)]
     own = tensors(model, layers, adapters.MEMBRANE, seed)
-    return Delta({f"{target}/{name}": t for name, t in own.items()}, {"kind": "spm"})
+    return ErasedWeights({f"{target}/{name}": t for name, t in own.items()}, {"kind": "spm"})
 
 
 def receler(model):
-    return Delta(tensors(model, list(cross_attention_layers(model.unet)), adapters.ERASER), {"kind": "receler"})
+    return ErasedWeights(tensors(model, list(cross_attention_layers(model.unet)), adapters.ERASER), {"kind": "receler"})
 
 
 def folded(model, delta):
@@ -50,7 +50,7 @@ def folded(model, delta):
         for name in (n.removesuffix(".down") for n in own if n.endswith(".down")):
             w = changed.get(f"{name}.weight", parameters[f"{name}.weight"].detach())
             changed[f"{name}.weight"] = w + (own[f"{name}.up"].flatten(1) @ own[f"{name}.down"].flatten(1)).view_as(w)
-    return Delta(changed, {})
+    return ErasedWeights(changed, {})
 
 
 def predict(model):
@@ -103,7 +103,7 @@ def test_each_picture_has_the_gate_of_its_own_prompt_in_both_halves_of_the_guida
 
 
 def test_membranes_of_several_concepts_add_up(tiny_sd):
-    both = Delta(spm(tiny_sd).tensors | spm(tiny_sd, "black/white cat", 1).tensors, {"kind": "spm"})
+    both = ErasedWeights(spm(tiny_sd).tensors | spm(tiny_sd, "black/white cat", 1).tensors, {"kind": "spm"})
     assert set(adapters.by_target(both.tensors)) == {"dog", "black/white cat"}
     with folded(tiny_sd, both).applied(tiny_sd):
         expected = predict(tiny_sd)
@@ -117,7 +117,7 @@ def test_it_survives_the_disk(tiny_sd, made, tmp_path):
     delta.save(tmp_path / "delta.safetensors")
     with delta.applied(tiny_sd):
         expected = predict(tiny_sd)
-    with Delta.load(tmp_path / "delta.safetensors").applied(tiny_sd):
+    with ErasedWeights.load(tmp_path / "delta.safetensors").applied(tiny_sd):
         assert torch.equal(predict(tiny_sd), expected)
 
 
@@ -127,7 +127,7 @@ def test_an_adapter_of_another_model_is_refused(tiny_sd, made):
     elsewhere = {name.replace("down_blocks", "no_blocks"): t for name, t in delta.tensors.items()}
     wider = {name: t.repeat_interleave(2, 0) for name, t in delta.tensors.items()}
     for wrong in (elsewhere, wider):
-        with pytest.raises(CrceError, match="does not fit"), Delta(wrong, delta.info).applied(tiny_sd):
+        with pytest.raises(CrceError, match="does not fit"), ErasedWeights(wrong, delta.info).applied(tiny_sd):
             pass
 
 
@@ -136,7 +136,7 @@ def last(model, specs, config, **options):
     return step.delta
 
 
-def same(a: Delta, b: Delta) -> bool:
+def same(a: ErasedWeights, b: ErasedWeights) -> bool:
     return a.tensors.keys() == b.tensors.keys() and all(torch.equal(a.tensors[n], b.tensors[n]) for n in a.tensors)
 
 
@@ -189,5 +189,5 @@ def test_a_run_has_its_previews_and_its_report(tiny_sd, dog, method):
     kinds = [event["kind"] for event in execute(run, evaluation=runs.evaluation(1, "target"))]
     assert kinds[-1] == "done" and kinds.count("preview") == 3 and run.report["method"] == method
     base = tiny_sd.draw(["dog"], [0], 2, 3.0)
-    with Delta.load(run.delta_path).applied(tiny_sd):
+    with ErasedWeights.load(run.weights_path).applied(tiny_sd):
         assert not torch.equal(tiny_sd.draw(["dog"], [0], 2, 3.0), base)

@@ -16,7 +16,7 @@ from gradio.state_holder import SessionState
 from PIL import Image
 
 from app.components import page, png_bytes
-from app.errors import shown
+from app.errors import report_errors
 from app.main import build
 from app.session import drafts, thumbnails, transcript
 from app.tabs import compare, comparison_sheet, curate, curate_chat, curate_preview, erase, publish, run_view, start
@@ -24,13 +24,13 @@ from crce import cost, files, runs
 from crce.concepts import csv_json, edits, library
 from crce.concepts.edits import Revision
 from crce.concepts.library import find_spec
-from crce.concepts.spec import ConceptSpec, Provenance, Round, Term, together
+from crce.concepts.spec import ConceptSpec, Provenance, Round, Term, resolve_conflicts
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.runs import Job
 from crce.training.estimate import estimate
 from crce.worker import handlers
-from crce.worker.broker import Desk
+from crce.worker.broker import RequestBroker
 
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(2)} {{alert}} \"'`"
 
@@ -89,11 +89,11 @@ def test_a_comparison_shows_hostile_prompts_as_text():
 
 
 def test_people_see_our_errors_as_they_are_and_others_by_an_id(caplog):
-    @shown
+    @report_errors
     def ours():
         raise CrceError("<b>3</b> is no name")
 
-    @shown
+    @report_errors
     def other():
         yield from [1 / 0]
 
@@ -145,7 +145,7 @@ def test_the_road_through_the_wires(no_worker, base, home):
     tab.press(erase.refresh)
     tab.press(erase.again, id=run.id)
     tab.press(start.refresh)
-    run.delta_path.write_bytes(b"")
+    run.weights_path.write_bytes(b"")
     tab.press(compare.bring, id=run.id)
     tab.press(compare.offer, [run.id])
     tab.press(compare.scores, [run.id])
@@ -606,12 +606,12 @@ def test_start_queues_at_once_and_a_second_start_waits_behind_it(no_worker, base
 @pytest.fixture
 def answering(no_worker, tiny_sd):
     """Answers one question in the worker's place, by the worker's own function."""
-    desk = Desk(dict)
+    desk = RequestBroker(dict)
     desk.open()
 
     def answer():
         glance = desk.take(60)
-        glance.reply(handlers.ANSWERS[glance.asked.kind](glance.asked, tiny_sd, None, lambda: False))
+        glance.reply(handlers.HANDLERS[glance.asked.kind](glance.asked, tiny_sd, None, lambda: False))
 
     thread = threading.Thread(target=answer)
     thread.start()
@@ -629,7 +629,7 @@ def foreseen(base: str) -> list[str]:
 def test_what_a_run_would_cost_is_told_before_start(answering, base, tiny_sd):
     at_once, told = foreseen(base)
     assert "6 steps." in at_once and "memory" not in at_once
-    specs, config = together([find_spec("dog"), find_spec("cat")]), EraseConfig(corefs=3, retains=2, rows=1)
+    specs, config = resolve_conflicts([find_spec("dog"), find_spec("cat")]), EraseConfig(corefs=3, retains=2, rows=1)
     assert cost.needs(estimate(tiny_sd, specs, config)) in told
     assert "by a step measured here" in told
 
@@ -638,7 +638,7 @@ def test_a_measured_pace_is_better_than_an_estimate(answering, run, base):
     with run.held():
         run.record("start", pid=1)
         run.record("step", step=20, of=20, losses={}, seconds_left=0)
-    run.delta_path.write_bytes(b"")
+    run.weights_path.write_bytes(b"")
     at_once, told = foreseen(base)
     assert "About 0 s on this machine." in at_once and "About 0 s on this machine." in told
     assert "by a step" not in told and "memory" in told
@@ -732,9 +732,9 @@ def test_a_look_sends_the_curve_and_pictures_only_when_they_are_new(run):
     *_, seen = erase.refresh(None, erase._UNSEEN)
     assert erase.refresh(None, seen)[2:5] == (gr.skip(), gr.skip(), gr.skip())
     run.record("step", step=1, of=20, losses={"target": 1.0}, seconds_left=None)
-    listing, _, film, plot, curve, _ = erase.refresh(None, seen)
+    listing, _, previews, plot, curve, _ = erase.refresh(None, seen)
     assert run.id in listing
-    assert film == gr.skip()
+    assert previews == gr.skip()
     assert plot.visible
     assert list(curve["loss"]) == [1.0]
 
@@ -762,7 +762,7 @@ def test_a_trial_of_any_tab_is_found_and_goes_to_compare_once(dog, base):
     run = runs.create(Job(base, dog, EraseConfig(steps=20, corefs=3), name=start.NAME))
     _, _, _, mine, arrived = start.refresh(run.id, -1)
     assert mine == arrived == gr.skip()
-    run.delta_path.write_bytes(b"")
+    run.weights_path.write_bytes(b"")
     *_, mine, arrived = start.refresh(run.id, -1)
     assert (mine, arrived) == (None, run.id)
     *_, arrived = start.refresh(None, -1)
@@ -845,7 +845,7 @@ def test_accuracies_stand_with_n_and_interval(run, dog):
     figure = {"yes": 1, "n": 20, "rate": 0.05, "low": 0.01, "high": 0.24, "base_rate": 0.9, "ratio": 0.06}
     report = {"images": 4, "judge": "embedded", "h": None, "left_out": {"corefs": 2, "retains": 0}}
     files.write_json(run.dir / "report.json", {**report, "metrics": {"acc_u": figure}})
-    run.delta_path.write_bytes(b"")
+    run.weights_path.write_bytes(b"")
     text = compare.scores([run.id])
     assert "5 %" in text
     assert "n=20, 1–24 %" in text
@@ -853,7 +853,7 @@ def test_accuracies_stand_with_n_and_interval(run, dog):
 
 
 def test_evaluating_asks_the_worker(no_worker, run):
-    run.delta_path.write_bytes(b"")
+    run.weights_path.write_bytes(b"")
     compare.evaluate([run.id], 3)
     assert run.evaluation == {"images": 3, "ask": "target"}
     with pytest.raises(gr.Error, match="Choose a run"):

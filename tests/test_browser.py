@@ -90,7 +90,7 @@ def end_worker(place: Path) -> None:
         patch.setenv("CRCE_HOME", str(place))
         # It may never have been needed, or have left.
         with suppress(CrceError):
-            os.kill(client.ask({"kind": "status"}, timeout=5)["pid"], 15)
+            os.kill(client.send({"kind": "status"}, timeout=5)["pid"], 15)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from filelock import FileLock
 from PIL import Image
 
 from crce import runs
-from crce.catalogue import METHOD_CARDS
+from crce.catalogue import METHOD_FACTS
 from crce.cli.main import main
 from crce.concepts import library
 from crce.concepts.spec import ConceptSpec, Term
@@ -86,7 +86,7 @@ def test_help_lists_every_command_and_loads_no_torch():
 
 def test_lists_are_one_json_document(crce, tiny_sd_dir, dog):
     run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig(corefs=2, retains=2)))
-    assert [card["key"] for card in json.loads(crce("methods", "--json")[1])] == list(METHOD_CARDS)
+    assert [card["key"] for card in json.loads(crce("methods", "--json")[1])] == list(METHOD_FACTS)
     assert {c["slug"] for c in json.loads(crce("concepts", "--json")[1])} == set(library.library())
     found = json.loads(crce("runs", "--json")[1])
     assert [(f["id"], f["state"], f["digest"]) for f in found] == [(run.id, "queued", dog.digest)]

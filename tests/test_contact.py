@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from crce.catalogue import METHOD_CARDS
+from crce.catalogue import METHOD_FACTS
 from crce.config import EraseConfig
 from crce.experiments.contact_sheet import GAP, HEAD, SIDE, contact_sheet
 from crce.files import read_json
@@ -12,16 +12,16 @@ from crce.runs import Job
 def test_every_method_has_a_row_and_a_cost(tiny_sd_dir, dog, tmp_path):
     job = Job(str(tiny_sd_dir), dog, EraseConfig(corefs=1, retains=1, preview_every=0))
     started = {event["method"] for event in contact_sheet(job, tmp_path) if event["kind"] == "start"}
-    assert started == METHOD_CARDS.keys()
+    assert started == METHOD_FACTS.keys()
     sheet = Image.open(tmp_path / "methods.png")
-    assert sheet.height == HEAD + (1 + len(METHOD_CARDS)) * (SIDE + GAP)
-    assert read_json(tmp_path / "seconds.json")["methods"].keys() == METHOD_CARDS.keys()
+    assert sheet.height == HEAD + (1 + len(METHOD_FACTS)) * (SIDE + GAP)
+    assert read_json(tmp_path / "seconds.json")["methods"].keys() == METHOD_FACTS.keys()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["methods.png", "seconds.json"]
 
 
 def test_a_stopped_sheet_goes_on_where_it_was(tiny_sd_dir, dog, tmp_path):
     job = Job(str(tiny_sd_dir), dog, EraseConfig(corefs=1, retains=1, preview_every=0))
-    first, second = list(METHOD_CARDS)[:2]
+    first, second = list(METHOD_FACTS)[:2]
     for event in (events := contact_sheet(job, tmp_path)):
         if event["method"] == second:
             events.close()

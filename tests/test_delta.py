@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.models.erased_weights import Delta, combined
+from crce.models.erased_weights import ErasedWeights, combine
 from crce.training.loop import erase
 
 
@@ -49,7 +49,7 @@ def test_the_base_comes_back_even_after_an_error(tiny_sd, delta):
 
 def test_it_survives_the_disk(delta, tmp_path):
     delta.save(tmp_path / "delta.safetensors")
-    loaded = Delta.load(tmp_path / "delta.safetensors")
+    loaded = ErasedWeights.load(tmp_path / "delta.safetensors")
     assert loaded.info["target"] == "dog" and loaded.info["method"] == "esd-x-strict"
     assert all(torch.equal(loaded.tensors[n], w) for n, w in delta.tensors.items())
 
@@ -66,7 +66,7 @@ def test_stock_diffusers_loads_it(tiny_sd, tiny_sd_dir, delta, tmp_path):
 def test_a_delta_of_another_model_is_refused(tiny_sd, delta):
     name, tensor = next(iter(delta.tensors.items()))
     for wrong in ({"no.such.weight": tensor}, {name: tensor[:1]}):
-        with pytest.raises(CrceError, match="does not fit"), Delta(wrong, {}).applied(tiny_sd):
+        with pytest.raises(CrceError, match="does not fit"), ErasedWeights(wrong, {}).applied(tiny_sd):
             pass
 
 
@@ -74,16 +74,16 @@ def test_a_broken_file_is_named(tmp_path):
     (tmp_path / "delta.safetensors").write_bytes(b"not a tensor in sight")
     for file in ("delta.safetensors", "missing.safetensors"):
         with pytest.raises(CrceError, match=f"{file} holds no delta"):
-            Delta.load(tmp_path / file)
+            ErasedWeights.load(tmp_path / file)
 
 
 def test_several_deltas_add_up(tiny_sd, delta):
     base = weights(tiny_sd, delta)
-    twice = combined([delta, delta], tiny_sd)
+    twice = combine([delta, delta], tiny_sd)
     for name, w in base.items():
         torch.testing.assert_close(twice.tensors[name], w + 2 * (delta.tensors[name] - w))
     name = next(iter(base))
-    alone = Delta({name: delta.tensors[name]}, {})
-    assert combined([delta, alone], tiny_sd).tensors.keys() == delta.tensors.keys()
+    alone = ErasedWeights({name: delta.tensors[name]}, {})
+    assert combine([delta, alone], tiny_sd).tensors.keys() == delta.tensors.keys()
     with pytest.raises(CrceError, match="one of these is an adapter"):
-        combined([delta, Delta({}, {"kind": "spm"})], tiny_sd)
+        combine([delta, ErasedWeights({}, {"kind": "spm"})], tiny_sd)

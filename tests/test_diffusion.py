@@ -9,8 +9,8 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.methods.registry import keys_values
-from crce.models.diffusion import Diffusion, Moment
-from crce.models.erased_weights import Delta
+from crce.models.diffusion import Diffusion, NoisySample
+from crce.models.erased_weights import ErasedWeights
 from crce.training.loop import erase
 
 
@@ -104,8 +104,8 @@ def on_meta(tiny_sd_dir) -> Diffusion:
 def test_nothing_stays_on_the_cpu_when_drawing_and_training(tiny_sd_dir, dog):
     model = on_meta(tiny_sd_dir)
     assert model.draw(["dog", "cat"], [0, 1], 2, 3.0).device.type == "meta"
-    moments = [m for m in model.denoise(model.noise([0]), model.embed(["dog"]), 2, 3.0) if isinstance(m, Moment)]
-    assert all(getattr(moments[0], f.name).device.type == "meta" for f in dataclasses.fields(Moment))
+    moments = [m for m in model.denoise(model.noise([0]), model.embed(["dog"]), 2, 3.0) if isinstance(m, NoisySample)]
+    assert all(getattr(moments[0], f.name).device.type == "meta" for f in dataclasses.fields(NoisySample))
     for method in ("crce", "crce-sphere"):
         assert first_losses_are_on_meta(model, dog, method)
 
@@ -128,5 +128,5 @@ def test_the_road_on_a_gpu(tiny_sd_dir, dog, tmp_path):
     model = Diffusion.load(str(tiny_sd_dir), device="cuda")
     *_, step = erase(model, dog, EraseConfig(steps=3, corefs=2, retains=2))
     step.delta.save(tmp_path / "delta.safetensors")
-    with Delta.load(tmp_path / "delta.safetensors").applied(model):
+    with ErasedWeights.load(tmp_path / "delta.safetensors").applied(model):
         assert model.generate(["dog"], [0])[0].size == (16, 16)

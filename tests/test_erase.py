@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from crce import config
-from crce.catalogue import METHOD_CARDS
-from crce.concepts.spec import Term, spec_from_dict, spec_to_dict, together
+from crce.catalogue import METHOD_FACTS
+from crce.concepts.spec import Term, resolve_conflicts, spec_from_dict, spec_to_dict
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.methods.losses import Draw
+from crce.methods.losses import StepContext
 from crce.methods.parameters import everything, queries_keys
-from crce.methods.registry import COMPANIONS, METHODS, all_but_cross_attention, cross_attention, keys_values
+from crce.methods.registry import CRCE_VARIANTS, METHODS, all_but_cross_attention, cross_attention, keys_values
 from crce.methods.speed import values
-from crce.models.diffusion import Diffusion, Moment
-from crce.models.erased_weights import Delta
-from crce.training.latent_cache import sample_bank, shuffled
+from crce.models.diffusion import Diffusion, NoisySample
+from crce.models.erased_weights import ErasedWeights
+from crce.training.latent_cache import sample_latents, shuffled
 from crce.training.loop import erase
 
 SHORT = EraseConfig(steps=5, corefs=2, retains=2)
@@ -34,19 +34,19 @@ def train(model, spec, config=SHORT, **options):
 
 
 def fill_bank(model, config):
-    return shuffled(list(sample_bank(model, "dog", config)), config.seed)
+    return shuffled(list(sample_latents(model, "dog", config)), config.seed)
 
 
-def same(a: Delta, b: Delta) -> bool:
+def same(a: ErasedWeights, b: ErasedWeights) -> bool:
     return all(torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors)
 
 
 def test_every_method_has_its_card():
-    assert METHODS.keys() | COMPANIONS.keys() == METHOD_CARDS.keys()
-    assert set(config.COMPANIONS) == COMPANIONS.keys() and set(config.BACKBONES) <= METHODS.keys()
+    assert METHODS.keys() | CRCE_VARIANTS.keys() == METHOD_FACTS.keys()
+    assert set(config.CRCE_VARIANTS) == CRCE_VARIANTS.keys() and set(config.BACKBONES) <= METHODS.keys()
 
 
-@pytest.mark.parametrize("method", [key for key, card in METHOD_CARDS.items() if card.kind != config.ADAPTER])
+@pytest.mark.parametrize("method", [key for key, card in METHOD_FACTS.items() if card.kind != config.ADAPTER])
 def test_a_method_changes_what_it_names_and_nothing_else(tiny_sd, dog, method):
     before = {n: p.clone() for n, p in tiny_sd.unet.named_parameters()}
     delta = last(tiny_sd, dog, dataclasses.replace(SHORT, method=method)).delta
@@ -78,10 +78,12 @@ def test_esd_has_its_optimum_at_the_anchor(tiny_sd, dog):
     bank = fill_bank(model, config)
     towards_c = dataclasses.replace(bank, e_0=torch.zeros_like(bank.e_0), e_c=-bank.e_c)
     tensors = method.start(model, (dog,), config, names)
-    (parts,) = method.losses_by_pass(Draw(model, dog, config, tensors, tensors, towards_c.at(0), random.Random(0)))
+    (parts,) = method.losses_by_pass(
+        StepContext(model, dog, config, tensors, tensors, towards_c.at(0), random.Random(0))
+    )
     loss = parts["target"]
     assert loss.item() < 1e-10
-    (parts,) = method.losses_by_pass(Draw(model, dog, config, tensors, tensors, bank.at(0), random.Random(0)))
+    (parts,) = method.losses_by_pass(StepContext(model, dog, config, tensors, tensors, bank.at(0), random.Random(0)))
     away = parts["target"]
     assert away.item() > 1e-10
 
@@ -97,8 +99,8 @@ def test_realera_pushes_points_inside_the_ball_and_holds_points_outside(tiny_sd,
     (target, coref), lone = tiny_sd.embed(["dog", "puppy"]), dataclasses.replace(dog, corefs=dog.corefs[:1])
     radius = (coref - target).norm()
     for seed in range(20):
-        draw = Draw(tiny_sd, lone, SHORT, {}, {}, None, random.Random(seed))
-        first, *pulls = METHODS["realera"].pulls(draw)
+        draw = StepContext(tiny_sd, lone, SHORT, {}, {}, None, random.Random(seed))
+        first, *pulls = METHODS["realera"].loss_terms(draw)
         assert (first.part, first.held, first.weight) == ("target", False, 1) and torch.equal(first.state, target)
         far = {held: [(p.state - target).norm() / radius for p in pulls if p.held == held] for held in (False, True)}
         assert len(far[False]) == 10 and all(distance < 1 for distance in far[False])
@@ -154,7 +156,7 @@ def test_the_bank_holds_what_fresh_sampling_gives(tiny_sd):
     torch.testing.assert_close(bank.e_c, again, atol=1e-5, rtol=1e-4)
     start = bank.x[bank.t == bank.t.max()]
     fresh = tiny_sd.denoise(start[:1], tiny_sd.embed(["dog"]), 50, config.guidance)
-    for moment in (m for m in fresh if isinstance(m, Moment)):
+    for moment in (m for m in fresh if isinstance(m, NoisySample)):
         near = (bank.x[bank.t == moment.t] - moment.x).abs().amax(dim=(1, 2, 3))
         assert near.min() < 1e-4
 
@@ -216,7 +218,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_s
         for step in erase(model, dog, dataclasses.replace(SHORT, checkpoint_every=1), checkpoint=file):
             if (step.phase, step.number) == ("train", 2):
                 model.unet.conv_out.bias.data[0] = float("inf")
-    assert Delta.load(file).info["step"] == "2"
+    assert ErasedWeights.load(file).info["step"] == "2"
 
 
 @pytest.mark.parametrize(("part", "option"), [("corefs", "--corefs"), ("retains", "--retains")])
@@ -246,7 +248,7 @@ def test_a_bf16_base_is_tuned_in_fp32(tiny_sd, dog):
 @pytest.mark.parametrize("method", ["crce", "crce-uce"])
 def test_several_concepts_share_one_run(tiny_sd, dog, method):
     cat = dataclasses.replace(dog, target="cat", corefs=(Term("kitty"), Term("tom")), retains=dog.retains[1:])
-    assert [[t.text for t in s.retains] for s in together([dog, cat])] == [["wolf", "fox", "pig"]] * 2
+    assert [[t.text for t in s.retains] for s in resolve_conflicts([dog, cat])] == [["wolf", "fox", "pig"]] * 2
     settings = dataclasses.replace(SHORT, method=method)
     both = last(tiny_sd, [dog, cat], settings)
     assert both.number == both.of == (1 if method == "crce-uce" else 2 * SHORT.steps)
@@ -267,7 +269,7 @@ def test_crce_adds_its_sums_to_any_backbone(tiny_sd, dog):
 
 
 def test_rows_one_after_another_train_the_same(tiny_sd, dog):
-    together, alone = (last(tiny_sd, dog, dataclasses.replace(SHORT, rows=rows)) for rows in (0, 1))
-    assert alone.losses == pytest.approx(together.losses, rel=1e-4)
-    for name, tensor in together.delta.tensors.items():
+    resolve_conflicts, alone = (last(tiny_sd, dog, dataclasses.replace(SHORT, rows=rows)) for rows in (0, 1))
+    assert alone.losses == pytest.approx(resolve_conflicts.losses, rel=1e-4)
+    for name, tensor in resolve_conflicts.delta.tensors.items():
         torch.testing.assert_close(alone.delta.tensors[name], tensor, atol=1e-4, rtol=1e-3)

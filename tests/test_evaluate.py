@@ -71,30 +71,30 @@ def test_questions_asked_together_are_answered_each_by_its_own_pictures(tiny_sd,
     asked = questions(dog, 2, judge)
     *_, step = erase(tiny_sd, dog, EraseConfig(steps=2, corefs=1, retains=1, lr=0.1))
     for delta in (None, step.delta):
-        together = look(tiny_sd, judge, asked, delta)
+        resolve_conflicts = look(tiny_sd, judge, asked, delta)
         alone = [look(tiny_sd, judge, [q], delta)[0] for q in asked]
-        assert [[v.yes for v in row] for row in together] == [[v.yes for v in row] for row in alone]
+        assert [[v.yes for v in row] for row in resolve_conflicts] == [[v.yes for v in row] for row in alone]
 
 
 def test_coverage_counts_the_seeds_that_show_it(tiny_sd, judge, dog):
     steps, found = run(coverage(tiny_sd, judge, [dog, ConceptSpec("yeti")]))
     rows = {(r["text"], r["asked"]): r["yes"] for r in found["terms"]}
     pictures = tiny_sd.generate(["wolf"] * 10, list(range(10)))
-    assert rows["wolf", "wolf"] == sum(v.yes for v in judge.shows(pictures, "wolf"))
+    assert rows["wolf", "wolf"] == sum(v.yes for v in judge.classify(pictures, "wolf"))
     assert set(judge.names) <= {text for text, _ in rows} and steps[-1] == (len(rows), len(rows))
     assert set(found["concepts"]) == {"dog-animal"} and found["concepts"]["dog-animal"]["covered"] is False
 
 
 def test_the_judge_shares_out_its_probability(tiny_sd, judge):
     pictures = tiny_sd.generate(["dog"] * 3, [0, 1, 2])
-    shares = [judge.shows(pictures, name) for name in judge.names]
+    shares = [judge.classify(pictures, name) for name in judge.names]
     assert torch.tensor([[v.p for v in row] for row in shares]).sum(0) == pytest.approx([1.0] * 3, abs=1e-5)
     assert all(v.yes == (v.p >= judge.threshold) for row in shares for v in row)
 
 
 def test_the_judge_refuses_what_it_does_not_know(judge, tmp_path):
     with pytest.raises(CrceError, match="does not know 'yeti'"):
-        judge.shows([], "yeti")
+        judge.classify([], "yeti")
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(CrceError, match="brings no judge"):
         EmbeddedJudge.load(str(tmp_path))

@@ -46,9 +46,9 @@ def test_the_same_terms_are_always_at_the_same_place(tiny_sd, dog):
 
 
 def test_axes_point_where_the_offsets_differ_most():
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     spread = torch.tensor([0.1, 5.0, 0.1, 2.0, 0.1])
-    axes = text_space.principal_axes(torch.randn(200, 5, generator=dice) * spread)
+    axes = text_space.principal_axes(torch.randn(200, 5, generator=rng) * spread)
     assert axes.shape == (2, 5)
     assert axes[0, 1] > 0.99 and axes[1, 3] > 0.99
 

@@ -257,7 +257,7 @@ def base(tmp_path):
 def run(base, specs, tmp_path):
     made = runs.create(Job(str(base), specs[0], EraseConfig(steps=3, lr=1e-3)))
     tensors = {name: t + 0.25 for name, t in load_file(base / export.BASE_WEIGHTS).items() if name in (K, BIAS)}
-    save_file(tensors, made.delta_path, metadata={"format": "pt", "base": str(base), "target": "dog"})
+    save_file(tensors, made.weights_path, metadata={"format": "pt", "base": str(base), "target": "dog"})
     return made
 
 
@@ -266,7 +266,7 @@ def test_weights_go_out_exactly(fake, mine, run, base):
     files = repo(fake, "tester/no-dog", "model").files
     assert done.url.endswith("/tester/no-dog") and set(files) == {
         ".gitattributes", "README.md", "erased.safetensors", "erased_diff.safetensors"}  # fmt: skip
-    trained, erased = load_file(run.delta_path), load(files["erased.safetensors"])
+    trained, erased = load_file(run.weights_path), load(files["erased.safetensors"])
     assert all(np.array_equal(erased[name], trained[name]) for name in (K, BIAS))
     diffs = load(files["erased_diff.safetensors"])
     attn2 = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2"
@@ -276,11 +276,11 @@ def test_weights_go_out_exactly(fake, mine, run, base):
 
 def test_a_base_in_shards_gives_the_same_differences(base, run):
     whole = base / export.BASE_WEIGHTS
-    (expected,) = export.weight_files(run.delta_path, str(base), ["kohya"]).values()
+    (expected,) = export.weight_files(run.weights_path, str(base), ["kohya"]).values()
     for number, (name, tensor) in enumerate(load_file(whole).items(), 1):
         save_file({name: tensor}, whole.with_name(f"{whole.stem}-{number:05d}-of-00003.safetensors"))
     whole.unlink()
-    (sharded,) = export.weight_files(run.delta_path, str(base), ["kohya"]).values()
+    (sharded,) = export.weight_files(run.weights_path, str(base), ["kohya"]).values()
     assert load(expected).keys() == load(sharded).keys()
     assert all(np.array_equal(t, load(sharded)[name]) for name, t in load(expected).items())
 
@@ -288,10 +288,10 @@ def test_a_base_in_shards_gives_the_same_differences(base, run):
 def test_a_lora_is_near_and_says_how_near(base, run):
     rng = np.random.default_rng(1)
     change = rng.normal(size=(4, 3)).astype(np.float32)
-    save_file({K: load_file(base / export.BASE_WEIGHTS)[K] + change}, run.delta_path, metadata={"base": "x"})
+    save_file({K: load_file(base / export.BASE_WEIGHTS)[K] + change}, run.weights_path, metadata={"base": "x"})
     name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     for rank, near in ((1, False), (3, True)):
-        made = export.lora(run.delta_path, str(base), rank)
+        made = export.lora(run.weights_path, str(base), rank)
         t = load(made)
         product = t[f"{name}.lora_up.weight"] @ t[f"{name}.lora_down.weight"] * t[f"{name}.alpha"] / rank
         error = np.linalg.norm(product - change) / np.linalg.norm(change)
@@ -302,7 +302,7 @@ def test_diffusers_understands_the_names_of_the_lora(base, run):
     from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
     from safetensors.torch import load as load_torch
 
-    state, alphas = _convert_non_diffusers_lora_to_diffusers(load_torch(export.lora(run.delta_path, str(base))))
+    state, alphas = _convert_non_diffusers_lora_to_diffusers(load_torch(export.lora(run.weights_path, str(base))))
     module = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora"
     assert {f"{module}.down.weight", f"{module}.up.weight"} == state.keys() and alphas
 
@@ -359,7 +359,7 @@ def test_formats_are_checked_first(fake, mine, run, formats, says):
 
 
 def test_a_run_without_weights(fake, mine, run):
-    run.delta_path.unlink()
+    run.weights_path.unlink()
     with pytest.raises(CrceError, match="Let the erasure finish"):
         mine.publish_weights(run, "tester/no-dog")
 
@@ -367,10 +367,10 @@ def test_a_run_without_weights(fake, mine, run):
 def test_weights_of_another_base(run, base):
     save_file({"conv_in.bias": np.zeros(2, np.float32)}, base / export.BASE_WEIGHTS)
     with pytest.raises(CrceError, match="another base"):
-        export.kohya(run.delta_path, str(base))
+        export.kohya(run.weights_path, str(base))
     (base / export.BASE_WEIGHTS).write_bytes(b"broken")
     with pytest.raises(CrceError, match="cannot be read"):
-        export.kohya(run.delta_path, str(base))
+        export.kohya(run.weights_path, str(base))
 
 
 # Adapters
@@ -387,14 +387,14 @@ def membranes(specs):
         for layer, pair in shapes.items()
         for part, shape in zip(("down", "up"), pair, strict=True)
     }
-    save_file(tensors, made.delta_path, metadata={"format": "pt", "base": "emoji-sd", "kind": "spm"})
+    save_file(tensors, made.weights_path, metadata={"format": "pt", "base": "emoji-sd", "kind": "spm"})
     return made
 
 
 def test_membranes_go_out_as_a_lora_of_all_concepts_without_their_gate(fake, mine, membranes):
     mine.publish_weights(membranes, "no-dog", formats=("lora",))
     files = repo(fake, "tester/no-dog", "model").files
-    trained, lora = load_file(membranes.delta_path), load(files["erased_lora.safetensors"])
+    trained, lora = load_file(membranes.weights_path), load(files["erased_lora.safetensors"])
     for layer in (K.removesuffix(".weight"), "mid_block.proj_in"):
         name = f"lora_unet_{layer.replace('.', '_')}"
         up, down = (lora[f"{name}.lora_{part}.weight"] for part in ("up", "down"))
@@ -413,14 +413,16 @@ def test_diffusers_understands_the_names_of_the_membranes(membranes):
     from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
     from safetensors.torch import load as load_torch
 
-    state, alphas = _convert_non_diffusers_lora_to_diffusers(load_torch(export.lora(membranes.delta_path, "emoji-sd")))
+    state, alphas = _convert_non_diffusers_lora_to_diffusers(
+        load_torch(export.lora(membranes.weights_path, "emoji-sd"))
+    )
     assert len(state) == 4 and set(alphas.values()) == {2.0}
 
 
 @pytest.mark.parametrize(("kind", "formats", "says"), [("spm", ("diffusers", "kohya"), "Choose lora alone"),
                                                       ("receler", ("lora",), "They work here")])  # fmt: skip
 def test_what_a_format_cannot_hold_is_refused(fake, mine, membranes, kind, formats, says):
-    save_file(load_file(membranes.delta_path), membranes.delta_path, metadata={"kind": kind})
+    save_file(load_file(membranes.weights_path), membranes.weights_path, metadata={"kind": kind})
     with pytest.raises(CrceError, match=f"cannot go out as {' or '.join(formats)}.*{says}"):
         mine.publish_weights(membranes, "tester/no-dog", formats)
     assert not fake.calls

@@ -13,7 +13,7 @@ from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.files import ROOT
-from crce.models.erased_weights import Delta
+from crce.models.erased_weights import ErasedWeights
 from crce.runs import Busy, Job
 from crce.runs.execute import check_room, execute, picture_name
 from crce.runs.failures import explained
@@ -50,7 +50,7 @@ def kinds(events):
 
 def same(run, other):
     """Whether both ended in the same weights, bit by bit."""
-    one, two = Delta.load(run.delta_path), Delta.load(other.delta_path)
+    one, two = ErasedWeights.load(run.weights_path), ErasedWeights.load(other.weights_path)
     return one.info == two.info and all(torch.equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
 
 
@@ -124,7 +124,7 @@ def test_killed_between_the_last_checkpoint_and_its_delta(whole, run, models):
     while run.kept_step < 6:
         next(events)
     events.close()
-    run.delta_path.unlink()
+    run.weights_path.unlink()
     assert kinds(execute(run, models))[-1] == "done"
     assert same(run, whole[1])
 

@@ -76,9 +76,9 @@ def test_senses_come_commonest_first_and_plurals_are_found():
 def test_kinds_have_their_distance():
     graph = wordnet()
     dog = graph.find("dog")[0]
-    down = {synset.words[0]: steps for synset, steps in graph.kinds(dog, 3).items()}
+    down = {synset.words[0]: steps for synset, steps in graph.hyponyms(dog, 3).items()}
     assert (down["dog"], down["poodle"], down["toy poodle"]) == (0, 1, 2)
-    up = {synset.words[0]: steps for synset, steps in graph.kind_of(dog, 9).items()}
+    up = {synset.words[0]: steps for synset, steps in graph.hypernyms(dog, 9).items()}
     assert up["canine"] == 1 and up["physical entity"] > 4
 
 
@@ -118,7 +118,7 @@ def test_synonyms_are_surest_then_kinds_and_no_retain_is_a_kind():
     animal = lexicon.meanings("bear")[0]
     sure = {term.text: term.certainty for term in animal.corefs}
     assert sure["brown bear"] == "high" and sure["grizzly"] == "normal"
-    below = {word for synset in wordnet().kinds(wordnet().find("bear")[0], 9) for word in synset.words}
+    below = {word for synset in wordnet().hyponyms(wordnet().find("bear")[0], 9) for word in synset.words}
     assert not below & {term.text for term in animal.retains}
     levels = [CERTAINTY[term.certainty] for term in animal.retains]
     assert levels == sorted(levels, reverse=True) and len(set(levels)) > 1

@@ -8,10 +8,10 @@ import torch
 
 from crce.config import EraseConfig
 from crce.methods.attention import positions
-from crce.methods.losses import Draw
+from crce.methods.losses import StepContext
 from crce.methods.mace import DAMPING, _inside, _prompts, _square, adapted, around, fused, shares, unattended, where
 from crce.methods.registry import METHODS, keys_values
-from crce.training.latent_cache import sample_bank, shuffled
+from crce.training.latent_cache import sample_latents, shuffled
 from crce.training.loop import erase
 
 CONFIG = EraseConfig("mace", steps=40, lr=3e-2)
@@ -27,8 +27,8 @@ def trained(tiny_sd, dog, cat):
     """Tensors of two concepts as after training: both B are no longer zero."""
     names = keys_values(tiny_sd.unet)
     tensors = METHODS["mace"].start(tiny_sd, (dog, cat), CONFIG, names)
-    dice = torch.Generator().manual_seed(3)
-    return {n: torch.randn(t.shape, generator=dice) if n.startswith("up/") else t.detach() for n, t in tensors.items()}
+    rng = torch.Generator().manual_seed(3)
+    return {n: torch.randn(t.shape, generator=rng) if n.startswith("up/") else t.detach() for n, t in tensors.items()}
 
 
 def test_the_prompts_with_and_without_the_concept_are_paired_around_it(tiny_sd, dog):
@@ -87,8 +87,8 @@ def test_the_fusion_is_the_minimum_of_what_it_minimises(tiny_sd, dog, cat, train
 
 
 def test_as_lambda_goes_to_zero_each_adapter_works_on_its_own_states_and_on_no_others():
-    dice = torch.Generator().manual_seed(0)
-    one, two = torch.randn(3, 24, generator=dice), torch.randn(5, 24, generator=dice)
+    rng = torch.Generator().manual_seed(0)
+    one, two = torch.randn(3, 24, generator=rng), torch.randn(5, 24, generator=rng)
     missed = []
     for damping in (1.0, 1e-2, 1e-4):
         first, second = shares([one.T @ one, two.T @ two], damping)
@@ -113,10 +113,10 @@ def test_the_attention_inside_the_mask_falls(tiny_sd, dog):
     *_, step = erase(tiny_sd, dog, CONFIG)
     names = keys_values(tiny_sd.unet)
     refined = METHODS["mace"].start(tiny_sd, (dog,), CONFIG, names)
-    bank = shuffled(list(sample_bank(tiny_sd, "dog", CONFIG)), CONFIG.seed)
+    bank = shuffled(list(sample_latents(tiny_sd, "dog", CONFIG)), CONFIG.seed)
 
     def attention(weights):
-        draws = [Draw(tiny_sd, dog, CONFIG, {}, weights, bank.at(i), random.Random(i)) for i in range(20)]
+        draws = [StepContext(tiny_sd, dog, CONFIG, {}, weights, bank.at(i), random.Random(i)) for i in range(20)]
         with torch.no_grad():
             return sum(unattended(draw)["target"] for draw in draws).item()
 

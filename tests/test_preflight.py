@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from crce import cost, runs
-from crce.catalogue import CLOSED_FORM, METHOD_CARDS
+from crce.catalogue import CLOSED_FORM, METHOD_FACTS
 from crce.config import EraseConfig, with_defaults
 from crce.cost import Cost
 from crce.errors import CrceError
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import Delta
+from crce.models.erased_weights import ErasedWeights
 from crce.runs import Job
 from crce.runs.execute import execute
 from crce.runs.models import Models
 from crce.training.estimate import FP32, Held, disk, estimate, shaped, tried, values
-from crce.training.loop import Tuned, erase
+from crce.training.loop import TrainState, erase
 
 TERMS = {"corefs": 3, "retains": 2}
 
@@ -39,10 +39,10 @@ def test_rows_are_counted_in_a_step(tiny_sd, dog, method, rows):
     assert estimate(tiny_sd, [dog], config).rows == rows * config.steps + bank
 
 
-@pytest.mark.parametrize("method", METHOD_CARDS)
+@pytest.mark.parametrize("method", METHOD_FACTS)
 def test_every_method_can_be_foretold(tiny_sd, dog, method):
     told = estimate(tiny_sd, [dog], configured(tiny_sd, method, steps=1))
-    trains = METHOD_CARDS[method].kind != CLOSED_FORM
+    trains = METHOD_FACTS[method].kind != CLOSED_FORM
     # A bank of one trajectory, and at least a row in the step.
     assert (told.rows > 100, told.seconds is not None) == (trains, trains)
     assert min(told.memory, told.disk) > 0
@@ -92,7 +92,7 @@ def test_what_is_kept_is_what_autograd_holds_and_let_go_with_it():
 @pytest.mark.parametrize("method", ["crce", "spm", "esd-u"])
 def test_memory_has_all_that_a_run_has(tiny_sd, dog, method):
     config = configured(tiny_sd, method)
-    tuned = Tuned(tiny_sd, (dog,), config)
+    tuned = TrainState(tiny_sd, (dog,), config)
     parts = (tiny_sd.unet, tiny_sd.text_encoder, tiny_sd.vae)
     base = sum(p.nbytes for part in parts for p in part.parameters())
     own = sum(tensor.nbytes for tensor in tuned.tensors.values())
@@ -107,7 +107,7 @@ def test_the_disk_has_room_for_a_delta_and_two_checkpoints(tiny_sd, dog, tmp_pat
     *_, step = erase(tiny_sd, dog, config, checkpoint=checkpoint)
     step.delta.save(tmp_path / "delta")
     files = (tmp_path / "delta", checkpoint, checkpoint)
-    written = sum(tensor.nbytes for path in files for tensor in Delta.load(path).tensors.values())
+    written = sum(tensor.nbytes for path in files for tensor in ErasedWeights.load(path).tensors.values())
     # Adam counts its steps, too, in 4 bytes for each tensor.
     assert written * 0.99 < disk(tiny_sd, [dog], config) - (32 << 20) <= written
 
@@ -145,7 +145,7 @@ def test_a_run_keeps_the_estimate_and_what_it_took(tiny_sd_dir, tiny_sd, dog):
     told, took = run.last("estimate"), run.last("cost")
     assert told["memory"] == estimate(tiny_sd, [dog], config).memory
     assert took["whose"] == "process" and took["memory"] > told["memory"]
-    assert run.delta_path.stat().st_size < took["disk"] < told["disk"]
+    assert run.weights_path.stat().st_size < took["disk"] < told["disk"]
     assert 0 < took["seconds"] <= run.last("done")["seconds"] + 0.05
 
 

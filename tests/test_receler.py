@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from crce.config import EraseConfig
-from crce.methods.losses import Draw
+from crce.methods.losses import StepContext
 from crce.methods.registry import METHODS, receler
-from crce.training.latent_cache import sample_bank, shuffled
+from crce.training.latent_cache import sample_latents, shuffled
 
 CONFIG = EraseConfig("receler", steps=50)
 METHOD = METHODS["receler"]
@@ -17,7 +17,7 @@ METHOD = METHODS["receler"]
 
 @pytest.fixture(scope="module")
 def bank(tiny_sd):
-    return shuffled(list(sample_bank(tiny_sd, "dog", CONFIG)), 0)
+    return shuffled(list(sample_latents(tiny_sd, "dog", CONFIG)), 0)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def tensors(tiny_sd, dog):
 
 def drawn(model, spec, bank, tensors, number=0):
     adapter = partial(METHOD.adapter, model, spec, tensors)
-    return Draw(model, spec, CONFIG, tensors, {}, bank.at(number), random.Random(number), adapter)
+    return StepContext(model, spec, CONFIG, tensors, {}, bank.at(number), random.Random(number), adapter)
 
 
 def energy_after(model, spec, bank, tensors, weight):
@@ -57,7 +57,7 @@ def test_the_soft_words_learn_to_bring_the_target_back_and_go_on_in_the_next_ste
     def distance(soft):
         draw = drawn(tiny_sd, dog, bank, tensors)
         said = torch.cat([state[:4], soft, state[4 + len(soft) :]])
-        return (draw.predict([said]) - draw.moment.e_c).square().mean().item()
+        return (draw.predict([said]) - draw.sample.e_c).square().mean().item()
 
     receler.receler(drawn(tiny_sd, dog, bank, tensors))
     once = tensors["soft/dog"].clone()

@@ -7,10 +7,10 @@ import torch
 
 from crce.config import EraseConfig
 from crce.methods.attention import attention_maps, positions
-from crce.methods.losses import Draw
+from crce.methods.losses import StepContext
 from crce.methods.parameters import everything
 from crce.methods.registry import METHODS
-from crce.training.latent_cache import sample_bank, shuffled
+from crce.training.latent_cache import sample_latents, shuffled
 from crce.training.loop import erase
 
 
@@ -22,11 +22,11 @@ def erased(model, spec, method, **settings):
 def draw(model, spec, method, moment):
     names = METHODS[method].trainable(model.unet)
     weights = {name: weight for name, weight in model.unet.named_parameters() if name in names}
-    return Draw(model, spec, EraseConfig(method, steps=50), weights, weights, moment, Random(0))
+    return StepContext(model, spec, EraseConfig(method, steps=50), weights, weights, moment, Random(0))
 
 
 def bank(model, prompt):
-    return shuffled(list(sample_bank(model, prompt, EraseConfig(steps=50))), 0)
+    return shuffled(list(sample_latents(model, prompt, EraseConfig(steps=50))), 0)
 
 
 def attention(model, prompt, words, moment):
@@ -99,7 +99,7 @@ def test_saluns_new_label_is_the_most_certain_retain(tiny_sd, dog):
     method, moment = METHODS["salun"], bank(tiny_sd, "dog").at(0)
     step = draw(tiny_sd, dog, "salun", moment)
     torch.testing.assert_close(method.goal(step), tiny_sd.predict(moment.x, moment.t, tiny_sd.embed(["cat"])))
-    (target, kept), retains = method.pulls(step), tiny_sd.embed(["cat", "wolf", "fox"])
+    (target, kept), retains = method.loss_terms(step), tiny_sd.embed(["cat", "wolf", "fox"])
     assert (target.part, target.held, target.weight) == ("target", False, 1)
     assert (kept.part, kept.held, kept.weight) == ("retains", True, 0.5)
     assert any(torch.equal(kept.state, state) for state in retains)

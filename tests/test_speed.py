@@ -12,7 +12,7 @@ from crce.errors import CrceError
 from crce.methods.speed import NEGLIGIBLE, _free, _hurt, _inside, values
 from crce.methods.uce import Rows
 from crce.models.diffusion import Diffusion
-from crce.training.loop import solved
+from crce.training.loop import solve_closed_form
 
 WIDTH = 24
 
@@ -20,8 +20,8 @@ WIDTH = 24
 @pytest.fixture
 def rows():
     """Three states to move and six that stay, linearly independent, as long as those of a text encoder."""
-    dice = torch.Generator().manual_seed(0)
-    c, g, r = (torch.randn(n, WIDTH, generator=dice) for n in (3, 3, 6))
+    rng = torch.Generator().manual_seed(0)
+    c, g, r = (torch.randn(n, WIDTH, generator=rng) for n in (3, 3, 6))
     return Rows(c, g, torch.tensor([1.0, 0.6, 0.2]), r, torch.ones(6))
 
 
@@ -98,7 +98,7 @@ def test_protection_that_leaves_nothing_to_edit_says_so(w, rows):
 def test_a_real_retain_stays_and_the_target_moves(tiny_sd, dog):
     """On the words of every training retain, and on what every prompt shares, V gives what it gave."""
     weights = dict(tiny_sd.unet.named_parameters())
-    delta = solved(tiny_sd, dog, EraseConfig("crce-null"))
+    delta = solve_closed_form(tiny_sd, dog, EraseConfig("crce-null"))
     for name in values(tiny_sd.unet):
         change = delta.tensors[name] - weights[name]
         for term in dog.train_retains:
@@ -109,7 +109,7 @@ def test_a_real_retain_stays_and_the_target_moves(tiny_sd, dog):
 
 def test_corefs_count_by_certainty_and_test_terms_do_not(tiny_sd, dog):
     def differs(spec):
-        a, b = (solved(tiny_sd, s, EraseConfig("crce-null")).tensors for s in (dog, spec))
+        a, b = (solve_closed_form(tiny_sd, s, EraseConfig("crce-null")).tensors for s in (dog, spec))
         return any(not torch.equal(a[n], b[n]) for n in a)
 
     first, *others = dog.corefs
@@ -121,6 +121,6 @@ def test_corefs_count_by_certainty_and_test_terms_do_not(tiny_sd, dog):
 def test_speed_keeps_the_bundled_concepts_but_what_goes_and_what_is_hidden(tiny_sd, dog):
     model = Diffusion.load(tiny_sd.base, device="cpu")
     spec = dataclasses.replace(dog, corefs=(Term("deer"),), retains=(Term("frog", split="test"), Term("cat")))
-    solved(model, spec, EraseConfig("speed"))
+    solve_closed_form(model, spec, EraseConfig("speed"))
     seen = set(model._states) - {"", "dog"}
     assert seen == {s.target for s in bundled().values()} - {"dog", "deer", "frog"} and "cat" in seen

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from crce.config import EraseConfig
-from crce.methods.losses import Draw
+from crce.methods.losses import StepContext
 from crce.methods.registry import METHODS
 from crce.training.loop import erase
 
 
 def pulls(model, spec, seed=0):
-    return METHODS["spm"].pulls(Draw(model, spec, EraseConfig("spm"), {}, {}, None, random.Random(seed)))
+    return METHODS["spm"].loss_terms(StepContext(model, spec, EraseConfig("spm"), {}, {}, None, random.Random(seed)))
 
 
 def test_the_target_goes_and_random_states_of_its_length_stay(tiny_sd, dog):

@@ -8,10 +8,10 @@ import torch
 from crce.concepts.spec import Term
 from crce.config import EraseConfig, with_defaults
 from crce.methods.uce import Rows, solve
-from crce.models.erased_weights import Delta
+from crce.models.erased_weights import ErasedWeights
 from crce.runs import Job, create
 from crce.runs.execute import execute
-from crce.training.loop import erase, solved
+from crce.training.loop import erase, solve_closed_form
 
 WIDTH = 24
 
@@ -19,15 +19,15 @@ WIDTH = 24
 @pytest.fixture
 def rows():
     """Three states to move and four to keep, linearly independent, with weights of their own."""
-    dice = torch.Generator().manual_seed(0)
-    c, g, r = (torch.randn(n, WIDTH, generator=dice) for n in (3, 3, 4))
+    rng = torch.Generator().manual_seed(0)
+    c, g, r = (torch.randn(n, WIDTH, generator=rng) for n in (3, 3, 4))
     return Rows(c, g, torch.tensor([1.0, 0.6, 0.2]), r, torch.tensor([1.0, 0.8, 0.4, 0.2]))
 
 
 @pytest.fixture
 def matrices():
-    dice = torch.Generator().manual_seed(1)
-    return {f"w{out}": torch.randn(out, WIDTH, generator=dice) for out in (5, WIDTH, 40)}
+    rng = torch.Generator().manual_seed(1)
+    return {f"w{out}": torch.randn(out, WIDTH, generator=rng) for out in (5, WIDTH, 40)}
 
 
 def missed(matrices, edited, rows):
@@ -114,7 +114,7 @@ def test_a_run_with_it_ends_like_any_other(tiny_sd, tiny_sd_dir, dog, tmp_path):
     run = create(Job(str(tiny_sd_dir), dog, EraseConfig("crce-uce")), tmp_path / "run", queued=False)
     *_, last = execute(run)
     assert last["kind"] == "done" and run.last("preview")["step"] == 1
-    saved, expected = Delta.load(run.delta_path), solved(tiny_sd, dog, EraseConfig("crce-uce"))
+    saved, expected = ErasedWeights.load(run.weights_path), solve_closed_form(tiny_sd, dog, EraseConfig("crce-uce"))
     assert not differ(saved, expected) and saved.info["method"] == "crce-uce"
     with saved.applied(tiny_sd):
         after = tiny_sd.generate(["dog"], [0])

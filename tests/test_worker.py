@@ -27,13 +27,13 @@ from crce.errors import CrceError
 from crce.files import ROOT
 from crce.judges.embedded import EmbeddedJudge
 from crce.models import text_space
-from crce.models.erased_weights import Delta
+from crce.models.erased_weights import ErasedWeights
 from crce.runs import Job, locked
 from crce.runs.execute import execute
 from crce.training.estimate import estimate
-from crce.training.loop import solved
+from crce.training.loop import solve_closed_form
 from crce.worker import client
-from crce.worker.broker import Desk
+from crce.worker.broker import RequestBroker
 from crce.worker.client import ensure_worker
 from crce.worker.service import lock_file
 
@@ -74,7 +74,7 @@ def draw(base, columns=({},), prompts=("dog",), seeds=(0,), ask=None, tab="tab")
 
 
 def ask(request):
-    return client.ask(request, timeout=PATIENCE)
+    return client.send(request, timeout=PATIENCE)
 
 
 def decoded(png):
@@ -116,7 +116,7 @@ def test_killed_and_terminated_in_the_middle_the_run_ends_as_if_nothing_had_been
     assert last["kind"] == "done"
     whole = runs.create(long_job(tiny_sd_dir, dog), tmp_path / "whole")
     list(execute(whole))
-    one, two = Delta.load(run.delta_path), Delta.load(whole.delta_path)
+    one, two = ErasedWeights.load(run.weights_path), ErasedWeights.load(whole.weights_path)
     assert all(torch.equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
 
 
@@ -130,7 +130,7 @@ def test_pictures_come_with_verdicts_and_bad_questions_with_errors(tiny_sd_dir, 
     columns = [{}, {"run": run.id}, {"run": run.id, "strength": 0.0}]
     request = draw(tiny_sd_dir, columns, ["dog", "a cat"], [0, 7], ["dog", None])
     base, erased, none = ask(request)["columns"]
-    pid = client.ask({"kind": "status"}, timeout=PATIENCE)["pid"]
+    pid = client.send({"kind": "status"}, timeout=PATIENCE)["pid"]
 
     drawn = tiny_sd.generate(["dog", "dog", "a cat", "a cat"], [0, 7, 0, 7])
     assert [picture(cell).tobytes() for cell in base] == [image.tobytes() for image in drawn]
@@ -156,7 +156,7 @@ def test_pictures_come_with_verdicts_and_bad_questions_with_errors(tiny_sd_dir, 
     until(lambda: next_one.state == "done")
     assert stuck.state == "queued"
     idle = {"device": "cpu", "base": str(tiny_sd_dir), "run": None, "pid": pid, "waiting": 0}
-    until(lambda: client.ask({"kind": "status"}, timeout=PATIENCE) == idle)
+    until(lambda: client.send({"kind": "status"}, timeout=PATIENCE) == idle)
     os.kill(pid, signal.SIGTERM)
     until(lambda: not (files.home() / "worker.json").exists())
 
@@ -174,7 +174,7 @@ def test_what_the_curator_sees_comes_also_while_a_run_trains(worker, tiny_sd_dir
     pairs = [(prompt, seed) for prompt in prompts for seed in (3, 0)]
     draw_all = partial(tiny_sd.generate, [prompt for prompt, _ in pairs], [seed for _, seed in pairs])
     assert [decoded(png).tobytes() for png in preview["before"]] == [image.tobytes() for image in draw_all()]
-    with solved(tiny_sd, dog, EraseConfig("crce-uce")).applied(tiny_sd):
+    with solve_closed_form(tiny_sd, dog, EraseConfig("crce-uce")).applied(tiny_sd):
         edited = draw_all()
     assert [decoded(png).tobytes() for png in preview["after"]] == [image.tobytes() for image in edited]
     assert preview["before"] != preview["after"] and 0 <= preview["edit_seconds"] <= preview["seconds"]
@@ -194,7 +194,7 @@ def test_what_the_curator_sees_comes_also_while_a_run_trains(worker, tiny_sd_dir
     coverage = ask(about("coverage", tiny_sd_dir, dog))["terms"]
     found = {(row["kind"], row["text"]): row["yes"] for row in coverage}
     asked = {"dog": "dog (animal)", "puppy": "dog (animal)", "guide dog": "dog (animal)", "cat": "cat", "pig": "pig"}
-    yes = {term: sum(verdict.yes for verdict in judge.shows(images[term], x)) for term, x in asked.items()}
+    yes = {term: sum(verdict.yes for verdict in judge.classify(images[term], x)) for term, x in asked.items()}
     assert {text: found[kind, text] for kind, text in found if text in yes} == yes
     assert {row["of"] for row in coverage} == {10} and ("target", "dog") in found and ("retain", "wolf") in found
 
@@ -235,7 +235,7 @@ def test_what_cannot_be_seen_is_said(tiny_sd_dir, dog, tmp_path):
 def desk(home):
     """Where glances wait, served by the test in place of a worker, whose lock it holds."""
     home.mkdir()
-    desk = Desk(dict)
+    desk = RequestBroker(dict)
     with FileLock(lock_file("auto")):
         desk.open()
         yield desk
@@ -306,9 +306,9 @@ def test_only_who_has_the_key_is_heard(desk, home):
         nonsense.sendall(b"GET / HTTP/1.1\r\n\r\n")
     files.write_json(home / "worker.json", {**address, "key": "00" * 32})
     with pytest.raises(CrceError, match="does not answer"):
-        client.ask({"kind": "status"}, timeout=PATIENCE)
+        client.send({"kind": "status"}, timeout=PATIENCE)
     files.write_json(home / "worker.json", address)
-    assert client.ask({"kind": "status"}, timeout=PATIENCE) == {"waiting": 0}
+    assert client.send({"kind": "status"}, timeout=PATIENCE) == {"waiting": 0}
     silent.close()
 
 
@@ -323,4 +323,4 @@ def test_there_is_one_worker_however_often_it_is_asked_for(home):
 
 def test_without_a_worker_the_status_says_so_at_once(home):
     with pytest.raises(CrceError, match="The worker does not answer"):
-        client.ask({"kind": "status"}, timeout=PATIENCE)
+        client.send({"kind": "status"}, timeout=PATIENCE)

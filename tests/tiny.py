@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from crce.judges.embedded import Tower
+from crce.judges.embedded import ImageEncoder
 
 STATES = 32
 
@@ -35,7 +35,7 @@ def save_tiny_judge(folder: Path) -> None:
     leaves = ["dog", "cat", "wolf", "fox", "pig"]
     judge = folder / "judge"
     judge.mkdir()
-    tensors = {**Tower(**shape).state_dict(), "prototypes": torch.randn(len(leaves), 8)}
+    tensors = {**ImageEncoder(**shape).state_dict(), "prototypes": torch.randn(len(leaves), 8)}
     save_file(tensors, judge / "judge.safetensors")
     terms = {leaf: [i] for i, leaf in enumerate(leaves)} | {"puppy": [0], "guide dog": [0], "dog (animal)": [0]}
     (judge / "concepts.json").write_text(json.dumps({"leaves": leaves, "terms": terms}))

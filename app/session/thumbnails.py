@@ -53,7 +53,7 @@ def draw(prompts: list[str], tab: str) -> bool:
     wanted = missing(prompts)[:_AT_ONCE]
     if not wanted:
         return False
-    answer = client.ask(_request(wanted, tab), timeout=60)
+    answer = client.send(_request(wanted, tab), timeout=60)
     if "columns" not in answer:
         return False
     for prompt, cell in zip(wanted, answer["columns"][0], strict=True):

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import gradio as gr
 from PIL import Image
 
-from app.components import board, data_url, page, small
-from app.errors import shown
+from app.components import data_url, html_panel, render, small
+from app.errors import report_errors
 from app.tabs import comparison_sheet, run_view
 from crce import bases, runs
 from crce.concepts.library import find_spec
@@ -77,7 +77,7 @@ def request(tab: str, base: str, ids: list[str], strength: float, row: Row, seed
     return {"kind": "draw", "tab": tab, "base": base, "columns": columns, **asked}
 
 
-@shown
+@report_errors
 def draw(
     ids: list[str], seeds: int, strength: float, kinds: list[str], count: int, typed: str, sum_up: bool, web: gr.Request
 ) -> Iterator[tuple]:
@@ -99,7 +99,7 @@ def draw(
     yield grid(drawn, len(rows)), drawn
     for row in rows:
         asked = request(f"{web.session_hash}-compare", base, ids, strength, row, drawn["seeds"], sum_up)
-        answer = client.ask(asked, timeout=600)
+        answer = client.send(asked, timeout=600)
         if answer.get("replaced"):
             return
         if "error" in answer:
@@ -121,7 +121,7 @@ def _refuse_hours(base: str, pictures: int) -> None:
     """A large model on a CPU takes minutes for a picture: say so instead of starting."""
     if pictures <= _MOST_ON_CPU or not _is_large(base):
         return
-    device = client.ask({"kind": "status"}, timeout=30).get("device", "")
+    device = client.send({"kind": "status"}, timeout=30).get("device", "")
     if "cpu" in device.lower():
         raise CrceError(
             f"{pictures} pictures of {base} would take minutes each without a GPU. "
@@ -136,8 +136,8 @@ def _is_large(base: str) -> bool:
 
 def _titles(base: str, chosen: list[Run], sum_up: bool) -> list[dict]:
     after = [{"name": run.title, "about": run.job.config.title} for run in chosen]
-    together = [{"name": "all together", "about": "their changes added"}] if sum_up else []
-    return [{"name": "before", "about": base}, *after, *together]
+    resolve_conflicts = [{"name": "all together", "about": "their changes added"}] if sum_up else []
+    return [{"name": "before", "about": base}, *after, *resolve_conflicts]
 
 
 # What the screen shows
@@ -145,7 +145,7 @@ def _titles(base: str, chosen: list[Run], sum_up: bool) -> list[dict]:
 
 def grid(drawn: dict, rows: int) -> str:
     if not drawn:
-        return page("grid", titles=[])
+        return render("grid", titles=[])
     cells = [_row_cells(row) for row in drawn["rows"]]
     shown_rows = [
         {**row, "help": _HELP[row["kind"]], "cells": own} for row, own in zip(drawn["rows"], cells, strict=True)
@@ -153,7 +153,7 @@ def grid(drawn: dict, rows: int) -> str:
     left = rows - len(shown_rows)
     link = "" if left else data_url(comparison_sheet.png(drawn), "image/png")
     facts = {"titles": drawn["titles"], "seeds": drawn["seeds"], "concept": drawn["concept"]}
-    return page("grid", rows=shown_rows, left=left, sheet=link, **facts)
+    return render("grid", rows=shown_rows, left=left, sheet=link, **facts)
 
 
 def _row_cells(row: dict) -> list[list[dict]]:
@@ -174,7 +174,7 @@ def scores(ids: list[str]) -> str:
     chosen = [run for name in ids if (run := _found(name))]
     reports = [run.report for run in chosen]
     first = next((report for report in reports if report), None)
-    return page(
+    return render(
         "scores",
         runs=[{"title": run.title, "busy": _busy(run), "report": run.report} for run in chosen],
         metrics=METRICS if first else {},
@@ -203,7 +203,7 @@ def expected(ids: list[str], images: float) -> str:
 # What a person does
 
 
-@shown
+@report_errors
 def offer(ids: list[str]) -> gr.Dropdown:
     """The runs to choose from; what was chosen stays, the newest stands in for nothing."""
     found = choices()
@@ -211,7 +211,7 @@ def offer(ids: list[str]) -> gr.Dropdown:
     return gr.Dropdown(found, value=known or [name for _, name in found[:1]])
 
 
-@shown
+@report_errors
 def pair(drawn: dict, event: gr.EventData) -> tuple:
     """One picture large, before under after."""
     facts = event._data
@@ -229,7 +229,7 @@ def large(png: str) -> Image.Image:
     return image.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
 
 
-@shown
+@report_errors
 def evaluate(ids: list[str], images: float) -> str:
     if not ids:
         raise CrceError("Choose a run to judge first.")
@@ -247,14 +247,14 @@ def build() -> SimpleNamespace:
     _form(ui)
     with gr.Row(equal_height=False):
         with gr.Column(scale=7, min_width=520):
-            ui.grid = board(grid({}, 0))
+            ui.grid = html_panel(grid({}, 0))
         with gr.Column(scale=4, min_width=320):
             ui.hint = gr.Markdown("Click a picture: before and after, large, under one slider.", elem_classes="mute")
             ui.pair = gr.ImageSlider(
                 format="png", type="pil", visible=False, interactive=False, slider_position=50, height=400,
                 buttons=["download", "fullscreen"],
             )  # fmt: skip
-            ui.scores = board()
+            ui.scores = html_panel()
             _judging(ui)
     return ui
 
@@ -293,9 +293,9 @@ def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     gr.on([ui.draw.click, ui.typed.submit], **drawing, **quiet)
     app.tab["compare"].select(offer, ui.chosen, ui.chosen, **quiet)
     ui.grid.click(pair, ui.drawn, [ui.pair, ui.hint], **quiet)
-    ui.timer.tick(shown(scores), ui.chosen, ui.scores, **quiet)
-    ui.chosen.change(shown(scores), ui.chosen, ui.scores, **quiet)
-    gr.on([ui.chosen.change, ui.images.change], shown(expected), [ui.chosen, ui.images], ui.expect, **quiet)
+    ui.timer.tick(report_errors(scores), ui.chosen, ui.scores, **quiet)
+    ui.chosen.change(report_errors(scores), ui.chosen, ui.scores, **quiet)
+    gr.on([ui.chosen.change, ui.images.change], report_errors(expected), [ui.chosen, ui.images], ui.expect, **quiet)
     ui.evaluate.click(evaluate, [ui.chosen, ui.images], ui.scores, api_visibility="private")
     _wire_arrivals(ui, app, drawing)
 
@@ -309,7 +309,7 @@ def _wire_arrivals(ui: SimpleNamespace, app: SimpleNamespace, drawing: dict) -> 
     app.start.arrived.change(arrive, app.start.arrived, place, **quiet).success(**drawing, **quiet)
 
 
-@shown
+@report_errors
 def bring(event: gr.EventData) -> tuple:
     return arrive(event._data["id"])
 

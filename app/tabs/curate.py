@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from app.components import board, data_url, page
-from app.errors import shown
+from app.components import data_url, html_panel, render
+from app.errors import report_errors
 from app.session import drafts, thumbnails, transcript
 from app.session.drafts import Opened
 from app.tabs import curate_chat, curate_preview
@@ -47,7 +47,7 @@ def shelf(search: str, slug: str) -> str:
     found = [spec for spec in specs.values() if search.strip().casefold() in spec.name.casefold()]
     states = {spec.slug: _state(spec, used) for spec in found}
     drawn = {spec.slug for spec in thumbnails.drawn(found)}
-    return page("library", specs=found, states=states, slug=slug, mark=thumbnails.mark, drawn=drawn)
+    return render("library", specs=found, states=states, slug=slug, mark=thumbnails.mark, drawn=drawn)
 
 
 def search_shelf(search: str, opened: Opened) -> str:
@@ -62,7 +62,7 @@ def reviewed_count() -> str:
 def head(opened: Opened) -> str:
     spec = opened.spec
     undo, redo = drafts.steps(spec.slug)
-    return page(
+    return render(
         "spec",
         spec=spec,
         conflict=_conflict(opened),
@@ -80,7 +80,7 @@ def head(opened: Opened) -> str:
 
 def terms(spec: ConceptSpec, kind: str) -> str:
     title, about, hint = _WORDS[kind]
-    return page(
+    return render(
         "terms",
         title=title,
         help=about,
@@ -97,7 +97,7 @@ def terms(spec: ConceptSpec, kind: str) -> str:
 
 
 def screen(opened: Opened, search: str = "") -> tuple:
-    """Everything that shows the concept, in the order of `ui.shows`."""
+    """Everything that shows the concept, in the order of `ui.classify`."""
     if not opened.slug:
         return opened, "", "", "", "", shelf(search, ""), reviewed_count(), ""
     spec, slug = opened.spec, opened.slug
@@ -169,23 +169,23 @@ def _phrases(slug: str) -> list[str]:
 # What a person does
 
 
-@shown
+@report_errors
 def restore(remembered: str | None) -> tuple:
     return screen(drafts.show(drafts.open_or_first(remembered)))
 
 
-@shown
+@report_errors
 def marked(opened: Opened) -> tuple:
     """The lists, with what has been learned of their terms."""
     return tuple(terms(opened.spec, kind) for kind in edits.LISTS)
 
 
-@shown
+@report_errors
 def choose(search: str, event: gr.EventData) -> tuple:
     return screen(drafts.show(event.slug), search)
 
 
-@shown
+@report_errors
 def moved(opened: Opened, search: str, event: gr.EventData) -> tuple:
     """A field of a row was changed. The lists are drawn anew only when that shows something new."""
     after = drafts.change(opened, lambda spec: _edited(spec, event._data))
@@ -204,7 +204,7 @@ def _edited(spec: ConceptSpec, row: dict) -> ConceptSpec:
     return edits.with_term(spec, row["list"], row["text"], **facts)
 
 
-@shown
+@report_errors
 def pressed(opened: Opened, search: str, event: gr.EventData) -> tuple:
     """A button of a row: drop, the other split, the other list."""
     row = event._data
@@ -232,7 +232,7 @@ def _refuse_locked(spec: ConceptSpec) -> None:
         raise CrceError(f"{why} Keep a copy of the concept to split it another way.")
 
 
-@shown
+@report_errors
 def tool(opened: Opened, search: str, event: gr.EventData) -> tuple:
     """A button above the lists, with which the whole concept changes."""
     return screen(_TOOLS[event._data["do"]](opened), search)
@@ -258,7 +258,7 @@ _TOOLS: dict[str, Callable[[Opened], Opened]] = {
 }
 
 
-@shown
+@report_errors
 def seeded(opened: Opened, search: str, event: gr.EventData) -> tuple:
     """The seed of the split was typed."""
     typed = event._data["value"].strip()
@@ -281,7 +281,7 @@ def _sorted(terms: tuple) -> list:
     return sorted(terms, key=lambda term: (-term.weight, term.text))
 
 
-@shown
+@report_errors
 def add(opened: Opened, search: str, kind: str, typed: str) -> tuple:
     """One phrase, or a pasted list."""
     texts = [text for text in re.split(r"[\n,;]+", typed) if text.strip()]
@@ -291,7 +291,7 @@ def add(opened: Opened, search: str, kind: str, typed: str) -> tuple:
     return "", *screen(after, search)
 
 
-@shown
+@report_errors
 def bring(opened: Opened, search: str, path: str) -> tuple:
     """A file: JSON is a whole concept, which is opened; CSV adds to the lists on screen and updates their rows."""
     file = Path(path)
@@ -312,18 +312,18 @@ def _brought(opened: Opened, spec: ConceptSpec) -> Opened:
     return drafts.keep_mine(Opened(None, spec))
 
 
-@shown
+@report_errors
 def begin(name: str, category: str, sense: str) -> tuple:
     slug = drafts.create(name, category, sense).slug
     return "", "", *screen(drafts.show(slug))
 
 
-@shown
+@report_errors
 def sign(opened: Opened, search: str, reviewer: str) -> tuple:
     return screen(drafts.change(opened, lambda spec: drafts.reviewed(spec, reviewer)), search)
 
 
-@shown
+@report_errors
 def talked(opened: Opened, search: str, event: gr.EventData) -> tuple:
     """A button of the talk: a change or a round is taken, a round undone, a meaning chosen."""
     row = event._data
@@ -331,7 +331,7 @@ def talked(opened: Opened, search: str, event: gr.EventData) -> tuple:
     return screen(curate_chat.pressed(opened, int(row["entry"]), chosen, row["do"]), search)
 
 
-@shown
+@report_errors
 def pictures(slug: str, seen: list[str], request: gr.Request) -> tuple:
     """Draws a few missing pictures, unless a run needs the machine. Sends them only when there are new ones."""
     phrases = _phrases(slug)
@@ -350,7 +350,7 @@ def build() -> SimpleNamespace:
         with gr.Column(scale=2, min_width=190, elem_classes="shelfside"):
             _library(ui)
         with gr.Column(scale=8, min_width=600, elem_classes="middle"):
-            ui.head = board()
+            ui.head = html_panel()
             _actions(ui)
             curate_preview.build_preview(ui)
             with gr.Row(equal_height=False):
@@ -359,13 +359,13 @@ def build() -> SimpleNamespace:
         with gr.Column(scale=3, min_width=290, elem_classes="talkside"):
             curate_chat.build(ui)
     lists = [part.rows for part in ui.lists.values()]
-    ui.shows = [ui.opened, ui.slug, ui.head, *lists, ui.shelf, ui.count, ui.log]
+    ui.classify = [ui.opened, ui.slug, ui.head, *lists, ui.shelf, ui.count, ui.log]
     return ui
 
 
 def _library(ui: SimpleNamespace) -> None:
     ui.search = gr.Textbox("", placeholder="Search the library", show_label=False, container=False)
-    ui.shelf = board()
+    ui.shelf = html_panel()
     ui.count = gr.Markdown(elem_classes="mute")
     with gr.Accordion("+ your own concept", open=False) as ui.own:
         ui.name = gr.Textbox("", label="Concept", placeholder="lighthouse", max_length=200)
@@ -386,7 +386,7 @@ def _actions(ui: SimpleNamespace) -> None:
 
 def _list(kind: str) -> SimpleNamespace:
     with gr.Column(min_width=290):
-        rows = board()
+        rows = html_panel()
         more = gr.Textbox(
             "", placeholder=f"Add to {_WORDS[kind][0].split()[0]}: one phrase, or a pasted list",
             show_label=False, container=False, lines=1, max_lines=8,
@@ -398,7 +398,7 @@ def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     # One change after the other: each starts from the draft that the one before has saved.
     edits = {"concurrency_id": "drafts", "concurrency_limit": 1, **quiet}
-    shows, where = ui.shows, [ui.opened, ui.search]
+    shows, where = ui.classify, [ui.opened, ui.search]
     app.demo.load(restore, app.remembered, shows, **quiet)
     ui.slug.change(lambda slug: slug, ui.slug, app.remembered, **quiet)
     ui.search.change(search_shelf, [ui.search, ui.opened], ui.shelf, **quiet)

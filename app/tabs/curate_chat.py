@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from app.components import board, page
-from app.errors import shown
+from app.components import html_panel, render
+from app.errors import report_errors
 from app.session import drafts, transcript
 from app.session.drafts import Opened
 from crce.concepts.edits import Revision
@@ -32,7 +32,7 @@ def log(spec: ConceptSpec) -> str:
     """The conversation. Only the last round can be taken or undone; older ones are history."""
     entries = [_row(spec, entry) for entry in transcript.entries(spec.slug)]
     rounds = [number for number, entry in enumerate(entries) if entry["who"] == "proposer"]
-    return page("talk", spec=spec, entries=entries, last=rounds[-1] if rounds else None)
+    return render("talk", spec=spec, entries=entries, last=rounds[-1] if rounds else None)
 
 
 def offers(slug: str) -> list[dict]:
@@ -59,13 +59,13 @@ def _writing(spec: ConceptSpec, by: str, text: str) -> str:
     from crce.proposers.offers import written
 
     tail = " ".join(text[-_TAIL:].split())
-    return page("writing", target=spec.name, by=by, count=len(text), terms=written(text), tail=tail)
+    return render("writing", target=spec.name, by=by, count=len(text), terms=written(text), tail=tail)
 
 
 # What a person does
 
 
-@shown
+@report_errors
 def ask(opened: Opened, wish: str, model: str) -> Iterator[tuple]:
     """A round: what the proposer would change, to choose from. Nothing is applied yet."""
     from crce.proposers.proposers import proposer
@@ -115,7 +115,7 @@ def _entry(spec: ConceptSpec, wish: str, who) -> Generator[str, None, dict]:
     return transcript.offer(spec, Revision(found[0]), who.label)
 
 
-@shown
+@report_errors
 def stop(opened: Opened) -> tuple:
     talk = transcript.entries(opened.slug)
     if talk and talk[-1]["who"] == "you":
@@ -123,7 +123,7 @@ def stop(opened: Opened) -> tuple:
     return refreshed(opened)
 
 
-@shown
+@report_errors
 def refreshed(opened: Opened) -> tuple:
     """The talk about the concept that is open by now."""
     return (log(opened.mine) if opened.mine else ""), ""
@@ -151,14 +151,14 @@ def _meant(opened: Opened, entry: dict, chosen: int) -> Opened:
     return after
 
 
-@shown
+@report_errors
 def label(model: str) -> str:
     from crce.proposers.proposers import proposer
 
-    return page("proposer", by=proposer(model or "").label)
+    return render("proposer", by=proposer(model or "").label)
 
 
-@shown
+@report_errors
 def models() -> tuple:
     """The models of the endpoint to choose from, where it lists them."""
     from crce.proposers import chat
@@ -167,14 +167,14 @@ def models() -> tuple:
     return gr.Dropdown(found, value=chosen, visible=bool({*found} - {chosen})), label(chosen)
 
 
-@shown
+@report_errors
 def suggest(category: str, model: str) -> Iterator[str]:
     from crce.proposers.offers import finished
     from crce.proposers.proposers import proposer
 
     who = proposer(model or "")
-    yield page("line", text=f"{who.label} is thinking of names…")
-    yield page("names", names=finished(who.names(category)), category=category, by=who.label)
+    yield render("line", text=f"{who.label} is thinking of names…")
+    yield render("names", names=finished(who.names(category)), category=category, by=who.label)
 
 
 def suggested(event: gr.EventData) -> tuple:
@@ -185,9 +185,9 @@ def suggested(event: gr.EventData) -> tuple:
 
 
 def build(ui: SimpleNamespace) -> None:
-    ui.who = board()
-    ui.log = board(elem_classes="log")
-    ui.writing = board(elem_classes="maybe")
+    ui.who = html_panel()
+    ui.log = html_panel(elem_classes="log")
+    ui.writing = html_panel(elem_classes="maybe")
     ui.wish = gr.Textbox(
         "", placeholder="fewer breeds, more synonyms…", label="What should change?", show_label=False,
         container=False, lines=2, max_lines=6, max_length=2000,
@@ -200,7 +200,7 @@ def build_names(ui: SimpleNamespace) -> None:
     gr.Markdown("No idea yet? Suggest concepts:", elem_classes="mute")
     with gr.Row():
         ui.suggest = {key: gr.Button(name, size="sm", min_width=60) for key, name in _CATEGORIES.items()}
-    ui.names = board(elem_classes="maybe")
+    ui.names = html_panel(elem_classes="maybe")
 
 
 def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:

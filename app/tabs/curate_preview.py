@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from app.components import board, page
-from app.errors import shown
+from app.components import html_panel, render
+from app.errors import report_errors
 from app.session import drafts, transcript
 from app.session.drafts import Opened
 from crce.concepts.spec import ConceptSpec, Term, spec_to_dict
@@ -40,23 +40,23 @@ def _picked(terms: list[Term], old: set[Term] | None, seen: list[str]) -> list[s
     return [text for text in dict.fromkeys([*touched, *seen, *texts]) if text in texts][:SHOWN]
 
 
-@shown
+@report_errors
 def preview(opened: Opened, base: str, last: dict, request: gr.Request) -> Iterator[tuple]:
     """Before and after the instant edit, once the expert stops moving. A newer question replaces an older one."""
     spec = opened.mine
     if spec is None or not spec.train_corefs:
-        yield page("preview", hint=_NO_LISTS), {}
+        yield render("preview", hint=_NO_LISTS), {}
         return
     time.sleep(_STILL)
     if opened.stale:
         return
     texts = prompts(spec, drafts.former(spec.slug), last.get("prompts", []))
-    yield page("preview", busy=True, **_pictures(last)), gr.skip()
+    yield render("preview", busy=True, **_pictures(last)), gr.skip()
     asked = {"spec": spec_to_dict(spec), "prompts": texts, "seeds": [_SEED]}
     answer = answered("preview", base, request, asked)
     if not answer.get("replaced"):
         now = {"spec": spec, "prompts": texts, **answer}
-        yield page("preview", **_pictures(now)), now
+        yield render("preview", **_pictures(now)), now
 
 
 def _pictures(drawn: dict) -> dict:
@@ -80,7 +80,7 @@ def answered(kind: str, base: str, request: gr.Request, asked: dict) -> dict:
     """The worker's answer; {"error": …} where there is none."""
     try:
         tab = f"{request.session_hash}-{kind}"
-        return client.ask({"kind": kind, "tab": tab, "base": base, **asked}, timeout=_PATIENCE)
+        return client.send({"kind": kind, "tab": tab, "base": base, **asked}, timeout=_PATIENCE)
     except CrceError as error:
         return {"error": str(error)}
 
@@ -88,14 +88,14 @@ def answered(kind: str, base: str, request: gr.Request, asked: dict) -> dict:
 # Distances
 
 
-@shown
+@report_errors
 def distances(opened: Opened, base: str, wanted: bool, request: gr.Request) -> str:
     """The table and the map, only while someone looks at them. The token counts stay for the marks of the terms."""
     spec = opened.mine
     if not wanted or spec is None:
         return gr.skip()
     if not spec.corefs and not spec.retains:
-        return page("distances", hint=_NO_TERMS)
+        return render("distances", hint=_NO_TERMS)
     time.sleep(_STILL)
     if opened.stale:
         return gr.skip()
@@ -103,10 +103,10 @@ def distances(opened: Opened, base: str, wanted: bool, request: gr.Request) -> s
     if answer.get("replaced"):
         return gr.skip()
     if "error" in answer:
-        return page("distances", trouble=answer["error"])
+        return render("distances", trouble=answer["error"])
     tokens = {term["text"]: term["tokens"] for term in answer["terms"]}
     transcript.remember(spec.slug, tokens=tokens, limit=answer["limit"])
-    return page("distances", target=spec.target, base=base, **_map(answer))
+    return render("distances", target=spec.target, base=base, **_map(answer))
 
 
 def _map(answer: dict) -> dict:
@@ -133,18 +133,18 @@ def _anchor(x: float) -> str:
 # What the base draws
 
 
-@shown
+@report_errors
 def coverage(opened: Opened, base: str, request: gr.Request) -> Iterator[str]:
     """Whether the base draws what the terms say, by generating and judging."""
     spec = opened.spec
-    yield page("line", text=f"{base} draws each term ten times and its judge looks: some minutes. Go on meanwhile.")
+    yield render("line", text=f"{base} draws each term ten times and its judge looks: some minutes. Go on meanwhile.")
     answer = answered("coverage", base, request, {"spec": spec_to_dict(spec)})
     if "error" in answer:
-        yield page("line", text=answer["error"])
+        yield render("line", text=answer["error"])
     elif not answer.get("replaced"):
         drawn = {term["text"]: (term["yes"], term["of"]) for term in answer["terms"]}
         transcript.remember(spec.slug, drawn=drawn)
-        yield page("line", text=_summary(spec, drawn))
+        yield render("line", text=_summary(spec, drawn))
 
 
 def _summary(spec: ConceptSpec, drawn: dict[str, tuple[int, int]]) -> str:
@@ -161,14 +161,14 @@ def _summary(spec: ConceptSpec, drawn: dict[str, tuple[int, int]]) -> str:
 
 def build_preview(ui: SimpleNamespace) -> None:
     ui.previewed = gr.State({})
-    ui.checked = board(elem_classes="maybe")
-    ui.preview = board(page("preview", hint=_NO_LISTS), elem_classes="strip-of")
+    ui.checked = html_panel(elem_classes="maybe")
+    ui.preview = html_panel(render("preview", hint=_NO_LISTS), elem_classes="strip-of")
 
 
 def build_distances(ui: SimpleNamespace) -> None:
     ui.wanted = gr.State(False)
     with gr.Accordion("How far is each term from the concept?", open=False) as ui.far:
-        ui.distances = board()
+        ui.distances = html_panel()
 
 
 def wire(ui: SimpleNamespace, app: SimpleNamespace, marks) -> None:

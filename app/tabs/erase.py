@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import gradio as gr
 import pandas as pd
 
-from app.components import board, page
-from app.errors import shown
+from app.components import html_panel, render
+from app.errors import report_errors
 from app.session.drafts import Opened, open_or_first, settled
 from app.tabs import run_view
 from app.tabs.curate_preview import answered
 from crce import bases, runs
-from crce.catalogue import BACKBONES, METHOD_CARDS
+from crce.catalogue import BACKBONES, METHOD_FACTS
 from crce.concepts.library import find_spec, library
-from crce.concepts.spec import spec_to_dict, together
+from crce.concepts.spec import resolve_conflicts, spec_to_dict
 from crce.config import EraseConfig, with_defaults
 from crce.cost import Cost, needs, takes
 from crce.errors import CrceError
@@ -37,7 +37,7 @@ def concepts() -> list[tuple[str, str]]:
 
 
 def about(method: str) -> str:
-    card = METHOD_CARDS[method]
+    card = METHOD_FACTS[method]
     return f"{card.what} Changes {card.touches}. *{card.source}*"
 
 
@@ -62,23 +62,23 @@ def measured(base: str, config: EraseConfig) -> str:
     return f"About {run_view.span(paces[0] * config.steps)} on this machine." if paces else ""
 
 
-@shown
+@report_errors
 def foreseen(
     slug: str | None, base: str, method: str, steps: str, corefs: float, retains: float, also: list[str],
     rows: float, on: str, request: gr.Request,
 ) -> Iterator[str]:  # fmt: skip
     """That at once, and with the worker's estimate when it comes. A time that was measured stands for an estimated."""
     known = about_run(slug, base, method, steps, on)
-    yield page("line", text=known)
+    yield render("line", text=known)
     if not slug:
         return
     drawn = {"corefs": int(corefs or 0), "retains": int(retains or 0), "rows": int(rows or 0), "on": on}
     config = EraseConfig(method=method, steps=_whole("steps", steps), **drawn)
-    specs = together([find_spec(slug), *(find_spec(other) for other in also if other != slug)])
+    specs = resolve_conflicts([find_spec(slug), *(find_spec(other) for other in also if other != slug)])
     asked = {"specs": list(map(spec_to_dict, specs)), "config": asdict(config)}
     answer = answered("preflight", base, request, asked)
     if not answer.get("replaced"):
-        yield page("line", text=f"{known} {_told(answer, measured(base, with_defaults(config, base)))}")
+        yield render("line", text=f"{known} {_told(answer, measured(base, with_defaults(config, base)))}")
 
 
 def _told(answer: dict, pace: str) -> str:
@@ -101,7 +101,7 @@ def _pace(run: Run, method: str) -> float | None:
 def listing(chosen: str | None) -> str:
     found = runs.all_runs()
     queue = [run.id for run in reversed(found) if run.state == "queued"]
-    return page("runs", runs=[run_view.facts(run, queue) for run in found], chosen=chosen)
+    return render("runs", runs=[run_view.facts(run, queue) for run in found], chosen=chosen)
 
 
 def watched(chosen: str | None) -> Run | None:
@@ -113,7 +113,7 @@ def watched(chosen: str | None) -> Run | None:
 
 def details(run: Run | None) -> str:
     if run is None:
-        return page("facts", run=None)
+        return render("facts", run=None)
     config = run.job.config
     settings = {
         "base": run.job.base,
@@ -129,7 +129,7 @@ def details(run: Run | None) -> str:
         "device": run.job.device,
         **run_view.costs(run),
     }
-    return page("facts", run=run_view.facts(run, []), settings=settings)
+    return render("facts", run=run_view.facts(run, []), settings=settings)
 
 
 def curve(run: Run | None) -> tuple[gr.Column, pd.DataFrame]:
@@ -140,13 +140,13 @@ def curve(run: Run | None) -> tuple[gr.Column, pd.DataFrame]:
 def strip(run: Run | None) -> str:
     rows = run_view.frames(run) if run else []
     hint = "Previews appear here while the run trains." if run else ""
-    return page("strip", rows=rows, hint=hint, side=56)
+    return render("strip", rows=rows, hint=hint, side=56)
 
 
 # What a person does
 
 
-@shown
+@report_errors
 def refresh(chosen: str | None, seen: list) -> tuple:
     """What changed since the last look; the curve and the pictures only when there are new ones."""
     run = watched(chosen)
@@ -154,15 +154,15 @@ def refresh(chosen: str | None, seen: list) -> tuple:
     now = [identity, *(_count(run, kind) for kind in ("step", "preview"))]
     new_steps, new_frames = (now[0] != seen[0] or now[place] != seen[place] for place in (1, 2))
     plot = curve(run) if new_steps or seen == _UNSEEN else (gr.skip(), gr.skip())
-    film = strip(run) if new_frames or seen == _UNSEEN else gr.skip()
-    return listing(identity), details(run), film, *plot, now
+    previews = strip(run) if new_frames or seen == _UNSEEN else gr.skip()
+    return listing(identity), details(run), previews, *plot, now
 
 
 def _count(run: Run | None, kind: str) -> int:
     return sum(event["kind"] == kind for event in run.events()) if run else 0
 
 
-@shown
+@report_errors
 def start(
     slug: str, base: str, method: str, steps: str, lr: str, eta: float, corefs: float, retains: float,
     seed: float, judged: float, also: list[str], rows: float, on: str,
@@ -203,7 +203,7 @@ def _whole(name: str, typed: str) -> int | None:
     return None if number is None else int(number)
 
 
-@shown
+@report_errors
 def act(chosen: str | None, event: gr.EventData) -> str | None:
     """Stop, resume, delete or watch a run. Returns the one to be watched."""
     run = runs.find(event._data["id"])
@@ -219,12 +219,12 @@ def act(chosen: str | None, event: gr.EventData) -> str | None:
     return run.id
 
 
-@shown
+@report_errors
 def rename(event: gr.EventData) -> None:
     runs.find(event._data["id"]).rename(event._data["value"])
 
 
-@shown
+@report_errors
 def again(event: gr.EventData) -> tuple:
     """The form as it was for this run; only the concept's lists are those of today."""
     job = runs.find(event._data["id"]).job
@@ -251,21 +251,21 @@ def build() -> SimpleNamespace:
             list(bases.BASES), value=bases.EMOJI_SD, label="Base model", allow_custom_value=True,
             info="Or the path of a diffusers folder, or a Hub id",
         )  # fmt: skip
-        methods = [(card.title, key) for key, card in METHOD_CARDS.items()]
+        methods = [(card.title, key) for key, card in METHOD_FACTS.items()]
         ui.method = gr.Dropdown(methods, value="crce", label="Method", info="CRCE erases names, keeps neighbours")
     ui.about = gr.Markdown(about("crce"), elem_classes="mute")
     ui.settings = _settings()
     with gr.Row(elem_classes="line"):
-        ui.expect = board()
+        ui.expect = html_panel()
         ui.start = gr.Button("Start", variant="primary", scale=0, min_width=180)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=420):
-            ui.runs = board()
+            ui.runs = html_panel()
         with gr.Column(scale=6, min_width=420):
-            ui.details = board()
-            ui.strip = board()
+            ui.details = html_panel()
+            ui.strip = html_panel()
             with gr.Column(visible=False) as ui.plot:
-                board(page("legend", curves=_COLOURS))
+                html_panel(render("legend", curves=_COLOURS))
                 ui.curve = gr.LinePlot(
                     _NO_LOSS, x="step", y="loss", color="term", color_map=_COLOURS, height=210,
                     show_label=False, x_title="step", y_title="loss",
@@ -287,7 +287,7 @@ def _settings() -> list:
             gr.Dropdown(concepts(), value=[], multiselect=True, label="Together with", info="More in the same run"),
             gr.Number(preset.rows, label="At once", info="Terms in a batch; 0: all, 1: least memory", precision=0,
                       minimum=0),
-            gr.Dropdown([(METHOD_CARDS[key].title, key) for key in BACKBONES], value=preset.on, label="CRCE on",
+            gr.Dropdown([(METHOD_FACTS[key].title, key) for key in BACKBONES], value=preset.on, label="CRCE on",
                         info="Whose loss its lists are added to"),
         ]  # fmt: skip
 
@@ -313,6 +313,6 @@ def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     app.curate.erase.click(_bring, app.curate.opened, [app.tabs, ui.concept], **quiet)
 
 
-@shown
+@report_errors
 def _bring(opened: Opened) -> tuple:
     return gr.Tabs(selected="erase"), gr.Dropdown(concepts(), value=settled(opened).slug)

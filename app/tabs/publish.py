@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import gradio as gr
 import huggingface_hub
 
-from app.components import board, page
-from app.errors import shown
+from app.components import html_panel, render
+from app.errors import report_errors
 from app.session.drafts import FIRST
 from app.tabs import compare
 from app.tabs.run_view import size
@@ -32,18 +32,18 @@ def concepts() -> list[tuple[str, str]]:
 
 
 def login() -> str:
-    return page("login", token=bool(huggingface_hub.get_token()), advice=hub.NO_TOKEN)
+    return render("login", token=bool(huggingface_hub.get_token()), advice=hub.NO_TOKEN)
 
 
 def of_dataset(slugs: list[str]) -> tuple:
     """The files with their sizes, the first rows and the card; nothing of it while no concept is chosen."""
     if not slugs:
-        return page("public", files={}), gr.Column(visible=False), "", [], ""
+        return render("public", files={}), gr.Column(visible=False), "", [], ""
     seen = hub.preview(_chosen(slugs))
     header, body = _parts(seen.card)
     files = {name: size(count) for name, count in seen.files.items()}
     rows = [[str(row[column]) for column in _COLUMNS] for row in seen.rows]
-    public = page("public", files=files, problems=seen.problems)
+    public = render("public", files=files, problems=seen.problems)
     return public, gr.Column(visible=True), body, rows, header
 
 
@@ -75,7 +75,7 @@ def _parts(card: str) -> tuple[str, str]:
 # What a person does
 
 
-@shown
+@report_errors
 def enter(slugs: list[str], weights: str | None, opened: str) -> tuple:
     """The choices of today. At first, what was reviewed is chosen, or else the concept that is open in Curate."""
     found = compare.choices()
@@ -85,28 +85,28 @@ def enter(slugs: list[str], weights: str | None, opened: str) -> tuple:
     return login(), gr.Dropdown(concepts(), value=known), gr.Dropdown(found, value=picked)
 
 
-@shown
+@report_errors
 def reviewed() -> list[str]:
     return [slug for slug, spec in library().items() if spec.provenance.reviewer]
 
 
-@shown
+@report_errors
 def difference(slugs: list[str], repo: str) -> tuple[str, str]:
     """What would change there. The commit that was seen is the only one that will be written upon."""
     specs, place = _chosen(slugs), _named(repo)
     found = hub.Hub.connect().difference(specs, place)
-    return page("difference", found=found), found.parent
+    return render("difference", found=found), found.parent
 
 
-@shown
+@report_errors
 def publish_dataset(slugs: list[str], repo: str, private: bool, pull: bool, tag: str, parent: str) -> tuple[str, str]:
     specs, place = _chosen(slugs), _named(repo)
     done = hub.Hub.connect().publish_dataset(specs, place, private, pull, tag.strip(), parent)
     what = f"{len(specs)} concept{'s' if len(specs) > 1 else ''}"
-    return page("published", done=done, what=what, private=private, pull=pull), ""
+    return render("published", done=done, what=what, private=private, pull=pull), ""
 
 
-@shown
+@report_errors
 def publish_weights(
     name: str | None, formats: list[str], repo: str, private: bool, pull: bool, tag: str, dataset: str
 ) -> str:
@@ -115,7 +115,7 @@ def publish_weights(
     run, place = runs.find(name), _named(repo)
     chosen = tuple(key for key in FORMATS if key in formats)
     done = hub.Hub.connect().publish_weights(run, place, chosen, private, pull, tag.strip(), dataset.strip())
-    return page("published", done=done, what=f"the weights of {run.title}", private=private, pull=pull)
+    return render("published", done=done, what=f"the weights of {run.title}", private=private, pull=pull)
 
 
 def _named(repo: str) -> str:
@@ -128,7 +128,7 @@ def _named(repo: str) -> str:
 
 
 def build() -> SimpleNamespace:
-    ui = SimpleNamespace(login=board(), data=SimpleNamespace(parent=gr.State("")), weights=SimpleNamespace())
+    ui = SimpleNamespace(login=html_panel(), data=SimpleNamespace(parent=gr.State("")), weights=SimpleNamespace())
     with gr.Tabs():
         with gr.Tab("Dataset"), gr.Row(equal_height=False):
             _dataset(ui.data)
@@ -146,9 +146,9 @@ def _dataset(ui: SimpleNamespace) -> None:
         _target(ui, "your-name/CorefConcept")
         ui.look = gr.Button("What would change there?")
         ui.publish = gr.Button("Publish the dataset", variant="primary")
-        ui.result = board()
+        ui.result = html_panel()
     with gr.Column(scale=7, min_width=420):
-        ui.public = board()
+        ui.public = html_panel()
         with gr.Column(visible=False) as ui.preview:
             ui.rows = gr.Dataframe(
                 headers=list(_COLUMNS), datatype="str", interactive=False, label="First rows", max_height=300
@@ -166,7 +166,7 @@ def _weights(ui: SimpleNamespace) -> None:
         )
         _target(ui, "your-name/emoji-sd-without-dog")
         ui.publish = gr.Button("Publish the weights", variant="primary")
-        ui.result = board()
+        ui.result = html_panel()
     with gr.Column(scale=7, min_width=420):
         _card(ui)
 
@@ -194,16 +194,19 @@ def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
         enter, [data.concepts, weights.run, app.curate.slug], [ui.login, data.concepts, weights.run], **quiet
     )
     data.concepts.change(
-        shown(of_dataset), data.concepts, [data.public, data.preview, data.card, data.rows, data.header], **quiet
+        report_errors(of_dataset),
+        data.concepts,
+        [data.public, data.preview, data.card, data.rows, data.header],
+        **quiet,
     )
     data.reviewed.click(reviewed, None, data.concepts, **quiet)
-    data.all.click(shown(lambda: list(publishable())), None, data.concepts, **quiet)
+    data.all.click(report_errors(lambda: list(publishable())), None, data.concepts, **quiet)
     data.look.click(difference, [data.concepts, data.repo], [data.result, data.parent], **slow)
     form = [data.concepts, data.repo, data.private, data.pull, data.tag, data.parent]
     data.publish.click(publish_dataset, form, [data.result, data.parent], **slow)
     # What was seen of one repository says nothing of another.
     gr.on([data.repo.change, data.concepts.change], lambda: "", None, data.parent, **quiet)
     facts = [weights.run, weights.formats, weights.repo]
-    gr.on([part.change for part in facts], shown(of_weights), facts, [weights.card, weights.header], **quiet)
+    gr.on([part.change for part in facts], report_errors(of_weights), facts, [weights.card, weights.header], **quiet)
     form = [*facts, weights.private, weights.pull, weights.tag, weights.dataset]
     weights.publish.click(publish_weights, form, weights.result, **slow)

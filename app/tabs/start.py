@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from app.components import board, page
-from app.errors import shown
+from app.components import html_panel, render
+from app.errors import report_errors
 from app.session import thumbnails
 from app.tabs import curate, erase, run_view
 from crce import bases, runs
@@ -18,10 +18,10 @@ NAME = "Try it: dog"
 
 def shelf() -> str:
     """The concepts that the default model draws; Curate has them all."""
-    return page("shelf", specs=thumbnails.drawn(library().values()), mark=thumbnails.mark)
+    return render("shelf", specs=thumbnails.drawn(library().values()), mark=thumbnails.mark)
 
 
-@shown
+@report_errors
 def expected() -> str:
     return erase.expected(bases.EMOJI_SD, with_defaults(EraseConfig(), bases.EMOJI_SD))
 
@@ -31,7 +31,7 @@ def latest() -> Run | None:
     return next((run for run in runs.all_runs() if run.job.name == NAME), None)
 
 
-@shown
+@report_errors
 def begin() -> str:
     """Erases "dog" with the preset. A trial under way is joined, not doubled."""
     run = latest()
@@ -41,7 +41,7 @@ def begin() -> str:
     return erase.begin(job, erase.JUDGED).id
 
 
-@shown
+@report_errors
 def refresh(mine: str | None, seen: int) -> tuple:
     """The trial's progress; when the one that this page started has erased, its id goes to Compare."""
     run = latest()
@@ -50,13 +50,13 @@ def refresh(mine: str | None, seen: int) -> tuple:
     queue = [other.id for other in reversed(runs.all_runs()) if other.state == "queued"]
     rows = run_view.frames(run) if run.state != "done" else []
     shots = sum(len(row["shots"]) for row in rows)
-    film = gr.skip() if shots == seen else page("strip", rows=rows, side=64)
+    previews = gr.skip() if shots == seen else render("strip", rows=rows, side=64)
     arrived = mine == run.id and run.erased
-    card = page("trial", run=run_view.facts(run, queue))
-    return card, film, shots, *((None, run.id) if arrived else (gr.skip(), gr.skip()))
+    card = render("trial", run=run_view.facts(run, queue))
+    return card, previews, shots, *((None, run.id) if arrived else (gr.skip(), gr.skip()))
 
 
-@shown
+@report_errors
 def stop(event: gr.EventData) -> None:
     runs.find(event._data["id"]).request_stop()
 
@@ -67,14 +67,14 @@ def _own() -> tuple:
 
 def build() -> SimpleNamespace:
     ui = SimpleNamespace(mine=gr.State(None), seen=gr.State(-1), arrived=gr.State(None), timer=gr.Timer(1))
-    board(page("start", hero=thumbnails.HERO, mark=thumbnails.mark))
+    html_panel(render("start", hero=thumbnails.HERO, mark=thumbnails.mark))
     with gr.Row(elem_classes="line"):
         ui.try_it = gr.Button("Try it: erase “dog”", variant="primary", size="lg", scale=0, min_width=240)
         ui.expect = gr.Markdown(elem_classes="mute")
-    ui.card = board()
-    ui.film = board()
+    ui.card = html_panel()
+    ui.previews = html_panel()
     gr.Markdown("#### Or pick a concept from the library")
-    ui.shelf = board(shelf())
+    ui.shelf = html_panel(shelf())
     with gr.Row():
         ui.own = gr.Button("+ your own concept", size="sm", scale=0, min_width=180)
     return ui
@@ -82,7 +82,7 @@ def build() -> SimpleNamespace:
 
 def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    seen = [ui.card, ui.film, ui.seen, ui.mine, ui.arrived]
+    seen = [ui.card, ui.previews, ui.seen, ui.mine, ui.arrived]
     look = {"fn": refresh, "inputs": [ui.mine, ui.seen], "outputs": seen, **quiet}
     ui.timer.tick(**look)
     app.demo.load(shelf, None, ui.shelf, **quiet)
@@ -91,4 +91,4 @@ def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
     ui.card.click(stop, **quiet).then(**look)
     ui.own.click(_own, None, [app.tabs, app.curate.own], **quiet)
     ui.shelf.click(lambda: gr.Tabs(selected="curate"), None, app.tabs, **quiet)
-    ui.shelf.click(curate.choose, app.curate.search, app.curate.shows, **quiet)
+    ui.shelf.click(curate.choose, app.curate.search, app.curate.classify, **quiet)

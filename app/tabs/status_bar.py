@@ -1,7 +1,7 @@
 """The line at the top: what draws, what proposes, what is being worked on, and what is missing."""
 
-from app.components import page
-from app.errors import shown
+from app.components import render
+from app.errors import report_errors
 from crce import bases, runs
 from crce.errors import CrceError
 from crce.worker import client
@@ -11,10 +11,10 @@ _DEVICES = {"cpu": "CPU", "cuda": "GPU", "cuda:0": "GPU", "auto": "starting"}
 
 def at_first() -> str:
     """The line before anything has been asked."""
-    return page("status", base=bases.EMOJI_SD)
+    return render("status", base=bases.EMOJI_SD)
 
 
-@shown
+@report_errors
 def line() -> str:
     # The LLM client takes a second to import, which a page that opens must not wait for.
     from crce.proposers.proposers import proposer_status
@@ -22,7 +22,7 @@ def line() -> str:
     states = [run.state for run in runs.all_runs()]
     worker = _worker()
     connected, proposer = proposer_status()
-    return page(
+    return render(
         "status",
         asked=True,
         device=_DEVICES.get(worker.get("device", ""), worker.get("device")),
@@ -47,6 +47,6 @@ def _model_trouble() -> str | None:
 def _worker() -> dict:
     """What the worker says of itself; nothing while it starts, or when it was not needed yet."""
     try:
-        return client.ask({"kind": "status"}, timeout=1)
+        return client.send({"kind": "status"}, timeout=1)
     except CrceError:
         return {}

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from crce.judges.embedded import Tower
+from crce.judges.embedded import ImageEncoder
 
 from .common import DEVICE, autocast, average, build_dir, keep, log, resume, shape_of
 from .pictures import affine, drawings, floats, recolour, soften
@@ -96,7 +96,7 @@ class Pair(nn.Module):
             )
         )
         self.projection = nn.Linear(320, WIDTH, bias=False)
-        self.tower = Tower(WIDTH)
+        self.tower = ImageEncoder(WIDTH)
         self.prototypes = nn.Parameter(F.normalize(torch.randn(leaves, WIDTH), dim=-1))
         self.scales = nn.Parameter(torch.tensor([14.0, 14.0, 14.0]).log())
 

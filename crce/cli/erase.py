@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from crce import bases, runs
-from crce.catalogue import CLOSED_FORM, METHOD_CARDS
+from crce.catalogue import CLOSED_FORM, METHOD_FACTS
 from crce.cli import terminal
 from crce.cli.options import AsJson, Base, Concept, Device, Dtype, On, Seed
 from crce.cli.runs import _facts, _run
@@ -74,7 +74,7 @@ def erase(
             return _foretell(job, as_json)
         run = runs.create(job, out, queued=False)
     terminal.follow(run, execute(run))
-    terminal.say(_facts(run), f"{run.title} is erased: {run.delta_path}\n{_next_steps(run)}", as_json)
+    terminal.say(_facts(run), f"{run.title} is erased: {run.weights_path}\n{_next_steps(run)}", as_json)
 
 
 def _foretell(job: Job, as_json: bool) -> None:
@@ -136,9 +136,9 @@ def generate(
     pairs = list(product(prompts, range(seed, seed + images)))
     written = _draw(model, pairs, out / "before" if erased else out)
     if erased:
-        from crce.models.erased_weights import Delta, combined
+        from crce.models.erased_weights import ErasedWeights, combine
 
-        delta = combined([Delta.load(each.delta_path) for each in erased], model)
+        delta = combine([ErasedWeights.load(each.weights_path) for each in erased], model)
         with delta.applied(model, strength):
             written += _draw(model, pairs, out / "after")
     terminal.say({"images": written}, "\n".join(written), as_json)
@@ -205,13 +205,13 @@ def preview(
 
         python -m crce preview dog --out pictures
     """
-    from crce.training.loop import solved
+    from crce.training.loop import solve_closed_form
     from crce.worker.handlers import check_quick
 
     spec, model = find_spec(concept), Models().get(base, device, dtype)
     check_quick(model)
     began = time.monotonic()
-    delta = solved(model, spec, EraseConfig("crce-uce"))
+    delta = solve_closed_form(model, spec, EraseConfig("crce-uce"))
     seconds = round(time.monotonic() - began, 3)
     shown = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
     pairs = [(text, seed) for text in shown]
@@ -227,14 +227,14 @@ def methods(as_json: AsJson = False):
 
     The published steps and rates are for Stable Diffusion v1.4; the others were found for emoji-sd by a small sweep.
     """
-    cards = [{**asdict(card), "defaults": _defaults(card.key)} for card in METHOD_CARDS.values()]
+    cards = [{**asdict(card), "defaults": _defaults(card.key)} for card in METHOD_FACTS.values()]
     about = [(c["key"], f"{c['kind']} · {c['touches']} · {c['defaults']}", c["what"], c["source"]) for c in cards]
     terminal.say(cards, "\n".join("\n  ".join(lines) for lines in about), as_json)
 
 
 def _defaults(method: str) -> str:
     """Steps × learning rate on both bases; a closed form has neither."""
-    card = METHOD_CARDS[method]
+    card = METHOD_FACTS[method]
     if card.kind == CLOSED_FORM:
         return "no steps"
     steps, lr = card.published or (bases.BaseDefaults.erase_steps, bases.BaseDefaults.lr)

@@ -66,5 +66,5 @@ def _facts(run: Run) -> dict:
         "created": time.strftime("%FT%TZ", time.gmtime(job.created)),
         "done": f"{progress.done}/{progress.of} {progress.phase}" if progress else "",
         "message": failed["message"] if failed and run.state == "failed" else None,
-        "delta": str(run.delta_path.resolve()) if run.erased else None,
+        "delta": str(run.weights_path.resolve()) if run.erased else None,
     }

@@ -112,7 +112,7 @@ def _ordered(terms: tuple[Term, ...], split: str) -> list[Term]:
     return sorted((t for t in terms if t.split == split), key=lambda t: (-t.weight, t.text))
 
 
-def together(specs: Sequence[ConceptSpec]) -> tuple[ConceptSpec, ...]:
+def resolve_conflicts(specs: Sequence[ConceptSpec]) -> tuple[ConceptSpec, ...]:
     """The specs of one run: what one of them erases, no other keeps."""
     if len(specs) == 1:
         return tuple(specs)

@@ -13,7 +13,7 @@ from crce.evaluation.questions import Answers, Question
 from crce.files import home, read_json, write_json
 from crce.judges.embedded import EmbeddedJudge, Verdict
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import Delta
+from crce.models.erased_weights import ErasedWeights
 
 # The target gets five times the pictures of a term: it is one prompt, the others are ten and five.
 TARGET_FACTOR = 5
@@ -50,7 +50,12 @@ def target_name(spec: ConceptSpec, judge: EmbeddedJudge) -> str:
 
 
 def evaluate(
-    model: Diffusion, judge: EmbeddedJudge, spec: ConceptSpec, delta: Delta, images: int = 10, ask: str = "target"
+    model: Diffusion,
+    judge: EmbeddedJudge,
+    spec: ConceptSpec,
+    delta: ErasedWeights,
+    images: int = 10,
+    ask: str = "target",
 ) -> Generator[tuple[int, int], None, list[Answers]]:
     """The judge's answers for every term, on the same seeds before and after.
 
@@ -87,7 +92,7 @@ def _joined(question: Question, base: list[Verdict], after: list[Verdict], cover
 
 
 def look(
-    model: Diffusion, judge: EmbeddedJudge, asked: list[Question], delta: Delta | None = None
+    model: Diffusion, judge: EmbeddedJudge, asked: list[Question], delta: ErasedWeights | None = None
 ) -> list[list[Verdict]]:
     """For each question the verdict on each seed's picture; what the base draws is judged once and remembered."""
     files = {q: _memory(model, judge, q) for q in asked if not delta}
@@ -99,7 +104,7 @@ def look(
         pictures = model.generate([q.text for q in fresh for _ in q.seeds], [s for q in fresh for s in q.seeds])
     for question in fresh:
         mine, pictures = pictures[: len(question.seeds)], pictures[len(question.seeds) :]
-        known[question] = judge.shows(mine, question.asked)
+        known[question] = judge.classify(mine, question.asked)
         if question in files:
             write_json(files[question], [asdict(v) for v in known[question]])
     return [known[q] for q in asked]

@@ -92,8 +92,8 @@ def mean_interval(values: Iterable[float], seed: int = 0) -> tuple[float, float,
     values = np.asarray(list(values), dtype=float)
     if len(values) < 2:
         raise CrceError(f"An interval over concepts needs at least 2 of them, not {len(values)}.")
-    dice = np.random.default_rng(seed)
-    means = values[dice.integers(len(values), size=(RESAMPLES, len(values)))].mean(axis=1)
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(values.mean()), float(low), float(high)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from crce import runs
-from crce.catalogue import METHOD_CARDS
+from crce.catalogue import METHOD_FACTS
 from crce.cost import machine
 from crce.experiments.tables import worked
 from crce.files import read_json, write_json
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import Delta
+from crce.models.erased_weights import ErasedWeights
 from crce.runs import Job, Run
 from crce.runs.models import Models
 
@@ -30,7 +30,7 @@ def contact_sheet(job: Job, folder: Path) -> Iterator[dict]:
     A method that is done already is not run again, so a stopped sheet goes on where it was. Yields the runs' events.
     """
     models, costs = Models(), folder / "seconds.json"
-    for method in METHOD_CARDS:
+    for method in METHOD_FACTS:
         run = _run(replace(job, config=replace(job.config, method=method, steps=None, lr=None)), folder)
         if not run.erased:
             began = time.process_time()
@@ -56,8 +56,8 @@ def _draw(model: Diffusion, job: Job, folder: Path) -> Image.Image:
     prompts = [job.spec.target, *(term.text for term in (*corefs, *retains))]
     asked, seeds = [p for p in prompts for _ in SEEDS], list(SEEDS) * len(prompts)
     rows = {"before": model.generate(asked, seeds)}
-    for method, card in METHOD_CARDS.items():
-        with Delta.load(folder / ".runs" / method / "delta.safetensors").applied(model):
+    for method, card in METHOD_FACTS.items():
+        with ErasedWeights.load(folder / ".runs" / method / "delta.safetensors").applied(model):
             rows[card.title] = model.generate(asked, seeds)
     return _sheet(prompts, 1 + len(corefs), rows)
 

@@ -7,7 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from crce import files
 from crce.bases import public_name
-from crce.catalogue import METHOD_CARDS
+from crce.catalogue import METHOD_FACTS
 from crce.errors import CrceError
 from crce.evaluation.questions import METRICS
 from crce.runs import Run
@@ -31,7 +31,7 @@ def write_page(run: Run) -> Path:
     page = environment.get_template("demo.html").render(
         job=run.job,
         base=public_name(run.job.base),
-        method=METHOD_CARDS[run.job.config.method],
+        method=METHOD_FACTS[run.job.config.method],
         report=report,
         metrics=METRICS,
         sections={title: [term for term in terms if term["kind"] == kind] for kind, title in SECTIONS.items()},

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crce import runs
-from crce.catalogue import METHOD_CARDS
+from crce.catalogue import METHOD_FACTS
 from crce.cost import machine
 from crce.errors import CrceError
 from crce.evaluation.metrics import HEADS, difference, table
@@ -62,7 +62,7 @@ def worked(run: runs.Run, models: Models) -> Iterator[dict]:
 def reports(folder: Path = REPORTS) -> list[dict]:
     """The committed reports, in the order of the table."""
     found = [read_json(path) for path in sorted(folder.glob("*.json"))]
-    order = [*TABLE_METHODS, *(method for method in METHOD_CARDS if method not in TABLE_METHODS)]
+    order = [*TABLE_METHODS, *(method for method in METHOD_FACTS if method not in TABLE_METHODS)]
     return sorted(found, key=lambda r: (order.index(r["method"]), r["concept"]))
 
 
@@ -79,7 +79,7 @@ def _every_method(found: list[dict], costs: dict | None) -> str:
     methods = {r["method"] for r in found}
     concepts = sorted(set.intersection(*({r["concept"] for r in found if r["method"] == m} for m in methods)))
     seconds = (costs or {}).get("methods", {})
-    missing = ", ".join(sorted(METHOD_CARDS.keys() - methods))
+    missing = ", ".join(sorted(METHOD_FACTS.keys() - methods))
     lines = [
         f"\nEvery method over {len(concepts)} of these concepts ({', '.join(concepts)}), in the same way"
         f"{f' (not measured: {missing})' if missing else ''}:\n",

@@ -44,7 +44,7 @@ class Residual(nn.Module):
         return F.silu(self.path(x) + self.shortcut(x))
 
 
-class Tower(nn.Module):
+class ImageEncoder(nn.Module):
     """Pictures [b,3,64,64] in -1…1 → unit vectors [b, width]."""
 
     def __init__(self, width: int = 256, channels: tuple[int, ...] = (48, 64, 128, 192, 208)):
@@ -87,7 +87,7 @@ class EmbeddedJudge:
                 f"or use the base {bases.EMOJI_SD!r}."
             )
         config, tensors = read_json(folder / "config.json"), load_file(folder / "judge.safetensors")
-        tower = Tower(**config["tower"])
+        tower = ImageEncoder(**config["tower"])
         prototypes = tensors.pop("prototypes")
         tower.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         return cls(tower, prototypes, read_json(folder / "concepts.json"), config["scale"], config["threshold"])
@@ -109,7 +109,7 @@ class EmbeddedJudge:
         same = self.senses.get(word.lower(), sense) == sense
         return word if sense and same and word.lower() in self.terms else None
 
-    def shows(self, images: list[Image.Image], concept: str) -> list[Verdict]:
+    def classify(self, images: list[Image.Image], concept: str) -> list[Verdict]:
         """Whether each image shows the concept, decided against all others. Raises CrceError for an unknown one."""
         if not self.knows(concept):
             raise CrceError(

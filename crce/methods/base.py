@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
-from crce.methods.losses import Draw, Pull, anchor, pulled
+from crce.methods.losses import LossTerm, StepContext, anchor, term_losses
 from crce.models.diffusion import Diffusion
 
 Specs = tuple[ConceptSpec, ...]
@@ -34,13 +34,13 @@ class Method:
     weights(model, spec, tensors): what of the U-Net they replace while `spec` is trained on, by name.
     adapter(model, spec, tensors): hangs them on the U-Net instead, inside its context (see `adapters`).
     finish(model, specs, tensors): the tensors of the delta.
-    kind: how the delta is applied (see `Delta.applied`).
+    kind: how the delta is applied (see `ErasedWeights.applied`).
     """
 
     trainable: Callable[[nn.Module], list[str]]
-    pulls: Callable[[Draw], list[Pull]] = lambda draw: []
-    losses: Callable[[Draw], Tensors] = lambda draw: {}
-    goal: Callable[[Draw], Tensor] = anchor
+    pulls: Callable[[StepContext], list[LossTerm]] = lambda context: []
+    losses: Callable[[StepContext], Tensors] = lambda context: {}
+    goal: Callable[[StepContext], Tensor] = anchor
     latents: Callable[[ConceptSpec], str] = lambda spec: spec.target
     start: Callable[[Diffusion, Specs, EraseConfig, list[str]], Tensors] = copies
     weights: Callable[[Diffusion, ConceptSpec, Tensors], Tensors] = lambda model, spec, tensors: tensors
@@ -48,13 +48,13 @@ class Method:
     finish: Callable[[Diffusion, Specs, Tensors], Tensors] = lambda model, specs, tensors: tensors
     kind: str = "weights"
 
-    def losses_by_pass(self, draw: Draw) -> Iterator[Tensors]:
+    def losses_by_pass(self, context: StepContext) -> Iterator[Tensors]:
         """Scalars by part, for each pass through the U-Net: as many pulls at once as `config.rows` allows."""
-        pulls, goal = self.pulls(draw), self.goal(draw)
-        size = draw.config.rows or len(pulls)
+        pulls, goal = self.loss_terms(context), self.goal(context)
+        size = context.config.rows or len(pulls)
         for start in range(0, len(pulls), max(size, 1)):
-            yield pulled(draw, pulls[start : start + size], goal)
-        if own := self.losses(draw):
+            yield term_losses(context, pulls[start : start + size], goal)
+        if own := self.losses(context):
             yield own
 
 

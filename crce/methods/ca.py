@@ -9,7 +9,7 @@ where the paper's ε is the network in training without a gradient, ours is the 
 from torch import Tensor
 
 from crce.concepts.spec import ConceptSpec
-from crce.methods.losses import Draw
+from crce.methods.losses import StepContext
 
 
 def anchor_concept(spec: ConceptSpec) -> str:
@@ -17,6 +17,6 @@ def anchor_concept(spec: ConceptSpec) -> str:
     return spec.train_retains[0].text
 
 
-def as_anchor(draw: Draw) -> Tensor:
+def as_anchor(context: StepContext) -> Tensor:
     """ε(x_t, c*, t) [1, C, H, W], which the bank of the anchor's trajectories holds."""
-    return draw.moment.e_c
+    return context.sample.e_c

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from crce.methods.attention import attention_maps, positions
-from crce.methods.losses import Draw
+from crce.methods.losses import StepContext
 from crce.models.diffusion import Diffusion
 
 
-def fmn(draw: Draw) -> dict[str, Tensor]:
+def fmn(context: StepContext) -> dict[str, Tensor]:
     """L = ‖A‖₂ over all A of every cross-attention layer, head and pixel at the concept's tokens and, as in the public
     settings, at every end of text, for these carry the concept too; no loss on noise.
 
@@ -16,9 +16,9 @@ def fmn(draw: Draw) -> dict[str, Tensor]:
     inversion before. Trained are Q and K of the cross-attention, of which A is made; the public code trains the whole
     U-Net, or all of the cross-attention.
     """
-    with attention_maps(draw.model.unet) as maps:
-        draw.predict([draw.model.embed([draw.spec.target])[0]])
-    where = tokens(draw.model, draw.spec.target)
+    with attention_maps(context.model.unet) as maps:
+        context.predict([context.model.embed([context.spec.target])[0]])
+    where = tokens(context.model, context.spec.target)
     return {"target": torch.cat([found[..., where].float().flatten() for found in maps]).norm()}
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
-from crce.models.diffusion import Diffusion, Moment
+from crce.models.diffusion import Diffusion, NoisySample
 
 
 @dataclass(frozen=True)
-class Draw:
+class StepContext:
     """All that a method may look at in one step: the model, the concept, a moment of one latent, a dice.
 
     tensors: what is tuned, by name. weights: what of the U-Net they replace (see `Method.weights`). adapter: hangs
@@ -28,7 +28,7 @@ class Draw:
     config: EraseConfig
     tensors: dict[str, Tensor]
     weights: dict[str, Tensor]
-    moment: Moment
+    moment: NoisySample
     rng: Random
     adapter: Callable[[], AbstractContextManager] = nullcontext
 
@@ -37,13 +37,13 @@ class Draw:
         if not states:
             return torch.empty(0)
         n = len(states)
-        x, t = self.moment.x.expand(n, -1, -1, -1), self.moment.t.expand(n)
+        x, t = self.sample.x.expand(n, -1, -1, -1), self.sample.t.expand(n)
         with self.adapter() if tuned else nullcontext():
             return self.model.predict(x, t, torch.stack(states), self.weights if tuned else None)
 
 
 @dataclass(frozen=True)
-class Pull:
+class LossTerm:
     """ε_θ(x_t, state, t) is pulled to the goal, or held at the frozen model's own prediction."""
 
     part: str
@@ -52,28 +52,28 @@ class Pull:
     weight: float
 
 
-def push(part: str, state: Tensor, weight: float = 1.0) -> Pull:
+def erase_term(part: str, state: Tensor, weight: float = 1.0) -> LossTerm:
     """Towards where the target goes (`Method.goal`): erase. `state` [L, d]."""
-    return Pull(part, state, False, weight)
+    return LossTerm(part, state, False, weight)
 
 
-def hold(part: str, state: Tensor, weight: float = 1.0) -> Pull:
+def preserve_term(part: str, state: Tensor, weight: float = 1.0) -> LossTerm:
     """Stay where the base is: keep. `state` [L, d]."""
-    return Pull(part, state, True, weight)
+    return LossTerm(part, state, True, weight)
 
 
-def anchor(draw: Draw) -> Tensor:
+def anchor(context: StepContext) -> Tensor:
     """e_∅ − η (e_c − e_∅) [1, C, H, W]: the opposite of the target (ESD eq. 1, in the paper's convention of η)."""
-    moment = draw.moment
-    return moment.e_0 - draw.config.eta * (moment.e_c - moment.e_0)
+    moment = context.sample
+    return moment.e_0 - context.config.eta * (moment.e_c - moment.e_0)
 
 
-def pulled(draw: Draw, pulls: list[Pull], goal: Tensor) -> dict[str, Tensor]:
+def term_losses(context: StepContext, pulls: list[LossTerm], goal: Tensor) -> dict[str, Tensor]:
     """The losses of the pulls: weight · MSE, summed by part, all rows in one batch."""
     # Before the tuned ones, which hold on to much memory until their backward pass.
     with torch.no_grad():
-        held = iter(draw.predict([p.state for p in pulls if p.held], tuned=False))
-    predicted = draw.predict([p.state for p in pulls])
+        held = iter(context.predict([p.state for p in pulls if p.held], tuned=False))
+    predicted = context.predict([p.state for p in pulls])
     parts: dict[str, Tensor] = defaultdict(float)
     for pull, e in zip(pulls, predicted, strict=True):
         parts[pull.part] = parts[pull.part] + pull.weight * F.mse_loss(e, next(held) if pull.held else goal[0])

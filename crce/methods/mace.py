@@ -22,7 +22,7 @@ from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
 from crce.methods.attention import attention_maps, positions
 from crce.methods.base import Specs, Tensors
-from crce.methods.losses import Draw
+from crce.methods.losses import StepContext
 from crce.methods.uce import Rows, solve
 from crce.models.diffusion import Diffusion
 
@@ -38,12 +38,12 @@ def refined_with_adapters(model: Diffusion, specs: Specs, config: EraseConfig, n
     """Stage 1, which stays as it is, and for stage 2 an A of random rows and a B of zeros for each concept."""
     matrices = {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
     refined = solve(matrices, around(model, specs), DAMPING)
-    dice = torch.Generator().manual_seed(config.seed)
+    rng = torch.Generator().manual_seed(config.seed)
     return refined | {
         key: tensor.to(w).requires_grad_()
         for spec in specs
         for name, w in refined.items()
-        for key, tensor in _adapter(spec, name, w, dice).items()
+        for key, tensor in _adapter(spec, name, w, rng).items()
     }
 
 
@@ -53,15 +53,15 @@ def adapted(model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> Tensors:
     return {name: w + tensors[up + name] @ tensors[down + name] for name, w in _refined(tensors).items()}
 
 
-def unattended(draw: Draw) -> Tensors:
+def unattended(context: StepContext) -> Tensors:
     """Stage 2: the attention that the concept's pixels pay to its words, on one of its prompts."""
-    prompt = draw.rng.choice(_prompts(draw.spec))
-    words, state = positions(draw.model, prompt, draw.spec.target), draw.model.embed([prompt])[0]
-    with torch.no_grad(), attention_maps(draw.model.unet) as maps:
-        draw.predict([state], tuned=False)
+    prompt = context.rng.choice(_prompts(context.spec))
+    words, state = positions(context.model, prompt, context.spec.target), context.model.embed([prompt])[0]
+    with torch.no_grad(), attention_maps(context.model.unet) as maps:
+        context.predict([state], tuned=False)
     mask = where(maps, words)
-    with attention_maps(draw.model.unet) as maps:
-        draw.predict([state])
+    with attention_maps(context.model.unet) as maps:
+        context.predict([state])
     return {"target": sum(_inside(found, mask, words).norm() for found in maps)}
 
 
@@ -137,7 +137,7 @@ def _refined(tensors: Tensors) -> Tensors:
     return {name: w for name, w in tensors.items() if "/" not in name}
 
 
-def _adapter(spec: ConceptSpec, name: str, w: Tensor, dice: torch.Generator) -> Tensors:
+def _adapter(spec: ConceptSpec, name: str, w: Tensor, rng: torch.Generator) -> Tensors:
     up, down = _keys(spec)
     out, width = w.shape
-    return {up + name: torch.zeros(out, 1), down + name: torch.randn(1, width, generator=dice) / width**0.5}
+    return {up + name: torch.zeros(out, 1), down + name: torch.randn(1, width, generator=rng) / width**0.5}

@@ -5,22 +5,22 @@ from torch import Tensor
 
 from crce.methods.crce import around
 from crce.methods.esd import esd
-from crce.methods.losses import Draw, Pull, hold, push
+from crce.methods.losses import LossTerm, StepContext, erase_term, preserve_term
 
 INSIDE, OUTSIDE = 10, 2
 
 
-def realera(draw: Draw) -> list[Pull]:
+def realera(context: StepContext) -> list[LossTerm]:
     """L = L_ESD + 1/M Σ ‖ε_θ(x_t, c + δ, t) − anchor(x_t, c, t)‖² + 1/N Σ ‖ε_θ(x_t, c + μ, t) − ε(x_t, c + μ, t)‖².
 
     M = 10 points c + δ inside a ball around the target go where it goes, N = 2 points c + μ outside stay, all new in
     each step and of weight 1. No radius is published, and it is read as in CRCE-Sphere: the ball reaches as far as a
     randomly drawn training coref. A δ is 0 to 1 such radii long, a μ 1 to 2. The retains are never seen.
     """
-    inside = [push("corefs", _point(draw, 0), 1 / INSIDE) for _ in range(INSIDE)]
-    outside = [hold("retains", _point(draw, 1), 1 / OUTSIDE) for _ in range(OUTSIDE)]
-    return [*esd(draw), *inside, *outside]
+    inside = [erase_term("corefs", _point(context, 0), 1 / INSIDE) for _ in range(INSIDE)]
+    outside = [preserve_term("retains", _point(context, 1), 1 / OUTSIDE) for _ in range(OUTSIDE)]
+    return [*esd(context), *inside, *outside]
 
 
-def _point(draw: Draw, nearest: int) -> Tensor:
-    return around(draw, draw.rng.choice(draw.spec.train_corefs), nearest + draw.rng.random())
+def _point(context: StepContext, nearest: int) -> Tensor:
+    return around(context, context.rng.choice(context.spec.train_corefs), nearest + context.rng.random())

@@ -24,7 +24,7 @@ from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
 from crce.methods.attention import attention_maps, cross_attention_layers, positions
 from crce.methods.base import Method, Specs, Tensors, untouched
-from crce.methods.losses import Draw, anchor
+from crce.methods.losses import StepContext, anchor
 from crce.models import adapters
 from crce.models.diffusion import Diffusion
 
@@ -44,11 +44,11 @@ def outputs(unet: nn.Module) -> list[str]:
 
 def start(model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
     """Erasers for all concepts together, and soft words for each."""
-    dice = torch.Generator().manual_seed(config.seed)
+    rng = torch.Generator().manual_seed(config.seed)
     layers = [name.removesuffix(".to_out.0.weight") for name in names]
-    own = adapters.fresh(model.unet, layers, adapters.ERASER, dice)
+    own = adapters.fresh(model.unet, layers, adapters.ERASER, rng)
     width = model.embed([""]).shape[-1]
-    soft = {f"soft/{spec.target}": torch.rand(SOFT, width, generator=dice).to(model.device) for spec in specs}
+    soft = {f"soft/{spec.target}": torch.rand(SOFT, width, generator=rng).to(model.device) for spec in specs}
     return {**{name: tensor.to(model.device).requires_grad_() for name, tensor in own.items()}, **soft}
 
 
@@ -61,21 +61,21 @@ def erasers(model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> AbstractCo
     return adapters.erasers(model, finish(model, (spec,), tensors))
 
 
-def receler(draw: Draw, weight: float = LAMBDA) -> Tensors:
+def receler(context: StepContext, weight: float = LAMBDA) -> Tensors:
     """weight: λ, of the energy outside."""
-    target, moment = draw.spec.target, draw.moment
-    words, state = positions(draw.model, target, target), draw.model.embed([target])[0]
-    outside = _outside(draw, state, words)
-    attacked = _attacked(draw, state, words[-1] + 1)
-    with draw.adapter() as added:
-        e = draw.model.predict(moment.x, moment.t, attacked[None])
-    return {"target": F.mse_loss(e, anchor(draw)), "outside": weight * energy(added, outside)}
+    target, moment = context.spec.target, context.sample
+    words, state = positions(context.model, target, target), context.model.embed([target])[0]
+    outside = _outside(context, state, words)
+    attacked = _attacked(context, state, words[-1] + 1)
+    with context.adapter() as added:
+        e = context.model.predict(moment.x, moment.t, attacked[None])
+    return {"target": F.mse_loss(e, anchor(context)), "outside": weight * energy(added, outside)}
 
 
-def _outside(draw: Draw, state: Tensor, words: list[int]) -> Tensor:
+def _outside(context: StepContext, state: Tensor, words: list[int]) -> Tensor:
     """1 where the frozen model pays the words little attention, else 0 [side, side]."""
-    with torch.no_grad(), attention_maps(draw.model.unet) as maps:
-        draw.predict([state], tuned=False)
+    with torch.no_grad(), attention_maps(context.model.unet) as maps:
+        context.predict([state], tuned=False)
     side = min((isqrt(m.shape[2]) for m in maps), key=lambda s: abs(s - SIDE))
     seen = torch.stack([m[0, :, :, words].float().mean((0, 2)) for m in maps if m.shape[2] == side**2]).mean(0)
     seen = (seen - seen.min()) / (seen.max() - seen.min())
@@ -94,13 +94,13 @@ def _energy(squares: Tensor, outside: Tensor) -> Tensor:
     return (squares * mask).sum() / mask.sum().clamp(min=1)
 
 
-def _attacked(draw: Draw, state: Tensor, place: int) -> Tensor:
+def _attacked(context: StepContext, state: Tensor, place: int) -> Tensor:
     """The state with the soft words from `place` on, after their steps against the erasers. They are kept."""
-    kept = draw.tensors[f"soft/{draw.spec.target}"]
+    kept = context.tensors[f"soft/{context.spec.target}"]
     soft = kept.clone().requires_grad_()
     adam = torch.optim.Adam([soft], **ATTACK)
     for _ in range(ATTACKS):
-        loss = F.mse_loss(draw.predict([_with(state, soft, place)]), draw.moment.e_c)
+        loss = F.mse_loss(context.predict([_with(state, soft, place)]), context.sample.e_c)
         (soft.grad,) = torch.autograd.grad(loss, soft)
         adam.step()
     kept.copy_(soft.detach())

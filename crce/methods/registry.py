@@ -9,7 +9,7 @@ from crce.methods.ca import anchor_concept, as_anchor
 from crce.methods.crce import crce, crce_fixed, crce_sphere
 from crce.methods.esd import esd
 from crce.methods.fmn import fmn
-from crce.methods.losses import Draw, Pull
+from crce.methods.losses import LossTerm, StepContext
 from crce.methods.mace import adapted, fused, refined_with_adapters, unattended
 from crce.methods.parameters import all_but_cross_attention, cross_attention, everything, keys_values, queries_keys
 from crce.methods.plus import from_closed_form
@@ -21,9 +21,9 @@ from crce.methods.spm import SPM
 from crce.methods.uce import crce_uce, uce
 
 
-def _on(backbone: Method, companion: Callable[[Draw], list[Pull]]) -> Method:
+def _on(backbone: Method, companion: Callable[[StepContext], list[LossTerm]]) -> Method:
     """The backbone with the companion's pulls beside its own."""
-    return replace(backbone, pulls=lambda draw: [*backbone.pulls(draw), *companion(draw)])
+    return replace(backbone, pulls=lambda context: [*backbone.loss_terms(context), *companion(context)])
 
 
 _ESD_X_STRICT = Method(keys_values, pulls=esd)
@@ -47,11 +47,11 @@ METHODS = {
 }
 
 # What is added to the loss of another method, the backbone (`EraseConfig.on`).
-COMPANIONS = {"crce": crce, "crce-fixed": crce_fixed, "crce-sphere": crce_sphere}
+CRCE_VARIANTS = {"crce": crce, "crce-fixed": crce_fixed, "crce-sphere": crce_sphere}
 
 
 def method_of(config: EraseConfig) -> Method | ClosedForm:
     """The method that a run asks for, a companion together with its backbone."""
-    if companion := COMPANIONS.get(config.method):
+    if companion := CRCE_VARIANTS.get(config.method):
         return _on(METHODS[config.on], companion)
     return METHODS[config.method]

@@ -9,28 +9,28 @@ from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
 from crce.methods.base import Specs, Tensors, copies
 from crce.methods.ca import anchor_concept
-from crce.methods.losses import Draw, Pull, hold, push
+from crce.methods.losses import LossTerm, StepContext, erase_term, preserve_term
 from crce.models.diffusion import Diffusion
 
 ALPHA = 0.5
 TRAJECTORY = 50
 
 
-def salun(draw: Draw) -> list[Pull]:
+def salun(context: StepContext) -> list[LossTerm]:
     """L = ‖ε_θ(x_t, c, t) − ε(x_t, c', t)‖² + α ‖ε_θ(x_t, r, t) − ε(x_t, r, t)‖², α = 0.5.
 
     c', the new label, is the training retain of highest certainty, r one drawn in each step. The bank takes the place
     of the pictures of both, and the frozen model's predictions that of the noise.
     """
-    spec, embed = draw.spec, draw.model.embed
-    kept = draw.rng.choice(spec.train_retains).text
-    return [push("target", embed([spec.target])[0]), hold("retains", embed([kept])[0], ALPHA)]
+    spec, embed = context.spec, context.model.embed
+    kept = context.rng.choice(spec.train_retains).text
+    return [erase_term("target", embed([spec.target])[0]), preserve_term("retains", embed([kept])[0], ALPHA)]
 
 
-def relabelled(draw: Draw) -> Tensor:
+def relabelled(context: StepContext) -> Tensor:
     """ε(x_t, c', t) [1, C, H, W] of the frozen model."""
     with torch.no_grad():
-        return draw.predict([draw.model.embed([anchor_concept(draw.spec)])[0]], tuned=False)
+        return context.predict([context.model.embed([anchor_concept(context.spec)])[0]], tuned=False)
 
 
 def masked(model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:

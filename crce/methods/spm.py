@@ -17,7 +17,7 @@ from torch import Tensor
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
 from crce.methods.base import Method, Specs, Tensors, untouched
-from crce.methods.losses import Draw, Pull, hold, push
+from crce.methods.losses import LossTerm, StepContext, erase_term, preserve_term
 from crce.methods.parameters import transformers
 from crce.models import adapters
 from crce.models.diffusion import Diffusion
@@ -29,8 +29,8 @@ STRENGTH = 1000
 def start(model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
     """A membrane for each concept."""
     layers = [name.removesuffix(".weight") for name in names]
-    dice = torch.Generator().manual_seed(config.seed)
-    made = {spec.target: adapters.fresh(model.unet, layers, adapters.MEMBRANE, dice) for spec in specs}
+    rng = torch.Generator().manual_seed(config.seed)
+    made = {spec.target: adapters.fresh(model.unet, layers, adapters.MEMBRANE, rng) for spec in specs}
     return {
         f"{target}/{name}": tensor.to(model.device).requires_grad_()
         for target, own in made.items()
@@ -44,23 +44,23 @@ def membrane(model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> AbstractC
     return adapters.membranes(model, own)
 
 
-def spm(draw: Draw) -> list[Pull]:
-    target = draw.model.embed([draw.spec.target])[0]
-    dice = torch.Generator().manual_seed(draw.rng.getrandbits(63))
-    held = [hold("anchoring", _anchor(target, dice), STRENGTH / ANCHORS) for _ in range(ANCHORS)]
-    return [push("target", target), *held]
+def spm(context: StepContext) -> list[LossTerm]:
+    target = context.model.embed([context.spec.target])[0]
+    rng = torch.Generator().manual_seed(context.rng.getrandbits(63))
+    held = [preserve_term("anchoring", _anchor(target, rng), STRENGTH / ANCHORS) for _ in range(ANCHORS)]
+    return [erase_term("target", target), *held]
 
 
-def _anchor(target: Tensor, dice: torch.Generator) -> Tensor:
+def _anchor(target: Tensor, rng: torch.Generator) -> Tensor:
     """A random state [L, d] of about the target's length, the less likely the more it is like it."""
     while True:
-        noise = torch.randn(target.shape, generator=dice).to(target)
-        if _chance(dice) < 1 - F.cosine_similarity(noise.flatten(), target.flatten(), dim=0).item():
-            return noise / noise.norm() * target.norm() * (0.8 + 0.4 * _chance(dice))
+        noise = torch.randn(target.shape, generator=rng).to(target)
+        if _chance(rng) < 1 - F.cosine_similarity(noise.flatten(), target.flatten(), dim=0).item():
+            return noise / noise.norm() * target.norm() * (0.8 + 0.4 * _chance(rng))
 
 
-def _chance(dice: torch.Generator) -> float:
-    return torch.rand((), generator=dice).item()
+def _chance(rng: torch.Generator) -> float:
+    return torch.rand((), generator=rng).item()
 
 
 SPM = Method(transformers, pulls=spm, start=start, weights=untouched, adapter=membrane, kind="spm")

@@ -57,13 +57,13 @@ MEMBRANE = Form(_membrane_shapes, _membrane)
 ERASER = Form(_eraser_shapes, _eraser)
 
 
-def fresh(unet: nn.Module, layers: list[str], form: Form, dice: torch.Generator) -> Tensors:
+def fresh(unet: nn.Module, layers: list[str], form: Form, rng: torch.Generator) -> Tensors:
     """For each layer a `down` as torch starts a linear layer, and an `up` of zeros: at first nothing is added."""
     tensors = {}
     for name in layers:
         down, up = form.shapes(unet.get_submodule(name))
         bound = torch.Size(down[1:]).numel() ** -0.5
-        tensors[f"{name}.down"] = torch.empty(down).uniform_(-bound, bound, generator=dice)
+        tensors[f"{name}.down"] = torch.empty(down).uniform_(-bound, bound, generator=rng)
         tensors[f"{name}.up"] = torch.zeros(up)
     return tensors
 
@@ -166,5 +166,5 @@ def _layers(model: Diffusion, tensors: Tensors, form: Form) -> dict[str, nn.Modu
     return found
 
 
-# How a delta of this kind is applied (see `Delta.applied`).
+# How a delta of this kind is applied (see `ErasedWeights.applied`).
 KINDS = {"spm": membranes, "receler": erasers}

@@ -29,7 +29,7 @@ BATCH_AREA = {"cpu": 4096, "cuda": 65536, "meta": 4096}
 
 
 @dataclass(frozen=True)
-class Moment:
+class NoisySample:
     """One point of a sampled trajectory: latents x [n, C, H, W] at timestep t, and both predictions for them."""
 
     x: Tensor
@@ -38,19 +38,19 @@ class Moment:
     e_0: Tensor
 
     @classmethod
-    def join(cls, moments: list["Moment"]) -> "Moment":
+    def join(cls, moments: list["NoisySample"]) -> "NoisySample":
         return cls(*(torch.cat([getattr(m, f.name) for m in moments]) for f in fields(cls)))
 
-    def to(self, device: str | torch.device) -> "Moment":
-        return Moment(*(getattr(self, f.name).to(device) for f in fields(self)))
+    def to(self, device: str | torch.device) -> "NoisySample":
+        return NoisySample(*(getattr(self, f.name).to(device) for f in fields(self)))
 
-    def at(self, *indices: int) -> "Moment":
+    def at(self, *indices: int) -> "NoisySample":
         """These rows, in this order."""
-        return Moment(*(getattr(self, f.name)[list(indices)] for f in fields(self)))
+        return NoisySample(*(getattr(self, f.name)[list(indices)] for f in fields(self)))
 
 
 class Diffusion:
-    """The frozen base model. Its weights are never changed on disk, and in memory only by `Delta.applied`.
+    """The frozen base model. Its weights are never changed on disk, and in memory only by `ErasedWeights.applied`.
 
     The networks run in `dtype`; latents, text states and predictions between them are fp32.
     """
@@ -137,7 +137,7 @@ class Diffusion:
         return torch.stack(drawn).to(self.device)
 
     @torch.no_grad()
-    def denoise(self, x: Tensor, states: Tensor, steps: int, guidance: float) -> Iterator[Moment | Tensor]:
+    def denoise(self, x: Tensor, states: Tensor, steps: int, guidance: float) -> Iterator[NoisySample | Tensor]:
         """DDIM with classifier-free guidance from x_T [n, C, H, W]: yields each Moment, and x_0 at last."""
         scheduler = DDIMScheduler.from_config(self.schedule, clip_sample=False)
         scheduler.set_timesteps(steps)
@@ -149,11 +149,11 @@ class Diffusion:
             x = scheduler.step(e, t, x, return_dict=False)[0]
         yield x
 
-    def _guided(self, x: Tensor, t: int, both: Tensor) -> Moment:
+    def _guided(self, x: Tensor, t: int, both: Tensor) -> NoisySample:
         """Both predictions in one batch, as classifier-free guidance needs them."""
         times = torch.full((len(x),), t, device=self.device)
         e_0, e_c = self.predict(torch.cat([x, x]), times.repeat(2), both).chunk(2)
-        return Moment(x, times, e_c, e_0)
+        return NoisySample(x, times, e_c, e_0)
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:

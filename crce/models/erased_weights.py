@@ -17,7 +17,7 @@ from crce.models.diffusion import Diffusion
 
 
 @dataclass(frozen=True)
-class Delta:
+class ErasedWeights:
     """Where it came from, and its tensors: changed weights of the U-Net by their diffusers names, in full (W', not
     W' − W), or, where info["kind"] says so, adapters (see `adapters`).
     """
@@ -31,7 +31,7 @@ class Delta:
         write_atomic(path, save(tensors, metadata={"format": "pt", **self.info}))
 
     @classmethod
-    def load(cls, path: Path) -> "Delta":
+    def load(cls, path: Path) -> "ErasedWeights":
         """Raises CrceError for a file that is not there or no safetensors."""
         try:
             with safe_open(path, framework="pt") as file:
@@ -51,7 +51,7 @@ class Delta:
             yield model
 
 
-def combined(deltas: list[Delta], model: Diffusion) -> Delta:
+def combine(deltas: list[ErasedWeights], model: Diffusion) -> ErasedWeights:
     """Several erasures as one: W + Σ (W_i' − W). Raises CrceError for adapters, and for a tensor that does not fit."""
     if len(deltas) == 1:
         return deltas[0]
@@ -64,7 +64,7 @@ def combined(deltas: list[Delta], model: Diffusion) -> Delta:
         for name, tensor in delta.tensors.items():
             base = parameters[name].detach().float()
             total[name] = total.get(name, base) + tensor.to(base) - base
-    return Delta(total, {"kind": "weights", "target": ", ".join(d.info.get("target", "?") for d in deltas)})
+    return ErasedWeights(total, {"kind": "weights", "target": ", ".join(d.info.get("target", "?") for d in deltas)})
 
 
 @contextmanager

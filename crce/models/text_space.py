@@ -80,10 +80,10 @@ def placed(offsets: Tensor, axes: Tensor, middle: Tensor) -> Tensor:
 def sphere(radii: Tensor, width: int) -> Tensor:
     """Offsets [24, width] in random directions, each as long as one of the radii [n], drawn as `crce_sphere` draws
     its points; none without radii."""
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     count = POINTS if len(radii) else 0
-    directions = F.normalize(torch.randn(count, width, generator=dice), dim=-1).to(radii)
-    return directions * radii[torch.randint(max(len(radii), 1), (count,), generator=dice)].unsqueeze(-1)
+    directions = F.normalize(torch.randn(count, width, generator=rng), dim=-1).to(radii)
+    return directions * radii[torch.randint(max(len(radii), 1), (count,), generator=rng)].unsqueeze(-1)
 
 
 def _facts(cosines: Tensor, offsets: Tensor, axes: Tensor) -> list[dict]:

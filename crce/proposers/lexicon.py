@@ -104,7 +104,7 @@ def _bare(name: str) -> str:
 
 def _drawable(senses: list[Synset]) -> list[Synset]:
     """People are compared with animals and things ("wolf"): such a sense must be the first, or one that was met."""
-    return [s for n, s in enumerate(senses) if n == 0 or s.met or s.field != "person"][:SENSES]
+    return [s for n, s in enumerate(senses) if n == 0 or s.frequency or s.field != "person"][:SENSES]
 
 
 def _labels(target: str, senses: list[Synset]) -> list[str]:
@@ -116,18 +116,18 @@ def _labels(target: str, senses: list[Synset]) -> list[str]:
 
 
 def _parent(target: str, synset: Synset) -> str:
-    above = [word for parent in wordnet().kind_of(synset, 1) for word in parent.words]
+    above = [word for parent in wordnet().hypernyms(synset, 1) for word in parent.words]
     return next((word for word in above if word.casefold() != target.casefold()), synset.field)
 
 
 def _meaning(target: str, synset: Synset, label: str) -> Meaning:
-    above = list(wordnet().kind_of(synset, 9))
+    above = list(wordnet().hypernyms(synset, 9))
     about = _words([label, synset.field, synset.gloss, *(word for higher in above for word in higher.words)])
     return Meaning(label, _corefs(target, synset), _retains(target, synset), about - _words([target]))
 
 
 def _corefs(target: str, synset: Synset) -> tuple[Term, ...]:
-    kinds = wordnet().kinds(synset, DEEP).items()
+    kinds = wordnet().hyponyms(synset, DEEP).items()
     rows = [(word, 0, f"another word for {target} (WordNet)") for word in synset.words]
     rows += [(s.words[0], steps, f"a kind of {target} (WordNet)") for s, steps in _ranked(kinds) if steps]
     rows = [row for row in rows if row[0].casefold() != target.casefold()]
@@ -138,12 +138,12 @@ def _corefs(target: str, synset: Synset) -> tuple[Term, ...]:
 def _retains(target: str, synset: Synset) -> tuple[Term, ...]:
     """Sisters, cousins and their kinds; never a kind of the target itself, nor what it is a kind of."""
     graph = wordnet()
-    up = graph.kind_of(synset, HIGH)
+    up = graph.hypernyms(synset, HIGH)
     near: dict[Synset, tuple[int, Synset]] = {}
     for higher, steps in list(up.items())[1:]:
-        for other, down in graph.kinds(higher, 2).items():
+        for other, down in graph.hyponyms(higher, 2).items():
             near.setdefault(other, (steps + down, higher))
-    own = graph.kinds(synset, 9).keys() | graph.kind_of(synset, 9).keys()
+    own = graph.hyponyms(synset, 9).keys() | graph.hypernyms(synset, 9).keys()
     ranked = _ranked((other, distance) for other, (distance, _) in near.items() if other not in own)
     rows = ((s.words[0], distance - 2, f"also a kind of {near[s][1].words[0]} (WordNet)") for s, distance in ranked)
     return _terms(row for row in rows if not _holds(row[0], target))
@@ -152,7 +152,9 @@ def _retains(target: str, synset: Synset) -> tuple[Term, ...]:
 def _ranked(found: Iterable[tuple[Synset, int]]) -> list[tuple[Synset, int]]:
     """By distance; of the equally near, those that were met most, then those that have most kinds."""
     kinds = wordnet().below
-    return sorted(found, key=lambda row: (row[1], -row[0].met, -len(kinds.get(row[0].number, ())), row[0].words[0]))
+    return sorted(
+        found, key=lambda row: (row[1], -row[0].frequency, -len(kinds.get(row[0].number, ())), row[0].words[0])
+    )
 
 
 def _terms(rows: Iterable[tuple[str, int, str]]) -> tuple[Term, ...]:

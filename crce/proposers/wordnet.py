@@ -23,7 +23,7 @@ class Synset:
     field: str
     above: tuple[int, ...]
     words: tuple[str, ...]
-    met: int
+    frequency: int
     gloss: str
 
 
@@ -42,11 +42,11 @@ class WordNet:
         numbers = next((self.senses[form] for form in forms if form in self.senses), ())
         return [self.synsets[number] for number in numbers]
 
-    def kinds(self, synset: Synset, depth: int) -> dict[Synset, int]:
+    def hyponyms(self, synset: Synset, depth: int) -> dict[Synset, int]:
         """What is a kind of it, with how many steps down that is, itself at 0."""
         return self._walked(synset, depth, lambda number: self.below.get(number, ()))
 
-    def kind_of(self, synset: Synset, depth: int) -> dict[Synset, int]:
+    def hypernyms(self, synset: Synset, depth: int) -> dict[Synset, int]:
         """What it is a kind of, with how many steps up that is, itself at 0."""
         return self._walked(synset, depth, lambda number: self.synsets[number].above)
 
@@ -72,7 +72,7 @@ def wordnet() -> WordNet:
         for parent in parents:
             below.setdefault(parent, []).append(number)
         words.sort(key=lambda word: -int(word[2]))
-        met = sum(int(word[2]) for word in words)
-        synsets.append(Synset(number, field, parents, tuple(word[0] for word in words), met, gloss))
+        frequency = sum(int(word[2]) for word in words)
+        synsets.append(Synset(number, field, parents, tuple(word[0] for word in words), frequency, gloss))
     ranked = {word: tuple(number for _, number in sorted(found)) for word, found in senses.items()}
     return WordNet(tuple(synsets), {number: tuple(found) for number, found in below.items()}, ranked)

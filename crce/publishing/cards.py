@@ -6,7 +6,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from crce import bases
 from crce.bases import public_name
-from crce.catalogue import METHOD_CARDS
+from crce.catalogue import METHOD_FACTS
 from crce.concepts.spec import ConceptSpec
 from crce.evaluation.questions import METRICS
 from crce.markdown import plain
@@ -23,12 +23,12 @@ def weights_card(
 
     dataset: the Hub id of the terms' dataset, if it is published. lora_error: what the LoRA, if any, leaves out.
     """
-    method, spec, config = METHOD_CARDS[job.config.method], job.spec, job.config
+    method, spec, config = METHOD_FACTS[job.config.method], job.spec, job.config
     name = plain(spec.name)
     facts = {
         "name": name, "base": public_name(job.base), "place": _place(job.base), "link": _link(job.base),
         "repo": repo, "files": files, "method": config.title, "source": method.source,
-        "touches": METHOD_CARDS[config.bottom].touches, "gated": method.key == "spm",
+        "touches": METHOD_FACTS[config.bottom].touches, "gated": method.key == "spm",
         "corefs": spec.train_corefs, "retains": spec.train_retains,
         "lists": method.lists, "digest": spec.digest,
         "steps": config.steps, "lr": config.lr, "eta": config.eta,

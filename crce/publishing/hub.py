@@ -151,7 +151,7 @@ class Hub:
     ) -> Published:
         """The weights of a finished run with their model card, as one commit."""
         job, repo = run.job, self.full_name(repo)
-        files = export.weight_files(run.delta_path, job.base, formats)
+        files = export.weight_files(run.weights_path, job.base, formats)
         lora = files.get(export.FORMATS["lora"][0])
         error = export.relative_error(lora) if lora else 0
         card = weights_card(job, run.report, list(files), repo, dataset_repo, error)

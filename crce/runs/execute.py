@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from crce.evaluation.metrics import Answers
     from crce.judges.embedded import EmbeddedJudge
     from crce.models.diffusion import Diffusion
-    from crce.models.erased_weights import Delta
     from crce.training.loop import Step
 
 WRITE_EVERY = 0.5  # seconds between two step events in events.jsonl
@@ -125,7 +124,7 @@ def _trained(run: Run, model: "Diffusion", step: "Step", meter: "Meter") -> Iter
     """Keeps what a training step brought: the delta before anything else, for a kill may come at any time."""
     config, last = run.job.config, step.number == step.of
     if last:
-        step.delta.save(run.delta_path)
+        step.delta.save(run.weights_path)
     event = meter.event("step", step.number, step.of, losses=step.losses)
     if last or step.number % config.checkpoint_every == 0:
         yield run.record("checkpoint", step=step.number)
@@ -198,10 +197,10 @@ def _evaluate(run: Run, model: "Diffusion", judge: "EmbeddedJudge", images: int,
     """Writes report.json, and pictures of each term's first seeds, before and after."""
     from crce.evaluation.evaluate import evaluate
     from crce.evaluation.metrics import summarise
-    from crce.models.erased_weights import Delta
+    from crce.models.erased_weights import ErasedWeights
 
     job, began = run.job, time.monotonic()
-    delta = Delta.load(run.delta_path)
+    delta = ErasedWeights.load(run.weights_path)
     judged = []
     for spec in job.specs:
         judged.append((yield from _judged(Meter(run), evaluate(model, judge, spec, delta, images, ask))))
@@ -223,7 +222,7 @@ def _evaluate(run: Run, model: "Diffusion", judge: "EmbeddedJudge", images: int,
     yield run.record("evaluated")
 
 
-def _shown(run: Run, model: "Diffusion", delta: "Delta", answers: "list[Answers]") -> Iterator[dict]:
+def _shown(run: Run, model: "Diffusion", delta: "ErasedWeights", answers: "list[Answers]") -> Iterator[dict]:
     """Draws what a report shows of the first concept."""
     meter, numbered, done = Meter(run), list(enumerate(answers)), 0
     while part := numbered[done : done + SHOWN_TERMS]:
@@ -242,7 +241,7 @@ def _judged(meter: "Meter", steps: "Generator[tuple[int, int], None, list[Answer
         yield meter.event("phase", done, of, phase="evaluate")
 
 
-def _pairs(model: "Diffusion", delta: "Delta", answers: "list[tuple[int, Answers]]") -> "dict[str, Image]":
+def _pairs(model: "Diffusion", delta: "ErasedWeights", answers: "list[tuple[int, Answers]]") -> "dict[str, Image]":
     """The first seeds of these terms, drawn by the base and by the erased model."""
     shown = [(number, a, seed) for number, a in answers for seed in a.seeds[:SHOWN_SEEDS]]
     pictures = {}

@@ -26,7 +26,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from crce import bases, files
-from crce.concepts.spec import ConceptSpec, spec_from_dict, spec_to_dict, together
+from crce.concepts.spec import ConceptSpec, resolve_conflicts, spec_from_dict, spec_to_dict
 from crce.config import EraseConfig, check, with_defaults
 from crce.errors import CrceError
 
@@ -53,7 +53,7 @@ class Job:
     @property
     def specs(self) -> tuple[ConceptSpec, ...]:
         """All concepts, without what one of them erases among what another keeps."""
-        return together((self.spec, *self.also))
+        return resolve_conflicts((self.spec, *self.also))
 
 
 # What a run is at, for people.
@@ -131,13 +131,13 @@ class Run:
         return Progress(last.get("phase", "train"), done, last["of"], last.get("seconds_left"))
 
     @property
-    def delta_path(self) -> Path:
+    def weights_path(self) -> Path:
         return self.dir / "delta.safetensors"
 
     @property
     def erased(self) -> bool:
-        """Whether training is finished; its weights are in `delta_path`."""
-        return self.delta_path.exists()
+        """Whether training is finished; its weights are in `weights_path`."""
+        return self.weights_path.exists()
 
     @property
     def evaluation(self) -> dict | None:

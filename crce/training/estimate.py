@@ -19,11 +19,11 @@ from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, check, with_defaults
 from crce.cost import Cost
 from crce.methods.base import copies
-from crce.methods.losses import Draw
+from crce.methods.losses import StepContext
 from crce.methods.registry import ClosedForm, method_of
-from crce.models.diffusion import Diffusion, Moment
+from crce.models.diffusion import Diffusion, NoisySample
 from crce.training.latent_cache import TRAJECTORY
-from crce.training.loop import Tuned, train_once
+from crce.training.loop import TrainState, train_once
 
 # One forward pass of the U-Net, in weights × latent pixels. SD v1.4: 860 M × 64²; the default model: 12 M × 8².
 CPU_WORK = 1e11
@@ -107,7 +107,7 @@ def peak(model: Diffusion) -> tuple[int, str]:
 def tried(model: Diffusion, specs: Sequence[ConceptSpec], config: EraseConfig) -> Trial:
     """Makes two steps of a run that is thrown away, and times the second."""
     began = time.perf_counter()
-    tuned = Tuned(model, tuple(specs), config)
+    tuned = TrainState(model, tuple(specs), config)
     start = _now(model) - began
     banks, rows = [moment(model, config)] * len(specs), []
     held = Held([*model.unet.parameters(), *tuned.tensors.values()])
@@ -122,13 +122,13 @@ def shaped(model: Diffusion, specs: Sequence[ConceptSpec], config: EraseConfig) 
     """The same from the shapes of one prediction alone, nothing being computed: for a row or all rows at once, with
     the weights themselves tuned."""
     method, here = method_of(config), moment(model, config)
-    pulls = method.pulls(Draw(model, specs[0], config, {}, {}, here, Random(config.seed)))
+    pulls = method.loss_terms(StepContext(model, specs[0], config, {}, {}, here, Random(config.seed)))
     states = [pull.state for pull in pulls] or [model.embed([specs[0].target])[0]]
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         tensors = copies(model, tuple(specs), config, method.trainable(model.unet))
         base = [*model.unet.parameters(), *map(fake.from_tensor, model.unet.parameters())]
         held = Held([*base, *tensors.values()])
-        draw = Draw(model, specs[0], config, tensors, tensors, here, Random(config.seed))
+        draw = StepContext(model, specs[0], config, tensors, tensors, here, Random(config.seed))
         with held.counting():
             kept = draw.predict(states[: config.rows or None])  # noqa: F841  its graph holds what is counted
     return Trial(len(states) + sum(pull.held for pull in pulls), held.most)
@@ -176,10 +176,10 @@ def _weights(model: Diffusion) -> int:
     return sum(p.nbytes for part in parts for p in part.parameters())
 
 
-def moment(model: Diffusion, config: EraseConfig) -> Moment:
+def moment(model: Diffusion, config: EraseConfig) -> NoisySample:
     """A latent of pure noise: what a step costs does not depend on it."""
     x = model.noise([config.seed])
-    return Moment(x, torch.full((1,), 500, device=model.device), x, x)
+    return NoisySample(x, torch.full((1,), 500, device=model.device), x, x)
 
 
 def _bank_seconds(model: Diffusion, config: EraseConfig) -> float:

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from random import Random
 
 from crce.config import EraseConfig
-from crce.models.diffusion import Diffusion, Moment
+from crce.models.diffusion import Diffusion, NoisySample
 
 # A trajectory of the bank: ESD's 50 DDIM steps.
 TRAJECTORY = 50
@@ -14,17 +14,17 @@ TRAJECTORY = 50
 LEAN = 6
 
 
-def sample_bank(model: Diffusion, prompt: str, config: EraseConfig) -> Iterator[Moment]:
+def sample_latents(model: Diffusion, prompt: str, config: EraseConfig) -> Iterator[NoisySample]:
     """Latents of the frozen model for all steps, sampled at once: whole trajectories in place of ESD's
     fresh partial one per step. Its guided pass already holds e_c and e_∅, so the anchors cost nothing.
 
     Yields 50 Moments of ⌈steps / 50⌉ latents, or where `config.rows` saves memory, of a few of them after another.
     """
     for group in _groups(config):
-        seeds = [_dice(config.seed, -2 - i).getrandbits(63) for i in group]
+        seeds = [rng_of(config.seed, -2 - i).getrandbits(63) for i in group]
         states = model.embed([prompt]).expand(len(group), -1, -1)
         for moment in model.denoise(model.noise(seeds), states, TRAJECTORY, config.guidance):
-            if isinstance(moment, Moment):
+            if isinstance(moment, NoisySample):
                 yield moment
 
 
@@ -35,15 +35,15 @@ def _groups(config: EraseConfig) -> list[range]:
     return [range(start, min(start + size, of)) for start in range(0, of, size)]
 
 
-def shuffled(moments: list[Moment], seed: int) -> Moment:
+def shuffled(moments: list[NoisySample], seed: int) -> NoisySample:
     """The bank: one Moment of all latents in random order, so that each is used once before any comes again.
 
     By time first, so that the order is the same however they were sampled.
     """
-    bank = Moment.join(sorted(moments, key=lambda moment: -int(moment.t[0])))
-    return bank.at(*_dice(seed, -1).sample(range(len(bank.x)), len(bank.x)))
+    bank = NoisySample.join(sorted(moments, key=lambda moment: -int(moment.t[0])))
+    return bank.at(*rng_of(seed, -1).sample(range(len(bank.x)), len(bank.x)))
 
 
-def _dice(seed: int, step: int) -> Random:
+def rng_of(seed: int, step: int) -> Random:
     """The dice of one step. Seeded by the step, so a resumed run throws the same without any saved state."""
     return Random(f"{seed}/{step}")

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 
-from crce.concepts.spec import ConceptSpec, together
+from crce.concepts.spec import ConceptSpec, resolve_conflicts
 from crce.config import EraseConfig, check, with_defaults
 from crce.errors import CrceError
 from crce.methods.base import Specs
-from crce.methods.losses import Draw
+from crce.methods.losses import StepContext
 from crce.methods.registry import ClosedForm, method_of
-from crce.models.diffusion import Diffusion, Moment
-from crce.models.erased_weights import Delta
-from crce.training.latent_cache import TRAJECTORY, _dice, _groups, sample_bank, shuffled
+from crce.models.diffusion import Diffusion, NoisySample
+from crce.models.erased_weights import ErasedWeights
+from crce.training.latent_cache import TRAJECTORY, _groups, rng_of, sample_latents, shuffled
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Step:
     number: int
     of: int
     losses: dict[str, float]
-    _made: Callable[[], Delta]
+    _made: Callable[[], ErasedWeights]
 
     @property
-    def delta(self) -> Delta:
+    def delta(self) -> ErasedWeights:
         return self._made()
 
 
-class Tuned:
+class TrainState:
     """What training changes: fp32 master tensors and Adam's moments."""
 
     def __init__(self, model: Diffusion, specs: Specs, config: EraseConfig):
@@ -50,20 +50,20 @@ class Tuned:
         self.step = 0
         self.info = {**_info(model, specs, config), "kind": self.method.kind}
 
-    def delta(self) -> Delta:
+    def delta(self) -> ErasedWeights:
         copies = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
-        return Delta(self.method.finish(self.model, self.specs, copies), self.info)
+        return ErasedWeights(self.method.finish(self.model, self.specs, copies), self.info)
 
     def save(self, path: Path) -> None:
-        """Tensors, moments and step in one file. No dice: every draw is seeded by its step (see `_dice`)."""
+        """Tensors, moments and step in one file. No dice: every draw is seeded by its step (see `rng_of`)."""
         tensors = dict(self.tensors)
         for name, tensor in self.learning.items():
             tensors |= {f"{key}/{name}": value for key, value in self.optimizer.state[tensor].items()}
-        Delta(tensors, {**self.info, "step": str(self.step)}).save(path)
+        ErasedWeights(tensors, {**self.info, "step": str(self.step)}).save(path)
 
     def load(self, path: Path) -> None:
         """Raises CrceError if the checkpoint belongs to another spec or other settings."""
-        saved = Delta.load(path)
+        saved = ErasedWeights.load(path)
         if any(saved.info.get(key) != value for key, value in self.info.items()):
             raise CrceError(
                 f"{path} was made with other terms or settings and cannot be continued. "
@@ -99,20 +99,22 @@ def erase(
     for each in specs:
         check(each, config)
     if isinstance(method_of(config), ClosedForm):
-        yield Step("train", 1, 1, {}, lambda: solved(model, spec, config))
+        yield Step("train", 1, 1, {}, lambda: solve_closed_form(model, spec, config))
         return
-    yield from _trained(Tuned(model, specs, config), checkpoint, resume)
+    yield from _trained(TrainState(model, specs, config), checkpoint, resume)
 
 
 def _several(spec: ConceptSpec | Sequence[ConceptSpec]) -> Specs:
-    return together([spec] if isinstance(spec, ConceptSpec) else spec)
+    return resolve_conflicts([spec] if isinstance(spec, ConceptSpec) else spec)
 
 
-def solved(model: Diffusion, spec: ConceptSpec | Sequence[ConceptSpec], config: EraseConfig) -> Delta:
+def solve_closed_form(
+    model: Diffusion, spec: ConceptSpec | Sequence[ConceptSpec], config: EraseConfig
+) -> ErasedWeights:
     """The delta of a closed form, which needs no steps."""
     specs, method = _several(spec), method_of(config)
     tensors = method.edit(model, specs, method.trainable(model.unet))
-    return Delta(tensors, {**_info(model, specs, config), "kind": "weights"})
+    return ErasedWeights(tensors, {**_info(model, specs, config), "kind": "weights"})
 
 
 def _info(model: Diffusion, specs: Specs, config: EraseConfig) -> dict[str, str]:
@@ -121,7 +123,7 @@ def _info(model: Diffusion, specs: Specs, config: EraseConfig) -> dict[str, str]
             "digest": " ".join(s.digest for s in specs), "config": json.dumps(asdict(config))}  # fmt: skip
 
 
-def _trained(tuned: Tuned, checkpoint: Path | None, resume: bool) -> Iterator[Step]:
+def _trained(tuned: TrainState, checkpoint: Path | None, resume: bool) -> Iterator[Step]:
     """The phases: the bank is sampled, then a step for each of its latents."""
     if resume and checkpoint and checkpoint.exists():
         tuned.load(checkpoint)
@@ -138,27 +140,27 @@ def _trained(tuned: Tuned, checkpoint: Path | None, resume: bool) -> Iterator[St
         yield Step("train", tuned.step, of, losses, tuned.delta)
 
 
-def _banks(tuned: Tuned) -> Generator[Step, None, list[Moment]]:
+def _banks(tuned: TrainState) -> Generator[Step, None, list[NoisySample]]:
     """A bank for each concept; yields a Step for each moment sampled. Where memory counts, the device is spared it."""
     banks, each = [], TRAJECTORY * len(_groups(tuned.config))
     place = "cpu" if tuned.config.rows else tuned.model.device
     for spec in tuned.specs:
         moments = []
-        for moment in sample_bank(tuned.model, tuned.method.latents(spec), tuned.config):
+        for moment in sample_latents(tuned.model, tuned.method.latents(spec), tuned.config):
             moments.append(moment.to(place))
             yield Step("bank", len(moments) + each * len(banks), each * len(tuned.specs), {}, tuned.delta)
         banks.append(shuffled(moments, tuned.config.seed))
     return banks
 
 
-def train_once(tuned: Tuned, banks: list[Moment]) -> dict[str, float]:
+def train_once(tuned: TrainState, banks: list[NoisySample]) -> dict[str, float]:
     """One step of Adam for the concept whose turn it is; the losses by part."""
     turn, which = divmod(tuned.step, len(banks))
     spec, bank = tuned.specs[which], banks[which]
     asked = tuned.model, spec, tuned.tensors
     weights, adapter = tuned.method.weights(*asked), partial(tuned.method.adapter, *asked)
-    moment, dice = bank.at(turn % len(bank.x)).to(tuned.model.device), _dice(tuned.config.seed, tuned.step)
-    draw = Draw(tuned.model, spec, tuned.config, tuned.tensors, weights, moment, dice, adapter)
+    moment, rng = bank.at(turn % len(bank.x)).to(tuned.model.device), rng_of(tuned.config.seed, tuned.step)
+    draw = StepContext(tuned.model, spec, tuned.config, tuned.tensors, weights, moment, rng, adapter)
     tuned.optimizer.zero_grad()
     losses: dict[str, float] = defaultdict(float)
     for parts in tuned.method.losses_by_pass(draw):

@@ -11,13 +11,13 @@ from pydantic import (
 
 from crce import files
 from crce.worker.client import BROKEN, _address_file
-from crce.worker.requests import LONGEST, REQUEST, Asked
+from crce.worker.requests import LONGEST, REQUEST, Request
 
 
-class Glance:
+class PendingRequest:
     """A question that waits for its answer."""
 
-    def __init__(self, asked: Asked):
+    def __init__(self, asked: Request):
         self.asked, self.replaced = asked, False
         self._answer: dict = {}
         self._answered = threading.Event()
@@ -36,13 +36,13 @@ class Glance:
         return self.asked.tab, self.asked.kind
 
 
-class Desk:
+class RequestBroker:
     """Where glances wait. Threads take them in; the one thread that has the model serves them."""
 
     def __init__(self, status: Callable[[], dict]):
         self._status = status
-        self._waiting: dict[tuple[str, str], Glance] = {}
-        self._served: Glance | None = None
+        self._waiting: dict[tuple[str, str], PendingRequest] = {}
+        self._served: PendingRequest | None = None
         self._changed = threading.Condition()
         self._listener = Listener(("127.0.0.1", 0), backlog=16)
         self._key = secrets.token_bytes(32)
@@ -64,7 +64,7 @@ class Desk:
             if files.read_json(_address_file())["key"] == self._key.hex():
                 _address_file().unlink()
 
-    def take(self, timeout: float = 0) -> Glance | None:
+    def take(self, timeout: float = 0) -> PendingRequest | None:
         """The glance that waits longest; waits up to `timeout` seconds for one to come."""
         with self._changed:
             self._served = None
@@ -73,9 +73,9 @@ class Desk:
                 self._served = self._waiting.pop(next(iter(self._waiting)))
             return self._served
 
-    def put(self, asked: Asked) -> Glance:
+    def put(self, asked: Request) -> PendingRequest:
         """Replaces what the same tab asked before in this kind, also what is being answered."""
-        glance = Glance(asked)
+        glance = PendingRequest(asked)
         with self._changed:
             if old := self._waiting.pop(glance.line, None):
                 old.reply({"replaced": True})
@@ -85,7 +85,7 @@ class Desk:
             self._changed.notify()
         return glance
 
-    def put_back(self, glance: Glance) -> None:
+    def put_back(self, glance: PendingRequest) -> None:
         """To the end of the line, with the rest of its work; unless it was replaced."""
         with self._changed:
             if glance.line in self._waiting:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BROKEN = (OSError, EOFError, ValueError, AssertionError, AuthenticationError)
 
 
-def ask(request: dict, timeout: float = 60) -> dict:
+def send(request: dict, timeout: float = 60) -> dict:
     """The worker's answer; {"error": text} where the question was wrong, {"replaced": true} where a newer one came.
 
     Starts a worker if the question needs a model. Raises CrceError if none answers in time.

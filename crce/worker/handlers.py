@@ -20,10 +20,17 @@ from crce.evaluation.evaluate import base_verdicts
 from crce.judges.embedded import EmbeddedJudge
 from crce.models import text_space
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import Delta, combined
+from crce.models.erased_weights import ErasedWeights, combine
 from crce.training.estimate import estimate, quick
-from crce.training.loop import solved
-from crce.worker.requests import Column, Coverage, Distances, Draw, Preflight, Preview
+from crce.training.loop import solve_closed_form
+from crce.worker.requests import (
+    Column,
+    CoverageRequest,
+    DistancesRequest,
+    EstimateRequest,
+    GenerateRequest,
+    PreviewRequest,
+)
 
 AT_ONCE = 8  # pictures between two looks at whether the tab still wants them
 KEPT_BYTES = 512 << 20
@@ -41,7 +48,7 @@ class Unfinished(Exception):
     """A part of the work is done and kept; others may have their turn before the rest."""
 
 
-def draw(request: Draw, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]) -> dict:
+def draw(request: GenerateRequest, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]) -> dict:
     """The answer to a glance. Raises CrceError for a run that does not fit, Replaced if nobody waits any more."""
     pairs = list(product(request.prompts, request.seeds))
     columns = [
@@ -52,14 +59,16 @@ def draw(request: Draw, model: Diffusion, judge: EmbeddedJudge | None, replaced:
     return {"columns": [_cells(pngs, asked, judge) for pngs in columns]}
 
 
-def preview(request: Preview, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]) -> dict:
+def preview(
+    request: PreviewRequest, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]
+) -> dict:
     """The answer to a glance: `prompts` before and after the instant edit (the method crce-uce) by the spec.
 
     Raises CrceError where the pictures would take minutes, Replaced if nobody waits any more.
     """
     check_quick(model)
     began = time.monotonic()
-    delta = solved(model, request.spec, EraseConfig("crce-uce"))
+    delta = solve_closed_form(model, request.spec, EraseConfig("crce-uce"))
     solving = time.monotonic() - began
     pairs = list(product(request.prompts, request.seeds))
     before, after = _base(pairs, model, replaced), _column(delta.applied(model), pairs, model, replaced)
@@ -80,7 +89,9 @@ def check_quick(model: Diffusion) -> None:
         )
 
 
-def coverage(request: Coverage, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]) -> dict:
+def coverage(
+    request: CoverageRequest, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]
+) -> dict:
     """The answer to a glance: on how many of seeds 0–9 the base shows the target, every coref (judged for the target)
     and every retain (judged for itself). Terms that the judge does not know are left out.
 
@@ -99,17 +110,21 @@ def coverage(request: Coverage, model: Diffusion, judge: EmbeddedJudge | None, r
     return {"terms": rows}
 
 
-def distances(request: Distances, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]) -> dict:
+def distances(
+    request: DistancesRequest, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]
+) -> dict:
     """The answer to a glance: see `text_space.distances`."""
     return text_space.distances(model, request.spec)
 
 
-def preflight(request: Preflight, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]) -> dict:
+def preflight(
+    request: EstimateRequest, model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]
+) -> dict:
     """The answer to a glance: see `crce.cost.Cost`."""
     return asdict(estimate(model, request.specs, request.config))
 
 
-ANSWERS = {"draw": draw, "preview": preview, "coverage": coverage, "distances": distances, "preflight": preflight}
+HANDLERS = {"draw": draw, "preview": preview, "coverage": coverage, "distances": distances, "preflight": preflight}
 
 
 def _base(pairs: list[Pair], model: Diffusion, replaced: Callable[[], bool]) -> list[bytes]:
@@ -138,16 +153,16 @@ def _column(weights: Weights, pairs: list[Pair], model: Diffusion, replaced: Cal
 def _weights(column: Column, model: Diffusion) -> Weights:
     """The model with the runs' weights, for as long as the context is open."""
     deltas = [_delta(name, model) for name in (column.run, *column.also)]
-    return combined(deltas, model).applied(model, column.strength)
+    return combine(deltas, model).applied(model, column.strength)
 
 
-def _delta(name: str, model: Diffusion) -> Delta:
+def _delta(name: str, model: Diffusion) -> ErasedWeights:
     run = runs.find(name)
     if run.job.base != model.base:
         raise CrceError(f"The run {run.title!r} was made on {run.job.base}, and these pictures are of {model.base}.")
     if not run.erased:
         raise CrceError(f"The run {run.title!r} has no weights yet; wait until it is done.")
-    return Delta.load(run.delta_path)
+    return ErasedWeights.load(run.weights_path)
 
 
 def _cells(pngs: list[bytes], asked: list[str | None], judge: EmbeddedJudge | None) -> list[dict]:
@@ -157,7 +172,7 @@ def _cells(pngs: list[bytes], asked: list[str | None], judge: EmbeddedJudge | No
 def _verdict(png: bytes, concept: str | None, judge: EmbeddedJudge | None) -> dict:
     if not (concept and judge and judge.knows(concept)):
         return {"yes": None, "p": None}
-    verdict = judge.shows([Image.open(io.BytesIO(png))], concept)[0]
+    verdict = judge.classify([Image.open(io.BytesIO(png))], concept)[0]
     return {"yes": verdict.yes, "p": round(verdict.p, 4)}
 
 

@@ -57,7 +57,7 @@ Spec = Annotated[InstanceOf[ConceptSpec], BeforeValidator(_spec)]
 Config = Annotated[InstanceOf[EraseConfig], BeforeValidator(_config)]
 
 
-class Asked(BaseModel):
+class Request(BaseModel):
     """What every question says: which tab waits, and for which base model."""
 
     model_config = ConfigDict(extra="forbid")
@@ -70,7 +70,7 @@ class Asked(BaseModel):
         return False
 
 
-class Draw(Asked):
+class GenerateRequest(Request):
     """Pictures of each prompt with each seed in each column; `ask` is what the judge is asked of a prompt."""
 
     kind: Literal["draw"]
@@ -84,21 +84,21 @@ class Draw(Asked):
         return any(self.ask)
 
     @model_validator(mode="after")
-    def _fits(self) -> "Draw":
+    def _fits(self) -> "GenerateRequest":
         if len(self.ask) != len(self.prompts):
             raise ValueError(f"ask has {len(self.ask)} entries for {len(self.prompts)} prompts")
         _few(len(self.columns) * len(self.prompts) * len(self.seeds))
         return self
 
 
-class Distances(Asked):
+class DistancesRequest(Request):
     """How far each term is from the target in the base's text encoder, and where on a map."""
 
     kind: Literal["distances"]
     spec: Spec
 
 
-class Preview(Asked):
+class PreviewRequest(Request):
     """Pictures of each prompt with each seed, before and after the instant edit by the spec's training terms."""
 
     kind: Literal["preview"]
@@ -107,12 +107,12 @@ class Preview(Asked):
     seeds: Seeds = [0]
 
     @model_validator(mode="after")
-    def _fits(self) -> "Preview":
+    def _fits(self) -> "PreviewRequest":
         _few(2 * len(self.prompts) * len(self.seeds))
         return self
 
 
-class Coverage(Asked):
+class CoverageRequest(Request):
     """How often the base draws each term, as its judge sees it."""
 
     kind: Literal["coverage"]
@@ -123,7 +123,7 @@ class Coverage(Asked):
         return True
 
 
-class Preflight(Asked):
+class EstimateRequest(Request):
     """What a run of these concepts would cost (see `cost.Cost`)."""
 
     kind: Literal["preflight"]
@@ -136,4 +136,9 @@ def _few(pictures: int) -> None:
         raise ValueError(f"these are more than {MOST_PICTURES} pictures; ask for fewer prompts or seeds")
 
 
-REQUEST = TypeAdapter(Annotated[Draw | Distances | Preview | Coverage | Preflight, Field(discriminator="kind")])
+REQUEST = TypeAdapter(
+    Annotated[
+        GenerateRequest | DistancesRequest | PreviewRequest | CoverageRequest | EstimateRequest,
+        Field(discriminator="kind"),
+    ]
+)

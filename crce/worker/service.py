@@ -15,8 +15,8 @@ from crce.runs import Busy, Run
 from crce.runs.execute import execute
 from crce.runs.failures import log_error
 from crce.runs.models import Models, free_memory
-from crce.worker.broker import Desk, Glance
-from crce.worker.requests import Asked
+from crce.worker.broker import PendingRequest, RequestBroker
+from crce.worker.requests import Request
 
 if TYPE_CHECKING:
     from crce.judges.embedded import EmbeddedJudge
@@ -33,7 +33,7 @@ class Worker:
         self._device = device
         self._shown = "starting"
         self._models = Models(device)
-        self._desk = Desk(self._status)
+        self._desk = RequestBroker(self._status)
         self._run: Run | None = None
         self._leaving = False
         self._unwritable: set[str] = set()
@@ -117,14 +117,14 @@ class Worker:
                 self._desk.put_back(glance)
         return bool(glance)
 
-    def _answered(self, glance: Glance) -> dict | None:
+    def _answered(self, glance: PendingRequest) -> dict | None:
         """Whatever is asked, and whatever goes wrong with it, there is an answer; None where more is to be done."""
         from crce.worker import handlers
 
         asked = glance.asked
         try:
             model = self._model(asked.base)
-            return handlers.ANSWERS[asked.kind](asked, model, self._judge(asked), lambda: glance.replaced)
+            return handlers.HANDLERS[asked.kind](asked, model, self._judge(asked), lambda: glance.replaced)
         except handlers.Unfinished:
             return None
         except handlers.Replaced:
@@ -140,7 +140,7 @@ class Worker:
             raise CrceError(f"The worker is busy with a run on {self._models.base}; pictures of {base} come after it.")
         return self._models.glance(base)
 
-    def _judge(self, asked: Asked) -> "EmbeddedJudge | None":
+    def _judge(self, asked: Request) -> "EmbeddedJudge | None":
         """None where none is needed, or the base has none."""
         with suppress(CrceError):
             return self._models.judge(asked.base) if asked.judged else None
