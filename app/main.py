@@ -61,7 +61,7 @@ def launch(host: str, port: int, block: bool = True) -> gr.Blocks:
 
 def _go_on() -> None:
     """Runs that were waiting when the machine went down go on. Otherwise the first picture wakes the worker."""
-    import crce.propose  # noqa: F401  the status line asks it, and its first import takes a second
+    import crce.proposers.proposers  # noqa: F401  the status line asks it, and its first import takes a second
 
     if any(run.state == "queued" for run in runs.all_runs()):
         ensure_worker()

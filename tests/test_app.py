@@ -15,7 +15,7 @@ from filelock import FileLock
 from gradio.state_holder import SessionState
 from PIL import Image
 
-from app.components import page, png_bytes
+from app.components import png_bytes, render
 from app.errors import report_errors
 from app.main import build
 from app.session import drafts, thumbnails, transcript
@@ -72,7 +72,7 @@ def test_what_people_and_models_write_is_never_markup(kind):
     transcript.answer(spec.slug, transcript.say(spec, HOSTILE), transcript.choice([spec], HOSTILE))
     transcript.answer(spec.slug, 2, transcript.offer(ConceptSpec("dog"), hostile_round(spec), HOSTILE))
     pages = [curate.head(drafts.Opened(spec, spec)), curate.terms(spec, kind), curate_chat.log(spec)]
-    pages += [page("library", specs=[spec], states={}, mark=str), page("names", names=[HOSTILE], category=HOSTILE)]
+    pages += [render("library", specs=[spec], states={}, mark=str), render("names", names=[HOSTILE], category=HOSTILE)]
     for text in (*pages, curate_chat._writing(spec, HOSTILE, json.dumps({"text": HOSTILE}))):
         assert "<img" not in text
         assert "&lt;img" in text
@@ -556,7 +556,7 @@ def test_the_map_is_scaled_to_its_farthest_point():
     facts = curate_preview._map({"terms": [term], "sphere": sphere, "limit": 77})
     assert (facts["radius"], facts["points"]) == (0.25, [(0.125, 1.0)])
     assert (facts["dots"][0]["x"], facts["dots"][0]["y"]) == (-0.5, 0.25)
-    text = page("distances", target=HOSTILE, base="emoji-sd", **facts)
+    text = render("distances", target=HOSTILE, base="emoji-sd", **facts)
     assert "<img" not in text
     assert "4.00" in text
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from crce import config
-from crce.catalogue import METHOD_FACTS
+from crce import catalogue
+from crce.catalogue import ADAPTER, BACKBONES, METHOD_FACTS
 from crce.concepts.spec import Term, resolve_conflicts, spec_from_dict, spec_to_dict
 from crce.config import EraseConfig
 from crce.errors import CrceError
@@ -43,10 +43,10 @@ def same(a: ErasedWeights, b: ErasedWeights) -> bool:
 
 def test_every_method_has_its_card():
     assert METHODS.keys() | CRCE_VARIANTS.keys() == METHOD_FACTS.keys()
-    assert set(config.CRCE_VARIANTS) == CRCE_VARIANTS.keys() and set(config.BACKBONES) <= METHODS.keys()
+    assert set(catalogue.CRCE_VARIANTS) == CRCE_VARIANTS.keys() and set(BACKBONES) <= METHODS.keys()
 
 
-@pytest.mark.parametrize("method", [key for key, card in METHOD_FACTS.items() if card.kind != config.ADAPTER])
+@pytest.mark.parametrize("method", [key for key, card in METHOD_FACTS.items() if card.kind != ADAPTER])
 def test_a_method_changes_what_it_names_and_nothing_else(tiny_sd, dog, method):
     before = {n: p.clone() for n, p in tiny_sd.unet.named_parameters()}
     delta = last(tiny_sd, dog, dataclasses.replace(SHORT, method=method)).delta
@@ -258,7 +258,7 @@ def test_several_concepts_share_one_run(tiny_sd, dog, method):
 
 
 def test_crce_adds_its_sums_to_any_backbone(tiny_sd, dog):
-    steps = {on: train(tiny_sd, dog, dataclasses.replace(SHORT, on=on)) for on in config.BACKBONES}
+    steps = {on: train(tiny_sd, dog, dataclasses.replace(SHORT, on=on)) for on in BACKBONES}
     for on, found in steps.items():
         assert {"corefs", "retains"} < found[0].losses.keys()
         own = dataclasses.replace(SHORT, method=on)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from crce.config import EraseConfig
+from crce.methods import receler
 from crce.methods.losses import StepContext
-from crce.methods.registry import METHODS, receler
+from crce.methods.registry import METHODS
 from crce.training.latent_cache import sample_latents, shuffled
 
 CONFIG = EraseConfig("receler", steps=50)

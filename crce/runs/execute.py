@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from crce.evaluation.metrics import Answers
     from crce.judges.embedded import EmbeddedJudge
     from crce.models.diffusion import Diffusion
+    from crce.models.erased_weights import ErasedWeights
     from crce.training.loop import Step
 
 WRITE_EVERY = 0.5  # seconds between two step events in events.jsonl

@@ -31,6 +31,8 @@ SECRET = re.compile(r"\b(hf_|sk-)[A-Za-z0-9_-]{8,}")
 
 def explained(error: Exception, run: Run) -> dict:
     """What a person reads of a failure, and under which id worker.log has the rest."""
+    from crce.models.memory import is_out_of_memory
+
     kept = "The erasure is done and kept" if run.erased else f"Step {run.kept_step} is kept"
     if isinstance(error, CrceError):
         message = f"{kept}, but not measured: {error}" if run.erased else str(error)
@@ -38,17 +40,10 @@ def explained(error: Exception, run: Run) -> dict:
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         reason = f"{run.dir} cannot be written: {error.strerror}."
         return {"message": f"{reason} {kept}. {UNWRITABLE[error.errno]}", "log_id": None}
-    if _out_of_memory(error):
+    if is_out_of_memory(error):
         return {"message": f"Out of memory. {kept}. {SMALLER}", "log_id": None}
     log_id = log_error(error)
     return {"message": f"unexpected error {log_id}; {files.home() / 'worker.log'} has the rest", "log_id": log_id}
-
-
-def _out_of_memory(error: Exception) -> bool:
-    import torch
-
-    # On the CPU torch has no error of its own for it.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def log_error(error: Exception) -> str:

@@ -1,4 +1,3 @@
-import gc
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ class Models:
     def get(self, base: str, device: str = "auto", dtype: str = "auto") -> "Diffusion":
         """The base on our own device, unless another is named. Raises CrceError if it cannot be loaded."""
         from crce.models.diffusion import Diffusion
+        from crce.models.memory import free_memory
 
         key = base, self._device if device == "auto" else device, dtype
         if self._key != key:
@@ -42,12 +42,3 @@ class Models:
         if base not in self._judges:
             self._judges[base] = EmbeddedJudge.load(base)
         return self._judges[base]
-
-
-def free_memory() -> None:
-    """Gives back what a model or a failed step still holds on the device."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

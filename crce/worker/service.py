@@ -14,7 +14,7 @@ from crce.errors import CrceError
 from crce.runs import Busy, Run
 from crce.runs.execute import execute
 from crce.runs.failures import log_error
-from crce.runs.models import Models, free_memory
+from crce.runs.models import Models
 from crce.worker.broker import PendingRequest, RequestBroker
 from crce.worker.requests import Request
 
@@ -103,6 +103,9 @@ class Worker:
         if len(run.events()) == before:
             # Not even its failure could be written: it would be taken up again and again.
             self._unwritable.add(run.id)
+        # Torch is loaded by now: the run needed it.
+        from crce.models.memory import free_memory
+
         free_memory()
 
     def _answer(self, timeout: float = 0) -> bool:
