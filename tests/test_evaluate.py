@@ -12,7 +12,7 @@ from crce.evaluation.evaluate import coverage, evaluate, look, questions
 from crce.evaluation.metrics import metrics
 from crce.files import write_json
 from crce.judges.embedded import EmbeddedJudge
-from crce.training.loop import erase
+from crce.training.loop import erase_steps
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,8 @@ def test_a_retain_unknown_to_the_judge_is_left_out_and_a_target_is_an_error(judg
 
 
 def test_the_same_seeds_before_and_after_and_no_change_without_a_delta(tiny_sd, judge, dog):
-    *_, step = erase(tiny_sd, dog, EraseConfig(steps=1, corefs=1, retains=1))
-    unchanged = dataclasses.replace(step.delta, tensors={})
+    *_, step = erase_steps(tiny_sd, dog, EraseConfig(steps=1, corefs=1, retains=1))
+    unchanged = dataclasses.replace(step.weights(), tensors={})
     steps, answers = run(evaluate(tiny_sd, judge, dog, unchanged, images=2))
     assert all(a.yes == a.base_yes and len(a.p) == len(a.seeds) for a in answers)
     assert steps[-1][0] == steps[-1][1] == 2 * sum(len(a.seeds) for a in answers)
@@ -69,8 +69,8 @@ def test_what_the_base_draws_is_judged_once(tiny_sd, judge, dog, home):
 
 def test_questions_asked_together_are_answered_each_by_its_own_pictures(tiny_sd, judge, dog):
     asked = questions(dog, 2, judge)
-    *_, step = erase(tiny_sd, dog, EraseConfig(steps=2, corefs=1, retains=1, lr=0.1))
-    for delta in (None, step.delta):
+    *_, step = erase_steps(tiny_sd, dog, EraseConfig(steps=2, corefs=1, retains=1, lr=0.1))
+    for delta in (None, step.weights()):
         resolve_conflicts = look(tiny_sd, judge, asked, delta)
         alone = [look(tiny_sd, judge, [q], delta)[0] for q in asked]
         assert [[v.yes for v in row] for row in resolve_conflicts] == [[v.yes for v in row] for row in alone]
@@ -79,14 +79,14 @@ def test_questions_asked_together_are_answered_each_by_its_own_pictures(tiny_sd,
 def test_coverage_counts_the_seeds_that_show_it(tiny_sd, judge, dog):
     steps, found = run(coverage(tiny_sd, judge, [dog, ConceptSpec("yeti")]))
     rows = {(r["text"], r["asked"]): r["yes"] for r in found["terms"]}
-    pictures = tiny_sd.generate(["wolf"] * 10, list(range(10)))
+    pictures = tiny_sd.generate_batch(["wolf"] * 10, list(range(10)))
     assert rows["wolf", "wolf"] == sum(v.yes for v in judge.classify(pictures, "wolf"))
     assert set(judge.names) <= {text for text, _ in rows} and steps[-1] == (len(rows), len(rows))
     assert set(found["concepts"]) == {"dog-animal"} and found["concepts"]["dog-animal"]["covered"] is False
 
 
 def test_the_judge_shares_out_its_probability(tiny_sd, judge):
-    pictures = tiny_sd.generate(["dog"] * 3, [0, 1, 2])
+    pictures = tiny_sd.generate_batch(["dog"] * 3, [0, 1, 2])
     shares = [judge.classify(pictures, name) for name in judge.names]
     assert torch.tensor([[v.p for v in row] for row in shares]).sum(0) == pytest.approx([1.0] * 3, abs=1e-5)
     assert all(v.yes == (v.p >= judge.threshold) for row in shares for v in row)

@@ -12,8 +12,8 @@ from crce.errors import CrceError
 from crce.evaluation.questions import Answers, Question
 from crce.files import home, read_json, write_json
 from crce.judges.embedded import EmbeddedJudge, Verdict
+from crce.methods.erased_weights import ErasedWeights
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import ErasedWeights
 
 # The target gets five times the pictures of a term: it is one prompt, the others are ten and five.
 TARGET_FACTOR = 5
@@ -101,7 +101,7 @@ def look(
     if not fresh:
         return [known[q] for q in asked]
     with delta.applied(model) if delta else nullcontext():
-        pictures = model.generate([q.text for q in fresh for _ in q.seeds], [s for q in fresh for s in q.seeds])
+        pictures = model.generate_batch([q.text for q in fresh for _ in q.seeds], [s for q in fresh for s in q.seeds])
     for question in fresh:
         mine, pictures = pictures[: len(question.seeds)], pictures[len(question.seeds) :]
         known[question] = judge.classify(mine, question.asked)

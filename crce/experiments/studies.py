@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from crce.config import EraseConfig
+from crce.config import config_from_dict
 from crce.evaluation.metrics import HEADS, METRICS, table
 from crce.experiments.tables import REPORTS, differences, reports
 from crce.files import ROOT, read_json
@@ -133,7 +133,9 @@ def pooled(rows: list[dict]) -> str:
 
 def backbones(folder: Path) -> str:
     """A table of two backbones, and rows of counts for more of them."""
-    labelled = [{**r, "method": EraseConfig(**r["config"]).label} for r in (*reports(REPORTS), *_read(folder / "six"))]
+    labelled = [
+        {**r, "method": config_from_dict(r["config"]).label} for r in (*reports(REPORTS), *_read(folder / "six"))
+    ]
     methods = [method for pair in BACKBONE_PAIRS for method in reversed(pair)]
     concepts = sorted({r["concept"] for r in labelled if r["method"] == "crce on ca"})
     found = [r for method in methods for r in labelled if r["method"] == method and r["concept"] in concepts]
@@ -149,8 +151,8 @@ def backbone_rows(found: list[dict]) -> list[str]:
     """One for each backbone and setting, alone and under CRCE."""
     alike: dict[tuple, list[dict]] = {}
     for report in found:
-        config = EraseConfig(**report["config"])
-        key = config.bottom, f"{config.steps} at {config.lr:g}", config.bottom != config.method
+        config = config_from_dict(report["config"])
+        key = config.base_method, f"{config.steps} at {config.lr:g}", config.base_method != config.method
         alike.setdefault(key, []).append(report)
     return [f"| {on} | {setting} | {'with' if lists else 'without'} | {pooled(of)} |"
             for (on, setting, lists), of in sorted(alike.items())]  # fmt: skip

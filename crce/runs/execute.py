@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from crce.evaluation.metrics import Answers
     from crce.judges.embedded import EmbeddedJudge
+    from crce.methods.erased_weights import ErasedWeights
     from crce.models.diffusion import Diffusion
-    from crce.models.erased_weights import ErasedWeights
     from crce.training.loop import Step
 
 WRITE_EVERY = 0.5  # seconds between two step events in events.jsonl
@@ -90,8 +90,8 @@ def _work(run: Run, models: Models) -> Iterator[dict]:
 
 
 def _train(run: Run, model: "Diffusion") -> Iterator[dict]:
-    from crce.training.estimate import estimate, forget_peak
-    from crce.training.loop import erase
+    from crce.training.estimate import estimate, reset_peak_memory
+    from crce.training.loop import erase_steps
 
     config, checkpoint = run.job.config, run.dir / "checkpoint.safetensors"
     check_room(run, model, disk_usage(run.dir).free)
@@ -100,9 +100,9 @@ def _train(run: Run, model: "Diffusion") -> Iterator[dict]:
         yield run.record("estimate", **asdict(estimate(model, run.job.specs, config)))
     if first and config.preview_every:
         yield _preview(run, model)
-    forget_peak(model)
+    reset_peak_memory(model)
     bank, train = Meter(run), Meter(run, run.kept_step)
-    for step in erase(model, run.job.specs, config, checkpoint=checkpoint, resume=True):
+    for step in erase_steps(model, run.job.specs, config, checkpoint=checkpoint, resume=True):
         if step.phase == "bank":
             yield bank.event("phase", step.number, step.of, phase="bank")
         else:
@@ -115,9 +115,9 @@ def _train(run: Run, model: "Diffusion") -> Iterator[dict]:
 
 def _cost(run: Run, model: "Diffusion", seconds: float) -> dict:
     """What a training that was not interrupted really took, to be read beside the estimate."""
-    from crce.training.estimate import peak
+    from crce.training.estimate import peak_memory
 
-    memory, whose = peak(model)
+    memory, whose = peak_memory(model)
     return run.record("cost", seconds=round(seconds, 1), memory=memory, whose=whose, disk=run.size)
 
 
@@ -125,7 +125,7 @@ def _trained(run: Run, model: "Diffusion", step: "Step", meter: "Meter") -> Iter
     """Keeps what a training step brought: the delta before anything else, for a kill may come at any time."""
     config, last = run.job.config, step.number == step.of
     if last:
-        step.delta.save(run.weights_path)
+        step.weights().save(run.weights_path)
     event = meter.event("step", step.number, step.of, losses=step.losses)
     if last or step.number % config.checkpoint_every == 0:
         yield run.record("checkpoint", step=step.number)
@@ -136,9 +136,9 @@ def _trained(run: Run, model: "Diffusion", step: "Step", meter: "Meter") -> Iter
 
 def check_room(run: Run, model: "Diffusion", free: int) -> None:
     """Raises CrceError if the disk would be full before the run ends."""
-    from crce.training.estimate import disk
+    from crce.training.estimate import disk_bytes
 
-    needed = disk(model, run.job.specs, run.job.config)
+    needed = disk_bytes(model, run.job.specs, run.job.config)
     if free < needed:
         raise CrceError(
             f"The disk of {run.dir} has {free >> 20} MB free and this run needs {needed >> 20} MB. "
@@ -181,8 +181,8 @@ def _preview(run: Run, model: "Diffusion", step: "Step | None" = None) -> dict:
     terms = [*spec.train_corefs[:1], *spec.train_retains[:1]]
     prompts = [spec.target, *(term.text for term in terms)]
     seeds = [0] * len(prompts)
-    with step.delta.applied(model) if step else nullcontext():
-        pictures = model.generate(prompts, seeds)
+    with step.weights().applied(model) if step else nullcontext():
+        pictures = model.generate_batch(prompts, seeds)
     names = [f"images/preview-{number:05d}-{i}.png" for i in range(len(prompts))]
     _save_pictures(run, dict(zip(names, pictures, strict=True)))
     return run.record("preview", step=number, prompts=prompts, seeds=seeds, images=names)
@@ -198,7 +198,7 @@ def _evaluate(run: Run, model: "Diffusion", judge: "EmbeddedJudge", images: int,
     """Writes report.json, and pictures of each term's first seeds, before and after."""
     from crce.evaluation.evaluate import evaluate
     from crce.evaluation.metrics import summarise
-    from crce.models.erased_weights import ErasedWeights
+    from crce.methods.erased_weights import ErasedWeights
 
     job, began = run.job, time.monotonic()
     delta = ErasedWeights.load(run.weights_path)
@@ -248,7 +248,7 @@ def _pairs(model: "Diffusion", delta: "ErasedWeights", answers: "list[tuple[int,
     pictures = {}
     for prefix, how in (("base-", nullcontext()), ("", delta.applied(model))):
         with how:
-            drawn = model.generate([a.text for _, a, _ in shown], [seed for _, _, seed in shown])
+            drawn = model.generate_batch([a.text for _, a, _ in shown], [seed for _, _, seed in shown])
         names = [picture_name(a.kind, number, seed, prefix) for number, a, seed in shown]
         pictures |= dict(zip(names, drawn, strict=True))
     return pictures

@@ -18,10 +18,10 @@ from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.evaluation.evaluate import base_verdicts
 from crce.judges.embedded import EmbeddedJudge
+from crce.methods.erased_weights import ErasedWeights, combine
 from crce.models import text_space
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import ErasedWeights, combine
-from crce.training.estimate import estimate, quick
+from crce.training.estimate import estimate, is_quick
 from crce.training.loop import solve_closed_form
 from crce.worker.requests import (
     Column,
@@ -82,7 +82,7 @@ def preview(
 
 def check_quick(model: Diffusion) -> None:
     """Raises CrceError for a model whose pictures take minutes here: a large one on a CPU."""
-    if not quick(model):
+    if not is_quick(model):
         raise CrceError(
             f"Pictures of {model.base} would take minutes on a CPU, so none are drawn. "
             f"Use a GPU, or look at the concept on {bases.EMOJI_SD}."
@@ -145,7 +145,7 @@ def _column(weights: Weights, pairs: list[Pair], model: Diffusion, replaced: Cal
             if replaced():
                 raise Replaced
             part = wanted[start : start + AT_ONCE]
-            images = model.generate([prompt for prompt, _ in part], [seed for _, seed in part])
+            images = model.generate_batch([prompt for prompt, _ in part], [seed for _, seed in part])
             drawn |= dict(zip(part, map(to_png, images), strict=True))
     return [drawn[pair] for pair in pairs]
 

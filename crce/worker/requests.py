@@ -40,7 +40,7 @@ def _spec(facts: object) -> ConceptSpec:
 
 def _config(facts: object) -> EraseConfig:
     try:
-        return EraseConfig(**facts)
+        return EraseConfig(**facts)  # type: ignore[arg-type]
     except (CrceError, TypeError) as error:
         raise ValueError(str(error)) from None
 
