@@ -14,7 +14,7 @@ from crce.cli.terminal import result
 from crce.concepts.library import find_spec
 from crce.config import EraseConfig, resolve_config
 from crce.cost import machine
-from crce.evaluation.evaluate import evaluate
+from crce.evaluation.evaluate import evaluate_steps
 from crce.evaluation.metrics import HEADS, summarise
 from crce.experiments.studies import pooled, varied
 from crce.experiments.tables import reports
@@ -75,7 +75,7 @@ def measure(name: str, way: str) -> None:
         return
     answers = result(
         f"{name}: judging",
-        evaluate(model, EmbeddedJudge.load(model.base), spec, erased(model, spec, config, way), IMAGES),
+        evaluate_steps(model, EmbeddedJudge.load(model.base), spec, erased(model, spec, config, way), IMAGES),
     )
     facts = {"method": WAYS[way], "config": asdict(config), "images": IMAGES, "dtype": "bf16", "machine": machine()}
     write_atomic(target, json.dumps(summarise(spec, answers, facts), ensure_ascii=False) + "\n")

@@ -72,7 +72,12 @@ def foreseen(
     yield render("line", text=known)
     if not slug:
         return
-    drawn = {"corefs": int(corefs or 0), "retains": int(retains or 0), "microbatch_size": int(rows or 0), "backbone": on}
+    drawn = {
+        "corefs": int(corefs or 0),
+        "retains": int(retains or 0),
+        "microbatch_size": int(rows or 0),
+        "backbone": on,
+    }
     config = EraseConfig(method=method, steps=_whole("steps", steps), **drawn)
     specs = resolve_conflicts([find_spec(slug), *(find_spec(other) for other in also if other != slug)])
     asked = {"specs": list(map(spec_to_dict, specs)), "config": asdict(config)}

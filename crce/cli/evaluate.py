@@ -73,11 +73,11 @@ def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", dtype: Dtype = "
     Accuracies count covered terms only. Run it on a base before the first erasure.
     """
     from crce import files
-    from crce.evaluation.evaluate import coverage
+    from crce.evaluation.coverage import measure_coverage
 
     models = Models(device)
     model = models.get(base, dtype=dtype)
-    found = terminal.result("drawing terms", coverage(model, models.judge(base), list(library().values())))
+    found = terminal.result("drawing terms", measure_coverage(model, models.judge(base), list(library().values())))
     files.write_json(model.covered_file, found)
     covered = sum(concept["covered"] for concept in found["concepts"].values())
     text = f"{covered} of {len(found['concepts'])} concepts are covered: {model.covered_file}"

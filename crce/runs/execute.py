@@ -196,7 +196,7 @@ def _save_pictures(run: Run, pictures: "dict[str, Image]") -> None:
 
 def _evaluate(run: Run, model: "Diffusion", judge: "EmbeddedJudge", images: int, ask: str) -> Iterator[dict]:
     """Writes report.json, and pictures of each term's first seeds, before and after."""
-    from crce.evaluation.evaluate import evaluate
+    from crce.evaluation.evaluate import evaluate_steps
     from crce.evaluation.metrics import summarise
     from crce.methods.erased_weights import ErasedWeights
 
@@ -204,7 +204,7 @@ def _evaluate(run: Run, model: "Diffusion", judge: "EmbeddedJudge", images: int,
     delta = ErasedWeights.load(run.weights_path)
     judged = []
     for spec in job.specs:
-        judged.append((yield from _judged(Meter(run), evaluate(model, judge, spec, delta, images, ask))))
+        judged.append((yield from _judged(Meter(run), evaluate_steps(model, judge, spec, delta, images, ask))))
     yield from _shown(run, model, delta, judged[0])
     facts = {
         "base": job.base,

@@ -158,6 +158,11 @@ def solve_closed_form(model: Diffusion, spec: Concepts, config: EraseConfig) -> 
     return ErasedWeights(tensors, _info(model, specs, resolve_config(config, model.base)))
 
 
+def preview(model: Diffusion, spec: Concepts) -> ErasedWeights:
+    """The instant edit, a first look in seconds: CRCE-UCE, the corefs and retains in one closed form."""
+    return solve_closed_form(model, spec, EraseConfig("crce-uce"))
+
+
 def _together(spec: Concepts) -> Specs:
     return resolve_conflicts([spec] if isinstance(spec, ConceptSpec) else spec)
 

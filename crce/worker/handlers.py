@@ -16,7 +16,7 @@ from PIL import Image
 from crce import bases, files, runs
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.evaluation.evaluate import base_verdicts
+from crce.evaluation.coverage import judge_base
 from crce.judges.embedded import EmbeddedJudge
 from crce.methods.erased_weights import ErasedWeights, combine
 from crce.models import text_space
@@ -102,7 +102,7 @@ def coverage(
         raise CrceError(f"The base {model.base!r} brings no judge of its own. Look at the pictures instead.")
     check_quick(model)
     began, rows = time.monotonic(), []
-    for question, verdicts in base_verdicts(model, judge, request.spec):
+    for question, verdicts in judge_base(model, judge, request.spec):
         facts = {"text": question.text, "kind": question.kind}
         rows.append({**facts, "yes": sum(v.yes for v in verdicts), "of": len(verdicts)})
         if time.monotonic() - began > TURN:
