@@ -7,16 +7,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Stream(Generic[Item, Result]):
-    """Iterate over it once; `result` is then what the generator returned."""
+class Stream(Iterator[Item], Generic[Item, Result]):
+    """Iterate over it once; `result` is then what the generator returned. Leaving the loop does not close it."""
 
     result: Result
 
     def __init__(self, steps: Generator[Item, None, Result]):
         self._steps = steps
 
-    def __iter__(self) -> Iterator[Item]:
-        self.result = yield from self._steps
+    def __next__(self) -> Item:
+        try:
+            return next(self._steps)
+        except StopIteration as end:
+            self.result = end.value
+            raise
 
 
 def drain(steps: Generator[object, None, Result]) -> Result:

@@ -22,7 +22,7 @@ def parse(kind: type[T], facts: object, name: str) -> T:
 
 
 def first_problem(error: ValidationError, whole: str = "record") -> str:
-    """"prompts.0: Input should be a valid string"; `whole` stands for a problem that has no place."""
+    """ "prompts.0: Input should be a valid string"; `whole` stands for a problem that has no place."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"
 

@@ -35,7 +35,8 @@ class Models:
         return self._model
 
     def get_loaded(self, base: str) -> "Diffusion":
-        """The base on the device and in the dtype in which it is loaded now. Raises CrceError if it cannot be loaded."""
+        """The base on the device and in the dtype in which it is loaded now. Raises CrceError if it is not and cannot
+        be loaded."""
         return self._model if self._model is not None and base == self.base else self.get(base)
 
     def judge(self, base: str) -> "EmbeddedJudge":

@@ -71,16 +71,16 @@ def generate(
 ) -> GenerateAnswer:
     """Raises CrceError for a run that is missing, unfinished or of another base."""
     pairs = list(product(request.prompts, request.seeds))
-    columns = [
-        _draw(_load_weights(column, model), pairs, model, replaced) if column.run else _draw_base(pairs, model, replaced)
-        for column in request.columns
-    ]
     concepts = [concept for concept in request.ask for _ in request.seeds]
-    return GenerateAnswer(
-        tuple(
-            tuple(_judge(png, concept, judge) for png, concept in zip(pngs, concepts, strict=True)) for pngs in columns
-        )
-    )
+    columns = []
+    for column in request.columns:
+        if column.run:
+            pngs = _draw(_load_weights(column, model), pairs, model, replaced)
+        else:
+            pngs = _draw_base(pairs, model, replaced)
+        columns.append(pngs)
+    cells = (tuple(_judge(*shown, judge) for shown in zip(pngs, concepts, strict=True)) for pngs in columns)
+    return GenerateAnswer(tuple(cells))
 
 
 def preview(
