@@ -6,7 +6,7 @@ python -m benchmarks.bank           writes docs/bank.md from them and from the R
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.loop import Reference
@@ -16,9 +16,10 @@ from crce.config import EraseConfig, resolve_config
 from crce.cost import machine
 from crce.evaluation.evaluate import evaluate_steps
 from crce.evaluation.metrics import HEADS, summarise
+from crce.evaluation.report import read_report
 from crce.experiments.studies import pooled, varied
 from crce.experiments.tables import reports
-from crce.files import ROOT, read_json, write_atomic
+from crce.files import ROOT, write_atomic
 from crce.judges.embedded import EmbeddedJudge
 from crce.methods.erased_weights import ErasedWeights
 from crce.models.diffusion import Diffusion
@@ -78,7 +79,7 @@ def measure(name: str, way: str) -> None:
         evaluate_steps(model, EmbeddedJudge.load(model.base), spec, erased(model, spec, config, way), IMAGES),
     )
     facts = {"method": WAYS[way], "config": asdict(config), "images": IMAGES, "dtype": "bf16", "machine": machine()}
-    write_atomic(target, json.dumps(summarise(spec, answers, facts), ensure_ascii=False) + "\n")
+    write_atomic(target, json.dumps(asdict(summarise(spec, answers, **facts)), ensure_ascii=False) + "\n")
 
 
 def erased(model: Diffusion, spec, config: EraseConfig, way: str) -> ErasedWeights:
@@ -90,12 +91,12 @@ def erased(model: Diffusion, spec, config: EraseConfig, way: str) -> ErasedWeigh
 
 def page(folder: Path = FOLDER) -> str:
     """docs/bank.md: ESD's loop beside ours, and banks of more noises."""
-    more = [read_json(path) for path in sorted((folder / "noises").glob("*.json"))]
-    few = sorted({r["concept"] for r in more})
-    ours = [{**r, "method": LATENTS[0]} for r in reports() if r["method"] == "crce" and r["concept"] in few]
-    loop = [read_json(path) for path in sorted((folder / "loop").glob("*-frozen.json"))]
-    alike = {name: [r for r in (*ours, *more) if r["method"] == name] for name in LATENTS}
-    alike["ESD's loop, seed 0"] = [r for r in loop if r["concept"] in few]
+    more = [read_report(path) for path in sorted((folder / "noises").glob("*.json"))]
+    few = sorted({r.concept for r in more})
+    ours = [replace(r, method=LATENTS[0]) for r in reports() if r.method == "crce" and r.concept in few]
+    loop = [read_report(path) for path in sorted((folder / "loop").glob("*-frozen.json"))]
+    alike = {name: [r for r in (*ours, *more) if r.method == name] for name in LATENTS}
+    alike["ESD's loop, seed 0"] = [r for r in loop if r.concept in few]
     rows = "\n".join(f"| {name} | {pooled(of)} |" for name, of in alike.items())
     whole = PAGE.format(few=", ".join(few), heads=" | ".join(HEADS.values()), rows=rows)
     return varied(folder / "loop", whole, "bank", [(WAYS["tuned"], WAYS["frozen"])])

@@ -16,11 +16,13 @@ from statistics import median
 from benchmarks.figures import Figure, clocked, options, show
 from crce import bases, runs
 from crce.concepts.library import find_spec
-from crce.concepts.spec import ConceptSpec, spec_to_dict
+from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
 from crce.models.diffusion import Diffusion
 from crce.runs import Job
+from crce.runs.events import StepEvent
 from crce.worker import client
+from crce.worker.requests import PreviewRequest, StatusRequest
 
 REPEATS = 7
 PATIENCE = 300
@@ -39,11 +41,11 @@ def measured() -> Iterator[Figure]:
         yield previews("the first, with loading", spec, prompts, 1)
         yield previews("idle", spec, prompts)
         run = runs.create(Job(bases.EMOJI_SD, spec, EraseConfig(steps=1000, preview_every=0)))
-        wait(lambda: run.last("step"))
+        wait(lambda: run.last(StepEvent))
         yield previews("while a run trains", spec, prompts)
         run.request_stop()
         wait(lambda: run.state == "stopped")
-        os.kill(client.send({"kind": "status"}, PATIENCE)["pid"], signal.SIGTERM)
+        stop_worker()
 
 
 def drawings(prompts: list[str]) -> Iterator[Figure]:
@@ -66,12 +68,19 @@ def previews(label: str, spec: ConceptSpec, prompts: list[str], repeats: int = R
     times, edits = [], []
     for number in range(repeats):
         edited = replace(spec, retains=spec.retains[:number] + spec.retains[number + 1 :])
-        asked = {"kind": "preview", "tab": "bench", "base": bases.EMOJI_SD, "spec": spec_to_dict(edited)}
+        request = PreviewRequest("bench", bases.EMOJI_SD, edited, prompts)
         began = time.perf_counter()
-        answer = client.send({**asked, "prompts": prompts, "seeds": [0]}, PATIENCE)
+        answer = client.send(request, PATIENCE)
         times.append(time.perf_counter() - began)
-        edits.append(answer["edit_seconds"])
+        assert answer, "nobody else asks, so it is not replaced"
+        edits.append(answer.edit_seconds)
     return Figure(f"request to last thumbnail, {label}", tuple(times), f"the edit itself {median(edits):.3f} s")
+
+
+def stop_worker() -> None:
+    status = client.send(StatusRequest(), PATIENCE)
+    if status:
+        os.kill(status.pid, signal.SIGTERM)
 
 
 def wait(true: Callable[[], object]) -> None:

@@ -27,9 +27,21 @@ from crce.concepts.library import find_spec
 from crce.concepts.spec import ConceptSpec, Provenance, Round, Term, resolve_conflicts
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.runs import Job
+from crce.runs import EvaluationRequest, Job
+from crce.runs.events import (
+    CheckpointEvent,
+    CostEvent,
+    EstimateEvent,
+    FailedEvent,
+    PhaseEvent,
+    PreviewEvent,
+    StartEvent,
+    StepEvent,
+    StoppedEvent,
+)
 from crce.training.estimate import estimate
 from crce.worker import handlers
+from crce.worker.answers import Cell, DistancesAnswer, Sphere, StatusAnswer, TermDistance
 from crce.worker.broker import RequestBroker
 
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(2)} {{alert}} \"'`"
@@ -141,7 +153,7 @@ def test_the_road_through_the_wires(no_worker, base, home):
     run = runs.all_runs()[0]
     listing, *_ = tab.press(erase.refresh)
     assert run.id in listing
-    run.record("step", step=1, of=20, losses={"target": 1.0}, seconds_left=None)
+    run.record(StepEvent(step=1, of=20, losses={"target": 1.0}, seconds_left=None))
     tab.press(erase.refresh)
     tab.press(erase.again, id=run.id)
     tab.press(start.refresh)
@@ -551,14 +563,23 @@ def test_the_preview_keeps_what_was_moved_in_sight(dog):
 
 
 def test_the_map_is_scaled_to_its_farthest_point():
-    term = {"text": HOSTILE, "kind": "coref", "cosine": 0.5, "euclidean": 4.0, "tokens": 3, "x": -4.0, "y": 2.0}
-    sphere = {"radius": 2.0, "points": [[1.0, 8.0]]}
-    facts = curate_preview._map({"terms": [term], "sphere": sphere, "limit": 77})
+    term = TermDistance(HOSTILE, "coref", tokens=3, cosine=0.5, euclidean=4.0, x=-4.0, y=2.0)
+    sphere = Sphere(2.0, ((1.0, 8.0),))
+    facts = curate_preview._map(DistancesAnswer((term,), 77, sphere))
     assert (facts["radius"], facts["points"]) == (0.25, [(0.125, 1.0)])
     assert (facts["dots"][0]["x"], facts["dots"][0]["y"]) == (-0.5, 0.25)
     text = render("distances", target=HOSTILE, base="emoji-sd", **facts)
     assert "<img" not in text
     assert "4.00" in text
+
+
+def test_a_term_too_long_for_the_base_is_in_the_table_and_not_on_the_map():
+    near = TermDistance("pup", "coref", tokens=3, cosine=0.5, euclidean=4.0, x=-4.0, y=2.0)
+    long = TermDistance("dog " * 80, "retain", tokens=82, cosine=None, euclidean=None, x=None, y=None)
+    facts = curate_preview._map(DistancesAnswer((long, near), 77, Sphere(0.0, ())))
+    assert [row["text"] for row in facts["rows"]] == [near.text, long.text]
+    assert [dot["text"] for dot in facts["dots"]] == [near.text]
+    assert "too long for this base" in render("distances", target="dog", base="emoji-sd", **facts)
 
 
 def test_doubtful_terms_are_marked_with_the_reason(dog):
@@ -596,8 +617,8 @@ def test_start_queues_at_once_and_a_second_start_waits_behind_it(no_worker, base
     assert (first.title, second.title) == ("dog + cat", "cat")
     assert (first.state, second.state) == ("queued", "queued")
     config = first.job.config
-    assert (config.steps, config.microbatch_size, config.on) == (20, 1, "ca")
-    assert first.evaluation == {"images": 2, "ask": "target"}
+    assert (config.steps, config.microbatch_size, config.backbone) == (20, 1, "ca")
+    assert first.evaluation == EvaluationRequest(2)
     page = erase.listing(None)
     assert "next in the queue" in page
     assert "number 2 in the queue" in page
@@ -606,18 +627,18 @@ def test_start_queues_at_once_and_a_second_start_waits_behind_it(no_worker, base
 @pytest.fixture
 def answering(no_worker, tiny_sd):
     """Answers one question in the worker's place, by the worker's own function."""
-    desk = RequestBroker(dict)
-    desk.open()
+    broker = RequestBroker(lambda: StatusAnswer("cpu"))
+    broker.open()
 
     def answer():
-        glance = desk.take(60)
-        glance.reply(handlers.HANDLERS[glance.asked.kind](glance.asked, tiny_sd, None, lambda: False))
+        pending = broker.take(60)
+        pending.reply(handlers.HANDLERS[pending.request.kind](pending.request, tiny_sd, None, lambda: False))
 
     thread = threading.Thread(target=answer)
     thread.start()
     yield
     thread.join()
-    desk.close()
+    broker.close()
 
 
 def foreseen(base: str) -> list[str]:
@@ -629,18 +650,15 @@ def foreseen(base: str) -> list[str]:
 def test_what_a_run_would_cost_is_told_before_start(answering, base, tiny_sd):
     at_once, told = foreseen(base)
     assert "6 steps." in at_once and "memory" not in at_once
-    specs, config = (
-        resolve_conflicts([find_spec("dog"), find_spec("cat")]),
-        EraseConfig(corefs=3, retains=2, microbatch_size=1),
-    )
-    assert cost.needs(estimate(tiny_sd, specs, config)) in told
+    specs, config = resolve_conflicts([find_spec("dog"), find_spec("cat")]), EraseConfig(corefs=3, retains=2, rows=1)
+    assert cost.describe_room(estimate(tiny_sd, specs, config)) in told
     assert "by a step measured here" in told
 
 
 def test_a_measured_pace_is_better_than_an_estimate(answering, run, base):
-    with run.held():
-        run.record("start", pid=1)
-        run.record("step", step=20, of=20, losses={}, seconds_left=0)
+    with run.hold():
+        run.record(StartEvent(pid=1))
+        run.record(StepEvent(step=20, of=20, losses={}, seconds_left=0))
     run.weights_path.write_bytes(b"")
     at_once, told = foreseen(base)
     assert "About 0 s on this machine." in at_once and "About 0 s on this machine." in told
@@ -653,9 +671,9 @@ def test_without_a_concept_nobody_is_asked(base):
 
 
 def test_the_details_set_what_it_took_beside_the_estimate(run):
-    run.record("estimate", seconds=70.0, memory=2_000_000, disk=40_000_000, rows=9)
+    run.record(EstimateEvent(seconds=70.0, memory=2_000_000, disk=40_000_000, rows=9))
     assert "estimated 1 min 10 s" in erase.details(run)
-    run.record("cost", seconds=80.0, memory=900_000_000, whose="process", disk=30_000_000)
+    run.record(CostEvent(seconds=80.0, memory=900_000_000, whose="process", disk=30_000_000))
     said = erase.details(run)
     assert "1 min 20 s, estimated 1 min 10 s" in said
     assert "900.0 MB (the process&#39;s peak), estimated 2.0 MB" in said
@@ -706,25 +724,25 @@ def test_a_run_in_words(run, dog):
         return run_view.says(run, run.state, [run.id])
 
     assert says() == "next in the queue"
-    with run.held():
-        run.record("start", pid=1)
+    with run.hold():
+        run.record(StartEvent(pid=1))
         assert says() == "loading the model"
-        run.record("phase", phase="bank", done=3, of=10, seconds_left=70.2)
+        run.record(PhaseEvent(phase="bank", done=3, of=10, seconds_left=70.2))
         assert says() == "preparing 3/10 · 1 min 10 s left"
-        run.record("step", step=5, of=20, losses={"target": 0.5}, seconds_left=3)
+        run.record(StepEvent(step=5, of=20, losses={"target": 0.5}, seconds_left=3))
         assert says() == "erasing 5/20 · 3 s left"
         assert run_view.percent(run) == 25
-        run.record("checkpoint", step=5)
+        run.record(CheckpointEvent(step=5))
     assert says() == "The worker ended before the run did. It is kept at step 5; Resume goes on there."
-    run.record("failed", message="The disk is full.", log_id=None)
+    run.record(FailedEvent(message="The disk is full.", log_id=None))
     assert says() == "The disk is full."
-    run.record("stopped", step=5)
+    run.record(StoppedEvent(step=5))
     assert says() == "stopped at step 5; Resume goes on there"
 
 
 def test_the_curve_has_few_points_and_all_terms(run):
     for step in range(1, 1001):
-        run.record("step", step=step, of=1000, losses={"target": 1.0, "corefs": 2.0}, seconds_left=None)
+        run.record(StepEvent(step=step, of=1000, losses={"target": 1.0, "corefs": 2.0}, seconds_left=None))
     rows = run_view.losses(run)
     assert len(rows) <= 240
     assert {(row["term"], row["loss"]) for row in rows} == {("target", 1.0), ("corefs", 2.0)}
@@ -734,7 +752,7 @@ def test_the_curve_has_few_points_and_all_terms(run):
 def test_a_look_sends_the_curve_and_pictures_only_when_they_are_new(run):
     *_, seen = erase.refresh(None, erase._UNSEEN)
     assert erase.refresh(None, seen)[2:5] == (gr.skip(), gr.skip(), gr.skip())
-    run.record("step", step=1, of=20, losses={"target": 1.0}, seconds_left=None)
+    run.record(StepEvent(step=1, of=20, losses={"target": 1.0}, seconds_left=None))
     listing, _, previews, plot, curve, _ = erase.refresh(None, seen)
     assert run.id in listing
     assert previews == gr.skip()
@@ -748,7 +766,7 @@ def test_previews_stand_in_rows_by_prompt(run):
         names = [f"images/{step}-{place}.png" for place in (0, 1)]
         for name in names:
             Image.new("RGB", (8, 8)).save(run.dir / name)
-        run.record("preview", step=step, prompts=["dog", "cat"], seeds=[0, 0], images=names)
+        run.record(PreviewEvent(step=step, prompts=["dog", "cat"], seeds=[0, 0], images=names))
     rows = run_view.frames(run)
     assert [(row["prompt"], [shot["step"] for shot in row["shots"]]) for row in rows] == [
         ("dog", [0, 50]),
@@ -758,7 +776,7 @@ def test_previews_stand_in_rows_by_prompt(run):
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (70, "1 min 10 s"), (3720, "1 h 2 min")])
 def test_time_in_words(seconds, words):
-    assert run_view.span(seconds) == words
+    assert run_view.format_duration(seconds) == words
 
 
 def test_a_trial_of_any_tab_is_found_and_goes_to_compare_once(dog, base):
@@ -775,9 +793,9 @@ def test_a_trial_of_any_tab_is_found_and_goes_to_compare_once(dog, base):
 # Compare
 
 
-def cell(yes: bool | None = True) -> dict:
+def cell(yes: bool | None = True) -> Cell:
     png = base64.b64encode(png_bytes(Image.new("RGB", (64, 64), "red"))).decode()
-    return {"png": png, "yes": yes, "p": None if yes is None else 0.9}
+    return Cell(png, yes, None if yes is None else 0.9)
 
 
 def comparison(rows: list[tuple], columns: int = 2) -> dict:
@@ -858,7 +876,7 @@ def test_accuracies_stand_with_n_and_interval(run, dog):
 def test_evaluating_asks_the_worker(no_worker, run):
     run.weights_path.write_bytes(b"")
     compare.evaluate([run.id], 3)
-    assert run.evaluation == {"images": 3, "ask": "target"}
+    assert run.evaluation == EvaluationRequest(3)
     with pytest.raises(gr.Error, match="Choose a run"):
         compare.evaluate([], 3)
 

@@ -21,6 +21,7 @@ from crce import files, runs
 from crce.concepts.library import find_spec, load_spec
 from crce.errors import CrceError
 from crce.worker import client
+from crce.worker.requests import StatusRequest
 from tests import scripted_llm
 from tests.fake_hub import FakeHub
 from tests.scripted_llm import ScriptedLLM, phrases, revised
@@ -90,7 +91,7 @@ def end_worker(place: Path) -> None:
         patch.setenv("CRCE_HOME", str(place))
         # It may never have been needed, or have left.
         with suppress(CrceError):
-            os.kill(client.send({"kind": "status"}, timeout=5)["pid"], 15)
+            os.kill(client.send(StatusRequest(), timeout=5).pid, 15)
 
 
 @pytest.fixture(scope="module")
@@ -432,7 +433,7 @@ def test_a_run_is_started_watched_and_survives_a_closed_tab(app, page, browser):
     time.sleep(2)
     shot(page, "erase-done")
     page.close()
-    assert runs.all_runs()[0].report["images"] == 1
+    assert runs.all_runs()[0].report.images == 1
 
 
 def test_before_and_after_on_the_same_seeds(page):

@@ -22,7 +22,7 @@ from crce.cli.main import main
 from crce.concepts import library
 from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
-from crce.files import ROOT, home
+from crce.files import ROOT, home, read_json
 from crce.runs import Job
 from crce.worker.service import lock_file
 from tests.fake_hub import FakeHub
@@ -109,7 +109,7 @@ def test_dataset_check_ends_with_one_where_something_is_wrong(crce, tmp_path):
 
 
 def test_an_erasure_leaves_its_weights_and_says_how_to_go_on(erased, crce, spec, tiny_sd_dir, tmp_path):
-    assert runs.opened(erased).state == "done" and not runs.all_runs()
+    assert runs.open_run(erased).state == "done" and not runs.all_runs()
     code, out, _ = crce("erase", spec, "--base", tiny_sd_dir, *LISTS, "--steps", 1, "--json")
     facts = json.loads(out)
     assert code == 0 and facts["state"] == "done" and facts["config"]["steps"] == 1
@@ -154,7 +154,7 @@ def test_generate_without_a_run_draws_the_base(crce, tiny_sd_dir, tmp_path):
 
 def test_evaluate_prints_the_report(erased, crce):
     code, out, _ = crce("evaluate", erased, "--images", 1, "--json")
-    assert code == 0 and json.loads(out) == runs.opened(erased).report
+    assert code == 0 and json.loads(out) == read_json(erased / "report.json")
     code, out, _ = crce("evaluate", erased, "--images", 1)
     assert code == 0 and "Acc_U" in out and "95 % interval" in out
 
@@ -235,7 +235,7 @@ def test_ctrl_c_keeps_the_run_and_resume_ends_it(crce, spec, tiny_sd_dir, tmp_pa
     code, out, err = crce("erase", spec, "--resume", "--json")
     assert code == 0, err
     assert json.loads(out)["id"] == run.id and run.state == "done"
-    assert [e["kind"] for e in run.events()].count("start") == 3  # created, begun, resumed
+    assert [e.kind for e in run.events()].count("start") == 3  # created, begun, resumed
 
     code, _, err = crce("erase", "cat", "--resume", "--out", run.dir)
     assert code == 1 and "There is no unfinished run of 'cat'" in err

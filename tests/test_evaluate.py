@@ -10,8 +10,9 @@ from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.evaluation.coverage import measure_coverage
 from crce.evaluation.evaluate import evaluate, evaluate_steps, judge_images, list_questions
-from crce.evaluation.metrics import metrics
+from crce.evaluation.metrics import compute_accuracies
 from crce.files import write_json
+from crce.generators import Stream
 from crce.judges.embedded import EmbeddedJudge
 from crce.training.loop import erase_steps
 
@@ -23,12 +24,8 @@ def judge(tiny_sd):
 
 def run(generator):
     """The steps and the result of a generator."""
-    steps = []
-    while True:
-        try:
-            steps.append(next(generator))
-        except StopIteration as end:
-            return steps, end.value
+    stream = Stream(generator)
+    return list(stream), stream.result
 
 
 def test_corefs_are_asked_for_the_target_and_retains_for_themselves(judge, dog):
@@ -58,7 +55,7 @@ def test_the_same_seeds_before_and_after_and_no_change_without_a_delta(tiny_sd, 
     assert all(a.yes == a.base_yes and len(a.p) == len(a.seeds) for a in answers)
     assert evaluate(tiny_sd, dog, unchanged, images=2) == answers
     assert steps[-1][0] == steps[-1][1] == 2 * sum(len(a.seeds) for a in answers)
-    assert set(metrics(answers)) == {"acc_u", "acc_c_train", "acc_c_test", "acc_r_train", "acc_r_test"}
+    assert set(compute_accuracies(answers)) == {"acc_u", "acc_c_train", "acc_c_test", "acc_r_train", "acc_r_test"}
 
 
 def test_what_the_base_draws_is_judged_once(tiny_sd, judge, dog, home):

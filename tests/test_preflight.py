@@ -15,6 +15,7 @@ from crce.errors import CrceError
 from crce.methods.erased_weights import ErasedWeights
 from crce.models.diffusion import Diffusion
 from crce.runs import Job
+from crce.runs.events import CostEvent, DoneEvent, EstimateEvent
 from crce.runs.execute import execute
 from crce.runs.models import Models
 from crce.training.estimate import FP32, count_values, disk_bytes, estimate, trace_shapes, try_steps
@@ -117,7 +118,7 @@ def test_a_closed_form_takes_no_row_and_no_checkpoint(tiny_sd, dog):
     told = estimate(tiny_sd, [dog], EraseConfig("crce-uce"))
     assert (told.seconds, told.rows) == (None, 0)
     assert told.disk == FP32 * count_values(tiny_sd, [dog], EraseConfig("uce")) + (32 << 20)
-    assert cost.takes(told) == "Solved at once, without training."
+    assert cost.describe_time(told) == "Solved at once, without training."
 
 
 def test_several_concepts_cost_several_times_the_rows(tiny_sd, dog):
@@ -141,25 +142,25 @@ def test_too_few_terms_are_said_before_anything_is_tried(tiny_sd, dog):
 def test_a_run_keeps_the_estimate_and_what_it_took(tiny_sd_dir, tiny_sd, dog):
     config = configured(tiny_sd, preview_every=0)
     run = runs.create(Job(str(tiny_sd_dir), dog, config))
-    kinds = [event["kind"] for event in execute(run, Models("cpu"))]
+    kinds = [event.kind for event in execute(run, Models("cpu"))]
     assert kinds.index("estimate") < kinds.index("step") < kinds.index("cost")
-    told, took = run.last("estimate"), run.last("cost")
-    assert told["memory"] == estimate(tiny_sd, [dog], config).memory
-    assert took["whose"] == "process" and took["memory"] > told["memory"]
-    assert run.weights_path.stat().st_size < took["disk"] < told["disk"]
-    assert 0 < took["seconds"] <= run.last("done")["seconds"] + 0.05
+    told, took = run.last(EstimateEvent), run.last(CostEvent)
+    assert told.memory == estimate(tiny_sd, [dog], config).memory
+    assert took.whose == "process" and took.memory > told.memory
+    assert run.weights_path.stat().st_size < took.disk < told.disk
+    assert 0 < took.seconds <= run.last(DoneEvent).seconds + 0.05
 
 
 def test_an_interrupted_run_claims_no_time(tiny_sd_dir, tiny_sd, dog):
     run = runs.create(Job(str(tiny_sd_dir), dog, configured(tiny_sd, preview_every=0, checkpoint_every=2)))
     for event in (events := execute(run, Models("cpu"))):
-        if event["kind"] == "checkpoint":
+        if event.kind == "checkpoint":
             events.close()
-    assert "cost" not in [event["kind"] for event in execute(run, Models("cpu"))]
+    assert "cost" not in [event.kind for event in execute(run, Models("cpu"))]
 
 
 def test_costs_in_words():
     told = Cost(70.4, 12_300_000_000, 40_000_000, 100)
-    assert cost.takes(told) == "About 1 min 10 s by a step measured here."
-    assert cost.needs(told) == "Needs about 12.3 GB of memory and up to 40.0 MB of disk."
-    assert "these are 100" in cost.takes(Cost(None, 1, 1, 100))
+    assert cost.describe_time(told) == "About 1 min 10 s by a step measured here."
+    assert cost.describe_room(told) == "Needs about 12.3 GB of memory and up to 40.0 MB of disk."
+    assert "the run needs 100" in cost.describe_time(Cost(None, 1, 1, 100))

@@ -10,6 +10,7 @@ from crce.config import EraseConfig, resolve_config
 from crce.methods.erased_weights import ErasedWeights
 from crce.methods.uce import Rows, solve
 from crce.runs import Job, create
+from crce.runs.events import PreviewEvent
 from crce.runs.execute import execute
 from crce.training.loop import erase_steps, solve_closed_form
 
@@ -113,7 +114,7 @@ def test_steps_rates_and_seeds_do_not_apply(tiny_sd, dog):
 def test_a_run_with_it_ends_like_any_other(tiny_sd, tiny_sd_dir, dog, tmp_path):
     run = create(Job(str(tiny_sd_dir), dog, EraseConfig("crce-uce")), tmp_path / "run", queued=False)
     *_, last = execute(run)
-    assert last["kind"] == "done" and run.last("preview")["step"] == 1
+    assert last.kind == "done" and run.last(PreviewEvent).step == 1
     saved, expected = ErasedWeights.load(run.weights_path), solve_closed_form(tiny_sd, dog, EraseConfig("crce-uce"))
     assert not differ(saved, expected) and saved.info["method"] == "crce-uce"
     with saved.applied(tiny_sd):

@@ -11,6 +11,7 @@ from crce.concepts.library import bundled
 from crce.concepts.spec import ConceptSpec
 from crce.errors import CrceError
 from crce.worker import client
+from crce.worker.requests import Column, GenerateRequest
 
 BASE = bases.EMOJI_SD
 HERO = {"dog": "gone", "puppy": "gone", "guide dog": "gone", "cat": "kept", "wolf": "kept"}
@@ -53,18 +54,19 @@ def draw(prompts: list[str], tab: str) -> bool:
     wanted = missing(prompts)[:_AT_ONCE]
     if not wanted:
         return False
-    answer = client.send(_request(wanted, tab), timeout=60)
-    if "columns" not in answer:
+    try:
+        answer = client.send(_request(wanted, tab), timeout=60)
+    except CrceError:
         return False
-    for prompt, cell in zip(wanted, answer["columns"][0], strict=True):
-        files.write_atomic(_path(prompt), small(base64.b64decode(cell["png"])))
+    if answer is None:
+        return False
+    for prompt, cell in zip(wanted, answer.columns[0], strict=True):
+        files.write_atomic(_path(prompt), small(base64.b64decode(cell.png)))
     return True
 
 
-def _request(prompts: list[str], tab: str) -> dict:
-    base = {"run": None, "strength": 1.0}
-    asked = {"columns": [base], "prompts": prompts, "seeds": [_SEED], "ask": [None] * len(prompts)}
-    return {"kind": "draw", "tab": f"{tab}-thumbs", "base": BASE, **asked}
+def _request(prompts: list[str], tab: str) -> GenerateRequest:
+    return GenerateRequest(f"{tab}-thumbs", BASE, [Column()], prompts, [_SEED], [None] * len(prompts))
 
 
 def _path(prompt: str) -> Path:

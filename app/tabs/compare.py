@@ -20,7 +20,9 @@ from crce.errors import CrceError
 from crce.evaluation.questions import METRICS
 from crce.runs import Run
 from crce.worker import client
+from crce.worker.answers import Cell
 from crce.worker.client import ensure_worker
+from crce.worker.requests import Column, GenerateRequest, StatusRequest
 
 COLUMNS = 3
 KINDS = {"concept": "target", "names": "coref", "neighbours": "retain"}
@@ -69,12 +71,13 @@ def as_it_should_be(kind: str, column: int, yes: bool | None) -> bool | None:
     return yes if kind == "retain" else not yes
 
 
-def request(tab: str, base: str, ids: list[str], strength: float, row: Row, seeds: list[int], sum_up: bool) -> dict:
-    columns = [{"run": None, "strength": 1.0}, *({"run": name, "strength": strength} for name in ids)]
+def request(
+    tab: str, base: str, ids: list[str], strength: float, row: Row, seeds: list[int], sum_up: bool
+) -> GenerateRequest:
+    columns = [Column(), *(Column(name, strength=strength) for name in ids)]
     if sum_up:
-        columns.append({"run": ids[0], "also": ids[1:], "strength": strength})
-    asked = {"prompts": [row.prompt], "seeds": seeds, "ask": [row.ask]}
-    return {"kind": "draw", "tab": tab, "base": base, "columns": columns, **asked}
+        columns.append(Column(ids[0], ids[1:], strength))
+    return GenerateRequest(tab, base, columns, [row.prompt], seeds, [row.ask])
 
 
 @report_errors
@@ -100,11 +103,9 @@ def draw(
     for row in rows:
         asked = request(f"{web.session_hash}-compare", base, ids, strength, row, drawn["seeds"], sum_up)
         answer = client.send(asked, timeout=600)
-        if answer.get("replaced"):
+        if answer is None:
             return
-        if "error" in answer:
-            raise CrceError(answer["error"])
-        drawn = {**drawn, "rows": [*drawn["rows"], {**asdict(row), "cells": answer["columns"]}]}
+        drawn = {**drawn, "rows": [*drawn["rows"], {**asdict(row), "cells": answer.columns}]}
         yield grid(drawn, len(rows)), drawn
 
 
@@ -121,8 +122,8 @@ def _refuse_hours(base: str, pictures: int) -> None:
     """A large model on a CPU takes minutes for a picture: say so instead of starting."""
     if pictures <= _MOST_ON_CPU or not _is_large(base):
         return
-    device = client.send({"kind": "status"}, timeout=30).get("device", "")
-    if "cpu" in device.lower():
+    status = client.send(StatusRequest(), timeout=30)
+    if status and "cpu" in status.device.lower():
         raise CrceError(
             f"{pictures} pictures of {base} would take minutes each without a GPU. "
             f"Show fewer: one seed and one term, at most {_MOST_ON_CPU} pictures."
@@ -160,12 +161,12 @@ def _row_cells(row: dict) -> list[list[dict]]:
     return [[_cell(row, place, cell) for cell in cells] for place, cells in enumerate(row["cells"])]
 
 
-def _cell(row: dict, column: int, cell: dict) -> dict:
-    verdict = as_it_should_be(row["kind"], column, cell["yes"])
+def _cell(row: dict, column: int, cell: Cell) -> dict:
+    verdict = as_it_should_be(row["kind"], column, cell.yes)
     seen = "The judge cannot tell"
-    if cell["yes"] is not None:
-        seen = f"The judge sees {'a' if cell['yes'] else 'no'} “{row['ask']}” (p = {cell['p']:.2f})"
-    src = data_url(small(base64.b64decode(cell["png"])), "image/png")
+    if cell.yes is not None:
+        seen = f"The judge sees {'a' if cell.yes else 'no'} “{row['ask']}” (p = {cell.p:.2f})"
+    src = data_url(small(base64.b64decode(cell.png)), "image/png")
     return {"src": src, "verdict": verdict, "seen": seen}
 
 
@@ -194,10 +195,10 @@ def _busy(run: Run) -> str:
 
 def expected(ids: list[str], images: float) -> str:
     """How long judging takes, from the last time it was done here."""
-    reports = [report for run in runs.all_runs() if (report := run.report) and report.get("seconds")]
+    reports = [report for run in runs.all_runs() if (report := run.report) and report.seconds]
     if not ids or not images or not reports:
         return ""
-    return f"about {run_view.span(reports[0]['seconds'] / reports[0]['images'] * images * len(ids))}"
+    return f"about {run_view.format_duration((reports[0].seconds or 0.0) / reports[0].images * images * len(ids))}"
 
 
 # What a person does
@@ -218,7 +219,7 @@ def pair(drawn: dict, event: gr.EventData) -> tuple:
     row, column, place = (int(facts[key]) for key in ("row", "column", "place"))
     told = drawn["rows"][row]
     column = column or min(1, len(told["cells"]) - 1)
-    before, after = (large(told["cells"][side][place]["png"]) for side in (0, column))
+    before, after = (large(told["cells"][side][place].png) for side in (0, column))
     title = drawn["titles"][column]["name"]
     label = f"“{told['prompt']}”, seed {drawn['seeds'][place]}: before | {title}"
     return gr.ImageSlider((before, after), label=label, visible=True), gr.Markdown(visible=False)

@@ -2,10 +2,12 @@
 
 import base64
 import io
+from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
 from app.components import png_bytes
+from crce.worker.answers import Cell
 
 _SIDE, _GAP, _HEAD, _LABEL = 96, 6, 34, 190
 _INK, _MUTE, _OK, _NO = "#0f172a", "#64748b", "#0b8a72", "#d6336c"
@@ -37,9 +39,9 @@ def _label(pen: ImageDraw.ImageDraw, row: dict, top: int) -> None:
     pen.text((10, top + 50), words, colour, _font(12))
 
 
-def _paste(image: Image.Image, cells: list[dict], corner: tuple[int, int]) -> None:
+def _paste(image: Image.Image, cells: Sequence[Cell], corner: tuple[int, int]) -> None:
     for place, cell in enumerate(cells):
-        picture = Image.open(io.BytesIO(base64.b64decode(cell["png"]))).convert("RGB")
+        picture = Image.open(io.BytesIO(base64.b64decode(cell.png))).convert("RGB")
         picture = picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
         image.paste(picture, (corner[0] + place * (_SIDE + _GAP), corner[1]))
 

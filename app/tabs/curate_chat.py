@@ -17,6 +17,7 @@ from crce.concepts.edits import Revision
 from crce.concepts.library import library
 from crce.concepts.spec import ConceptSpec, Provenance, spec_from_dict
 from crce.errors import CrceError
+from crce.generators import Stream
 
 IMPROVE = "Improve both lists; keep what is right."
 _SAID = {True: "Improve both lists.", False: "Propose both lists."}
@@ -86,16 +87,14 @@ def ask(opened: Opened, wish: str, model: str) -> Iterator[tuple]:
 
 def _watched(spec: ConceptSpec, who, writing: Generator) -> Generator[tuple, None, dict]:
     """What the writing comes to; meanwhile the page shows how far it is."""
-    text, looked = "", 0.0
+    text, looked, stream = "", 0.0, Stream(writing)
     try:
-        while True:
-            try:
-                text += next(writing)
-            except StopIteration as end:
-                return end.value
+        for piece in stream:
+            text += piece
             if time.monotonic() - looked > _OFTEN:
                 looked = time.monotonic()
                 yield gr.skip(), _writing(spec, who.label, text), gr.skip()
+        return stream.result
     finally:
         # Gradio ends a handler that was stopped on its event loop's thread, where the request's own loop cannot run.
         threading.Thread(target=writing.close).start()

@@ -1,5 +1,6 @@
 """What the base model makes of the lists: an instant edit in pictures, distances, and what it cannot draw."""
 
+import math
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -10,14 +11,16 @@ from app.components import html_panel, render
 from app.errors import report_errors
 from app.session import drafts, transcript
 from app.session.drafts import Opened
-from crce.concepts.spec import ConceptSpec, Term, spec_to_dict
+from crce.concepts.spec import ConceptSpec, Term
 from crce.errors import CrceError
 from crce.worker import client
+from crce.worker.answers import DistancesAnswer
+from crce.worker.requests import CoverageRequest, DistancesRequest, PreviewRequest
 
 SHOWN = 3  # terms of each list in the preview
 _SEED = 0
 _STILL = 0.7  # seconds without a change before anything is drawn
-_PATIENCE = 600  # seconds for an answer
+PATIENCE = 600  # seconds for an answer
 _PNG = "data:image/png;base64,"
 _SIDES = {"target": "target", "coref": "erase", "retain": "keep"}
 _NO_LISTS = "Once there are names to erase, you see here at once what erasing them would do."
@@ -52,10 +55,14 @@ def preview(opened: Opened, base: str, last: dict, request: gr.Request) -> Itera
         return
     texts = prompts(spec, drafts.former(spec.slug), last.get("prompts", []))
     yield render("preview", busy=True, **_pictures(last)), gr.skip()
-    asked = {"spec": spec_to_dict(spec), "prompts": texts, "seeds": [_SEED]}
-    answer = answered("preview", base, request, asked)
-    if not answer.get("replaced"):
-        now = {"spec": spec, "prompts": texts, **answer}
+    try:
+        answer = client.send(PreviewRequest(tab_id(request, "preview"), base, spec, texts, [_SEED]), timeout=PATIENCE)
+    except CrceError as error:
+        now = {"spec": spec, "prompts": texts, "error": str(error)}
+        yield render("preview", **_pictures(now)), now
+        return
+    if answer:
+        now = {"spec": spec, "prompts": texts, **vars(answer)}
         yield render("preview", **_pictures(now)), now
 
 
@@ -76,13 +83,9 @@ def _kind(spec: ConceptSpec, text: str) -> str:
     return "coref" if text in [term.text for term in spec.corefs] else "retain"
 
 
-def answered(kind: str, base: str, request: gr.Request, asked: dict) -> dict:
-    """The worker's answer; {"error": …} where there is none."""
-    try:
-        tab = f"{request.session_hash}-{kind}"
-        return client.send({"kind": kind, "tab": tab, "base": base, **asked}, timeout=_PATIENCE)
-    except CrceError as error:
-        return {"error": str(error)}
+def tab_id(request: gr.Request, part: str) -> str:
+    """Names a part of an open page to the worker, which answers only the newest request of each."""
+    return f"{request.session_hash}-{part}"
 
 
 # Distances
@@ -99,28 +102,34 @@ def distances(opened: Opened, base: str, wanted: bool, request: gr.Request) -> s
     time.sleep(_STILL)
     if opened.stale:
         return gr.skip()
-    answer = answered("distances", base, request, {"spec": spec_to_dict(spec)})
-    if answer.get("replaced"):
+    try:
+        answer = client.send(DistancesRequest(tab_id(request, "distances"), base, spec), timeout=PATIENCE)
+    except CrceError as error:
+        return render("distances", trouble=str(error))
+    if answer is None:
         return gr.skip()
-    if "error" in answer:
-        return render("distances", trouble=answer["error"])
-    tokens = {term["text"]: term["tokens"] for term in answer["terms"]}
-    transcript.remember(spec.slug, tokens=tokens, limit=answer["limit"])
+    tokens = {term.text: term.tokens for term in answer.terms}
+    transcript.remember(spec.slug, tokens=tokens, limit=answer.limit)
     return render("distances", target=spec.target, base=base, **_map(answer))
 
 
-def _map(answer: dict) -> dict:
-    """Rows for the table, nearest first, and the map scaled so that the farthest point is at 1."""
-    terms = [{**term, "side": _SIDES[term["kind"]]} for term in answer["terms"]]
-    points = answer["sphere"]["points"]
-    places = [(term["x"], term["y"]) for term in terms] + [tuple(point) for point in points]
+def _map(answer: DistancesAnswer) -> dict:
+    """Rows for the table, nearest first, and the map scaled so that the farthest point is at 1.
+
+    A term that is too long for the base stands last in the table and not on the map.
+    """
+    points = answer.sphere.points
+    placed = [(term, term.x, term.y) for term in answer.terms if term.x is not None and term.y is not None]
+    places = [*((x, y) for _, x, y in placed), *points]
     scale = max((abs(value) for place in places for value in place), default=1) or 1
-    dots = [{**term, "x": term["x"] / scale, "y": term["y"] / scale} for term in terms]
+    dots = [{**vars(term), "side": _SIDES[term.kind], "x": x / scale, "y": y / scale} for term, x, y in placed]
+    rows = [term for term in answer.terms if term.kind != "target"]
+    rows.sort(key=lambda term: math.inf if term.euclidean is None else term.euclidean)
     return {
-        "rows": sorted((t for t in terms if t["kind"] != "target"), key=lambda term: term["euclidean"]),
+        "rows": [{**vars(term), "side": _SIDES[term.kind]} for term in rows],
         "dots": [{**dot, "anchor": _anchor(dot["x"])} for dot in dots],
         "points": [(x / scale, y / scale) for x, y in points],
-        "radius": answer["sphere"]["radius"] / scale,
+        "radius": answer.sphere.radius / scale,
         "rings": (0.25, 0.5, 0.75, 1),
     }
 
@@ -138,11 +147,13 @@ def coverage(opened: Opened, base: str, request: gr.Request) -> Iterator[str]:
     """Whether the base draws what the terms say, by generating and judging."""
     spec = opened.spec
     yield render("line", text=f"{base} draws each term ten times and its judge looks: some minutes. Go on meanwhile.")
-    answer = answered("coverage", base, request, {"spec": spec_to_dict(spec)})
-    if "error" in answer:
-        yield render("line", text=answer["error"])
-    elif not answer.get("replaced"):
-        drawn = {term["text"]: (term["yes"], term["of"]) for term in answer["terms"]}
+    try:
+        answer = client.send(CoverageRequest(tab_id(request, "coverage"), base, spec), timeout=PATIENCE)
+    except CrceError as error:
+        yield render("line", text=str(error))
+        return
+    if answer:
+        drawn = {term.text: (term.yes, term.of) for term in answer.terms}
         transcript.remember(spec.slug, drawn=drawn)
         yield render("line", text=_summary(spec, drawn))
 

@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Iterator
-from dataclasses import asdict
 from types import SimpleNamespace
 
 import gradio as gr
@@ -12,16 +11,19 @@ from app.components import html_panel, render
 from app.errors import report_errors
 from app.session.drafts import Opened, open_or_first, settled
 from app.tabs import run_view
-from app.tabs.curate_preview import answered
+from app.tabs.curate_preview import PATIENCE, tab_id
 from crce import bases, runs
 from crce.catalogue import BACKBONES, METHOD_FACTS
 from crce.concepts.library import find_spec, library
-from crce.concepts.spec import resolve_conflicts, spec_to_dict
+from crce.concepts.spec import resolve_conflicts
 from crce.config import EraseConfig, resolve_config
-from crce.cost import Cost, needs, takes
+from crce.cost import Cost, describe_room, describe_time
 from crce.errors import CrceError
 from crce.runs import Job, Run
+from crce.runs.events import StartEvent, StepEvent
+from crce.worker import client
 from crce.worker.client import ensure_worker
+from crce.worker.requests import EstimateRequest
 
 JUDGED = 4  # pictures per term that are judged after a run, unless another number is asked for
 _COLOURS = {"target": "#6366f1", "corefs": "#d6336c", "retains": "#0b8a72"}
@@ -59,7 +61,7 @@ def expected(base: str, config: EraseConfig) -> str:
 def measured(base: str, config: EraseConfig) -> str:
     """By the pace of the last run of this base and method on this machine; nothing where there was none."""
     paces = [pace for run in runs.all_runs() if run.job.base == base and (pace := _pace(run, config.method))]
-    return f"About {run_view.span(paces[0] * config.steps)} on this machine." if paces else ""
+    return f"About {run_view.format_duration(paces[0] * config.steps)} on this machine." if paces else ""
 
 
 @report_errors
@@ -80,27 +82,27 @@ def foreseen(
     }
     config = EraseConfig(method=method, steps=_whole("steps", steps), **drawn)
     specs = resolve_conflicts([find_spec(slug), *(find_spec(other) for other in also if other != slug)])
-    asked = {"specs": list(map(spec_to_dict, specs)), "config": asdict(config)}
-    answer = answered("preflight", base, request, asked)
-    if not answer.get("replaced"):
-        yield render("line", text=f"{known} {_told(answer, measured(base, resolve_config(config, base)))}")
+    try:
+        cost = client.send(EstimateRequest(tab_id(request, "preflight"), base, list(specs), config), timeout=PATIENCE)
+    except CrceError as error:
+        yield render("line", text=f"{known} {error}")
+        return
+    if cost:
+        yield render("line", text=f"{known} {_told(cost, measured(base, resolve_config(config, base)))}")
 
 
-def _told(answer: dict, pace: str) -> str:
-    if "error" in answer:
-        return answer["error"]
-    cost = Cost(**answer)
-    return needs(cost) if pace else f"{takes(cost)} {needs(cost)}"
+def _told(cost: Cost, pace: str) -> str:
+    return describe_room(cost) if pace else f"{describe_time(cost)} {describe_room(cost)}"
 
 
 def _pace(run: Run, method: str) -> float | None:
     """Seconds for a step, from the start to the last step of a run that trained in one go."""
     events = run.events()
-    starts = [event for event in events if event["kind"] == "start"]
-    last = run.last("step")
+    starts = [event for event in events if isinstance(event, StartEvent)]
+    last = run.last(StepEvent)
     if not run.erased or len(starts) != 1 or not last or run.job.config.method != method:
         return None
-    return (last["time"] - starts[0]["time"]) / last["step"]
+    return (last.time - starts[0].time) / last.step
 
 
 def listing(chosen: str | None) -> str:
@@ -164,7 +166,7 @@ def refresh(chosen: str | None, seen: list) -> tuple:
 
 
 def _count(run: Run | None, kind: str) -> int:
-    return sum(event["kind"] == kind for event in run.events()) if run else 0
+    return sum(event.kind == kind for event in run.events()) if run else 0
 
 
 @report_errors
@@ -290,8 +292,8 @@ def _settings() -> list:
             gr.Number(preset.seed, label="Seed", info="Same seed, same result", precision=0, minimum=0),
             gr.Number(JUDGED, label="Judge", info="Pictures per term, after", precision=0, minimum=0),
             gr.Dropdown(concepts(), value=[], multiselect=True, label="Together with", info="More in the same run"),
-            gr.Number(preset.microbatch_size, label="At once", info="Terms in a batch; 0: all, 1: least memory", precision=0,
-                      minimum=0),
+            gr.Number(preset.microbatch_size, label="At once", precision=0, minimum=0,
+                      info="Terms in a batch; 0: all, 1: least memory"),
             gr.Dropdown([(METHOD_FACTS[key].title, key) for key in BACKBONES], value=preset.backbone, label="CRCE on",
                         info="Whose loss its lists are added to"),
         ]  # fmt: skip

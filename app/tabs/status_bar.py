@@ -5,6 +5,8 @@ from app.errors import report_errors
 from crce import bases, runs
 from crce.errors import CrceError
 from crce.worker import client
+from crce.worker.answers import StatusAnswer
+from crce.worker.requests import StatusRequest
 
 _DEVICES = {"cpu": "CPU", "cuda": "GPU", "cuda:0": "GPU", "auto": "starting"}
 
@@ -25,8 +27,8 @@ def line() -> str:
     return render(
         "status",
         asked=True,
-        device=_DEVICES.get(worker.get("device", ""), worker.get("device")),
-        trouble=_model_trouble() or worker.get("error"),
+        device=_DEVICES.get(worker.device, worker.device) if worker else None,
+        trouble=_model_trouble(),
         base=bases.EMOJI_SD,
         connected=connected,
         proposer=proposer,
@@ -44,9 +46,9 @@ def _model_trouble() -> str | None:
     return None
 
 
-def _worker() -> dict:
+def _worker() -> StatusAnswer | None:
     """What the worker says of itself; nothing while it starts, or when it was not needed yet."""
     try:
-        return client.send({"kind": "status"}, timeout=1)
+        return client.send(StatusRequest(), timeout=1)
     except CrceError:
-        return {}
+        return None

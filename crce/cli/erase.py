@@ -14,7 +14,7 @@ from crce.cli.runs import _facts, _run
 from crce.concepts.library import find_spec
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, resolve_config
-from crce.cost import needs, takes
+from crce.cost import describe_room, describe_time
 from crce.errors import CrceError
 from crce.runs import Job, Run
 from crce.runs.execute import execute
@@ -92,12 +92,12 @@ def _foretell(job: Job, as_json: bool) -> None:
     from crce.training.estimate import estimate
 
     cost = estimate(Models().get(job.base, job.device, job.dtype), job.specs, job.config)
-    terminal.say(asdict(cost), f"{takes(cost)} {needs(cost)}", as_json)
+    terminal.say(asdict(cost), f"{describe_time(cost)} {describe_room(cost)}", as_json)
 
 
 def _unfinished(spec: ConceptSpec, out: Path | None) -> Run:
     """Raises CrceError if there is nothing to go on with, or it is of another concept."""
-    found = [runs.opened(out)] if out else [run for run in runs.all_runs() if run.job.spec.digest == spec.digest]
+    found = [runs.open_run(out)] if out else [run for run in runs.all_runs() if run.job.spec.digest == spec.digest]
     run = next((run for run in found if run.state in ("interrupted", "stopped", "failed", "queued")), None)
     if not run:
         raise CrceError(f"There is no unfinished run of {spec.name!r} to resume. Leave --resume out to start one.")

@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, Ima
 from crce.cli.runs import _facts, _run
 from crce.concepts.library import find_spec, library
 from crce.config import EraseConfig
+from crce.evaluation.report import read_report
 from crce.runs import Job, Run
 from crce.runs.execute import execute
 from crce.runs.models import Models
@@ -33,15 +35,15 @@ def evaluate(
     """
     found = _run(run)
     _measure(found, images, ask)
-    report = found.report
-    every = [report, *report.get("also", [])]
-    terminal.say(report, terminal.accuracies(every), as_json)
-    terminal.warn([f"{each['concept']}: {each['alarm']}" for each in every if each["alarm"]])
+    report = read_report(found.dir / "report.json")
+    every = [report, *report.also]
+    terminal.say(asdict(report), terminal.accuracies(every), as_json)
+    terminal.warn([f"{each.concept}: {each.warning}" for each in every if each.warning])
 
 
 def _measure(run: Run, images: int, ask: str = "target") -> None:
     run.clear("stop")
-    terminal.follow(run, execute(run, evaluation=runs.evaluation(images, ask)))
+    terminal.follow(run, execute(run, evaluation=runs.EvaluationRequest(images, ask)))
 
 
 def demo(
@@ -161,4 +163,4 @@ def table(as_json: AsJson = False):
     for path, text in studies.pages().items():
         files.write_atomic(path, text)
     found = tables.reports()
-    terminal.say(found, f"{tables.README} has the table of {len(found)} reports.", as_json)
+    terminal.say(list(map(asdict, found)), f"{tables.README} has the table of {len(found)} reports.", as_json)

@@ -1,12 +1,15 @@
 """The pages beside the README's table, each written from the reports in its folder of docs/."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from crce.config import config_from_dict
 from crce.evaluation.metrics import HEADS, METRICS, table
+from crce.evaluation.questions import Answers
+from crce.evaluation.report import Report, read_report
 from crce.experiments.tables import REPORTS, differences, reports
-from crce.files import ROOT, read_json
+from crce.files import ROOT
 
 DOCS = ROOT / "docs"
 PAPER = "crce"  # whose reports in the README's folder the variants are compared with
@@ -109,10 +112,10 @@ def pages() -> dict[Path, str]:
 
 def swept(folder: Path, page: str) -> str:
     """A row for each method and setting."""
-    found: dict[tuple, list[dict]] = {}
+    found: dict[tuple, list[Report]] = {}
     for report in _read(folder):
-        found.setdefault((report["method"], report["config"]["lr"], report["config"]["steps"]), []).append(report)
-    concepts = sorted({r["concept"] for rows in found.values() for r in rows})
+        found.setdefault((report.method, report.config["lr"], report.config["steps"]), []).append(report)
+    concepts = sorted({r.concept for rows in found.values() for r in rows})
     return page.format(
         concepts=" and ".join(concepts),
         heads=" | ".join(HEADS.values()),
@@ -120,38 +123,38 @@ def swept(folder: Path, page: str) -> str:
     )
 
 
-def _setting(method: str, lr: float, steps: int, rows: list[dict]) -> str:
+def _setting(method: str, lr: float, steps: int, rows: list[Report]) -> str:
     return f"| {method} | {f'{lr:g}' if lr else '–'} | {steps} | {pooled(rows)} |"
 
 
-def pooled(rows: list[dict]) -> str:
+def pooled(rows: list[Report]) -> str:
     """Over the concepts: yes/n of each accuracy, and the mean of H."""
-    counts = [tuple(sum(r["metrics"][name][part] for r in rows) for part in ("yes", "n")) for name in METRICS]
+    counts = [(sum(r.metrics[name].yes for r in rows), sum(r.metrics[name].n for r in rows)) for name in METRICS]
     cells = [f"{yes}/{n}" for yes, n in counts]
-    return f"{' | '.join(cells)} | {sum(r['h'] for r in rows) / len(rows):.4f}"
+    return f"{' | '.join(cells)} | {sum(r.h or 0.0 for r in rows) / len(rows):.4f}"
 
 
 def backbones(folder: Path) -> str:
     """A table of two backbones, and rows of counts for more of them."""
     labelled = [
-        {**r, "method": config_from_dict(r["config"]).label} for r in (*reports(REPORTS), *_read(folder / "six"))
+        replace(r, method=config_from_dict(r.config).label) for r in (*reports(REPORTS), *_read(folder / "six"))
     ]
     methods = [method for pair in BACKBONE_PAIRS for method in reversed(pair)]
-    concepts = sorted({r["concept"] for r in labelled if r["method"] == "crce on ca"})
-    found = [r for method in methods for r in labelled if r["method"] == method and r["concept"] in concepts]
+    concepts = sorted({r.concept for r in labelled if r.method == "crce on ca"})
+    found = [r for method in methods for r in labelled if r.method == method and r.concept in concepts]
     few = _read(folder / "two")
     return BACKBONES_PAGE.format(
         concepts=", ".join(concepts), table=table(found), differences=differences(found, BACKBONE_PAIRS),
-        few=" and ".join(sorted({r["concept"] for r in few})), heads=" | ".join(HEADS.values()),
+        few=" and ".join(sorted({r.concept for r in few})), heads=" | ".join(HEADS.values()),
         rows="\n".join(backbone_rows(few)),
     )  # fmt: skip
 
 
-def backbone_rows(found: list[dict]) -> list[str]:
+def backbone_rows(found: list[Report]) -> list[str]:
     """One for each backbone and setting, alone and under CRCE."""
-    alike: dict[tuple, list[dict]] = {}
+    alike: dict[tuple, list[Report]] = {}
     for report in found:
-        config = config_from_dict(report["config"])
+        config = config_from_dict(report.config)
         key = config.base_method, f"{config.steps} at {config.lr:g}", config.base_method != config.method
         alike.setdefault(key, []).append(report)
     return [f"| {on} | {setting} | {'with' if lists else 'without'} | {pooled(of)} |"
@@ -164,24 +167,24 @@ def senses(folder: Path) -> str:
     return SENSES_PAGE.format(rows="\n".join(f"| {' | '.join(row)} |" for row in rows))
 
 
-def _sense(report: dict) -> tuple[str, ...]:
-    other = OTHER_SENSE[report["concept"]]
-    retains = [term for term in report["terms"] if term["kind"] == "retain"]
-    split = next(term["split"] for term in retains if term["text"] == other)
-    counts = [_seen([term for term in retains if (term["text"] == other) == wanted]) for wanted in (True, False)]
-    target = report["metrics"]["acc_u"]
+def _sense(report: Report) -> tuple[str, ...]:
+    other = OTHER_SENSE[report.concept]
+    retains = [term for term in report.terms if term.kind == "retain"]
+    split = next(term.split for term in retains if term.text == other)
+    counts = [_seen([term for term in retains if (term.text == other) == wanted]) for wanted in (True, False)]
+    target = report.metrics["acc_u"]
     where = {"train": "listed", "test": "held out"}[split]
-    return report["concept"], report["method"], where, f"{target['yes']}/{target['n']}", *counts
+    return report.concept, report.method, where, f"{target.yes}/{target.n}", *counts
 
 
-def _seen(terms: list[dict]) -> str:
-    return f"{sum(sum(term['yes']) for term in terms)}/{sum(len(term['yes']) for term in terms)}"
+def _seen(terms: list[Answers]) -> str:
+    return f"{sum(sum(term.yes) for term in terms)}/{sum(len(term.yes) for term in terms)}"
 
 
 def latents(folder: Path) -> str:
     """Retains at their own latents beside the paper's, over concepts and for the other sense of a word."""
-    own, paper = _read(folder / "senses"), [r for r in _read(DOCS / "senses" / "held-out") if r["method"] == PAPER]
-    rows = [(r["concept"], how, _sense(r)[4]) for how, found in (("target", paper), ("own", own)) for r in found]
+    own, paper = _read(folder / "senses"), [r for r in _read(DOCS / "senses" / "held-out") if r.method == PAPER]
+    rows = [(r.concept, how, _sense(r)[4]) for how, found in (("target", paper), ("own", own)) for r in found]
     told = "\n".join(f"| {' | '.join(row)} |" for row in sorted(rows))
     return varied(folder / "six", LATENTS_PAGE.replace("{rows}", told), "target")
 
@@ -192,13 +195,13 @@ def varied(folder: Path, page: str, ours: str, more: Sequence[tuple[str, str]] =
     more: further pairs of names to compare.
     """
     variants = _read(folder)
-    names = list(dict.fromkeys(r["method"] for r in variants))
-    concepts = sorted(set.intersection(*({r["concept"] for r in variants if r["method"] == name} for name in names)))
-    paper = [{**r, "method": ours} for r in reports(REPORTS) if r["method"] == PAPER]
-    found = [r for r in (*paper, *variants) if r["concept"] in concepts]
+    names = list(dict.fromkeys(r.method for r in variants))
+    concepts = sorted(set.intersection(*({r.concept for r in variants if r.method == name} for name in names)))
+    paper = [replace(r, method=ours) for r in reports(REPORTS) if r.method == PAPER]
+    found = [r for r in (*paper, *variants) if r.concept in concepts]
     pairs = [*((name, ours) for name in names), *more]
     return page.format(concepts=", ".join(concepts), table=table(found), differences=differences(found, pairs))
 
 
-def _read(folder: Path) -> list[dict]:
-    return [read_json(path) for path in sorted(folder.rglob("*.json"))]
+def _read(folder: Path) -> list[Report]:
+    return [read_report(path) for path in sorted(folder.rglob("*.json"))]
