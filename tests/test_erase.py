@@ -18,6 +18,7 @@ from crce.methods import COMPANIONS, METHODS, all_but_cross_attention, cross_att
 from crce.methods.method import everything, queries_keys
 from crce.methods.pulls import Draw
 from crce.methods.speed import values
+from tests.tiny import felt
 
 SHORT = EraseConfig(steps=5, corefs=2, retains=2)
 
@@ -52,9 +53,19 @@ def test_a_method_changes_what_it_names_and_nothing_else(tiny_sd, dog, method):
            "fmn": queries_keys, "salun": everything}  # fmt: skip
     names = own.get(method, keys_values)(tiny_sd.unet)
     assert set(delta.tensors) == set(names)
-    # SalUn's mask may cover a small tensor.
-    assert method == "salun" or all(not torch.equal(before[n], w) for n, w in delta.tensors.items())
+    moved = {n for n, w in delta.tensors.items() if not torch.equal(before[n], w)}
+    # SalUn's mask may cover a small tensor, so only the others owe it of every weight that counts.
+    assert moved if method == "salun" else moved >= felt(tiny_sd, names)
     assert all(torch.equal(before[n], p) for n, p in tiny_sd.unet.named_parameters())
+
+
+def test_what_no_prediction_feels_need_not_move(tiny_sd):
+    """Over the middle block's single pixel the softmax is 1, so the Q and K of its self-attention say nothing: their
+    gradient is rounding noise on one processor and exactly zero on another.
+    """
+    unfelt = set(everything(tiny_sd.unet)) - felt(tiny_sd, everything(tiny_sd.unet))
+    block = "mid_block.attentions.0.transformer_blocks.0.attn1"
+    assert unfelt == {f"{block}.to_q.weight", f"{block}.to_k.weight"}
 
 
 def test_strict_tunes_only_keys_and_values(tiny_sd):
@@ -238,7 +249,8 @@ def test_a_bf16_base_is_tuned_in_fp32(tiny_sd, dog):
     delta = last(model, dog, dataclasses.replace(SHORT, lr=1e-5)).delta
     base = dict(model.unet.named_parameters())
     assert all(w.dtype == torch.float32 for w in delta.tensors.values())
-    assert all(not torch.equal(base[n].float(), w) for n, w in delta.tensors.items())
+    moves = torch.cat([(w - base[n].float())[base[n].abs() > 0.05] for n, w in delta.tensors.items()]).abs()
+    assert (moves > 0).float().mean() > 0.5 and moves.max() < 1e-4
 
 
 @pytest.mark.parametrize("method", ["crce", "crce-uce"])
