@@ -618,7 +618,7 @@ def answering(no_worker, tiny_sd):
     desk.open()
 
     def answer():
-        glance = desk.take(60)
+        glance = desk.take(300)
         glance.reply(pictures.ANSWERS[glance.asked.kind](glance.asked, tiny_sd, None, lambda: False))
 
     thread = threading.Thread(target=answer)
@@ -644,11 +644,12 @@ def test_what_a_run_would_cost_is_told_before_start(answering, base, tiny_sd):
 
 def test_a_measured_pace_is_better_than_an_estimate(answering, run, base):
     with run.held():
-        run.record("start", pid=1)
-        run.record("step", step=20, of=20, losses={}, seconds_left=0)
+        run.record("start", pid=1, time=1_800_000_000)
+        run.record("step", step=20, of=20, losses={}, seconds_left=0, time=1_800_000_240)
     run.delta_path.write_bytes(b"")
     at_once, told = foreseen(base)
-    assert "About 0 s on this machine." in at_once and "About 0 s on this machine." in told
+    # 12 s a step, and six of them.
+    assert "About 1 min 12 s on this machine." in at_once and "About 1 min 12 s on this machine." in told
     assert "by a step" not in told and "memory" in told
 
 

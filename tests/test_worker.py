@@ -164,7 +164,7 @@ def about(kind, base, spec, **facts):
 
 def test_what_the_curator_sees_comes_also_while_a_run_trains(worker, tiny_sd_dir, tiny_sd, dog):
     """The same model object trains: the instant edit leaves no trace in it."""
-    run = runs.create(long_job(tiny_sd_dir, dog, steps=400))
+    run = runs.create(long_job(tiny_sd_dir, dog, steps=5000))  # more than it has time for
     until(lambda: run.kept_step > 0)
     prompts = ["dog", "puppy", "cat"]
     preview = ask(about("preview", tiny_sd_dir, dog, prompts=prompts, seeds=[3, 0]))
