@@ -87,7 +87,7 @@ def long_job(base, dog, steps=60):
 
 
 def test_killed_and_terminated_in_the_middle_the_run_ends_as_if_nothing_had_been(worker, tiny_sd_dir, dog, tmp_path):
-    run = runs.create(long_job(tiny_sd_dir, dog))
+    run = runs.create(long_job(tiny_sd_dir, dog, steps=150))
     until(lambda: run.kept_step >= 10)
     assert run.state == "running" and run.last("start")["pid"] == worker.pid
     worker.kill()
@@ -111,7 +111,7 @@ def test_killed_and_terminated_in_the_middle_the_run_ends_as_if_nothing_had_been
 
     *_, last = execute(run)
     assert last["kind"] == "done"
-    whole = runs.create(long_job(tiny_sd_dir, dog), tmp_path / "whole")
+    whole = runs.create(run.job, tmp_path / "whole")
     list(execute(whole))
     one, two = Delta.load(run.delta_path), Delta.load(whole.delta_path)
     assert all(torch.equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
