@@ -466,8 +466,9 @@ def test_a_run_is_started_watched_and_survives_a_closed_tab(app, page, browser):
 
 @pytest.fixture
 def erased(home) -> runs.Run:
-    """A finished and judged run: the closed form's, which needs no training."""
-    run = runs.create(runs.Job(bases.EMOJI_SD, find_spec("dog"), EraseConfig("crce-uce")))
+    """A finished and judged run of few steps."""
+    config = EraseConfig("esd-x-strict", steps=5, preview_every=0)
+    run = runs.create(runs.Job(bases.EMOJI_SD, find_spec("dog"), config))
     run.request_evaluate(1)
     jobs.ensure_worker()
     until(lambda: run.report and run.state == "done")
