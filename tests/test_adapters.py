@@ -21,6 +21,7 @@ from crce.models.diffusion import Diffusion
 from crce.runs import Job
 from crce.runs.execute import execute
 from crce.training.loop import erase_steps
+from tests.tiny import felt
 
 METHODS = [key for key, card in METHOD_FACTS.items() if card.kind == ADAPTER]
 PROMPTS = ["dog", "cat", "a dog"]
@@ -151,7 +152,14 @@ def test_a_method_of_this_kind_hangs_on_what_it_names_and_changes_no_weight(tiny
     hung = {name.rpartition("/")[2].rpartition(".")[0] for name in delta.tensors}
     named = method_of(config).trainable(tiny_sd.unet)
     assert len(hung) == len(named) and all(name.startswith(tuple(hung)) for name in named)
-    assert all(t.abs().sum() > 0 for t in delta.tensors.values())
+    # Both of a pair learn: `up` from its zeros at once, and `down` as soon as `up` lets a gradient through.
+    fresh = method_of(config).start(tiny_sd, (dog,), config, named)
+    counts = felt(tiny_sd, named)
+    assert counts and all(
+        not torch.equal(fresh[name], tensor)
+        for name, tensor in delta.tensors.items()
+        if any(weight.startswith(f"{name.rpartition('/')[2].rpartition('.')[0]}.") for weight in counts)
+    )
     assert all(torch.equal(before[n], p) for n, p in tiny_sd.unet.named_parameters())
     base = tiny_sd.draw(["dog"], [0], 2, 3.0)
     with delta.applied(tiny_sd):

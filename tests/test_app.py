@@ -631,7 +631,7 @@ def answering(no_worker, tiny_sd):
     broker.open()
 
     def answer():
-        pending = broker.take(60)
+        pending = broker.take(300)
         pending.reply(handlers.HANDLERS[pending.request.kind](pending.request, tiny_sd, None, lambda: False))
 
     thread = threading.Thread(target=answer)
@@ -657,11 +657,12 @@ def test_what_a_run_would_cost_is_told_before_start(answering, base, tiny_sd):
 
 def test_a_measured_pace_is_better_than_an_estimate(answering, run, base):
     with run.hold():
-        run.record(StartEvent(pid=1))
-        run.record(StepEvent(step=20, of=20, losses={}, seconds_left=0))
+        run.record(replace(StartEvent(pid=1), time=1_800_000_000))
+        run.record(replace(StepEvent(step=20, of=20, losses={}, seconds_left=0), time=1_800_000_240))
     run.weights_path.write_bytes(b"")
     at_once, told = foreseen(base)
-    assert "About 0 s on this machine." in at_once and "About 0 s on this machine." in told
+    # 12 s a step, and six of them.
+    assert "About 1 min 12 s on this machine." in at_once and "About 1 min 12 s on this machine." in told
     assert "by a step" not in told and "memory" in told
 
 

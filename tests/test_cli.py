@@ -221,7 +221,7 @@ def test_wrong_usage_is_exit_code_2(crce):
 
 
 def test_ctrl_c_keeps_the_run_and_resume_ends_it(crce, spec, tiny_sd_dir, tmp_path):
-    command = [sys.executable, "-m", "crce", "erase", spec, "--base", tiny_sd_dir, *LISTS, "--steps", "60"]
+    command = [sys.executable, "-m", "crce", "erase", spec, "--base", tiny_sd_dir, *LISTS, "--steps", "150"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while not (found := runs.all_runs()) or not found[0].progress:
         assert process.poll() is None

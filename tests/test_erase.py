@@ -26,6 +26,7 @@ from crce.methods.registry import CRCE_VARIANTS, METHODS
 from crce.models.diffusion import Diffusion
 from crce.training.latent_cache import sample_latents, shuffle_latents
 from crce.training.loop import erase_steps
+from tests.tiny import felt
 
 SHORT = EraseConfig(steps=5, corefs=2, retains=2)
 
@@ -62,9 +63,18 @@ def test_a_method_changes_what_it_names_and_nothing_else(tiny_sd, dog, method):
            "fmn": queries_keys, "salun": everything}  # fmt: skip
     names = own.get(method, keys_values)(tiny_sd.unet)
     assert set(delta.tensors) == set(names)
-    # SalUn's mask may cover a small tensor.
-    assert method == "salun" or all(not torch.equal(before[n], w) for n, w in delta.tensors.items())
+    moved = {n for n, w in delta.tensors.items() if not torch.equal(before[n], w)}
+    # SalUn's mask may cover a small tensor, so only the others owe it of every weight that counts.
+    assert moved if method == "salun" else moved >= felt(tiny_sd, names)
     assert all(torch.equal(before[n], p) for n, p in tiny_sd.unet.named_parameters())
+
+
+def test_what_no_prediction_feels_need_not_move(tiny_sd):
+    """Over the middle block's single pixel the softmax is 1, so the Q and K of its self-attention say nothing: their
+    gradient is rounding noise on one processor and exactly zero on another.
+    """
+    names, block = everything(tiny_sd.unet), "mid_block.attentions.0.transformer_blocks.0.attn1"
+    assert set(names) - felt(tiny_sd, names) == {f"{block}.to_q.weight", f"{block}.to_k.weight"}
 
 
 def test_strict_tunes_only_keys_and_values(tiny_sd):
@@ -250,7 +260,8 @@ def test_a_bf16_base_is_tuned_in_fp32(tiny_sd, dog):
     delta = last(model, dog, dataclasses.replace(SHORT, lr=1e-5)).weights()
     base = dict(model.unet.named_parameters())
     assert all(w.dtype == torch.float32 for w in delta.tensors.values())
-    assert all(not torch.equal(base[n].float(), w) for n, w in delta.tensors.items())
+    moves = torch.cat([(w - base[n].float())[base[n].abs() > 0.05] for n, w in delta.tensors.items()]).abs()
+    assert (moves > 0).float().mean() > 0.5 and moves.max() < 1e-4
 
 
 @pytest.mark.parametrize("method", ["crce", "crce-uce"])

@@ -101,7 +101,7 @@ def long_job(base, dog, steps=60):
 
 
 def test_killed_and_terminated_in_the_middle_the_run_ends_as_if_nothing_had_been(worker, tiny_sd_dir, dog, tmp_path):
-    run = runs.create(long_job(tiny_sd_dir, dog))
+    run = runs.create(long_job(tiny_sd_dir, dog, steps=150))
     until(lambda: run.kept_step >= 10)
     assert run.state == "running" and run.last(StartEvent).pid == worker.pid
     worker.kill()
@@ -125,7 +125,7 @@ def test_killed_and_terminated_in_the_middle_the_run_ends_as_if_nothing_had_been
 
     *_, last = execute(run)
     assert last.kind == "done"
-    whole = runs.create(long_job(tiny_sd_dir, dog), tmp_path / "whole")
+    whole = runs.create(run.job, tmp_path / "whole")
     list(execute(whole))
     one, two = ErasedWeights.load(run.weights_path), ErasedWeights.load(whole.weights_path)
     assert all(torch.equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
@@ -178,7 +178,7 @@ def about(kind, base, spec, **facts):
 
 def test_what_the_curator_sees_comes_also_while_a_run_trains(worker, tiny_sd_dir, tiny_sd, dog):
     """The same model object trains: the instant edit leaves no trace in it."""
-    run = runs.create(long_job(tiny_sd_dir, dog, steps=400))
+    run = runs.create(long_job(tiny_sd_dir, dog, steps=5000))  # more than it has time for
     until(lambda: run.kept_step > 0)
     prompts = ["dog", "puppy", "cat"]
     preview = ask(about("preview", tiny_sd_dir, dog, prompts=prompts, seeds=[3, 0]))
