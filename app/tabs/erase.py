@@ -189,7 +189,7 @@ def refresh(chosen: str | None, seen: Seen) -> tuple:
 
 
 def _count_events(run: Run, kind: str) -> int:
-    return sum(event["kind"] == kind for event in run.events())
+    return sum(event.kind == kind for event in run.events())
 
 
 @report_errors

@@ -15,6 +15,7 @@ from app.tabs.curate import CurateTab
 from crce import runs
 from crce.concepts.library import library, publishable
 from crce.concepts.spec import ConceptSpec
+from crce.cost import format_size
 from crce.errors import CrceError
 from crce.publishing import hub
 from crce.publishing.cards import weights_card
