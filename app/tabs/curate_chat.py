@@ -85,7 +85,7 @@ def ask(opened: Opened, wish: str, model: str) -> Iterator[tuple]:
     yield gr.skip(), gr.skip(), gr.skip()
 
 
-def _watched(spec: ConceptSpec, who, writing: Generator) -> Generator[tuple, None, dict]:
+def _watched(spec: ConceptSpec, who, writing: Generator[str, None, dict]) -> Generator[tuple, None, dict]:
     """What the writing comes to; meanwhile the page shows how far it is."""
     text, looked, stream = "", 0.0, Stream(writing)
     try:

@@ -10,10 +10,10 @@ from app.components import html_panel, render
 from app.errors import report_errors
 from app.session.drafts import FIRST
 from app.tabs import compare
-from app.tabs.run_view import size
 from crce import runs
 from crce.concepts.library import library, publishable
 from crce.concepts.spec import ConceptSpec
+from crce.cost import format_size
 from crce.errors import CrceError
 from crce.publishing import hub
 from crce.publishing.cards import weights_card
@@ -41,7 +41,7 @@ def of_dataset(slugs: list[str]) -> tuple:
         return render("public", files={}), gr.Column(visible=False), "", [], ""
     seen = hub.preview(_chosen(slugs))
     header, body = _parts(seen.card)
-    files = {name: size(count) for name, count in seen.files.items()}
+    files = {name: format_size(count) for name, count in seen.files.items()}
     rows = [[str(row[column]) for column in _COLUMNS] for row in seen.rows]
     public = render("public", files=files, problems=seen.problems)
     return public, gr.Column(visible=True), body, rows, header
