@@ -12,17 +12,17 @@ from pathlib import Path
 from benchmarks.loop import Reference
 from crce.cli.terminal import result
 from crce.concepts.library import find_spec
-from crce.config import EraseConfig, with_defaults
+from crce.config import EraseConfig, resolve_config
 from crce.cost import machine
-from crce.evaluation.evaluate import evaluate
+from crce.evaluation.evaluate import evaluate_steps
 from crce.evaluation.metrics import HEADS, summarise
 from crce.evaluation.report import read_report
 from crce.experiments.studies import pooled, varied
 from crce.experiments.tables import reports
 from crce.files import ROOT, write_atomic
 from crce.judges.embedded import EmbeddedJudge
+from crce.methods.erased_weights import ErasedWeights
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import ErasedWeights
 
 FOLDER = ROOT / "docs" / "bank"
 IMAGES = 10  # as in the README's table
@@ -70,13 +70,13 @@ def main() -> None:
 def measure(name: str, way: str) -> None:
     """Erases and judges, unless that was done."""
     model, spec = Diffusion.load(dtype="bf16"), find_spec(name)
-    config = with_defaults(EraseConfig(), model.base)
+    config = resolve_config(EraseConfig(), model.base)
     target = FOLDER / "loop" / f"{spec.slug}-{way}.json"
     if target.exists():
         return
     answers = result(
         f"{name}: judging",
-        evaluate(model, EmbeddedJudge.load(model.base), spec, erased(model, spec, config, way), IMAGES),
+        evaluate_steps(model, EmbeddedJudge.load(model.base), spec, erased(model, spec, config, way), IMAGES),
     )
     facts = {"method": WAYS[way], "config": asdict(config), "images": IMAGES, "dtype": "bf16", "machine": machine()}
     write_atomic(target, json.dumps(asdict(summarise(spec, answers, **facts)), ensure_ascii=False) + "\n")
@@ -86,7 +86,7 @@ def erased(model: Diffusion, spec, config: EraseConfig, way: str) -> ErasedWeigh
     reference = Reference(model, spec, config, tuned=way == "tuned")
     for _ in range(config.steps):
         reference.step()
-    return reference.delta()
+    return reference.weights()
 
 
 def page(folder: Path = FOLDER) -> str:

@@ -14,11 +14,11 @@ from jinja2 import Template
 from benchmarks.figures import clocked
 from benchmarks.machine import named
 from benchmarks.sizes import spec
-from crce.config import EraseConfig, with_defaults
+from crce.config import EraseConfig, resolve_config
 from crce.files import ROOT, read_json, write_atomic
 from crce.models.diffusion import Diffusion
-from crce.training.estimate import moment, tried
-from crce.training.loop import TrainState, erase, train_once
+from crce.training.estimate import noise_sample, try_steps
+from crce.training.loop import TrainState, erase_steps, train_once
 
 TERMS = (1, 2, 4, 8, 12, 16, 20)
 CONCEPTS = (1, 2, 5, 10, 20)
@@ -100,10 +100,10 @@ def measured(most: int) -> dict:
 def step(model: Diffusion, terms: int, rows: int) -> dict[str, float]:
     """Seconds of a step, and the bytes that it keeps."""
     corefs = (terms + 1) // 2
-    config = EraseConfig(steps=STEPS, corefs=corefs, retains=terms - corefs, rows=rows)
-    config, concept = with_defaults(config, model.base), spec("dog", corefs, terms - corefs)
-    kept = tried(model, [concept], config).held
-    tuned, bank = TrainState(model, (concept,), config), moment(model, config)
+    config = EraseConfig(steps=STEPS, corefs=corefs, retains=terms - corefs, microbatch_size=rows)
+    config, concept = resolve_config(config, model.base), spec("dog", corefs, terms - corefs)
+    kept = try_steps(model, [concept], config).held
+    tuned, bank = TrainState(model, (concept,), config), noise_sample(model, config)
     times = [clocked(lambda: train_once(tuned, [bank])) for _ in range(REPEATS + 1)][1:]
     print(f"M + N = {terms}, {rows or 'all'} at once: {median(times):.3f} s, {kept / 1e6:.1f} MB", flush=True)
     return {"seconds": round(median(times), 4), "memory": kept}
@@ -112,7 +112,7 @@ def step(model: Diffusion, terms: int, rows: int) -> dict[str, float]:
 def run(model: Diffusion, concepts: int) -> float:
     """Seconds of a run."""
     specs = [spec(f"concept {number}") for number in range(concepts)]
-    seconds = clocked(lambda: list(erase(model, specs, EraseConfig(steps=STEPS))))
+    seconds = clocked(lambda: list(erase_steps(model, specs, EraseConfig(steps=STEPS))))
     print(f"{concepts} concepts: {seconds:.1f} s", flush=True)
     return round(seconds, 2)
 

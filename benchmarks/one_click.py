@@ -7,7 +7,7 @@ from benchmarks.figures import Figure, clocked, options, show
 from crce.concepts.library import find_spec
 from crce.config import EraseConfig
 from crce.models.diffusion import Diffusion
-from crce.training.loop import erase, solve_closed_form
+from crce.training.loop import erase_steps, solve_closed_form
 
 REPEATS = 5
 CLOSED_FORMS = ("crce-uce", "uce", "crce-null", "speed")
@@ -26,7 +26,7 @@ def measured() -> Iterator[Figure]:
             clocked(lambda method=method: solve_closed_form(model, spec, EraseConfig(method))) for _ in range(REPEATS)
         ]
         yield Figure(f"`{method}`", tuple(times), f"{times[0]:.2f} s the first time, with the text encoder's work")
-    run = clocked(lambda: list(erase(model, spec, EraseConfig())))
+    run = clocked(lambda: list(erase_steps(model, spec, EraseConfig())))
     yield Figure("`crce` with the preset, training and its bank", (run,))
 
 

@@ -60,7 +60,7 @@ def drawings(prompts: list[str]) -> Iterator[Figure]:
 
 def one_by_one(model: Diffusion, prompts: list[str]) -> None:
     for prompt in prompts:
-        model.generate([prompt], [0])
+        model.generate_batch([prompt], [0])
 
 
 def previews(label: str, spec: ConceptSpec, prompts: list[str], repeats: int = REPEATS) -> Figure:

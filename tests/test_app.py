@@ -617,7 +617,7 @@ def test_start_queues_at_once_and_a_second_start_waits_behind_it(no_worker, base
     assert (first.title, second.title) == ("dog + cat", "cat")
     assert (first.state, second.state) == ("queued", "queued")
     config = first.job.config
-    assert (config.steps, config.rows, config.on) == (20, 1, "ca")
+    assert (config.steps, config.microbatch_size, config.backbone) == (20, 1, "ca")
     assert first.evaluation == EvaluationRequest(2)
     page = erase.listing(None)
     assert "next in the queue" in page
@@ -713,7 +713,7 @@ def test_the_buttons_of_a_run(no_worker, run):
 
 def test_again_fills_the_form_with_what_was_asked(dog, base):
     library.save_spec(dog, library.own_path(dog))
-    config = EraseConfig("crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, on="ca", rows=1)
+    config = EraseConfig("crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, backbone="ca", microbatch_size=1)
     run = runs.create(Job(base, dog, config))
     asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase.JUDGED, [], 1, "ca")
     assert erase.again(event(id=run.id)) == asked

@@ -90,7 +90,7 @@ def test_a_backbone_has_a_row_alone_and_one_with_corefs_and_retains(tiny_sd_dir,
     """CRCE on another backbone has a report of its own beside CRCE's."""
     save_spec(dog, tmp_path / "dog.json")
     spec, settings = load_spec(tmp_path / "dog.json"), {"steps": 2, "lr": 1e-3, "corefs": 1, "retains": 1}
-    asked = [EraseConfig("ca", **settings), EraseConfig(**settings), EraseConfig(on="ca", **settings)]
+    asked = [EraseConfig("ca", **settings), EraseConfig(**settings), EraseConfig(backbone="ca", **settings)]
     events = list(measure([Job(str(tiny_sd_dir), spec, config) for config in asked], 1, tmp_path / "reports"))
     assert {event.method for event in events} == {"ca", "crce", "crce on ca"}
     names = ["dog-animal-ca.json", "dog-animal-crce-on-ca.json", "dog-animal-crce.json"]

@@ -13,7 +13,7 @@ from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.files import ROOT
-from crce.models.erased_weights import ErasedWeights
+from crce.methods.erased_weights import ErasedWeights
 from crce.runs import Busy, EvaluationRequest, Job
 from crce.runs.events import FailedEvent, PhaseEvent, StepEvent
 from crce.runs.execute import check_room, execute, picture_name
@@ -111,7 +111,7 @@ def test_left_in_the_middle_it_is_interrupted_and_goes_on(whole, run, models):
     """And drawing between the steps, as the worker does for open tabs, changes nothing."""
     events = execute(run, models)
     while next(events).kind != "checkpoint":
-        models.get_loaded(run.job.base).generate(["a cat"], [5])
+        models.get_loaded(run.job.base).generate_batch(["a cat"], [5])
     assert run.state == "running"
     events.close()
     assert run.state == "interrupted" and run.kept_step == 2

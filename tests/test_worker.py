@@ -26,8 +26,8 @@ from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.files import ROOT
 from crce.judges.embedded import EmbeddedJudge
+from crce.methods.erased_weights import ErasedWeights
 from crce.models import text_space
-from crce.models.erased_weights import ErasedWeights
 from crce.runs import Job, is_locked
 from crce.runs.events import StartEvent
 from crce.runs.execute import execute
@@ -143,7 +143,7 @@ def test_pictures_come_with_verdicts_and_bad_questions_with_errors(tiny_sd_dir, 
     base, erased, none = ask(request)["columns"]
     pid = client.send(StatusRequest(), timeout=PATIENCE).pid
 
-    drawn = tiny_sd.generate(["dog", "dog", "a cat", "a cat"], [0, 7, 0, 7])
+    drawn = tiny_sd.generate_batch(["dog", "dog", "a cat", "a cat"], [0, 7, 0, 7])
     assert [picture(cell).tobytes() for cell in base] == [image.tobytes() for image in drawn]
     assert [cell["png"] for cell in none] == [cell["png"] for cell in base]
     assert [cell["png"] for cell in erased] != [cell["png"] for cell in base]
@@ -201,7 +201,9 @@ def test_what_the_curator_sees_comes_also_while_a_run_trains(worker, tiny_sd_dir
     assert "config: Value error, eta is -1" in ask({**asked, "config": {"eta": -1}})["error"]
 
     judge = EmbeddedJudge.load(str(tiny_sd_dir))
-    images = {term: tiny_sd.generate([term] * 10, range(10)) for term in ("dog", "puppy", "guide dog", "cat", "pig")}
+    images = {
+        term: tiny_sd.generate_batch([term] * 10, range(10)) for term in ("dog", "puppy", "guide dog", "cat", "pig")
+    }
     coverage = ask(about("coverage", tiny_sd_dir, dog))["terms"]
     found = {(row["kind"], row["text"]): row["yes"] for row in coverage}
     asked = {"dog": "dog (animal)", "puppy": "dog (animal)", "guide dog": "dog (animal)", "cat": "cat", "pig": "pig"}

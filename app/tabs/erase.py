@@ -16,7 +16,7 @@ from crce import bases, runs
 from crce.catalogue import BACKBONES, METHOD_FACTS
 from crce.concepts.library import find_spec, library
 from crce.concepts.spec import resolve_conflicts
-from crce.config import EraseConfig, with_defaults
+from crce.config import EraseConfig, resolve_config
 from crce.cost import Cost, describe_room, describe_time
 from crce.errors import CrceError
 from crce.runs import Job, Run
@@ -43,12 +43,12 @@ def about(method: str) -> str:
     return f"{card.what} Changes {card.touches}. *{card.source}*"
 
 
-def about_run(slug: str | None, base: str, method: str, steps: str, on: str = EraseConfig.on) -> str:
+def about_run(slug: str | None, base: str, method: str, steps: str, on: str = EraseConfig.backbone) -> str:
     """What is about to start, and how long the last one like it took."""
     if not slug:
         return "Choose a concept first."
     spec = find_spec(slug)
-    config = with_defaults(EraseConfig(method=method, steps=_whole("steps", steps), on=on), base)
+    config = resolve_config(EraseConfig(method=method, steps=_whole("steps", steps), backbone=on), base)
     lists = f"{len(spec.train_corefs)} names to erase and {len(spec.train_retains)} to keep"
     return f"{spec.name}: {lists}, {config.steps} steps. {measured(base, config)}"
 
@@ -74,7 +74,12 @@ def foreseen(
     yield render("line", text=known)
     if not slug:
         return
-    drawn = {"corefs": int(corefs or 0), "retains": int(retains or 0), "rows": int(rows or 0), "on": on}
+    drawn = {
+        "corefs": int(corefs or 0),
+        "retains": int(retains or 0),
+        "microbatch_size": int(rows or 0),
+        "backbone": on,
+    }
     config = EraseConfig(method=method, steps=_whole("steps", steps), **drawn)
     specs = resolve_conflicts([find_spec(slug), *(find_spec(other) for other in also if other != slug)])
     try:
@@ -83,7 +88,7 @@ def foreseen(
         yield render("line", text=f"{known} {error}")
         return
     if cost:
-        yield render("line", text=f"{known} {_told(cost, measured(base, with_defaults(config, base)))}")
+        yield render("line", text=f"{known} {_told(cost, measured(base, resolve_config(config, base)))}")
 
 
 def _told(cost: Cost, pace: str) -> str:
@@ -125,7 +130,7 @@ def details(run: Run | None) -> str:
         "η": f"{config.eta:g}",
         "M": config.corefs,
         "N": config.retains,
-        "at once": config.rows or "all terms",
+        "at once": config.microbatch_size or "all terms",
         "seed": config.seed,
         "spec": run.job.spec.digest[:8],
         "device": run.job.device,
@@ -173,7 +178,7 @@ def start(
         raise CrceError("Choose a concept to erase first.")
     config = EraseConfig(
         method, _whole("steps", steps), _number("learning rate", lr), eta, int(corefs), int(retains), int(seed),
-        on=on, rows=int(rows or 0),
+        backbone=on, microbatch_size=int(rows or 0),
     )  # fmt: skip
     others = tuple(find_spec(other) for other in also if other != slug)
     run = begin(Job(base.strip(), find_spec(slug), config, also=others), int(judged or 0))
@@ -236,7 +241,7 @@ def again(event: gr.EventData) -> tuple:
     others = [spec.slug for spec in job.also if spec.slug in library()]
     return (
         slug, job.base, c.method, str(c.steps), f"{c.lr:g}", c.eta, c.corefs, c.retains, c.seed, JUDGED, others,
-        c.rows, c.on,
+        c.microbatch_size, c.backbone,
     )  # fmt: skip
 
 
@@ -287,9 +292,9 @@ def _settings() -> list:
             gr.Number(preset.seed, label="Seed", info="Same seed, same result", precision=0, minimum=0),
             gr.Number(JUDGED, label="Judge", info="Pictures per term, after", precision=0, minimum=0),
             gr.Dropdown(concepts(), value=[], multiselect=True, label="Together with", info="More in the same run"),
-            gr.Number(preset.rows, label="At once", info="Terms in a batch; 0: all, 1: least memory", precision=0,
-                      minimum=0),
-            gr.Dropdown([(METHOD_FACTS[key].title, key) for key in BACKBONES], value=preset.on, label="CRCE on",
+            gr.Number(preset.microbatch_size, label="At once", precision=0, minimum=0,
+                      info="Terms in a batch; 0: all, 1: least memory"),
+            gr.Dropdown([(METHOD_FACTS[key].title, key) for key in BACKBONES], value=preset.backbone, label="CRCE on",
                         info="Whose loss its lists are added to"),
         ]  # fmt: skip
 

@@ -10,7 +10,7 @@ from app.session import thumbnails
 from app.tabs import curate, erase, run_view
 from crce import bases, runs
 from crce.concepts.library import find_spec, library
-from crce.config import EraseConfig, with_defaults
+from crce.config import EraseConfig, resolve_config
 from crce.runs import Job, Run
 
 NAME = "Try it: dog"
@@ -23,7 +23,7 @@ def shelf() -> str:
 
 @report_errors
 def expected() -> str:
-    return erase.expected(bases.EMOJI_SD, with_defaults(EraseConfig(), bases.EMOJI_SD))
+    return erase.expected(bases.EMOJI_SD, resolve_config(EraseConfig(), bases.EMOJI_SD))
 
 
 def latest() -> Run | None:

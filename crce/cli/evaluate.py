@@ -6,7 +6,7 @@ import typer
 
 from crce import bases, runs
 from crce.cli import terminal
-from crce.cli.options import AsJson, Base, Concept, Device, Dtype, Images, On, RunName, Seed
+from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, Images, OldBackbone, RunName, Seed
 from crce.cli.runs import _facts, _run
 from crce.concepts.library import find_spec, library
 from crce.config import EraseConfig
@@ -75,11 +75,11 @@ def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", dtype: Dtype = "
     Accuracies count covered terms only. Run it on a base before the first erasure.
     """
     from crce import files
-    from crce.evaluation.evaluate import coverage
+    from crce.evaluation.coverage import measure_coverage
 
     models = Models(device)
     model = models.get(base, dtype=dtype)
-    found = terminal.result("drawing terms", coverage(model, models.judge(base), list(library().values())))
+    found = terminal.result("drawing terms", measure_coverage(model, models.judge(base), list(library().values())))
     files.write_json(model.covered_file, found)
     covered = sum(concept["covered"] for concept in found["concepts"].values())
     text = f"{covered} of {len(found['concepts'])} concepts are covered: {model.covered_file}"
@@ -89,7 +89,7 @@ def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", dtype: Dtype = "
 def measure(
     concept: Annotated[list[str], typer.Argument(help="Concepts or spec files; a mean over them needs at least two.")],
     method: Annotated[list[str] | None, typer.Option(help="Once for each.", show_default="the README's")] = None,
-    on: On = EraseConfig.on,
+    backbone: Backbone = EraseConfig.backbone,
     base: Base = bases.EMOJI_SD,
     images: Images = 10,
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the base's preset")] = None,
@@ -97,6 +97,7 @@ def measure(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    on: OldBackbone = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the reports.", show_default="docs/reports")] = None,
     as_json: AsJson = False,
 ):
@@ -107,13 +108,19 @@ def measure(
     Example:
 
         python -m crce measure dog cat horse --images 10
-        python -m crce measure dog cat --method crce --on ca --out out/on-ca
+        python -m crce measure dog cat --method crce --backbone ca --out out/on-ca
     """
     from crce.experiments import tables
 
     methods, folder = method or list(tables.TABLE_METHODS), out or tables.REPORTS
     planned = [
-        Job(base, find_spec(name), EraseConfig(key, steps, lr, on=on, seed=seed, preview_every=0), device, dtype)
+        Job(
+            base,
+            find_spec(name),
+            EraseConfig(key, steps, lr, backbone=on or backbone, seed=seed, preview_every=0),
+            device,
+            dtype,
+        )
         for name in concept
         for key in methods
     ]

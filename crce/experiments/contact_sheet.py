@@ -13,8 +13,8 @@ from crce.catalogue import METHOD_FACTS
 from crce.cost import machine
 from crce.experiments.tables import JobEvent, execute_job
 from crce.files import read_json, write_json
+from crce.methods.erased_weights import ErasedWeights
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import ErasedWeights
 from crce.runs import Job, Run
 from crce.runs.models import Models
 
@@ -55,10 +55,10 @@ def _draw(model: Diffusion, job: Job, folder: Path) -> Image.Image:
     corefs, retains = job.spec.test_corefs[:TERMS], job.spec.test_retains[:TERMS]
     prompts = [job.spec.target, *(term.text for term in (*corefs, *retains))]
     asked, seeds = [p for p in prompts for _ in SEEDS], list(SEEDS) * len(prompts)
-    rows = {"before": model.generate(asked, seeds)}
+    rows = {"before": model.generate_batch(asked, seeds)}
     for method, card in METHOD_FACTS.items():
         with ErasedWeights.load(folder / ".runs" / method / "delta.safetensors").applied(model):
-            rows[card.title] = model.generate(asked, seeds)
+            rows[card.title] = model.generate_batch(asked, seeds)
     return _sheet(prompts, 1 + len(corefs), rows)
 
 

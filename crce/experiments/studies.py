@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from crce.config import EraseConfig
+from crce.config import config_from_dict
 from crce.evaluation.metrics import HEADS, METRICS, table
 from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, read_report
@@ -136,7 +136,9 @@ def pooled(rows: list[Report]) -> str:
 
 def backbones(folder: Path) -> str:
     """A table of two backbones, and rows of counts for more of them."""
-    labelled = [replace(r, method=EraseConfig(**r.config).label) for r in (*reports(REPORTS), *_read(folder / "six"))]
+    labelled = [
+        replace(r, method=config_from_dict(r.config).label) for r in (*reports(REPORTS), *_read(folder / "six"))
+    ]
     methods = [method for pair in BACKBONE_PAIRS for method in reversed(pair)]
     concepts = sorted({r.concept for r in labelled if r.method == "crce on ca"})
     found = [r for method in methods for r in labelled if r.method == method and r.concept in concepts]
@@ -152,8 +154,8 @@ def backbone_rows(found: list[Report]) -> list[str]:
     """One for each backbone and setting, alone and under CRCE."""
     alike: dict[tuple, list[Report]] = {}
     for report in found:
-        config = EraseConfig(**report.config)
-        key = config.bottom, f"{config.steps} at {config.lr:g}", config.bottom != config.method
+        config = config_from_dict(report.config)
+        key = config.base_method, f"{config.steps} at {config.lr:g}", config.base_method != config.method
         alike.setdefault(key, []).append(report)
     return [f"| {on} | {setting} | {'with' if lists else 'without'} | {pooled(of)} |"
             for (on, setting, lists), of in sorted(alike.items())]  # fmt: skip

@@ -29,7 +29,7 @@ def weights_card(
     facts = {
         "name": name, "base": public_name(job.base), "place": _place(job.base), "link": _link(job.base),
         "repo": repo, "files": files, "method": config.title, "source": method.source,
-        "touches": METHOD_FACTS[config.bottom].touches, "gated": method.key == "spm",
+        "touches": METHOD_FACTS[config.base_method].touches, "note": method.result.note,
         "corefs": spec.train_corefs, "retains": spec.train_retains,
         "lists": method.lists, "digest": spec.digest,
         "steps": config.steps, "lr": config.lr, "eta": config.eta,

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from crce.evaluation.questions import Answers
     from crce.judges.embedded import EmbeddedJudge
+    from crce.methods.erased_weights import ErasedWeights
     from crce.models.diffusion import Diffusion
-    from crce.models.erased_weights import ErasedWeights
     from crce.training.loop import Step
 
 P = TypeVar("P", PhaseEvent, StepEvent)
@@ -108,8 +108,8 @@ def _work(run: Run, models: Models) -> Iterator[Event]:
 
 
 def _train(run: Run, model: "Diffusion") -> Iterator[Event]:
-    from crce.training.estimate import estimate, forget_peak
-    from crce.training.loop import erase
+    from crce.training.estimate import estimate, reset_peak_memory
+    from crce.training.loop import erase_steps
 
     config, checkpoint = run.job.config, run.dir / "checkpoint.safetensors"
     check_room(run, model, disk_usage(run.dir).free)
@@ -118,11 +118,11 @@ def _train(run: Run, model: "Diffusion") -> Iterator[Event]:
         yield run.record(EstimateEvent(**asdict(estimate(model, run.job.specs, config))))
     if first and config.preview_every:
         yield _preview(run, model)
-    forget_peak(model)
+    reset_peak_memory(model)
     sampling, training = Meter(run), Meter(run, run.kept_step)
-    for step in erase(model, run.job.specs, config, checkpoint=checkpoint, resume=True):
+    for step in erase_steps(model, run.job.specs, config, checkpoint=checkpoint, resume=True):
         if step.phase == "bank":
-            yield sampling.measure_phase("bank", step.number, step.of)
+            yield sampling.measure_phase("bank", step.number, step.total)
         else:
             yield from _keep_step(run, model, step, training)
         sampling.restart()
@@ -133,18 +133,18 @@ def _train(run: Run, model: "Diffusion") -> Iterator[Event]:
 
 def _measure_cost(run: Run, model: "Diffusion", seconds: float) -> CostEvent:
     """What an uninterrupted training took, to compare with the estimate."""
-    from crce.training.estimate import peak
+    from crce.training.estimate import peak_memory
 
-    memory, whose = peak(model)
+    memory, whose = peak_memory(model)
     return run.record(CostEvent(round(seconds, 1), memory, whose, run.size))
 
 
 def _keep_step(run: Run, model: "Diffusion", step: "Step", meter: "Meter") -> Iterator[Event]:
     """Writes what a training step made; the weights first, since a kill may come at any time."""
-    config, last = run.job.config, step.number == step.of
+    config, last = run.job.config, step.number == step.total
     if last:
-        step.delta.save(run.weights_path)
-    event = meter.measure_step(step.number, step.of, step.losses)
+        step.weights().save(run.weights_path)
+    event = meter.measure_step(step.number, step.total, step.losses)
     if last or step.number % config.checkpoint_every == 0:
         yield run.record(CheckpointEvent(step.number))
     yield event
@@ -154,9 +154,9 @@ def _keep_step(run: Run, model: "Diffusion", step: "Step", meter: "Meter") -> It
 
 def check_room(run: Run, model: "Diffusion", free: int) -> None:
     """Raises CrceError if `free` bytes of disk are less than the run needs."""
-    from crce.training.estimate import disk
+    from crce.training.estimate import disk_bytes
 
-    needed = disk(model, run.job.specs, run.job.config)
+    needed = disk_bytes(model, run.job.specs, run.job.config)
     if free < needed:
         raise CrceError(
             f"The disk of {run.dir} has {free >> 20} MB free and this run needs {needed >> 20} MB. "
@@ -208,8 +208,8 @@ def _preview(run: Run, model: "Diffusion", step: "Step | None" = None) -> Previe
     terms = [*spec.train_corefs[:1], *spec.train_retains[:1]]
     prompts = (spec.target, *(term.text for term in terms))
     seeds = (0,) * len(prompts)
-    with step.delta.applied(model) if step else nullcontext():
-        pictures = model.generate(list(prompts), list(seeds))
+    with step.weights().applied(model) if step else nullcontext():
+        pictures = model.generate_batch(list(prompts), list(seeds))
     names = tuple(f"images/preview-{number:05d}-{i}.png" for i in range(len(prompts)))
     _save_pictures(run, dict(zip(names, pictures, strict=True)))
     return run.record(PreviewEvent(number, prompts, seeds, names))
@@ -223,13 +223,13 @@ def _save_pictures(run: Run, pictures: "dict[str, Image]") -> None:
 
 def _evaluate(run: Run, model: "Diffusion", judge: "EmbeddedJudge", request: EvaluationRequest) -> Iterator[Event]:
     """Writes report.json, and pictures of the first concept's terms, before and after."""
-    from crce.evaluation.evaluate import evaluate
-    from crce.models.erased_weights import ErasedWeights
+    from crce.evaluation.evaluate import evaluate_steps
+    from crce.methods.erased_weights import ErasedWeights
 
     began, weights = time.monotonic(), ErasedWeights.load(run.weights_path)
     answers = []
     for spec in run.job.specs:
-        meter, judging = Meter(run), Stream(evaluate(model, judge, spec, weights, request.images, request.ask))
+        meter, judging = Meter(run), Stream(evaluate_steps(model, judge, spec, weights, request.images, request.ask))
         for done, of in judging:
             yield meter.measure_phase("evaluate", done, of)
         answers.append(judging.result)
@@ -268,7 +268,7 @@ def _draw_pairs(
     pictures: dict[str, Image] = {}
     for prefix, context in (("base-", nullcontext()), ("", weights.applied(model))):
         with context:
-            drawn = model.generate([a.text for _, a, _ in asked], [seed for _, _, seed in asked])
+            drawn = model.generate_batch([a.text for _, a, _ in asked], [seed for _, _, seed in asked])
         names = [picture_name(a.kind, number, seed, prefix) for number, a, seed in asked]
         pictures |= dict(zip(names, drawn, strict=True))
     return pictures

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from crce import bases, files
 from crce.concepts.spec import ConceptSpec, resolve_conflicts, spec_from_dict, spec_to_dict
-from crce.config import EraseConfig, check, with_defaults
+from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, resolve_config
 from crce.errors import CrceError
 from crce.evaluation.report import Report, read_report
 from crce.records import parse
@@ -73,6 +73,13 @@ class Job:
 
 
 @dataclass(frozen=True)
+class ResolvedJob(Job):
+    """A job whose settings leave nothing open: what a run on disk has."""
+
+    config: ResolvedConfig
+
+
+@dataclass(frozen=True)
 class EvaluationRequest:
     """evaluate.json: `images` pictures per prompt; `ask`, what is asked of a coref's picture: "target" or "coref".
 
@@ -98,7 +105,7 @@ class Run:
         return self.dir.name
 
     @property
-    def job(self) -> Job:
+    def job(self) -> ResolvedJob:
         """Raises CrceError if job.json is not what `create` wrote."""
         try:
             return _read_job(self.dir / "job.json", *_stamp(self.dir / "job.json"))
@@ -278,7 +285,7 @@ def create(job: Job, folder: Path | None = None, queued: bool = True) -> Run:
     # The worker runs in another folder, so a local path must be absolute.
     local = job.base != bases.EMOJI_SD and Path(job.base).is_dir()
     base = str(Path(job.base).resolve()) if local else job.base
-    job = replace(job, base=base, config=with_defaults(job.config, base))
+    job = replace(job, base=base, config=resolve_config(job.config, base))
     for spec in job.specs:
         check(spec, job.config)
     target = Path(folder) if folder else store() / _new_id(job)
@@ -367,11 +374,11 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=1024)
-def _read_job(path: Path, *stamp: int) -> Job:
+def _read_job(path: Path, *stamp: int) -> ResolvedJob:
     facts = files.read_json(path)
-    spec, config = spec_from_dict(facts["spec"]), EraseConfig(**facts["config"])
+    spec, config = spec_from_dict(facts["spec"]), config_from_dict(facts["config"])
     also = tuple(map(spec_from_dict, facts.get("also", ())))
-    return Job(**{**facts, "spec": spec, "config": config, "also": also})
+    return ResolvedJob(**{**facts, "spec": spec, "config": config, "also": also})
 
 
 @lru_cache(maxsize=256)

@@ -17,12 +17,12 @@ from crce import bases, files, runs
 from crce.config import EraseConfig
 from crce.cost import Cost
 from crce.errors import CrceError
-from crce.evaluation.evaluate import base_verdicts
+from crce.evaluation.coverage import judge_base
 from crce.judges.embedded import EmbeddedJudge
+from crce.methods.erased_weights import ErasedWeights, combine
 from crce.models import text_space
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import ErasedWeights, combine
-from crce.training.estimate import estimate, quick
+from crce.training.estimate import estimate, is_quick
 from crce.training.loop import solve_closed_form
 from crce.worker.answers import (
     Cell,
@@ -103,7 +103,7 @@ def preview(
 
 def check_quick(model: Diffusion) -> None:
     """Raises CrceError for a model whose pictures take minutes here: a large one on a CPU."""
-    if not quick(model):
+    if not is_quick(model):
         raise CrceError(
             f"Pictures of {model.base} would take minutes on a CPU, so none are drawn. "
             f"Use a GPU, or look at the concept on {bases.EMOJI_SD}."
@@ -123,7 +123,7 @@ def measure_coverage(
         raise CrceError(f"The base {model.base!r} brings no judge of its own. Look at the pictures instead.")
     check_quick(model)
     began, terms = time.monotonic(), []
-    for question, verdicts in base_verdicts(model, judge, request.spec):
+    for question, verdicts in judge_base(model, judge, request.spec):
         terms.append(TermCoverage(question.text, question.kind, sum(v.yes for v in verdicts), len(verdicts)))
         if time.monotonic() - began > TURN:
             raise Unfinished
@@ -173,7 +173,7 @@ def _draw(weights: Weights, pairs: Sequence[Pair], model: Diffusion, replaced: C
             if replaced():
                 raise Replaced
             part = wanted[start : start + BATCH]
-            images = model.generate([prompt for prompt, _ in part], [seed for _, seed in part])
+            images = model.generate_batch([prompt for prompt, _ in part], [seed for _, seed in part])
             drawn |= dict(zip(part, map(to_png, images), strict=True))
     return [drawn[pair] for pair in pairs]
 
