@@ -82,9 +82,9 @@ def costs(run: Run) -> dict[str, str]:
     told, took = run.last(EstimateEvent), run.last(CostEvent)
     whose = f" (the {took.whose}'s peak)" if took else ""
     both = {
-        "time": _beside(took and took.seconds, told and told.seconds, format_duration, ""),
-        "memory": _beside(took and took.memory, told and told.memory, format_size, whose),
-        "disk": _beside(took and took.disk, told and told.disk, format_size, ""),
+        "time": _beside(took.seconds if took else None, told.seconds if told else None, format_duration, ""),
+        "memory": _beside(took.memory if took else None, told.memory if told else None, format_size, whose),
+        "disk": _beside(took.disk if took else None, told.disk if told else None, format_size, ""),
     }
     return {name: said for name, said in both.items() if said}
 
