@@ -1,7 +1,7 @@
 """Reading JSON from files and sockets into frozen dataclasses. The dataclasses themselves need no pydantic."""
 
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -28,5 +28,5 @@ def first_problem(error: ValidationError, whole: str = "record") -> str:
 
 
 @cache
-def _adapter(kind: type[T]) -> "TypeAdapter[T]":
+def _adapter(kind: type) -> TypeAdapter[Any]:
     return TypeAdapter(kind)

@@ -122,9 +122,11 @@ def compare_costs(run: Run) -> dict[str, str]:
     estimate, cost = run.last(EstimateEvent), run.last(CostEvent)
     peak = f" (the {cost.whose}'s peak)" if cost else ""
     texts = {
-        "time": _compare_cost(cost and cost.seconds, estimate and estimate.seconds, format_duration),
-        "memory": _compare_cost(cost and cost.memory, estimate and estimate.memory, format_size, peak),
-        "disk": _compare_cost(cost and cost.disk, estimate and estimate.disk, format_size),
+        "time": _compare_cost(cost.seconds if cost else None, estimate.seconds if estimate else None, format_duration),
+        "memory": _compare_cost(
+            cost.memory if cost else None, estimate.memory if estimate else None, format_size, peak
+        ),
+        "disk": _compare_cost(cost.disk if cost else None, estimate.disk if estimate else None, format_size),
     }
     return {name: text for name, text in texts.items() if text}
 

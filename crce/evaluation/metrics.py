@@ -54,7 +54,7 @@ def harmonic_mean(accuracies: Mapping[str, Accuracy]) -> float | None:
     return float(stats.hmean(np.clip(parts, 0, None)))
 
 
-def summarise(spec: ConceptSpec, answers: Sequence[Answers], **facts: Any) -> Report:
+def summarise(spec: ConceptSpec, answers: Sequence[Answers], /, **facts: Any) -> Report:
     """The report of one concept: its answers, the figures, and how many terms were left out.
 
     facts: further fields of `Report`, such as the method and its settings.

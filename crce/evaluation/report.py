@@ -1,6 +1,5 @@
 """report.json: what was measured of an erased concept. No torch."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,8 +52,8 @@ class Report:
     warning: str = ""
     base: str = ""
     method: str = ""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    spec: Mapping[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
     images: int = 0
     ask: str = "target"
     judge: str = "embedded"

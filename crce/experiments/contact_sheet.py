@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from crce import runs
 from crce.catalogue import METHOD_FACTS
 from crce.cost import machine
-from crce.experiments.tables import JobEvent, work
+from crce.experiments.tables import JobEvent, execute_job
 from crce.files import read_json, write_json
 from crce.methods.erased_weights import ErasedWeights
 from crce.models.diffusion import Diffusion
@@ -34,7 +34,7 @@ def contact_sheet(job: Job, folder: Path) -> Iterator[JobEvent]:
         run = _run(replace(job, config=replace(job.config, method=method, steps=None, lr=None)), folder)
         if not run.erased:
             began = time.process_time()
-            yield from work(run, models)
+            yield from execute_job(run, models)
             _note(costs, run.job, round(time.process_time() - began, 1))
     _draw(models.get(job.base, job.device, job.dtype), job, folder).save(folder / "methods.png")
     shutil.rmtree(folder / ".runs")

@@ -112,7 +112,7 @@ def pages() -> dict[Path, str]:
 
 def swept(folder: Path, page: str) -> str:
     """A row for each method and setting."""
-    found: dict[tuple, list[Report]] = {}
+    found: dict[tuple[str, float, int], list[Report]] = {}
     for report in _read(folder):
         found.setdefault((report.method, report.config["lr"], report.config["steps"]), []).append(report)
     concepts = sorted({r.concept for rows in found.values() for r in rows})

@@ -53,14 +53,14 @@ def _measured(job: runs.Job, images: int, target: Path, models: Models) -> Itera
     work = target.parent / f".{target.stem}"
     run = runs.open_run(work) if work.exists() else runs.create(job, work, queued=False)
     run.request_evaluate(images)
-    yield from work(run, models)
+    yield from execute_job(run, models)
     # One line each: there are many of them, and a table is how they are read.
     report = asdict(read_report(run.dir / "report.json"))
     write_atomic(target, json.dumps(report, ensure_ascii=False) + "\n")
     shutil.rmtree(work)
 
 
-def work(run: runs.Run, models: Models) -> Iterator[JobEvent]:
+def execute_job(run: runs.Run, models: Models) -> Iterator[JobEvent]:
     """The run's events, with its concept and method. Raises CrceError for one that fails or is stopped."""
     concept, method = run.job.spec.name, run.job.config.label
     for event in execute(run, models):

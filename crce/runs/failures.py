@@ -21,13 +21,14 @@ SECRET = re.compile(r"\b(hf_|sk-)[A-Za-z0-9_-]{8,}")
 
 def explain(error: Exception, run: Run) -> FailedEvent:
     """The failure for people, and the id under which worker.log has the trace where the message does not suffice."""
-    from crce.models.memory import is_out_of_memory
-
     kept = "The erasure is done and kept" if run.erased else f"Step {run.kept_step} is kept"
     if isinstance(error, CrceError):
         return FailedEvent(f"{kept}, but not measured: {error}" if run.erased else str(error))
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return FailedEvent(f"{run.dir} cannot be written: {error.strerror}. {kept}. {UNWRITABLE[error.errno]}")
+    # Not before: torch cannot even be imported while no file can be written.
+    from crce.models.memory import is_out_of_memory
+
     if is_out_of_memory(error):
         return FailedEvent(f"Out of memory. {kept}. {SMALLER}")
     log_id = log_error(error)

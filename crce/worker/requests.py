@@ -31,7 +31,7 @@ def _read_config(facts: Any) -> EraseConfig:
     if isinstance(facts, EraseConfig):
         return facts
     try:
-        return EraseConfig(**facts)  # type: ignore[arg-type]
+        return EraseConfig(**facts)
     except (CrceError, TypeError) as error:
         raise ValueError(str(error)) from None
 
