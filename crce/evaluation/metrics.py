@@ -54,14 +54,14 @@ def harmonic_mean(accuracies: Mapping[str, Accuracy]) -> float | None:
     return float(stats.hmean(np.clip(parts, 0, None)))
 
 
-def summarise(spec: ConceptSpec, answers: Sequence[Answers], /, **facts: Any) -> Report:
+def summarise(concept: ConceptSpec, answers: Sequence[Answers], /, **facts: Any) -> Report:
     """The report of one concept: its answers, the figures, and how many terms were left out.
 
     facts: further fields of `Report`, such as the method and its settings.
     """
     found = compute_accuracies(answers)
-    left_out = LeftOut(len(spec.corefs) - _count(answers, "coref"), len(spec.retains) - _count(answers, "retain"))
-    return Report(found, spec.name, spec.digest, harmonic_mean(found), left_out, find_warning(found),
+    left_out = LeftOut(len(concept.corefs) - _count(answers, "coref"), len(concept.retains) - _count(answers, "retain"))
+    return Report(found, concept.name, concept.digest, harmonic_mean(found), left_out, find_warning(found),
                   terms=tuple(answers), **facts)  # fmt: skip
 
 

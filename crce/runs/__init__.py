@@ -17,6 +17,6 @@ from crce.runs.run import (
 )
 
 __all__ = [
-    "ENDINGS", "ID", "PHASES", "Busy", "EvaluationRequest", "Event", "Job", "Progress", "ResolvedJob", "Run", "all_runs",
-    "create", "find", "is_locked", "open_run", "store",
+    "ENDINGS", "ID", "PHASES", "Busy", "EvaluationRequest", "Event", "Job", "Progress", "ResolvedJob", "Run",
+    "all_runs", "create", "find", "is_locked", "open_run", "store",
 ]  # fmt: skip
