@@ -1,6 +1,6 @@
 """Whether the bank costs accuracy: CRCE with latents of ESD's public loop, fresh in each step, against ours.
 
-python -m benchmarks.bank dog cat   erases with both kinds of fresh latents, keeps the reports in docs/bank/
+python -m benchmarks.bank dog cat   erases with both kinds of fresh latents, keeps the reports in docs/results/bank/
 python -m benchmarks.bank           writes docs/bank.md from them and from the README's reports
 """
 
@@ -16,14 +16,14 @@ from crce.delta import Delta
 from crce.diffusion import Diffusion
 from crce.evaluate import evaluate
 from crce.experiment import reports
-from crce.files import ROOT, read_json, write_atomic
+from crce.files import DOCS, RESULTS, read_json, write_atomic
 from crce.judge import EmbeddedJudge
 from crce.library import find_spec
 from crce.report import HEADS, summarise
 from crce.studies import pooled, varied
 from crce.terminal import result
 
-FOLDER = ROOT / "docs" / "bank"
+FOLDER, WRITTEN = RESULTS / "bank", DOCS / "bank.md"
 IMAGES = 10  # as in the README's table
 WAYS = {"frozen": "fresh, frozen model", "tuned": "fresh, tuned model"}
 PAGE = """\
@@ -33,7 +33,8 @@ CRCE with the preset over {{concepts}}.
 *Bank*: our loop, whose latents are sampled at once by the frozen model (the reports of the README's table).
 *Fresh*: ESD's public loop, which samples a latent for each step anew, from the frozen model as ESD's code does, or from
 the one being tuned as in ESD's paper.
-Pictures per prompt: 10 (50 for Acc_U), seeds from 0. `python -m benchmarks.bank` writes this page from `docs/bank/`.
+Pictures per prompt: 10 (50 for Acc_U), seeds from 0. `python -m benchmarks.bank` writes this page from
+`docs/results/bank/`.
 
 {{table}}
 Differences, paired by concept; one whose interval holds 0 is not shown to be any:
@@ -63,7 +64,7 @@ def main() -> None:
     for name in parser.parse_args().concepts:
         for way in WAYS:
             measure(name, way)
-    write_atomic(FOLDER.with_suffix(".md"), page())
+    write_atomic(WRITTEN, page())
 
 
 def measure(name: str, way: str) -> None:

@@ -9,12 +9,12 @@ from crce import runs
 from crce.config import METHOD_CARDS
 from crce.cost import machine
 from crce.errors import CrceError
-from crce.files import ROOT, read_json, write_atomic
+from crce.files import RESULTS, ROOT, read_json, write_atomic
 from crce.jobs import Models, execute
 from crce.report import HEADS, difference, table
 
-REPORTS = ROOT / "docs" / "reports"
-COSTS = ROOT / "docs" / "methods" / "seconds.json"
+REPORTS = RESULTS / "table"
+COSTS = RESULTS / "methods" / "seconds.json"
 README = ROOT / "README.md"
 TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
 OURS = ("crce-plus", "crce-null", "crce-uce")  # each against the paper's own
