@@ -268,7 +268,6 @@ def preview(
 def evaluate(
     run: RunName,
     images: Images = 10,
-    judge: Annotated[Literal["embedded"], typer.Option(help="The base's own judge.")] = "embedded",
     ask: Annotated[str, typer.Option(help="What is asked of a coref's picture: the target, or the coref.")] = "target",
     as_json: AsJson = False,
 ):
@@ -541,7 +540,7 @@ def measure(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    out: Annotated[Path | None, typer.Option(help="Folder for the reports.", show_default="docs/reports")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the reports.", show_default="docs/results/table")] = None,
     as_json: AsJson = False,
 ):
     """Erase every concept with every method under the same settings, and keep the reports for `table`.
@@ -553,9 +552,11 @@ def measure(
         python -m crce measure dog cat horse --images 10
         python -m crce measure dog cat --method crce --on ca --out out/on-ca
     """
-    from crce import experiment
+    from crce import experiment, files
 
     methods, folder = method or list(experiment.TABLE_METHODS), out or experiment.REPORTS
+    if not out:
+        files.checkout("Give --out")
     planned = [
         Job(base, find_spec(name), EraseConfig(key, steps, lr, on=on, seed=seed, preview_every=0), device, dtype)
         for name in concept
@@ -594,9 +595,10 @@ def sheet(
 
 @app.command()
 def table(as_json: AsJson = False):
-    """Write the README's table from the reports in docs/reports, and docs/*.md from those beside it."""
+    """Write the README's table and the pages in docs/ from the reports in docs/results/. Needs a checkout."""
     from crce import experiment, files, studies
 
+    files.checkout()
     experiment.write_table()
     for path, text in studies.pages().items():
         files.write_atomic(path, text)
@@ -635,11 +637,11 @@ def check_dataset(
 def write_card(as_json: AsJson = False):
     """Count what corefconcept/ holds, and write the header and the contents of its card, README.md.
 
-    Do it after a change of the specs; the tests compare the two.
+    Do it after a change of the specs; the tests compare the two. Needs a checkout.
     """
     from crce import dataset, files
 
-    path = SHIPPED / "README.md"
+    path = files.checkout() / "corefconcept" / "README.md"
     files.write_atomic(path, dataset.card(dataset.read(SHIPPED)))
     terminal.say({"card": str(path)}, str(path), as_json)
 
