@@ -1,6 +1,6 @@
 """Whether the bank costs accuracy: CRCE with latents of ESD's public loop, fresh in each step, against ours.
 
-python -m benchmarks.bank dog cat   erases with both kinds of fresh latents, keeps the reports in docs/bank/
+python -m benchmarks.bank dog cat   erases with both kinds of fresh latents, keeps the reports in docs/results/bank/
 python -m benchmarks.bank           writes docs/bank.md from them and from the README's reports
 """
 
@@ -19,12 +19,12 @@ from crce.evaluation.metrics import HEADS, summarise
 from crce.evaluation.report import read_report
 from crce.experiments.studies import pooled, varied
 from crce.experiments.tables import reports
-from crce.files import ROOT, write_atomic
+from crce.files import DOCS, RESULTS, write_atomic
 from crce.judges.embedded import EmbeddedJudge
 from crce.methods.erased_weights import ErasedWeights
 from crce.models.diffusion import Diffusion
 
-FOLDER = ROOT / "docs" / "bank"
+FOLDER, WRITTEN = RESULTS / "bank", DOCS / "bank.md"
 IMAGES = 10  # as in the README's table
 WAYS = {"frozen": "fresh, frozen model", "tuned": "fresh, tuned model"}
 PAGE = """\
@@ -34,7 +34,8 @@ CRCE with the preset over {{concepts}}.
 *Bank*: our loop, whose latents are sampled at once by the frozen model (the reports of the README's table).
 *Fresh*: ESD's public loop, which samples a latent for each step anew, from the frozen model as ESD's code does, or from
 the one being tuned as in ESD's paper.
-Pictures per prompt: 10 (50 for Acc_U), seeds from 0. `python -m benchmarks.bank` writes this page from `docs/bank/`.
+Pictures per prompt: 10 (50 for Acc_U), seeds from 0. `python -m benchmarks.bank` writes this page from
+`docs/results/bank/`.
 
 {{table}}
 Differences, paired by concept; one whose interval holds 0 is not shown to be any:
@@ -64,7 +65,7 @@ def main() -> None:
     for name in parser.parse_args().concepts:
         for way in WAYS:
             measure(name, way)
-    write_atomic(FOLDER.with_suffix(".md"), page())
+    write_atomic(WRITTEN, page())
 
 
 def measure(name: str, way: str) -> None:

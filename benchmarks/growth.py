@@ -1,6 +1,6 @@
 """How a step grows with the terms in it, and a run with its concepts, on the default model.
 
-python -m benchmarks.growth          measures, and writes docs/growth.json, docs/growth.md and docs/growth.svg
+python -m benchmarks.growth          measures, and writes docs/results/growth.json, docs/growth.md and docs/growth.svg
 python -m benchmarks.growth --draw   writes the page and the plot again, from the JSON
 """
 
@@ -15,7 +15,7 @@ from benchmarks.figures import clocked
 from benchmarks.machine import named
 from benchmarks.sizes import spec
 from crce.config import EraseConfig, resolve_config
-from crce.files import ROOT, read_json, write_atomic
+from crce.files import DOCS, read_json, write_atomic
 from crce.models.diffusion import Diffusion
 from crce.training.estimate import noise_sample, try_steps
 from crce.training.loop import TrainState, erase_steps, train_once
@@ -72,14 +72,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draw", action="store_true", help="measure nothing")
     parser.add_argument("--most", type=int, default=20, help="terms and concepts at most")
-    parser.add_argument("--folder", type=Path, default=ROOT / "docs")
+    parser.add_argument("--folder", type=Path, default=DOCS, help="holds growth.md")
     asked = parser.parse_args()
-    file = asked.folder / "growth.json"
+    file, page = asked.folder / "results" / "growth.json", asked.folder / "growth.md"
     if not asked.draw:
         write_atomic(file, json.dumps(measured(asked.most), indent=1) + "\n")
     found = read_json(file)
-    write_atomic(file.with_suffix(".md"), PAGE.render(found))
-    write_atomic(file.with_suffix(".svg"), PLOT.render(panels=panels(found), wide=WIDE, high=HIGH, left=LEFT, top=TOP))
+    write_atomic(page, PAGE.render(found))
+    write_atomic(page.with_suffix(".svg"), PLOT.render(panels=panels(found), wide=WIDE, high=HIGH, left=LEFT, top=TOP))
 
 
 def measured(most: int) -> dict:

@@ -217,7 +217,6 @@ def test_bad_input_is_one_clear_line_and_exit_code_1(crce, spec, tiny_sd_dir, tm
 def test_wrong_usage_is_exit_code_2(crce):
     assert crce("erase")[0] == 2
     assert crce("erase", "dog", "--steps", "many")[0] == 2
-    assert crce("evaluate", "x", "--judge", "me")[0] == 2
 
 
 def test_ctrl_c_keeps_the_run_and_resume_ends_it(crce, spec, tiny_sd_dir, tmp_path):

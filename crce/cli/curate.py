@@ -175,11 +175,11 @@ def check_dataset(
 def write_card(as_json: AsJson = False):
     """Count what corefconcept/ holds, and write the header and the contents of its card, README.md.
 
-    Do it after a change of the specs; the tests compare the two.
+    Do it after a change of the specs; the tests compare the two. Needs a checkout.
     """
     from crce import files
     from crce.concepts import dataset
 
-    path = SHIPPED / "README.md"
+    path = files.checkout() / "corefconcept" / "README.md"
     files.write_atomic(path, dataset.card(dataset.read(SHIPPED)))
     terminal.say({"card": str(path)}, str(path), as_json)

@@ -1,6 +1,6 @@
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -19,7 +19,6 @@ from crce.runs.models import Models
 def evaluate(
     run: RunName,
     images: Images = 10,
-    judge: Annotated[Literal["embedded"], typer.Option(help="The base's own judge.")] = "embedded",
     ask: Annotated[str, typer.Option(help="What is asked of a coref's picture: the target, or the coref.")] = "target",
     as_json: AsJson = False,
 ):
@@ -98,7 +97,7 @@ def measure(
     device: Device = "auto",
     dtype: Dtype = "auto",
     on: OldBackbone = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the reports.", show_default="docs/reports")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the reports.", show_default="docs/results/table")] = None,
     as_json: AsJson = False,
 ):
     """Erase every concept with every method under the same settings, and keep the reports for `table`.
@@ -110,9 +109,12 @@ def measure(
         python -m crce measure dog cat horse --images 10
         python -m crce measure dog cat --method crce --backbone ca --out out/on-ca
     """
+    from crce import files
     from crce.experiments import tables
 
     methods, folder = method or list(tables.TABLE_METHODS), out or tables.REPORTS
+    if not out:
+        files.checkout("Give --out")
     planned = [
         Job(
             base,
@@ -155,10 +157,11 @@ def sheet(
 
 
 def table(as_json: AsJson = False):
-    """Write the README's table from the reports in docs/reports, and docs/*.md from those beside it."""
+    """Write the README's table and the pages in docs/ from the reports in docs/results/. Needs a checkout."""
     from crce import files
     from crce.experiments import studies, tables
 
+    files.checkout()
     tables.write_table()
     for path, text in studies.pages().items():
         files.write_atomic(path, text)

@@ -1,4 +1,4 @@
-"""The pages beside the README's table, each written from the reports in its folder of docs/."""
+"""The pages beside the README's table, each written from the reports in its folder of docs/results/."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,9 +9,8 @@ from crce.evaluation.metrics import HEADS, METRICS, table
 from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, read_report
 from crce.experiments.tables import REPORTS, differences, reports
-from crce.files import ROOT
+from crce.files import DOCS, RESULTS
 
-DOCS = ROOT / "docs"
 PAPER = "crce"  # whose reports in the README's folder the variants are compared with
 BACKBONE_PAIRS = [("crce", "esd-x-strict"), ("crce on ca", "ca")]
 OTHER_SENSE = {"cricket (insect)": "cricket game", "cricket game": "field cricket"}
@@ -23,7 +22,7 @@ setting of highest H; where two are equal, the lower learning rate. ESD and CRCE
 method has its own where one of those tried reached a higher H than with the base's, but for MACE: of two equal rates
 it has the higher, since at the lower one its layers do almost nothing. Rows with fewer than 100 pictures for Acc_U
 were drawn with half as many of each term.
-`python -m crce table` writes this page from the reports in `docs/sweeps/`.
+`python -m crce table` writes this page from the reports in `docs/results/sweeps/`.
 
 | method | lr | steps | {heads} |
 |---|---|---|---|---|---|---|---|---|
@@ -34,7 +33,7 @@ LONGER_PAGE = """\
 
 Two concepts of the README's table, {concepts}, whose held-out corefs survive there, trained with 900 steps in place of
 the preset's 300; seeds from 0. Looked at after the table, to find out whether more training is what they lack.
-`python -m crce table` writes this page from the reports in `docs/longer/`.
+`python -m crce table` writes this page from the reports in `docs/results/longer/`.
 
 | method | lr | steps | {heads} |
 |---|---|---|---|---|---|---|---|---|
@@ -45,7 +44,7 @@ BACKBONES_PAGE = """\
 
 CRCE's corefs and retains added to the loss of two methods, over {concepts}; each pair with the same settings. Pictures
 per prompt: 10 (50 for Acc_U), seeds from 0.
-`python -m crce table` writes this page from the reports in `docs/backbones/` and the README's.
+`python -m crce table` writes this page from the reports in `docs/results/backbones/` and the README's.
 
 {table}
 With the lists − without, paired by concept; a difference whose interval holds 0 is not shown to be any:
@@ -64,7 +63,7 @@ SENSES_PAGE = """\
 The default model draws both senses of "cricket": the insect, and the game with its bat and ball. Each was erased with
 the preset, while the other sense was either no term of the training at all (held out) or one of its retains (listed).
 Pictures in which the judge sees the sense, of all that were drawn; seeds from 0.
-`python -m crce table` writes this page from the reports in `docs/senses/`.
+`python -m crce table` writes this page from the reports in `docs/results/senses/`.
 
 ![Prompts on the same seeds: before, without the insect, without the game](../assets/figures/senses.png)
 
@@ -82,7 +81,7 @@ LATENTS_PAGE = """\
 CRCE holds its retains at latents that were sampled for the target, which may be why it loses neighbours that look
 unlike it. Here each was held at latents of its own instead: one of a trajectory sampled for that retain (own), beside
 the paper's way (target), with the preset over {concepts}. Pictures per prompt: 10 (50 for Acc_U), seeds from 0.
-`python -m crce table` writes this page from the reports in `docs/retain-latents/` and the README's.
+`python -m crce table` writes this page from the reports in `docs/results/retain-latents/` and the README's.
 
 {table}
 Differences, paired by concept; one whose interval holds 0 is not shown to be any:
@@ -101,11 +100,11 @@ So it is no setting of ours. Of the two at random was not tried: it lies between
 def pages() -> dict[Path, str]:
     """The text of each page, by file."""
     drawn = {
-        "sweeps": swept(DOCS / "sweeps", SWEEPS_PAGE),
-        "longer": swept(DOCS / "longer", LONGER_PAGE),
-        "backbones": backbones(DOCS / "backbones"),
-        "senses": senses(DOCS / "senses"),
-        "retain-latents": latents(DOCS / "retain-latents"),
+        "sweeps": swept(RESULTS / "sweeps", SWEEPS_PAGE),
+        "longer": swept(RESULTS / "longer", LONGER_PAGE),
+        "backbones": backbones(RESULTS / "backbones"),
+        "senses": senses(RESULTS / "senses"),
+        "retain-latents": latents(RESULTS / "retain-latents"),
     }
     return {DOCS / f"{name}.md": text for name, text in drawn.items()}
 
@@ -183,7 +182,7 @@ def _seen(terms: list[Answers]) -> str:
 
 def latents(folder: Path) -> str:
     """Retains at their own latents beside the paper's, over concepts and for the other sense of a word."""
-    own, paper = _read(folder / "senses"), [r for r in _read(DOCS / "senses" / "held-out") if r.method == PAPER]
+    own, paper = _read(folder / "senses"), [r for r in _read(RESULTS / "senses" / "held-out") if r.method == PAPER]
     rows = [(r.concept, how, _sense(r)[4]) for how, found in (("target", paper), ("own", own)) for r in found]
     told = "\n".join(f"| {' | '.join(row)} |" for row in sorted(rows))
     return varied(folder / "six", LATENTS_PAGE.replace("{rows}", told), "target")

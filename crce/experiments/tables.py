@@ -11,14 +11,14 @@ from crce.catalogue import METHOD_FACTS
 from crce.errors import CrceError
 from crce.evaluation.metrics import HEADS, difference, table
 from crce.evaluation.report import Report, read_report
-from crce.files import ROOT, read_json, write_atomic
+from crce.files import RESULTS, ROOT, read_json, write_atomic
 from crce.runs import Event
 from crce.runs.events import FailedEvent, StoppedEvent
 from crce.runs.execute import execute
 from crce.runs.models import Models
 
-REPORTS = ROOT / "docs" / "reports"
-COSTS = ROOT / "docs" / "methods" / "seconds.json"
+REPORTS = RESULTS / "table"
+COSTS = RESULTS / "methods" / "seconds.json"
 README = ROOT / "README.md"
 TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
 OURS = ("crce-plus", "crce-null", "crce-uce")  # each against the paper's own

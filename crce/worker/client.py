@@ -4,6 +4,7 @@ JSON in bytes, never pickle. Only a process that can read home()/worker.json (mo
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -105,10 +106,14 @@ def ensure_worker() -> None:
     files.home().mkdir(parents=True, exist_ok=True)
     if any(is_locked(path) for path in files.home().glob("worker-*.lock")):
         return
+    # It runs in our home, not in a folder of the user's. A checkout need not be installed, so it is on the path.
+    paths = [str(files.ROOT)] * (files.DATA == files.ROOT) + os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    changed = {"CRCE_HOME": str(files.home().resolve()), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with open(files.home() / "worker.log", "ab") as log:
         subprocess.Popen(
-            [sys.executable, "-m", "crce", "worker"],
-            cwd=files.ROOT,
+            [sys.executable, "-P", "-m", "crce", "worker"],
+            cwd=files.home(),
+            env={**os.environ, **changed},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
