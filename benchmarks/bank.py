@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.loop import Reference
 from crce.cli.terminal import result
-from crce.concepts.library import find_spec
+from crce.concepts.library import find_concept
 from crce.config import EraseConfig, resolve_config
 from crce.cost import machine
 from crce.evaluation.evaluate import evaluate_steps
@@ -70,7 +70,7 @@ def main() -> None:
 
 def measure(name: str, way: str) -> None:
     """Erases and judges, unless that was done."""
-    model, spec = Diffusion.load(dtype="bf16"), find_spec(name)
+    model, spec = Diffusion.load(dtype="bf16"), find_concept(name)
     config = resolve_config(EraseConfig(), model.base)
     target = FOLDER / "loop" / f"{spec.slug}-{way}.json"
     if target.exists():

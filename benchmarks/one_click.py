@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from benchmarks.figures import Figure, clocked, options, show
-from crce.concepts.library import find_spec
+from crce.concepts.library import find_concept
 from crce.config import EraseConfig
 from crce.models.diffusion import Diffusion
 from crce.training.loop import erase_steps, solve_closed_form
@@ -19,7 +19,7 @@ def main() -> None:
 
 def measured() -> Iterator[Figure]:
     began = time.perf_counter()
-    model, spec = Diffusion.load(), find_spec("dog")
+    model, spec = Diffusion.load(), find_concept("dog")
     yield Figure("loading the model", (time.perf_counter() - began,))
     for method in CLOSED_FORMS:
         times = [

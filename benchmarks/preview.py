@@ -15,7 +15,7 @@ from statistics import median
 
 from benchmarks.figures import Figure, clocked, options, show
 from crce import bases, runs
-from crce.concepts.library import find_spec
+from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
 from crce.models.diffusion import Diffusion
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def measured() -> Iterator[Figure]:
-    spec = find_spec("frog")
+    spec = find_concept("frog")
     prompts = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
     yield from drawings(prompts)
     with tempfile.TemporaryDirectory() as home:

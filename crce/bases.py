@@ -31,7 +31,8 @@ class BaseDefaults:
         ours = (self.erase_steps, self.lr)
         if self.methods is None:
             return published or ours
-        return tuple(self.methods.get(method, ours))
+        steps, lr = self.methods.get(method, ours)
+        return int(steps), float(lr)
 
 
 def resolve(base: str) -> str:

@@ -23,7 +23,7 @@ from app.tabs import compare, comparison_sheet, curate, curate_chat, curate_prev
 from crce import cost, files, runs
 from crce.concepts import csv_json, edits, library
 from crce.concepts.edits import Revision
-from crce.concepts.library import find_spec
+from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec, Provenance, Round, Term, resolve_conflicts
 from crce.config import EraseConfig
 from crce.errors import CrceError
@@ -650,7 +650,10 @@ def foreseen(base: str) -> list[str]:
 def test_what_a_run_would_cost_is_told_before_start(answering, base, tiny_sd):
     at_once, told = foreseen(base)
     assert "6 steps." in at_once and "memory" not in at_once
-    specs, config = resolve_conflicts([find_spec("dog"), find_spec("cat")]), EraseConfig(corefs=3, retains=2, rows=1)
+    specs, config = (
+        resolve_conflicts([find_concept("dog"), find_concept("cat")]),
+        EraseConfig(corefs=3, retains=2, microbatch_size=1),
+    )
     assert cost.describe_room(estimate(tiny_sd, specs, config)) in told
     assert "by a step measured here" in told
 

@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from crce import bases, files, runs
-from crce.concepts.library import find_spec, load_spec
+from crce.concepts.library import find_concept, load_spec
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.worker import client
@@ -234,7 +234,7 @@ def test_terms_are_added_dropped_and_brought_back(page):
 
 def kept():
     """The lists as they lie on the disk: the shipped ones before anything is changed."""
-    return find_spec("dog")
+    return find_concept("dog")
 
 
 def saved(text: str, certainty: str):
@@ -470,7 +470,7 @@ def test_a_run_is_started_watched_and_survives_a_closed_tab(app, page, browser):
 def erased(home) -> runs.Run:
     """A finished and judged run of few steps."""
     config = EraseConfig("esd-x-strict", steps=5, preview_every=0)
-    run = runs.create(runs.Job(bases.EMOJI_SD, find_spec("dog"), config))
+    run = runs.create(runs.Job(bases.EMOJI_SD, find_concept("dog"), config))
     run.request_evaluate(1)
     client.ensure_worker()
     until(lambda: run.report and run.state == "done")

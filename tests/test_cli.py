@@ -383,10 +383,10 @@ def test_refine_by_a_model_takes_its_reasons_along(crce, llm, spec):
 
 
 def test_refining_a_concept_of_the_library_makes_an_own_copy(crce, no_llm, home):
-    shipped = library.find_spec("frog")
+    shipped = library.find_concept("frog")
     code, out, _ = crce("refine", "frog", f"drop {shipped.corefs[0].text}", "--yes")
     assert code == 0 and Path(out.splitlines()[-1]) == home / "concepts" / "object" / "frog.json"
-    assert len(library.find_spec("frog").corefs) == len(shipped.corefs) - 1
+    assert len(library.find_concept("frog").corefs) == len(shipped.corefs) - 1
 
 
 def test_suggest_lists_names(crce, llm, monkeypatch):

@@ -20,7 +20,7 @@ from app.tabs.erase import EraseTab
 from app.tabs.start import StartTab
 from app.worker import ask_worker, tab_id
 from crce import bases, runs
-from crce.concepts.library import find_spec
+from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
 from crce.cost import format_duration
 from crce.errors import CrceError
@@ -135,7 +135,7 @@ def _list_columns(form: CompareForm) -> list[Column]:
 def _find_common(chosen: list[Run]) -> tuple[str, ConceptSpec]:
     """The base of the runs and the concept of the first. Raises CrceError for runs of different bases."""
     if not chosen:
-        return bases.EMOJI_SD, find_spec("dog")
+        return bases.EMOJI_SD, find_concept("dog")
     used = {run.job.base for run in chosen}
     if len(used) > 1:
         raise CrceError(f"These runs use different base models ({', '.join(sorted(used))}). Choose runs of one base.")

@@ -8,7 +8,7 @@ import gradio as gr
 from app.session.drafts import find_slug
 from crce import bases
 from crce.catalogue import BACKBONES, METHOD_FACTS
-from crce.concepts.library import find_spec, library
+from crce.concepts.library import find_concept, library
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, resolve_config
 from crce.errors import CrceError
@@ -93,7 +93,7 @@ class EraseForm:
         if not self.concept:
             raise CrceError("Choose a concept to erase first.")
         slugs = [self.concept, *(slug for slug in self.together if slug != self.concept)]
-        return [find_spec(slug) for slug in slugs]
+        return [find_concept(slug) for slug in slugs]
 
     def count_steps(self) -> int:
         """Training steps: those entered, or the base model's preset."""

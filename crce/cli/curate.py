@@ -7,7 +7,7 @@ import typer
 from crce.cli import terminal
 from crce.cli.options import AsJson, Concept, Seed
 from crce.concepts import edits
-from crce.concepts.library import SHIPPED, find_spec, library, own_path, save_spec
+from crce.concepts.library import SHIPPED, find_concept, library, own_path, save_spec
 from crce.concepts.spec import ConceptSpec, spec_to_dict
 from crce.errors import CrceError
 
@@ -92,7 +92,7 @@ def refine(
     from crce.proposers.proposers import proposer
 
     _must_be_json(out)
-    spec, who = find_spec(concept), proposer(model)
+    spec, who = find_concept(concept), proposer(model)
     revision = terminal.writing(who.revise(spec, wish))
     labels = [change.label for change in edits.changes(spec, revision.spec, revision.why)]
     if not as_json:

@@ -11,7 +11,7 @@ from crce.catalogue import CLOSED_FORM, METHOD_FACTS
 from crce.cli import terminal
 from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, OldBackbone, Seed
 from crce.cli.runs import _facts, _run
-from crce.concepts.library import find_spec
+from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, resolve_config
 from crce.cost import describe_room, describe_time
@@ -63,7 +63,7 @@ def erase(
         python -m crce erase dog --backbone ca
         python -m crce erase my-spec.json --base CompVis/stable-diffusion-v1-4 --device cuda --dry-run
     """
-    spec = find_spec(concept)
+    spec = find_concept(concept)
     if resume:
         run = _unfinished(spec, out)
     else:
@@ -78,7 +78,7 @@ def erase(
             backbone=on or backbone,
             microbatch_size=microbatch_size if rows is None else rows,
         )
-        others = tuple(map(find_spec, also or ()))
+        others = tuple(map(find_concept, also or ()))
         job = Job(base, spec, config, device, dtype, also=others)
         if dry_run:
             return _foretell(job, as_json)
@@ -191,7 +191,7 @@ def distances(concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "a
     """
     from crce.models import text_space
 
-    found = text_space.distances(Models().get(base, device), find_spec(concept))
+    found = text_space.distances(Models().get(base, device), find_concept(concept))
     rows = sorted(found["terms"], key=lambda row: (row["euclidean"] is None, row["euclidean"] or 0.0))
     columns = ("kind", "text", "cosine", "euclidean", "tokens")
     cells = [["too long" if row[key] is None else row[key] for key in columns] for row in rows]
@@ -218,7 +218,7 @@ def preview(
     from crce.training.loop import solve_closed_form
     from crce.worker.handlers import check_quick
 
-    spec, model = find_spec(concept), Models().get(base, device, dtype)
+    spec, model = find_concept(concept), Models().get(base, device, dtype)
     check_quick(model)
     began = time.monotonic()
     delta = solve_closed_form(model, spec, EraseConfig("crce-uce"))

@@ -8,7 +8,7 @@ from crce import bases, runs
 from crce.cli import terminal
 from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, Images, OldBackbone, RunName, Seed
 from crce.cli.runs import _facts, _run
-from crce.concepts.library import find_spec, library
+from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
 from crce.evaluation.report import read_report
 from crce.runs import Job, Run
@@ -62,7 +62,7 @@ def demo(
     """
     from crce.experiments.html_report import write_page
 
-    run = runs.create(Job(base, find_spec(concept), EraseConfig(), device), out, queued=False)
+    run = runs.create(Job(base, find_concept(concept), EraseConfig(), device), out, queued=False)
     _measure(run, images)
     page = write_page(run)
     terminal.say({**_facts(run), "page": str(page)}, str(page), as_json)
@@ -118,7 +118,7 @@ def measure(
     planned = [
         Job(
             base,
-            find_spec(name),
+            find_concept(name),
             EraseConfig(key, steps, lr, backbone=on or backbone, seed=seed, preview_every=0),
             device,
             dtype,
@@ -150,7 +150,7 @@ def sheet(
     """
     from crce.experiments.contact_sheet import contact_sheet
 
-    job = Job(base, find_spec(concept), EraseConfig(seed=seed, preview_every=0), device, dtype)
+    job = Job(base, find_concept(concept), EraseConfig(seed=seed, preview_every=0), device, dtype)
     terminal.watch(contact_sheet(job, out))
     written = {"sheet": str(out / "methods.png"), "seconds": str(out / "seconds.json")}
     terminal.say(written, written["sheet"], as_json)

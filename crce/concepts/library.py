@@ -133,7 +133,7 @@ def is_shipped(spec: ConceptSpec) -> bool:
     return any((folder / spec.category / f"{spec.slug}.json").exists() for folder in (EXTRAS, SHIPPED))
 
 
-def find_spec(name: str) -> ConceptSpec:
+def find_concept(name: str) -> ConceptSpec:
     """By path, slug, "bat (animal)" or "bat". Raises CrceError with the nearest names."""
     if name.endswith(".json"):
         return load_spec(Path(name))

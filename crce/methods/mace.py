@@ -79,7 +79,8 @@ class Mace(GradientMethod):
 
 def shares(squares: list[Tensor], damping: float) -> list[Tensor]:
     """S_i (λI + Σ_j S_j)⁻¹ [d, d]: how much of each adapter works, by where a state lies."""
-    system = sum(squares)
+    first, *rest = squares
+    system = sum(rest, first)
     factor = torch.linalg.cholesky(system + damping * torch.eye(len(system)).to(system))
     return [torch.cholesky_solve(square, factor).T for square in squares]
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -57,13 +58,13 @@ class Diffusion:
 
     def __init__(self, pipeline: StableDiffusionPipeline, base: str, device: str, dtype: torch.dtype):
         self.base, self.device, self.dtype = base, torch.device(device), dtype
-        self.tokenizer = pipeline.tokenizer
+        parts: dict[str, Any] = pipeline.components
+        self.tokenizer = parts["tokenizer"]
         self.text_encoder, self.unet, self.vae = (
-            part.to(self.device).eval().requires_grad_(False)
-            for part in (pipeline.text_encoder, pipeline.unet, pipeline.vae)
+            parts[name].to(self.device).eval().requires_grad_(False) for name in ("text_encoder", "unet", "vae")
         )
         # SD v1.4 ships PNDM, whose schedule repeats a timestep; every paper here samples with DDIM.
-        self.schedule = pipeline.scheduler.config
+        self.schedule = parts["scheduler"].config
         self.defaults = bases.defaults(base)
         # The prompts of the rows that are being drawn, for adapters that are gated by them.
         self.drawing: tuple[str, ...] = ()
