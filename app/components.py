@@ -7,9 +7,9 @@ import gradio as gr
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
-from crce.files import ROOT
+from crce.files import DATA
 
-ASSETS = ROOT / "assets" / "app"
+ASSETS = DATA / "assets" / "app"
 _templates = Environment(
     loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
 )

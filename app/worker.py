@@ -1,19 +1,18 @@
 """Requests from a tab to the worker."""
 
-from typing import Any
-
 import gradio as gr
 
-from crce.errors import CrceError
 from crce.worker import client
+from crce.worker.requests import A, ModelRequest
 
 _TIMEOUT = 600  # seconds
 
 
-def ask_worker(kind: str, base: str, http: gr.Request, facts: dict[str, Any]) -> dict[str, Any]:
-    """The worker's answer, or {"error": …} if there is none. A newer request of the same page and kind replaces it."""
-    try:
-        tab = f"{http.session_hash}-{kind}"
-        return client.send({"kind": kind, "tab": tab, "base": base, **facts}, timeout=_TIMEOUT)
-    except CrceError as error:
-        return {"error": str(error)}
+def tab_id(http: gr.Request, part: str) -> str:
+    """Names a part of an open page to the worker, which answers only the newest request of each."""
+    return f"{http.session_hash}-{part}"
+
+
+def ask_worker(request: ModelRequest[A]) -> A | None:
+    """The worker's answer; None if a newer request of the same tab and kind replaced this one. Raises CrceError."""
+    return client.send(request, timeout=_TIMEOUT)

@@ -1,4 +1,4 @@
-"""Measured figures: shown as they come, and with --keep written to docs/speed/ and from there to docs/speed.md."""
+"""Measured figures: shown as they come; --keep writes them to docs/results/speed/ and from there to docs/speed.md."""
 
 import argparse
 import json
@@ -9,14 +9,14 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.machine import named
-from crce.files import ROOT, read_json, write_atomic
+from crce.files import DOCS, RESULTS, read_json, write_atomic
 
-FOLDER = ROOT / "docs" / "speed"
+FOLDER, WRITTEN = RESULTS / "speed", DOCS / "speed.md"
 PAGE = """\
 # Speed
 
 `make bench` measures this, with nothing else running, on the default model unless said otherwise; it writes this page
-from `docs/speed/`. The median of n, and least to most where n is more than 1.
+from `docs/results/speed/`. The median of n, and least to most where n is more than 1.
 """
 
 
@@ -52,7 +52,7 @@ def clocked(work: Callable[[], object]) -> float:
 
 def options(about: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", action="store_true", help="write them to docs/speed/ and docs/speed.md")
+    parser.add_argument("--keep", action="store_true", help="write them to docs/results/speed/ and docs/speed.md")
     return parser
 
 
@@ -66,7 +66,7 @@ def show(name: str, about: str, figures: Iterable[Figure], keep: bool) -> None:
     if keep:
         facts = {"about": about.split("\n\n    python")[0].strip(), "machine": named(), "figures": found}
         write_atomic(FOLDER / f"{name}.json", json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
-        write_atomic(FOLDER.with_suffix(".md"), page())
+        write_atomic(WRITTEN, page())
 
 
 def page(folder: Path = FOLDER) -> str:

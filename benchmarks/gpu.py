@@ -19,11 +19,11 @@ from benchmarks.figures import Figure
 from benchmarks.loop import clocked, peak, timed
 from benchmarks.machine import named
 from benchmarks.sizes import sd_v1_4, spec
-from crce.config import EraseConfig, with_defaults
+from crce.config import EraseConfig, resolve_config
 from crce.models.diffusion import Diffusion, NoisySample
-from crce.training.estimate import moment
+from crce.training.estimate import noise_sample
 from crce.training.latent_cache import TRAJECTORY
-from crce.training.loop import TrainState, erase, train_once
+from crce.training.loop import TrainState, erase_steps, train_once
 
 RUN, STEPS = 500, 20  # steps of the run, and of each variant
 TOP = 25  # rows of the profile
@@ -34,10 +34,10 @@ def main() -> None:
     parser.add_argument("--try", dest="tried", action="store_true", help="a small U-Net, few steps")
     small = parser.parse_args().tried
     model = Diffusion.load(device="cpu") if small else sd_v1_4()
-    config = with_defaults(EraseConfig(steps=2 if small else RUN, checkpoint_every=10**5), model.base)
+    config = resolve_config(EraseConfig(steps=2 if small else RUN, checkpoint_every=10**5), model.base)
     weights = sum(p.numel() for p in model.unet.parameters())
     print(f"{named()}; U-Net of {weights / 1e6:.0f} M in {model.dtype} at {model.latent_shape}", flush=True)
-    list(erase(model, spec(), replace(config, steps=2)))  # warms up
+    list(erase_steps(model, spec(), replace(config, steps=2)))  # warms up
     seconds = whole(model, config)
     rate(model, config, seconds)
     profiled(model, config)
@@ -51,7 +51,7 @@ def main() -> None:
 
 def whole(model: Diffusion, config: EraseConfig) -> float:
     """Seconds of a whole run with all rows at once, the bank's sampling included; n = 1."""
-    seconds = clocked(model, lambda: list(erase(model, spec(), config)), 1)
+    seconds = clocked(model, lambda: list(erase_steps(model, spec(), config)), 1)
     print(Figure(f"CRCE, {config.steps} steps and their bank", (seconds,), peak(model)).line, flush=True)
     return seconds
 
@@ -80,7 +80,7 @@ def predict_bank(model: Diffusion, config: EraseConfig) -> None:
 
 def started(model: Diffusion, config: EraseConfig) -> tuple[TrainState, NoisySample]:
     """A run before its first step, and a bank for it."""
-    return TrainState(model, (spec(),), config), moment(model, config)
+    return TrainState(model, (spec(),), config), noise_sample(model, config)
 
 
 def profiled(model: Diffusion, config: EraseConfig) -> None:

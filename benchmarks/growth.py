@@ -1,6 +1,6 @@
 """How a step grows with the terms in it, and a run with its concepts, on the default model.
 
-python -m benchmarks.growth          measures, and writes docs/growth.json, docs/growth.md and docs/growth.svg
+python -m benchmarks.growth          measures, and writes docs/results/growth.json, docs/growth.md and docs/growth.svg
 python -m benchmarks.growth --draw   writes the page and the plot again, from the JSON
 """
 
@@ -14,11 +14,11 @@ from jinja2 import Template
 from benchmarks.figures import clocked
 from benchmarks.machine import named
 from benchmarks.sizes import spec
-from crce.config import EraseConfig, with_defaults
-from crce.files import ROOT, read_json, write_atomic
+from crce.config import EraseConfig, resolve_config
+from crce.files import DOCS, read_json, write_atomic
 from crce.models.diffusion import Diffusion
-from crce.training.estimate import moment, tried
-from crce.training.loop import TrainState, erase, train_once
+from crce.training.estimate import noise_sample, try_steps
+from crce.training.loop import TrainState, erase_steps, train_once
 
 TERMS = (1, 2, 4, 8, 12, 16, 20)
 CONCEPTS = (1, 2, 5, 10, 20)
@@ -72,14 +72,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draw", action="store_true", help="measure nothing")
     parser.add_argument("--most", type=int, default=20, help="terms and concepts at most")
-    parser.add_argument("--folder", type=Path, default=ROOT / "docs")
+    parser.add_argument("--folder", type=Path, default=DOCS, help="holds growth.md")
     asked = parser.parse_args()
-    file = asked.folder / "growth.json"
+    file, page = asked.folder / "results" / "growth.json", asked.folder / "growth.md"
     if not asked.draw:
         write_atomic(file, json.dumps(measured(asked.most), indent=1) + "\n")
     found = read_json(file)
-    write_atomic(file.with_suffix(".md"), PAGE.render(found))
-    write_atomic(file.with_suffix(".svg"), PLOT.render(panels=panels(found), wide=WIDE, high=HIGH, left=LEFT, top=TOP))
+    write_atomic(page, PAGE.render(found))
+    write_atomic(page.with_suffix(".svg"), PLOT.render(panels=panels(found), wide=WIDE, high=HIGH, left=LEFT, top=TOP))
 
 
 def measured(most: int) -> dict:
@@ -100,10 +100,10 @@ def measured(most: int) -> dict:
 def step(model: Diffusion, terms: int, rows: int) -> dict[str, float]:
     """Seconds of a step, and the bytes that it keeps."""
     corefs = (terms + 1) // 2
-    config = EraseConfig(steps=STEPS, corefs=corefs, retains=terms - corefs, rows=rows)
-    config, concept = with_defaults(config, model.base), spec("dog", corefs, terms - corefs)
-    kept = tried(model, [concept], config).held
-    tuned, bank = TrainState(model, (concept,), config), moment(model, config)
+    config = EraseConfig(steps=STEPS, corefs=corefs, retains=terms - corefs, microbatch_size=rows)
+    config, concept = resolve_config(config, model.base), spec("dog", corefs, terms - corefs)
+    kept = try_steps(model, [concept], config).held
+    tuned, bank = TrainState(model, (concept,), config), noise_sample(model, config)
     times = [clocked(lambda: train_once(tuned, [bank])) for _ in range(REPEATS + 1)][1:]
     print(f"M + N = {terms}, {rows or 'all'} at once: {median(times):.3f} s, {kept / 1e6:.1f} MB", flush=True)
     return {"seconds": round(median(times), 4), "memory": kept}
@@ -112,7 +112,7 @@ def step(model: Diffusion, terms: int, rows: int) -> dict[str, float]:
 def run(model: Diffusion, concepts: int) -> float:
     """Seconds of a run."""
     specs = [spec(f"concept {number}") for number in range(concepts)]
-    seconds = clocked(lambda: list(erase(model, specs, EraseConfig(steps=STEPS))))
+    seconds = clocked(lambda: list(erase_steps(model, specs, EraseConfig(steps=STEPS))))
     print(f"{concepts} concepts: {seconds:.1f} s", flush=True)
     return round(seconds, 2)
 

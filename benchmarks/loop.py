@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from benchmarks.figures import Figure, options, show
 from benchmarks.sizes import sd_v1_4, spec
 from crce.concepts.spec import ConceptSpec
-from crce.config import EraseConfig, with_defaults
-from crce.methods.registry import keys_values
+from crce.config import EraseConfig, resolve_config
+from crce.methods.erased_weights import ErasedWeights
+from crce.methods.parameters import keys_values
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import ErasedWeights
 from crce.training.latent_cache import TRAJECTORY
-from crce.training.loop import erase
+from crce.training.loop import erase_steps
 
 STEPS = 20  # timed; a bank of its own size is sampled for them
 
@@ -100,15 +100,15 @@ class Reference:
 
 def timed(model: Diffusion, spec: ConceptSpec, method: str) -> Iterator[Figure]:
     """Seconds a step of the three ways, the bank's part included: each a mean over one run's steps."""
-    config = replace(with_defaults(EraseConfig(method), model.base), steps=STEPS, checkpoint_every=10**5)
+    config = replace(resolve_config(EraseConfig(method), model.base), steps=STEPS, checkpoint_every=10**5)
     reference = Reference(model, spec, config)
     reference.step()
     slow = clocked(model, lambda: [reference.step() for _ in range(STEPS)])
     yield Figure(f"`{method}`, ESD's loop", (slow,), peak(model))
     for name, rows in (("lean", 1), ("fast", 0)):
         # A bank is whole trajectories: 50 latents serve 50 steps, so the run is as long as that.
-        ours = replace(config, steps=TRAJECTORY, rows=rows)
-        each = clocked(model, lambda ours=ours: list(erase(model, spec, ours)), TRAJECTORY)
+        ours = replace(config, steps=TRAJECTORY, microbatch_size=rows)
+        each = clocked(model, lambda ours=ours: list(erase_steps(model, spec, ours)), TRAJECTORY)
         faster = f"{slow / each:.1f} times faster"
         yield Figure(f"`{method}`, ours, {name}", (each,), ", ".join(filter(None, (faster, peak(model)))))
 

@@ -21,7 +21,7 @@ from benchmarks.loop import Reference
 from benchmarks.sizes import sd_v1_4, spec
 from crce.config import EraseConfig
 from crce.models.diffusion import Diffusion
-from crce.training.estimate import moment
+from crce.training.estimate import noise_sample
 from crce.training.latent_cache import sample_latents
 from crce.training.loop import TrainState, train_once
 
@@ -66,7 +66,7 @@ def measured() -> Iterator[Figure]:
     reference = counted(model, lambda: fresh(model))
     yield Figure("`crce`, ESD's loop", (reference,), unit="GiB")
     for name, rows in (("lean", 1), ("fast", 0)):
-        config = replace(CONFIG, rows=rows)
+        config = replace(CONFIG, microbatch_size=rows)
         bank, step = (counted(model, partial(part, model, config)) for part in (banked, trained))
         note = f"{max(bank, step) / reference:.2f} of it; the bank {bank:.2f}, a step {step:.2f}"
         yield Figure(f"`crce`, ours, {name}", (max(bank, step),), note, "GiB")
@@ -81,8 +81,8 @@ def fresh(model: Diffusion) -> None:
 
 def trained(model: Diffusion, config: EraseConfig) -> None:
     """One step, beside a whole bank where that is on the device."""
-    bank = one = moment(model, config)
-    if not config.rows:
+    bank = one = noise_sample(model, config)
+    if not config.microbatch_size:
         bank = one.join([one] * config.steps)
     train_once(TrainState(model, (spec(),), config), [bank])
 

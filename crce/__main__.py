@@ -1,5 +1,6 @@
-"""python -m crce"""
+"""python -m crce, and the command crce."""
 
 from crce.cli.main import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,29 @@ import os
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from crce.errors import CrceError
+
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent  # of the checkout; installed, it is the folder that holds the package
+# Of a checkout: pages, and beside them what was measured, a folder for each study.
+DOCS = ROOT / "docs"
+RESULTS = DOCS / "results"
+# What comes with the program: assets/ and corefconcept/. A wheel carries them inside the package (pyproject.toml).
+DATA = PACKAGE / "data" if (PACKAGE / "data").is_dir() else ROOT
+
+
+def checkout(instead: str = "") -> Path:
+    """The root of the checkout. Raises CrceError in an installed package, which has no README.md and no docs/.
+
+    instead: what can be done without one.
+    """
+    if DATA != ROOT:
+        other = f"{instead}, or clone" if instead else "Clone"
+        raise CrceError(
+            "This writes files of the repository, and CRCE Studio runs here as an installed package. "
+            f"{other} the repository and call the command there."
+        )
+    return ROOT
 
 
 def home() -> Path:

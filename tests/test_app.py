@@ -19,7 +19,7 @@ from app.components import encode_png, render
 from app.errors import report_errors
 from app.main import build
 from app.session import drafts, thumbnails, transcript
-from app.session.comparison import Comparison, Picture, Prompt, Row, Title
+from app.session.comparison import Comparison, Prompt, Row, Title
 from app.tabs import (
     compare,
     comparison_sheet,
@@ -36,14 +36,26 @@ from app.tabs.erase_form import EraseForm
 from crce import cost, files, runs
 from crce.concepts import csv_json, edits, library
 from crce.concepts.edits import Revision
-from crce.concepts.library import find_spec
+from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec, Provenance, Round, Term, resolve_conflicts
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.models import text_space
-from crce.runs import Job
+from crce.runs import EvaluationRequest, Job
+from crce.runs.events import (
+    CheckpointEvent,
+    CostEvent,
+    EstimateEvent,
+    FailedEvent,
+    PhaseEvent,
+    PreviewEvent,
+    StartEvent,
+    StepEvent,
+    StoppedEvent,
+)
 from crce.training.estimate import estimate
 from crce.worker import handlers
+from crce.worker.answers import Cell, DistancesAnswer, Sphere, StatusAnswer, TermDistance
 from crce.worker.broker import RequestBroker
 
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(2)} {{alert}} \"'`"
@@ -85,15 +97,10 @@ def test_what_people_and_models_write_is_never_markup(kind):
     spec = ConceptSpec(HOSTILE, sense=HOSTILE, **{kind: (Term(HOSTILE, note=HOSTILE),)})
     transcript.answer(spec.slug, transcript.say(spec, HOSTILE), transcript.build_choice([spec], HOSTILE))
     transcript.answer(spec.slug, 2, transcript.build_offer(ConceptSpec("dog"), hostile_round(spec), HOSTILE))
-    pages = [
-        curate.render_head(drafts.OpenConcept(spec, spec)),
-        curate.render_terms(spec, kind),
-        curate_chat.render_chat(spec),
-    ]
-    pages += [
-        render("library", specs=[spec], states={}, picture_class=str),
-        render("names", names=[HOSTILE], category=HOSTILE),
-    ]
+    head = curate.render_head(drafts.OpenConcept(spec, spec))
+    pages = [head, curate.render_terms(spec, kind), curate_chat.render_chat(spec)]
+    pages.append(render("library", specs=[spec], states={}, picture_class=str))
+    pages.append(render("names", names=[HOSTILE], category=HOSTILE))
     for text in (*pages, curate_chat.render_writing(spec, HOSTILE, json.dumps({"text": HOSTILE}))):
         assert "<img" not in text
         assert "&lt;img" in text
@@ -163,7 +170,7 @@ def test_the_road_through_the_wires(no_worker, base, home):
     run = runs.all_runs()[0]
     listing, *_ = tab.press(erase.refresh)
     assert run.id in listing
-    run.record("step", step=1, of=20, losses={"target": 1.0}, seconds_left=None)
+    run.record(StepEvent(step=1, of=20, losses={"target": 1.0}, seconds_left=None))
     tab.press(erase.refresh)
     tab.press(erase.refill_form, id=run.id)
     tab.press(start.refresh)
@@ -379,9 +386,10 @@ def test_the_split_is_drawn_with_the_seed_that_is_recorded():
 def test_a_run_locks_the_split_but_nothing_else(base):
     runs.create(Job(base, drafts.read("dog"), EraseConfig(steps=2)))
     assert "held-out terms must stay unseen" in curate.render_head(opened())
+    resplit = event(do="resplit")
     for refused in (
         lambda: press("corefs", "puppy", "split"),
-        lambda: curate.press_concept_button(opened(), "", event(do="resplit")),
+        lambda: curate.press_concept_button(opened(), "", resplit),
     ):
         with pytest.raises(gr.Error, match="Keep a copy"):
             refused()
@@ -576,14 +584,23 @@ def test_the_preview_keeps_what_was_moved_in_sight(dog):
 
 
 def test_the_map_is_scaled_to_its_farthest_point():
-    term = {"text": HOSTILE, "kind": "coref", "cosine": 0.5, "euclidean": 4.0, "tokens": 3, "x": -4.0, "y": 2.0}
-    sphere = {"radius": 2.0, "points": [[1.0, 8.0]]}
-    facts = curate_preview._build_map({"terms": [term], "sphere": sphere, "limit": 77})
+    term = TermDistance(HOSTILE, "coref", tokens=3, cosine=0.5, euclidean=4.0, x=-4.0, y=2.0)
+    sphere = Sphere(2.0, ((1.0, 8.0),))
+    facts = curate_preview._build_map(DistancesAnswer((term,), 77, sphere))
     assert (facts["radius"], facts["points"]) == (0.25, [(0.125, 1.0)])
     assert (facts["dots"][0]["x"], facts["dots"][0]["y"]) == (-0.5, 0.25)
     text = render("distances", target=HOSTILE, base="emoji-sd", **facts)
     assert "<img" not in text
     assert "4.00" in text
+
+
+def test_a_term_too_long_for_the_base_is_in_the_table_and_not_on_the_map():
+    near = TermDistance("pup", "coref", tokens=3, cosine=0.5, euclidean=4.0, x=-4.0, y=2.0)
+    long = TermDistance("dog " * 80, "retain", tokens=82, cosine=None, euclidean=None, x=None, y=None)
+    facts = curate_preview._build_map(DistancesAnswer((long, near), 77, Sphere(0.0, ())))
+    assert [row["text"] for row in facts["rows"]] == [near.text, long.text]
+    assert [dot["text"] for dot in facts["dots"]] == [near.text]
+    assert "too long" in render("distances", target="dog", base="emoji-sd", **facts)
 
 
 def test_a_term_longer_than_the_base_reads_is_listed_as_too_long(answering, base, tiny_sd, dog):
@@ -633,8 +650,8 @@ def test_start_queues_at_once_and_a_second_start_waits_behind_it(no_worker, base
     assert (first.title, second.title) == ("dog + cat", "cat")
     assert (first.state, second.state) == ("queued", "queued")
     config = first.job.config
-    assert (config.steps, config.rows, config.on) == (20, 1, "ca")
-    assert first.evaluation == {"images": 2, "ask": "target"}
+    assert (config.steps, config.microbatch_size, config.backbone) == (20, 1, "ca")
+    assert first.evaluation == EvaluationRequest(2)
     page = erase.render_runs(None)
     assert "next in the queue" in page
     assert "number 2 in the queue" in page
@@ -643,18 +660,18 @@ def test_start_queues_at_once_and_a_second_start_waits_behind_it(no_worker, base
 @pytest.fixture
 def answering(no_worker, tiny_sd):
     """Answers one question in the worker's place, by the worker's own function."""
-    desk = RequestBroker(dict)
-    desk.open()
+    broker = RequestBroker(lambda: StatusAnswer("cpu"))
+    broker.open()
 
     def answer():
-        glance = desk.take(60)
-        glance.reply(handlers.HANDLERS[glance.asked.kind](glance.asked, tiny_sd, None, lambda: False))
+        pending = broker.take(300)
+        pending.reply(handlers.HANDLERS[pending.request.kind](pending.request, tiny_sd, None, lambda: False))
 
     thread = threading.Thread(target=answer)
     thread.start()
     yield
     thread.join()
-    desk.close()
+    broker.close()
 
 
 def foreseen(base: str) -> list[str]:
@@ -665,18 +682,22 @@ def foreseen(base: str) -> list[str]:
 def test_what_a_run_would_cost_is_told_before_start(answering, base, tiny_sd):
     at_once, told = foreseen(base)
     assert "6 steps." in at_once and "memory" not in at_once
-    specs, config = resolve_conflicts([find_spec("dog"), find_spec("cat")]), EraseConfig(corefs=3, retains=2, rows=1)
-    assert cost.needs(estimate(tiny_sd, specs, config)) in told
+    specs, config = (
+        resolve_conflicts([find_concept("dog"), find_concept("cat")]),
+        EraseConfig(corefs=3, retains=2, microbatch_size=1),
+    )
+    assert cost.describe_room(estimate(tiny_sd, specs, config)) in told
     assert "by a step measured here" in told
 
 
 def test_a_measured_pace_is_better_than_an_estimate(answering, run, base):
-    with run.held():
-        run.record("start", pid=1)
-        run.record("step", step=20, of=20, losses={}, seconds_left=0)
+    with run.hold():
+        run.record(replace(StartEvent(pid=1), time=1_800_000_000))
+        run.record(replace(StepEvent(step=20, of=20, losses={}, seconds_left=0), time=1_800_000_240))
     run.weights_path.write_bytes(b"")
     at_once, told = foreseen(base)
-    assert "About 0 s on this machine." in at_once and "About 0 s on this machine." in told
+    # 12 s a step, and six of them.
+    assert "About 1 min 12 s on this machine." in at_once and "About 1 min 12 s on this machine." in told
     assert "by a step" not in told and "memory" in told
 
 
@@ -686,9 +707,9 @@ def test_without_a_concept_nobody_is_asked(base):
 
 
 def test_the_details_set_what_it_took_beside_the_estimate(run):
-    run.record("estimate", seconds=70.0, memory=2_000_000, disk=40_000_000, rows=9)
+    run.record(EstimateEvent(seconds=70.0, memory=2_000_000, disk=40_000_000, rows=9))
     assert "estimated 1 min 10 s" in erase.render_details(run)
-    run.record("cost", seconds=80.0, memory=900_000_000, whose="process", disk=30_000_000)
+    run.record(CostEvent(seconds=80.0, memory=900_000_000, whose="process", disk=30_000_000))
     said = erase.render_details(run)
     assert "1 min 20 s, estimated 1 min 10 s" in said
     assert "900.0 MB (the process&#39;s peak), estimated 2.0 MB" in said
@@ -727,7 +748,7 @@ def test_the_buttons_of_a_run(no_worker, run):
 
 def test_again_fills_the_form_with_what_was_asked(dog, base):
     library.save_spec(dog, library.own_path(dog))
-    config = EraseConfig("crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, on="ca", rows=1)
+    config = EraseConfig("crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, backbone="ca", microbatch_size=1)
     run = runs.create(Job(base, dog, config))
     asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, [], 1, "ca")
     assert erase.refill_form(event(id=run.id)) == asked
@@ -756,25 +777,25 @@ def test_a_run_in_words(run, dog):
         return run_view.describe_state(run, run.state, [run.id])
 
     assert says() == "next in the queue"
-    with run.held():
-        run.record("start", pid=1)
+    with run.hold():
+        run.record(StartEvent(pid=1))
         assert says() == "loading the model"
-        run.record("phase", phase="bank", done=3, of=10, seconds_left=70.2)
+        run.record(PhaseEvent(phase="bank", done=3, of=10, seconds_left=70.2))
         assert says() == "preparing 3/10 · 1 min 10 s left"
-        run.record("step", step=5, of=20, losses={"target": 0.5}, seconds_left=3)
+        run.record(StepEvent(step=5, of=20, losses={"target": 0.5}, seconds_left=3))
         assert says() == "erasing 5/20 · 3 s left"
         assert run_view.compute_percent(run) == 25
-        run.record("checkpoint", step=5)
+        run.record(CheckpointEvent(step=5))
     assert says() == "The worker stopped at step 5. Press Resume to continue."
-    run.record("failed", message="The disk is full.", log_id=None)
+    run.record(FailedEvent(message="The disk is full.", log_id=None))
     assert says() == "The disk is full."
-    run.record("stopped", step=5)
+    run.record(StoppedEvent(step=5))
     assert says() == "Stopped at step 5. Press Resume to continue."
 
 
 def test_the_curve_has_few_points_and_all_terms(run):
     for step in range(1, 1001):
-        run.record("step", step=step, of=1000, losses={"target": 1.0, "corefs": 2.0}, seconds_left=None)
+        run.record(StepEvent(step=step, of=1000, losses={"target": 1.0, "corefs": 2.0}, seconds_left=None))
     rows = run_view.average_losses(run)
     assert len(rows) <= 240
     assert {(row["term"], row["loss"]) for row in rows} == {("target", 1.0), ("corefs", 2.0)}
@@ -784,7 +805,7 @@ def test_the_curve_has_few_points_and_all_terms(run):
 def test_a_look_sends_the_curve_and_pictures_only_when_they_are_new(run):
     *_, seen = erase.refresh(None, erase.Seen())
     assert erase.refresh(None, seen)[2:5] == (gr.skip(), gr.skip(), gr.skip())
-    run.record("step", step=1, of=20, losses={"target": 1.0}, seconds_left=None)
+    run.record(StepEvent(step=1, of=20, losses={"target": 1.0}, seconds_left=None))
     listing, _, previews, plot, curve, _ = erase.refresh(None, seen)
     assert run.id in listing
     assert previews == gr.skip()
@@ -798,7 +819,7 @@ def test_previews_stand_in_rows_by_prompt(run):
         names = [f"images/{step}-{place}.png" for place in (0, 1)]
         for name in names:
             Image.new("RGB", (8, 8)).save(run.dir / name)
-        run.record("preview", step=step, prompts=["dog", "cat"], seeds=[0, 0], images=names)
+        run.record(PreviewEvent(step=step, prompts=["dog", "cat"], seeds=[0, 0], images=names))
     rows = run_view.group_previews(run)
     assert [(row.prompt, [image.step for image in row.images]) for row in rows] == [
         ("dog", [0, 50]),
@@ -808,7 +829,7 @@ def test_previews_stand_in_rows_by_prompt(run):
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (70, "1 min 10 s"), (3720, "1 h 2 min")])
 def test_time_in_words(seconds, words):
-    assert run_view.span(seconds) == words
+    assert run_view.format_duration(seconds) == words
 
 
 def test_a_trial_of_any_tab_is_found_and_goes_to_compare_once(dog, base):
@@ -825,15 +846,14 @@ def test_a_trial_of_any_tab_is_found_and_goes_to_compare_once(dog, base):
 # Compare
 
 
-def picture(yes: bool | None = True) -> Picture:
+def cell(yes: bool | None = True) -> Cell:
     png = base64.b64encode(encode_png(Image.new("RGB", (64, 64), "red"))).decode()
-    return Picture(png, yes, None if yes is None else 0.9)
+    return Cell(png, yes, None if yes is None else 0.9)
 
 
 def comparison(rows: list[tuple], prompts: int | None = None, columns: int = 2) -> Comparison:
     made = [
-        Row(Prompt(kind, prompt, "dog"), [[picture(yes), picture(yes)] for _ in range(columns)])
-        for kind, prompt, yes in rows
+        Row(Prompt(kind, prompt, "dog"), [[cell(yes), cell(yes)] for _ in range(columns)]) for kind, prompt, yes in rows
     ]
     titles = [Title(f"model {number}", "base") for number in range(columns)]
     return Comparison("dog", titles, [0, 1], prompts or len(rows), tuple(made))
@@ -908,7 +928,7 @@ def test_accuracies_stand_with_n_and_interval(run, dog):
 def test_evaluating_asks_the_worker(no_worker, run):
     run.weights_path.write_bytes(b"")
     compare.evaluate([run.id], 3)
-    assert run.evaluation == {"images": 3, "ask": "target"}
+    assert run.evaluation == EvaluationRequest(3)
     with pytest.raises(gr.Error, match="Choose a run"):
         compare.evaluate([], 3)
 
@@ -945,7 +965,7 @@ def test_the_card_of_weights_is_shown_before(run):
 
 def test_the_card_of_an_adapter_is_shown_for_what_it_can_go_out_as(dog, base):
     gated = runs.create(Job(base, dog, EraseConfig("spm", steps=20)))
-    with pytest.raises(CrceError, match="Choose lora alone"):
+    with pytest.raises(gr.Error, match="Choose only lora"):
         publish.preview_weights(gated.id, ["diffusers", "kohya"], "")
     assert "not their gate" in publish.preview_weights(gated.id, ["lora"], "")[0]
 

@@ -35,8 +35,8 @@ def test_the_table_is_what_the_reports_say():
 
 PAGES = {
     **studies.pages(),
-    bank.FOLDER.with_suffix(".md"): bank.page(),
-    figures.FOLDER.with_suffix(".md"): figures.page(),
+    bank.WRITTEN: bank.page(),
+    figures.WRITTEN: figures.page(),
 }
 
 

@@ -1,6 +1,9 @@
 """What Compare has drawn: prompts in rows, the base and its runs in columns, the same seeds in each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from crce.worker.answers import Cell
 
 
 @dataclass(frozen=True)
@@ -16,20 +19,11 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """png: in base64. yes, p: the judge's verdict and its probability; None if the judge cannot tell."""
-
-    png: str
-    yes: bool | None
-    p: float | None
-
-
-@dataclass(frozen=True)
 class Row:
     """A prompt with its pictures: columns[column][place], a place for each seed."""
 
     prompt: Prompt
-    columns: list[list[Picture]]
+    columns: Sequence[Sequence[Cell]]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from app.components import data_url, shrink
@@ -11,6 +12,7 @@ from crce.concepts.library import bundled
 from crce.concepts.spec import ConceptSpec
 from crce.errors import CrceError
 from crce.worker import client
+from crce.worker.requests import Column, GenerateRequest
 
 BASE = bases.EMOJI_SD
 HERO = {"dog": "gone", "puppy": "gone", "guide dog": "gone", "cat": "kept", "wolf": "kept"}
@@ -43,16 +45,14 @@ def list_ready(prompts: list[str]) -> list[str]:
 def draw_missing(prompts: list[str], session: str | None) -> None:
     """Asks the worker for the next few pictures that do not exist yet."""
     missing = [prompt for prompt in dict.fromkeys(prompts) if not _path(prompt).exists()][:_AT_ONCE]
-    answer = client.send(_build_request(missing, session), timeout=60) if missing else {}
+    if not missing:
+        return
+    request = GenerateRequest(f"{session}-thumbs", BASE, [Column()], missing, [_SEED], [None] * len(missing))
     # An error or a newer request leaves them for the next time.
-    if "columns" in answer:
-        for prompt, cell in zip(missing, answer["columns"][0], strict=True):
-            files.write_atomic(_path(prompt), shrink(base64.b64decode(cell["png"])))
-
-
-def _build_request(prompts: list[str], session: str | None) -> dict:
-    facts = {"columns": [{"run": None}], "prompts": prompts, "seeds": [_SEED], "ask": [None] * len(prompts)}
-    return {"kind": "draw", "tab": f"{session}-thumbs", "base": BASE, **facts}
+    with suppress(CrceError):
+        if answer := client.send(request, timeout=60):
+            for prompt, cell in zip(missing, answer.columns[0], strict=True):
+                files.write_atomic(_path(prompt), shrink(base64.b64decode(cell.png)))
 
 
 def _path(prompt: str) -> Path:

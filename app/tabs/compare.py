@@ -13,19 +13,23 @@ from PIL import Image
 from app.components import data_url, html_panel, render, shrink
 from app.errors import report_errors
 from app.events import QUIET
-from app.session.comparison import Comparison, Picture, Prompt, Row, Title
+from app.session.comparison import Comparison, Prompt, Row, Title
 from app.tabs import run_view
 from app.tabs.comparison_sheet import draw_sheet
 from app.tabs.erase import EraseTab
 from app.tabs.start import StartTab
+from app.worker import ask_worker, tab_id
 from crce import bases, runs
-from crce.concepts.library import find_spec
+from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
+from crce.cost import format_duration
 from crce.errors import CrceError
 from crce.evaluation.questions import METRICS
 from crce.runs import Run
 from crce.worker import client
+from crce.worker.answers import Cell
 from crce.worker.client import ensure_worker
+from crce.worker.requests import Column, GenerateRequest, StatusRequest
 
 MAX_RUNS = 3
 KINDS = {"concept": "target", "names": "coref", "neighbours": "retain"}
@@ -114,28 +118,24 @@ def draw(http: gr.Request, **values: Any) -> Iterator[tuple]:
     comparison = Comparison(spec.name, titles, seeds, len(prompts))
     yield render_grid(comparison), comparison
     for prompt in prompts:
-        request = _build_request(form, prompt, seeds)
-        answer = client.send({**request, "tab": f"{http.session_hash}-compare", "base": base}, timeout=600)
-        if answer.get("replaced"):
+        columns = _list_columns(form)
+        answer = ask_worker(GenerateRequest(tab_id(http, "compare"), base, columns, [prompt.text], seeds, [prompt.ask]))
+        if answer is None:
             return
-        if "error" in answer:
-            raise CrceError(answer["error"])
-        columns = [[Picture(**facts) for facts in column] for column in answer["columns"]]
-        comparison = replace(comparison, rows=(*comparison.rows, Row(prompt, columns)))
+        comparison = replace(comparison, rows=(*comparison.rows, Row(prompt, answer.columns)))
         yield render_grid(comparison), comparison
 
 
-def _build_request(form: CompareForm, prompt: Prompt, seeds: list[int]) -> dict:
-    columns: list[dict] = [{"run": None}, *({"run": name, "strength": form.strength} for name in form.runs)]
-    if form.combined:
-        columns.append({"run": form.runs[0], "also": form.runs[1:], "strength": form.strength})
-    return {"kind": "draw", "columns": columns, "prompts": [prompt.text], "seeds": seeds, "ask": [prompt.ask]}
+def _list_columns(form: CompareForm) -> list[Column]:
+    """The base, each run, and if asked for all runs combined."""
+    columns = [Column(), *(Column(name, strength=form.strength) for name in form.runs)]
+    return [*columns, Column(form.runs[0], form.runs[1:], form.strength)] if form.combined else columns
 
 
 def _find_common(chosen: list[Run]) -> tuple[str, ConceptSpec]:
     """The base of the runs and the concept of the first. Raises CrceError for runs of different bases."""
     if not chosen:
-        return bases.EMOJI_SD, find_spec("dog")
+        return bases.EMOJI_SD, find_concept("dog")
     used = {run.job.base for run in chosen}
     if len(used) > 1:
         raise CrceError(f"These runs use different base models ({', '.join(sorted(used))}). Choose runs of one base.")
@@ -146,8 +146,8 @@ def _refuse_slow(base: str, pictures: int) -> None:
     """Raises CrceError where a large model on a CPU would take minutes for each picture."""
     if pictures <= _MAX_ON_CPU or not _is_large(base):
         return
-    device = client.send({"kind": "status"}, timeout=30).get("device", "")
-    if "cpu" in device.lower():
+    status = client.send(StatusRequest(), timeout=30)
+    if status and "cpu" in status.device.lower():
         raise CrceError(
             f"{pictures} pictures of {base} would take minutes each without a GPU. "
             f"Show at most {_MAX_ON_CPU}: for example one seed and one term."
@@ -192,7 +192,7 @@ def _describe(row: Row) -> list[list[dict]]:
     ]
 
 
-def _describe_picture(prompt: Prompt, column: int, picture: Picture) -> dict:
+def _describe_picture(prompt: Prompt, column: int, picture: Cell) -> dict:
     verdict = "The judge cannot tell"
     if picture.yes is not None:
         verdict = f"The judge sees {'a' if picture.yes else 'no'} “{prompt.ask}” (p = {picture.p:.2f})"
@@ -222,10 +222,10 @@ def _describe_work(run: Run) -> str:
 @report_errors
 def estimate_time(ids: list[str], images: float | None) -> str:
     """How long the evaluation takes, at the pace of the last one on this machine; empty without one."""
-    reports = [report for run in runs.all_runs() if (report := run.report) and report.get("seconds")]
+    reports = [report for run in runs.all_runs() if (report := run.report) and report.seconds]
     if not ids or not images or not reports:
         return ""
-    return f"about {run_view.span(reports[0]['seconds'] / reports[0]['images'] * images * len(ids))}"
+    return f"about {format_duration((reports[0].seconds or 0.0) / reports[0].images * images * len(ids))}"
 
 
 # What the user does

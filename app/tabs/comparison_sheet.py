@@ -2,11 +2,13 @@
 
 import base64
 import io
+from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
 from app.components import encode_png
-from app.session.comparison import Comparison, Picture, Prompt
+from app.session.comparison import Comparison, Prompt
+from crce.worker.answers import Cell
 
 _SIDE, _GAP, _HEAD, _LABEL = 96, 6, 34, 190  # pixels
 _INK, _MUTED, _GREEN, _RED = "#0f172a", "#64748b", "#0b8a72", "#d6336c"
@@ -40,7 +42,7 @@ def _draw_label(pen: ImageDraw.ImageDraw, prompt: Prompt, top: int) -> None:
     pen.text((10, top + 50), label, colour, _font(12))
 
 
-def _paste(image: Image.Image, pictures: list[Picture], left: int, top: int) -> None:
+def _paste(image: Image.Image, pictures: Sequence[Cell], left: int, top: int) -> None:
     for place, picture in enumerate(pictures):
         drawn = Image.open(io.BytesIO(base64.b64decode(picture.png))).convert("RGB")
         drawn = drawn.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)

@@ -18,6 +18,7 @@ from crce.concepts.edits import Change, Revision
 from crce.concepts.library import library
 from crce.concepts.spec import ConceptSpec, Provenance, spec_from_dict
 from crce.errors import CrceError
+from crce.generators import Stream
 
 if TYPE_CHECKING:
     from crce.proposers.llm import ChatProposer
@@ -108,16 +109,14 @@ def ask(opened: OpenConcept, request: str, model: str) -> Iterator[tuple]:
 
 def _watch(spec: ConceptSpec, by: str, writing: Generator[str, None, dict]) -> Generator[tuple, None, dict]:
     """Shows an answer while it is written; returns its entry."""
-    text, updated = "", 0.0
+    text, updated, stream = "", 0.0, Stream(writing)
     try:
-        while True:
-            try:
-                text += next(writing)
-            except StopIteration as end:
-                return end.value
+        for piece in stream:
+            text += piece
             if time.monotonic() - updated > _INTERVAL:
                 updated = time.monotonic()
                 yield gr.skip(), render_writing(spec, by, text), gr.skip()
+        return stream.result
     finally:
         # Gradio ends a stopped handler on the thread of its event loop, where the request's own loop cannot run.
         threading.Thread(target=writing.close).start()

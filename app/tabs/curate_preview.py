@@ -1,5 +1,6 @@
 """What the base model makes of the lists: a quick edit in pictures, distances, and what it can draw."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,8 +12,11 @@ from app.errors import report_errors
 from app.events import EVERY_CHANGE, QUIET
 from app.session import drafts, transcript
 from app.session.drafts import OpenConcept
-from app.worker import ask_worker
-from crce.concepts.spec import ConceptSpec, Term, spec_to_dict
+from app.worker import ask_worker, tab_id
+from crce.concepts.spec import ConceptSpec, Term
+from crce.errors import CrceError
+from crce.worker.answers import DistancesAnswer
+from crce.worker.requests import CoverageRequest, DistancesRequest, PreviewRequest
 
 SHOWN = 3  # terms of each list in the preview
 _SEED = 0
@@ -72,10 +76,16 @@ def update_preview(opened: OpenConcept, base: str, last: dict, http: gr.Request)
         return
     texts = choose_prompts(spec, drafts.read_previous(spec.slug), last.get("prompts", []))
     yield render("preview", busy=True, **_list_pictures(last)), gr.skip()
-    answer = ask_worker("preview", base, http, {"spec": spec_to_dict(spec), "prompts": texts, "seeds": [_SEED]})
-    if not answer.get("replaced"):
-        now = {"spec": spec, "prompts": texts, **answer}
-        yield render("preview", **_list_pictures(now)), now
+    now = {"spec": spec, "prompts": texts}
+    try:
+        answer = ask_worker(PreviewRequest(tab_id(http, "preview"), base, spec, texts, [_SEED]))
+    except CrceError as error:
+        now |= {"error": str(error)}
+    else:
+        if answer is None:
+            return
+        now |= vars(answer)
+    yield render("preview", **_list_pictures(now)), now
 
 
 def _list_pictures(preview: dict) -> dict:
@@ -106,35 +116,35 @@ def update_distances(opened: OpenConcept, base: str, is_open: bool, http: gr.Req
     time.sleep(_PAUSE)
     if opened.stale:
         return gr.skip()
-    answer = ask_worker("distances", base, http, {"spec": spec_to_dict(spec)})
-    if answer.get("replaced"):
+    try:
+        answer = ask_worker(DistancesRequest(tab_id(http, "distances"), base, spec))
+    except CrceError as error:
+        return render("distances", problem=str(error))
+    if answer is None:
         return gr.skip()
-    if "error" in answer:
-        return render("distances", problem=answer["error"])
-    tokens = {term["text"]: term["tokens"] for term in answer["terms"]}
-    transcript.remember(spec.slug, tokens=tokens, limit=answer["limit"])
+    tokens = {term.text: term.tokens for term in answer.terms}
+    transcript.remember(spec.slug, tokens=tokens, limit=answer.limit)
     return render("distances", target=spec.target, base=base, **_build_map(answer))
 
 
-def _build_map(answer: dict) -> dict:
+def _build_map(answer: DistancesAnswer) -> dict:
     """Rows of the table, nearest first, and the map, scaled so that its farthest point is at 1.
 
     A term that is longer than the encoder reads has no distance: it is last in the table, and not on the map.
     """
-    terms = [{**term, "side": _SIDES[term["kind"]]} for term in answer["terms"]]
-    measured = [term for term in terms if term["euclidean"] is not None]
-    too_long = [term for term in terms if term["euclidean"] is None]
-    points = answer["sphere"]["points"]
-    places = [*((term["x"], term["y"]) for term in measured), *points]
+    points = answer.sphere.points
+    measured = [(term, term.x, term.y) for term in answer.terms if term.x is not None and term.y is not None]
+    places = [*((x, y) for _, x, y in measured), *points]
     scale = max((abs(value) for place in places for value in place), default=1) or 1
-    dots = [{**term, "x": term["x"] / scale, "y": term["y"] / scale} for term in measured]
-    nearest = sorted((term for term in measured if term["kind"] != "target"), key=lambda term: term["euclidean"])
+    dots = [{**vars(term), "side": _SIDES[term.kind], "x": x / scale, "y": y / scale} for term, x, y in measured]
+    rows = [term for term in answer.terms if term.kind != "target"]
+    rows.sort(key=lambda term: math.inf if term.euclidean is None else term.euclidean)
     return {
-        "rows": [*nearest, *too_long],
-        "limit": answer["limit"],
+        "rows": [{**vars(term), "side": _SIDES[term.kind]} for term in rows],
+        "limit": answer.limit,
         "dots": [{**dot, "anchor": _align_label(dot["x"])} for dot in dots],
         "points": [(x / scale, y / scale) for x, y in points],
-        "radius": answer["sphere"]["radius"] / scale,
+        "radius": answer.sphere.radius / scale,
         "rings": (0.25, 0.5, 0.75, 1),
     }
 
@@ -152,11 +162,13 @@ def check_drawable(opened: OpenConcept, base: str, http: gr.Request) -> Iterator
     """Whether the base draws each term, by generating and judging pictures."""
     spec = opened.spec
     yield render("line", text=f"Drawing and judging ten pictures of each term with {base}. This takes some minutes.")
-    answer = ask_worker("coverage", base, http, {"spec": spec_to_dict(spec)})
-    if "error" in answer:
-        yield render("line", text=answer["error"])
-    elif not answer.get("replaced"):
-        drawn = {term["text"]: (term["yes"], term["of"]) for term in answer["terms"]}
+    try:
+        answer = ask_worker(CoverageRequest(tab_id(http, "coverage"), base, spec))
+    except CrceError as error:
+        yield render("line", text=str(error))
+        return
+    if answer:
+        drawn = {term.text: (term.yes, term.of) for term in answer.terms}
         transcript.remember(spec.slug, drawn=drawn)
         yield render("line", text=_summarize_drawn(spec, drawn))
 

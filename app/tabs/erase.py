@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Iterator
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import gradio as gr
@@ -15,13 +15,16 @@ from app.session.drafts import OpenConcept, require_saved
 from app.tabs import erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
-from app.worker import ask_worker
+from app.worker import ask_worker, tab_id
 from crce import runs
 from crce.catalogue import METHOD_FACTS
-from crce.concepts.spec import resolve_conflicts, spec_to_dict
-from crce.cost import Cost, needs, takes
+from crce.concepts.spec import resolve_conflicts
+from crce.cost import Cost, describe_room, describe_time, format_duration
+from crce.errors import CrceError
 from crce.runs import Job, Run
+from crce.runs.events import StartEvent, StepEvent
 from crce.worker.client import ensure_worker
+from crce.worker.requests import EstimateRequest
 
 _COLOURS = {"target": "#6366f1", "corefs": "#d6336c", "retains": "#0b8a72"}
 _NO_LOSS = pd.DataFrame({"step": [], "term": [], "loss": []})
@@ -75,16 +78,16 @@ def measure_time(form: EraseForm) -> str:
     """The time at the pace of the last run of this base and method on this machine; empty without one."""
     found = [run for run in runs.all_runs() if run.job.base == form.base and run.job.config.method == form.method]
     paces = [pace for run in found if (pace := _measure_pace(run))]
-    return f"About {run_view.span(paces[0] * form.count_steps())} on this machine." if paces else ""
+    return f"About {format_duration(paces[0] * form.count_steps())} on this machine." if paces else ""
 
 
 def _measure_pace(run: Run) -> float | None:
     """Seconds per step of a run that trained without interruption, else None."""
-    starts = [event for event in run.events() if event["kind"] == "start"]
-    last = run.last("step")
+    starts = [event for event in run.events() if isinstance(event, StartEvent)]
+    last = run.last(StepEvent)
     if not run.erased or len(starts) != 1 or not last:
         return None
-    return (last["time"] - starts[0]["time"]) / last["step"]
+    return (last.time - starts[0].time) / last.step
 
 
 def render_runs(chosen: str | None) -> str:
@@ -144,17 +147,17 @@ def estimate(http: gr.Request, **values: Any) -> Iterator[str]:
     if not form.concept:
         return
     specs = resolve_conflicts(form.find_specs())
-    facts = {"specs": list(map(spec_to_dict, specs)), "config": asdict(form.to_config())}
-    answer = ask_worker("preflight", form.base, http, facts)
-    if not answer.get("replaced"):
-        yield render("line", text=f"{description} {_describe_cost(answer, measured=bool(measure_time(form)))}")
+    try:
+        cost = ask_worker(EstimateRequest(tab_id(http, "estimate"), form.base, list(specs), form.to_config()))
+    except CrceError as error:
+        yield render("line", text=f"{description} {error}")
+        return
+    if cost:
+        yield render("line", text=f"{description} {_describe_cost(cost, measured=bool(measure_time(form)))}")
 
 
-def _describe_cost(answer: dict, measured: bool) -> str:
-    if "error" in answer:
-        return answer["error"]
-    cost = Cost(**answer)
-    return needs(cost) if measured else f"{takes(cost)} {needs(cost)}"
+def _describe_cost(cost: Cost, measured: bool) -> str:
+    return describe_room(cost) if measured else f"{describe_time(cost)} {describe_room(cost)}"
 
 
 @report_errors
@@ -186,7 +189,7 @@ def refresh(chosen: str | None, seen: Seen) -> tuple:
 
 
 def _count_events(run: Run, kind: str) -> int:
-    return sum(event["kind"] == kind for event in run.events())
+    return sum(event.kind == kind for event in run.events())
 
 
 @report_errors

@@ -8,11 +8,11 @@ import gradio as gr
 from app.session.drafts import find_slug
 from crce import bases
 from crce.catalogue import BACKBONES, METHOD_FACTS
-from crce.concepts.library import find_spec, library
+from crce.concepts.library import find_concept, library
 from crce.concepts.spec import ConceptSpec
-from crce.config import EraseConfig, with_defaults
+from crce.config import EraseConfig, resolve_config
 from crce.errors import CrceError
-from crce.runs import Job
+from crce.runs import Job, ResolvedJob
 
 JUDGED_IMAGES = 4  # per term, judged after a run unless another number is entered
 # The fields that change what a run costs.
@@ -40,8 +40,8 @@ class EraseForm:
     seed: float = EraseConfig.seed
     images: float = 0
     together: list[str] = field(default_factory=list)
-    microbatch_size: float = EraseConfig.rows
-    backbone: str = EraseConfig.on
+    microbatch_size: float = EraseConfig.microbatch_size
+    backbone: str = EraseConfig.backbone
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> "EraseForm":
@@ -49,7 +49,7 @@ class EraseForm:
         return cls(**{name: value for name, value in values.items() if value is not None})
 
     @classmethod
-    def from_job(cls, job: Job) -> "EraseForm":
+    def from_job(cls, job: ResolvedJob) -> "EraseForm":
         """The form that would start this job again, with the lists of today."""
         config, known = job.config, library()
         return cls(
@@ -65,8 +65,8 @@ class EraseForm:
             seed=config.seed,
             images=JUDGED_IMAGES,
             together=[spec.slug for spec in job.also if spec.slug in known],
-            microbatch_size=config.rows,
-            backbone=config.on,
+            microbatch_size=config.microbatch_size,
+            backbone=config.backbone,
         )
 
     def to_config(self) -> EraseConfig:
@@ -79,8 +79,8 @@ class EraseForm:
             corefs=int(self.corefs),
             retains=int(self.retains),
             seed=int(self.seed),
-            on=self.backbone,
-            rows=int(self.microbatch_size),
+            backbone=self.backbone,
+            microbatch_size=int(self.microbatch_size),
         )
 
     def to_job(self) -> Job:
@@ -93,12 +93,12 @@ class EraseForm:
         if not self.concept:
             raise CrceError("Choose a concept to erase first.")
         slugs = [self.concept, *(slug for slug in self.together if slug != self.concept)]
-        return [find_spec(slug) for slug in slugs]
+        return [find_concept(slug) for slug in slugs]
 
     def count_steps(self) -> int:
         """Training steps: those entered, or the base model's preset."""
-        config = EraseConfig(self.method, _parse_whole("steps", self.steps), on=self.backbone)
-        return with_defaults(config, self.base).steps or 1
+        config = EraseConfig(self.method, _parse_whole("steps", self.steps), backbone=self.backbone)
+        return resolve_config(config, self.base).steps
 
 
 def _parse_number(name: str, text: str) -> float | None:

@@ -15,7 +15,7 @@ from app.tabs.curate import CurateTab
 from crce import runs
 from crce.concepts.library import library, publishable
 from crce.concepts.spec import ConceptSpec
-from crce.cost import size
+from crce.cost import format_size
 from crce.errors import CrceError
 from crce.publishing import hub
 from crce.publishing.cards import weights_card
@@ -96,7 +96,7 @@ def preview_dataset(concepts: list[str]) -> tuple:
         return render("public", files={}), gr.Column(visible=False), "", [], ""
     preview = hub.preview(_find_specs(concepts))
     header, text = _split_card(preview.card)
-    files = {name: size(count) for name, count in preview.files.items()}
+    files = {name: format_size(count) for name, count in preview.files.items()}
     rows = [[str(row[column]) for column in _COLUMNS] for row in preview.rows]
     public = render("public", files=files, differences=preview.problems)
     return public, gr.Column(visible=True), text, rows, header

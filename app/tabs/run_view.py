@@ -4,13 +4,24 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from app.components import data_url, shrink
-from crce.cost import size, span
+from crce.cost import format_duration, format_size
 from crce.evaluation.questions import METRICS
 from crce.runs import PHASES, Run
+from crce.runs.events import (
+    CostEvent,
+    DoneEvent,
+    EstimateEvent,
+    FailedEvent,
+    PreviewEvent,
+    StepEvent,
+    StoppedEvent,
+)
 
 _CHIPS = {"running": "busy", "done": "good", "failed": "bad", "interrupted": "bad"}
+N = TypeVar("N", int, float)
 _MAX_POINTS = 120  # of a loss curve
 
 
@@ -67,23 +78,22 @@ def summarize(run: Run, queue: list[str]) -> RunSummary:
         percent=compute_percent(run),
         erased=run.erased,
         scores=summarize_scores(run),
-        size=size(run.size),
+        size=format_size(run.size),
     )
 
 
 def describe_state(run: Run, state: str, queue: list[str]) -> str:
-    last = run.last(state) or {}
     if state == "queued":
         place = queue.index(run.id) + 1 if run.id in queue else 1
         return "next in the queue" if place == 1 else f"number {place} in the queue"
-    if state == "failed":
-        return f"{last['message']} (log: {last['log_id']})" if last.get("log_id") else last["message"]
+    if state == "failed" and (failed := run.last(FailedEvent)):
+        return f"{failed.message} (log: {failed.log_id})" if failed.log_id else failed.message
     if state == "interrupted":
         return f"The worker stopped at step {run.kept_step}. Press Resume to continue."
-    if state == "stopped":
-        return f"Stopped at step {last['step']}. Press Resume to continue."
-    if state == "done":
-        return f"Done in {span(last['seconds'])}."
+    if state == "stopped" and (stopped := run.last(StoppedEvent)):
+        return f"Stopped at step {stopped.step}. Press Resume to continue."
+    if state == "done" and (done := run.last(DoneEvent)):
+        return f"Done in {format_duration(done.seconds)}."
     return _describe_progress(run)
 
 
@@ -91,7 +101,7 @@ def _describe_progress(run: Run) -> str:
     progress = run.progress
     if progress is None:
         return "loading the model"
-    left = f" · {span(progress.seconds_left)} left" if progress.seconds_left is not None else ""
+    left = f" · {format_duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
     return f"{PHASES[progress.phase]} {progress.done}/{progress.of}{left}"
 
 
@@ -102,24 +112,26 @@ def compute_percent(run: Run) -> int:
 
 def summarize_scores(run: Run) -> str:
     """The main accuracies of the report in one line."""
-    metrics = (run.report or {}).get("metrics", {})
+    metrics = run.report.metrics if run.report else {}
     scores = [(METRICS[key].name, metrics[key]) for key in ("acc_u", "acc_c_test", "acc_r_test") if key in metrics]
-    return " · ".join(f"{name} {score['rate']:.0%} (n={score['n']})" for name, score in scores)
+    return " · ".join(f"{name} {score.rate:.0%} (n={score.n})" for name, score in scores)
 
 
 def compare_costs(run: Run) -> dict[str, str]:
     """What the training took, next to its estimate; either may be missing."""
-    estimate, cost = run.last("estimate") or {}, run.last("cost") or {}
-    peak = f" (the {cost['whose']}'s peak)" if cost else ""
+    estimate, cost = run.last(EstimateEvent), run.last(CostEvent)
+    peak = f" (the {cost.whose}'s peak)" if cost else ""
     texts = {
-        "time": _compare_cost(cost.get("seconds"), estimate.get("seconds"), span),
-        "memory": _compare_cost(cost.get("memory"), estimate.get("memory"), size, peak),
-        "disk": _compare_cost(cost.get("disk"), estimate.get("disk"), size),
+        "time": _compare_cost(cost.seconds if cost else None, estimate.seconds if estimate else None, format_duration),
+        "memory": _compare_cost(
+            cost.memory if cost else None, estimate.memory if estimate else None, format_size, peak
+        ),
+        "disk": _compare_cost(cost.disk if cost else None, estimate.disk if estimate else None, format_size),
     }
     return {name: text for name, text in texts.items() if text}
 
 
-def _compare_cost(actual: int | None, estimated: int | None, show: Callable[[int], str], note: str = "") -> str:
+def _compare_cost(actual: N | None, estimated: N | None, show: Callable[[N], str], note: str = "") -> str:
     parts = [
         *([f"{show(actual)}{note}"] if actual is not None else []),
         *([f"estimated {show(estimated)}"] if estimated is not None else []),
@@ -129,32 +141,31 @@ def _compare_cost(actual: int | None, estimated: int | None, show: Callable[[int
 
 def average_losses(run: Run) -> list[dict]:
     """Rows of the loss curve: the mean loss of each term over a few steps."""
-    steps = [event for event in run.events() if event["kind"] == "step"]
+    steps = [event for event in run.events() if isinstance(event, StepEvent)]
     width = math.ceil(len(steps) / _MAX_POINTS) or 1
     return [row for start in range(0, len(steps), width) for row in _average(steps[start : start + width])]
 
 
-def _average(steps: list[dict]) -> list[dict]:
-    terms = steps[-1]["losses"]
-    means = {term: sum(step["losses"].get(term, 0) for step in steps) / len(steps) for term in terms}
-    return [{"step": steps[-1]["step"], "term": term, "loss": mean} for term, mean in means.items()]
+def _average(steps: list[StepEvent]) -> list[dict]:
+    terms, last = steps[-1].losses, steps[-1].step
+    means = {term: sum(step.losses.get(term, 0) for step in steps) / len(steps) for term in terms}
+    return [{"step": last, "term": term, "loss": mean} for term, mean in means.items()]
 
 
 def group_previews(run: Run) -> list[PreviewRow]:
     """The pictures drawn during training, by prompt."""
-    images = [image for event in run.events() if event["kind"] == "preview" for image in _read_previews(run, event)]
+    events = [event for event in run.events() if isinstance(event, PreviewEvent)]
+    images = [image for event in events for image in _read_previews(run, event)]
     images.sort(key=lambda image: (image.place, image.step))
     groups = itertools.groupby(images, key=lambda image: (image.place, image.prompt))
     return [PreviewRow(prompt, list(group)) for (_, prompt), group in groups]
 
 
-def _read_previews(run: Run, event: dict) -> list[PreviewImage]:
-    prompts = event["prompts"]
-    paths = [(place, run.dir / name) for place, name in enumerate(event["images"])]
+def _read_previews(run: Run, event: PreviewEvent) -> list[PreviewImage]:
+    prompts = event.prompts
+    paths = [(place, run.dir / name) for place, name in enumerate(event.images)]
     return [
-        PreviewImage(
-            prompts[place % len(prompts)], place, event["step"], data_url(shrink(path.read_bytes()), "image/png")
-        )
+        PreviewImage(prompts[place % len(prompts)], place, event.step, data_url(shrink(path.read_bytes()), "image/png"))
         for place, path in paths
         if path.exists()
     ]

@@ -12,7 +12,7 @@ from app.tabs import curate, erase, erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
 from crce import bases, runs
-from crce.concepts.library import find_spec, library
+from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
 from crce.runs import Job, Run
 
@@ -63,7 +63,7 @@ def start_trial() -> str:
     run = find_trial()
     if run and run.state in ("queued", "running"):
         return run.id
-    job = Job(bases.EMOJI_SD, find_spec("dog"), EraseConfig(), name=TRIAL)
+    job = Job(bases.EMOJI_SD, find_concept("dog"), EraseConfig(), name=TRIAL)
     return erase.queue_run(job, erase_form.JUDGED_IMAGES).id
 
 

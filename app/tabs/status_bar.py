@@ -5,6 +5,8 @@ from app.errors import report_errors
 from crce import bases, runs
 from crce.errors import CrceError
 from crce.worker import client
+from crce.worker.answers import StatusAnswer
+from crce.worker.requests import StatusRequest
 
 _DEVICES = {"cpu": "CPU", "cuda": "GPU", "cuda:0": "GPU", "auto": "starting"}
 
@@ -25,8 +27,8 @@ def render_status() -> str:
     return render(
         "status",
         asked=True,
-        device=_DEVICES.get(worker.get("device", ""), worker.get("device")),
-        problem=_find_model_problem() or worker.get("error"),
+        device=_DEVICES.get(worker.device, worker.device) if worker else None,
+        problem=_find_model_problem(),
         base=bases.EMOJI_SD,
         connected=connected,
         proposer=proposer,
@@ -44,9 +46,9 @@ def _find_model_problem() -> str | None:
     return None
 
 
-def _ask_status() -> dict:
-    """The worker's status; empty while it is starting or has not been needed yet."""
+def _ask_status() -> StatusAnswer | None:
+    """The worker's status; None while it is starting or has not been needed yet."""
     try:
-        return client.send({"kind": "status"}, timeout=1)
+        return client.send(StatusRequest(), timeout=1)
     except CrceError:
-        return {}
+        return None

@@ -7,7 +7,7 @@ import typer
 from crce.cli import terminal
 from crce.cli.options import AsJson, Concept, Seed
 from crce.concepts import edits
-from crce.concepts.library import SHIPPED, find_spec, library, own_path, save_spec
+from crce.concepts.library import SHIPPED, find_concept, library, own_path, save_spec
 from crce.concepts.spec import ConceptSpec, spec_to_dict
 from crce.errors import CrceError
 
@@ -92,7 +92,7 @@ def refine(
     from crce.proposers.proposers import proposer
 
     _must_be_json(out)
-    spec, who = find_spec(concept), proposer(model)
+    spec, who = find_concept(concept), proposer(model)
     revision = terminal.writing(who.revise(spec, wish))
     labels = [change.label for change in edits.changes(spec, revision.spec, revision.why)]
     if not as_json:
@@ -175,11 +175,11 @@ def check_dataset(
 def write_card(as_json: AsJson = False):
     """Count what corefconcept/ holds, and write the header and the contents of its card, README.md.
 
-    Do it after a change of the specs; the tests compare the two.
+    Do it after a change of the specs; the tests compare the two. Needs a checkout.
     """
     from crce import files
     from crce.concepts import dataset
 
-    path = SHIPPED / "README.md"
+    path = files.checkout() / "corefconcept" / "README.md"
     files.write_atomic(path, dataset.card(dataset.read(SHIPPED)))
     terminal.say({"card": str(path)}, str(path), as_json)

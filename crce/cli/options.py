@@ -15,13 +15,14 @@ Dtype = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16. The trained 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; progress goes to stderr.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id (see `runs`) or its folder.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
-On = Annotated[
+Backbone = Annotated[
     str,
     typer.Option(
         help=f"The backbone: whose loss CRCE adds its corefs and retains to. One of {', '.join(BACKBONES)}. "
         "Steps and learning rate are then that method's. The other methods have none."
     ),
 ]
+OldBackbone = Annotated[str | None, typer.Option("--on", hidden=True, help="The former name of --backbone.")]
 Images = Annotated[
     int, typer.Option(help="Pictures per term, seeds 0, 1, …; five times as many of the concept itself.")
 ]

@@ -16,10 +16,10 @@ from crce import files
 from crce.concepts.spec import CATEGORIES, CERTAINTY, SOURCES, SPLITS, ConceptSpec, spec_from_dict, spec_to_dict
 from crce.errors import CrceError
 
-SHIPPED = files.ROOT / "corefconcept"
+SHIPPED = files.DATA / "corefconcept"
 # What the default model can draw and is no CorefConcept: fantasy figures in the place of protected characters, and a
 # word of which it draws both senses.
-EXTRAS = files.ROOT / "assets" / "emoji-sd" / "concepts"
+EXTRAS = files.DATA / "assets" / "emoji-sd" / "concepts"
 LONGEST = 200  # characters; CLIP reads 77 tokens at most
 
 
@@ -133,7 +133,7 @@ def is_shipped(spec: ConceptSpec) -> bool:
     return any((folder / spec.category / f"{spec.slug}.json").exists() for folder in (EXTRAS, SHIPPED))
 
 
-def find_spec(name: str) -> ConceptSpec:
+def find_concept(name: str) -> ConceptSpec:
     """By path, slug, "bat (animal)" or "bat". Raises CrceError with the nearest names."""
     if name.endswith(".json"):
         return load_spec(Path(name))

@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 from crce import runs
 from crce.catalogue import METHOD_FACTS
 from crce.cost import machine
-from crce.experiments.tables import worked
+from crce.experiments.tables import JobEvent, execute_job
 from crce.files import read_json, write_json
+from crce.methods.erased_weights import ErasedWeights
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import ErasedWeights
 from crce.runs import Job, Run
 from crce.runs.models import Models
 
@@ -24,7 +24,7 @@ SIDE, GAP, HEAD, LABEL = 64, 4, 46, 150
 INK, GONE, KEPT = "#0f172a", "#d6336c", "#0b8a72"
 
 
-def contact_sheet(job: Job, folder: Path) -> Iterator[dict]:
+def contact_sheet(job: Job, folder: Path) -> Iterator[JobEvent]:
     """Erases the job's concept with every method in turn; then writes methods.png and seconds.json into `folder`.
 
     A method that is done already is not run again, so a stopped sheet goes on where it was. Yields the runs' events.
@@ -34,7 +34,7 @@ def contact_sheet(job: Job, folder: Path) -> Iterator[dict]:
         run = _run(replace(job, config=replace(job.config, method=method, steps=None, lr=None)), folder)
         if not run.erased:
             began = time.process_time()
-            yield from worked(run, models)
+            yield from execute_job(run, models)
             _note(costs, run.job, round(time.process_time() - began, 1))
     _draw(models.get(job.base, job.device, job.dtype), job, folder).save(folder / "methods.png")
     shutil.rmtree(folder / ".runs")
@@ -42,7 +42,7 @@ def contact_sheet(job: Job, folder: Path) -> Iterator[dict]:
 
 def _run(job: Job, folder: Path) -> Run:
     place = folder / ".runs" / job.config.method
-    return runs.opened(place) if place.exists() else runs.create(job, place, queued=False)
+    return runs.open_run(place) if place.exists() else runs.create(job, place, queued=False)
 
 
 def _note(path: Path, job: Job, seconds: float) -> None:
@@ -55,10 +55,10 @@ def _draw(model: Diffusion, job: Job, folder: Path) -> Image.Image:
     corefs, retains = job.spec.test_corefs[:TERMS], job.spec.test_retains[:TERMS]
     prompts = [job.spec.target, *(term.text for term in (*corefs, *retains))]
     asked, seeds = [p for p in prompts for _ in SEEDS], list(SEEDS) * len(prompts)
-    rows = {"before": model.generate(asked, seeds)}
+    rows = {"before": model.generate_batch(asked, seeds)}
     for method, card in METHOD_FACTS.items():
         with ErasedWeights.load(folder / ".runs" / method / "delta.safetensors").applied(model):
-            rows[card.title] = model.generate(asked, seeds)
+            rows[card.title] = model.generate_batch(asked, seeds)
     return _sheet(prompts, 1 + len(corefs), rows)
 
 

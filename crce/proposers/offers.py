@@ -6,6 +6,7 @@ from crce.concepts.edits import clean
 from crce.concepts.library import LONGEST
 from crce.concepts.spec import ConceptSpec, Provenance, Round
 from crce.errors import CrceError
+from crce.generators import drain
 from crce.proposers.chat import T, Writing
 
 WISH = 2000  # characters that an expert may say in a round
@@ -13,11 +14,7 @@ WISH = 2000  # characters that an expert may say in a round
 
 def finished(writing: Writing[T]) -> T:
     """What a writing comes to, for those who do not watch."""
-    while True:
-        try:
-            next(writing)
-        except StopIteration as end:
-            return end.value
+    return drain(writing)
 
 
 def written(text: str) -> list[str]:

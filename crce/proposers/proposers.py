@@ -4,6 +4,8 @@ What a model writes is untrusted text: it can only fill our form, and every phra
 becomes a `Term`. Nothing here writes a file; the expert decides what is kept.
 """
 
+from crce.concepts.spec import ConceptSpec
+from crce.generators import drain
 from crce.proposers import chat
 from crce.proposers.chat import Chat
 from crce.proposers.llm import ChatProposer
@@ -21,3 +23,14 @@ def proposer(model: str = "") -> "ChatProposer | LexiconProposer":
 def proposer_status() -> tuple[bool, str]:
     """Whether a language model is configured, and what the status line says about it."""
     return chat.status()
+
+
+def propose(
+    concept: str, category: str = "object", sense: str = "", *, model: str = "", seed: int = 0
+) -> list[ConceptSpec]:
+    """Propose corefs and retains: one spec for each meaning of an ambiguous word, or for the `sense` asked for.
+
+    category: "object", "ip", "celebrity" or "style". model: another one of the endpoint. seed: splits the terms into
+    training and held out. Raises CrceError if the proposer cannot answer, or does not know the concept.
+    """
+    return drain(proposer(model).meanings(concept, category, sense, seed))

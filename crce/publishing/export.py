@@ -11,17 +11,12 @@ from safetensors.numpy import save
 
 from crce import bases
 from crce.bases import public_name
+from crce.catalogue import WEIGHTS, result_of
 from crce.errors import CrceError
 
 Tensors = dict[str, np.ndarray]
 BASE_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 RANK = 32
-# Adapters change no weight: the formats that can hold them, and why not the others.
-ADAPTERS = {
-    "spm": (("lora",), "SPM hangs gated membranes on the model. Choose lora alone: it holds them, but not the gate."),
-    "receler": ((), "Receler hangs bent layers (GELU) on the model, which no format of other programs holds. "
-                    "They work here: in Compare, and with `python -m crce generate --run …`."),
-}  # fmt: skip
 
 
 def diffusers(delta: Path, base: str) -> bytes:
@@ -38,12 +33,12 @@ def kohya(delta: Path, base: str) -> bytes:
 def lora(delta: Path, base: str, rank: int = RANK) -> bytes:
     """The nearest matrices of this rank to W' − W, for programs that know no `.diff`. The metadata says how near.
 
-    Biases have no low rank and are left out. SPM's membranes are of rank 1 each and go out exactly, but without their
-    gate: they act on every prompt.
+    Biases have no low rank and are left out. SPM's adapters are of rank 1 each and are exported exactly, but without
+    their gate: they act on every prompt.
     """
-    if _kind(delta) == "spm":
-        membranes, info = _read(Path(delta))
-        return _saved(_ungated(membranes), {**info, "relative_error": "0", "gate": "left out"})
+    if _kind(delta) != WEIGHTS.kind:
+        adapters, info = _read(Path(delta))
+        return _saved(_side_by_side(adapters), {**info, "relative_error": "0", "gate": "left out"})
     diffs, info = _differences(delta, base)
     tensors, lost = {}, sum(float(np.square(diff).sum()) for diff in diffs.values() if diff.ndim != 2)
     for name, diff in diffs.items():
@@ -71,16 +66,18 @@ def weight_files(delta: Path, base: str, formats: tuple[str, ...]) -> dict[str, 
     return {FORMATS[name][0]: FORMATS[name][1](delta, base) for name in formats}
 
 
-def check(formats: Iterable[str], kind: str = "weights") -> None:
+def check(formats: Iterable[str], kind: str = WEIGHTS.kind) -> None:
     """Raises CrceError for no format, an unknown one, or one that cannot hold this kind of adapter."""
     for name in formats:
         if name not in FORMATS:
             raise CrceError(f"There is no format {name!r}. Choose among {', '.join(FORMATS)}.")
     if not formats:
         raise CrceError(f"No format is chosen. Choose among {', '.join(FORMATS)}.")
-    held, why = ADAPTERS.get(kind, (FORMATS, ""))
-    if refused := [name for name in formats if name not in held]:
-        raise CrceError(f"This erasure cannot go out as {' or '.join(refused)}: it changes no weight. {why}")
+    result = result_of(kind)
+    if refused := [name for name in formats if name not in result.exports]:
+        raise CrceError(
+            f"This erasure cannot be exported as {' or '.join(refused)}: it changes no weight. {result.why_not}"
+        )
 
 
 def base_weights(base: str) -> list[Path]:
@@ -110,13 +107,13 @@ def _differences(delta: Path, base: str) -> tuple[Tensors, dict[str, str]]:
 
 
 def _kind(delta: Path) -> str:
-    return _read(Path(delta), only=set())[1].get("kind", "weights")
+    return _read(Path(delta), only=set())[1].get("kind", WEIGHTS.kind)
 
 
-def _ungated(membranes: Tensors) -> Tensors:
-    """One LoRA of all concepts' membranes, side by side."""
+def _side_by_side(adapters: Tensors) -> Tensors:
+    """One LoRA of all concepts' adapters."""
     layers: dict[str, dict[str, list[np.ndarray]]] = {}
-    for name, tensor in membranes.items():
+    for name, tensor in adapters.items():
         layer, _, part = name.rpartition("/")[2].rpartition(".")
         layers.setdefault(layer, {"down": [], "up": []})[part].append(tensor)
     made = {}
