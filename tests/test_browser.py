@@ -251,9 +251,9 @@ def lists(spec) -> tuple[list[dict], list[dict]]:
     )
 
 
-def ask_for(page: Page, wish: str) -> None:
+def ask_for(page: Page, request: str) -> None:
     box = page.get_by_label("What should change?")
-    box.fill(wish)
+    box.fill(request)
     page.get_by_role("button", name="Propose").click()
     expect(box).to_have_value("")
 
@@ -286,7 +286,7 @@ def test_three_rounds_of_talk_sliders_and_the_instant_preview(app, page):
     expect(page.get_by_text("1 round with scripted")).to_be_visible()
     app.llm.answer = revised("Two neighbours.", corefs, [*retains, *phrases("gnu", "yak")])
     ask_for(page, "more neighbours")
-    page.get_by_role("button", name=re.compile("^take . keep: yak")).click()
+    page.get_by_role("button", name=re.compile("^accept . keep: yak")).click()
     expect(page.get_by_label("drop yak")).to_be_visible()
     expect(page.get_by_label("drop gnu")).to_have_count(0)
     asked = json.dumps(app.llm.requests[-1])
@@ -298,7 +298,7 @@ def test_three_rounds_of_talk_sliders_and_the_instant_preview(app, page):
     ask_for(page, "no cattle")
     page.get_by_role("button", name="Accept all").click()
     expect(page.get_by_label("drop yak")).to_have_count(0)
-    page.get_by_role("button", name="Undo the round").click()
+    page.get_by_role("button", name="Undo this round").click()
     expect(page.get_by_label("drop yak")).to_be_visible()
     told = kept().provenance
     assert (told.rounds, told.model) == (2, "scripted")
@@ -339,7 +339,7 @@ def test_what_goes_wrong_at_the_model_is_said_in_the_talk(app, page):
     app.llm.mode = "refusal"
     ask_for(page, "something forbidden")
     expect(page.get_by_text("declines to answer")).to_be_visible()
-    expect(page.get_by_text("The lists are as they were.")).to_be_visible()
+    expect(page.get_by_text("The lists are unchanged.")).to_be_visible()
     assert kept() == before
 
 
@@ -350,17 +350,17 @@ def test_hostile_proposals_are_shown_as_text_and_nothing_is_applied_before_it_is
     app.llm.answer = revised(HOSTILE, [*corefs, *dirty], retains)
     curate(page)
     ask_for(page, HOSTILE)
-    expect(page.get_by_role("button", name="take + erase: <script>")).to_be_visible()
+    expect(page.get_by_role("button", name="accept + erase: <script>")).to_be_visible()
     shot(page, "propose")
     page.get_by_role("button", name="Accept all").click()
     expect(page.locator("li[data-term^='<script>']")).to_be_visible()
     note = page.get_by_label("note on puppy", exact=True)
     note.fill(HOSTILE)
     note.press("Enter")
-    expect(page.get_by_role("button", name="Undo the round")).to_be_visible()
+    expect(page.get_by_role("button", name="Undo this round")).to_be_visible()
     assert page.locator("img[src*=evil]").count() == 0
     assert page.evaluate("window.__x") is None
-    page.get_by_role("button", name="Undo the round").click()
+    page.get_by_role("button", name="Undo this round").click()
     expect(page.locator("li[data-term^='<script>']")).to_have_count(0)
 
 
@@ -504,12 +504,12 @@ def test_stop_resume_rename_and_delete(page):
     expect(card.get_by_text("running", exact=True)).to_be_visible()
     card.get_by_role("button", name="Stop").click()
     expect(card.get_by_text("stopped", exact=True)).to_be_visible()
-    name = card.get_by_label("name of the run")
+    name = card.get_by_label("run name")
     name.fill("too long")
     name.press("Enter")
     expect(page.get_by_role("heading", name="too long")).to_be_visible()
     card.get_by_role("button", name=re.compile("^Delete")).click()
-    expect(page.get_by_label("name of the run")).to_have_count(len(runs.all_runs()))
+    expect(page.get_by_label("run name")).to_have_count(len(runs.all_runs()))
     assert "too long" not in [run.title for run in runs.all_runs()]
 
 
@@ -518,7 +518,7 @@ def test_a_bad_setting_is_answered_in_words(page):
     page.get_by_text("Settings", exact=True).first.click()
     page.get_by_label("Steps").fill("many")
     page.get_by_role("button", name="Start", exact=True).click()
-    expect(page.get_by_text("steps is 'many'; write a number").first).to_be_visible()
+    expect(page.get_by_text("steps is 'many'; enter a number").first).to_be_visible()
 
 
 def test_the_dataset_is_published_after_it_was_seen(app, page):
@@ -527,7 +527,7 @@ def test_the_dataset_is_published_after_it_was_seen(app, page):
     shot(page, "publish")
     page.get_by_label("To", exact=True).first.fill("tester/CorefConcept")
     page.get_by_label("Tag").first.fill("v1")
-    page.get_by_role("button", name="What would change there?").click()
+    page.get_by_role("button", name="Preview changes").click()
     expect(page.get_by_text("does not exist yet")).to_be_visible()
     assert app.hub.repos == {}
     page.get_by_role("button", name="Publish the dataset").click()

@@ -275,7 +275,7 @@ def _wire_dataset(panel: DatasetPanel, slow: dict) -> None:
 
 def _wire_weights(panel: WeightsPanel, slow: dict) -> None:
     facts = [panel.run, panel.formats, panel.target.repo]
-    changes = [part.change for part in facts]
+    changes = [panel.run.change, panel.formats.change, panel.target.repo.change]
     gr.on(changes, preview_weights, facts, [panel.card.text, panel.card.header], **QUIET)
     form = {"run_id": panel.run, "formats": panel.formats, "dataset": panel.dataset, **vars(panel.target)}
     panel.publish.click(publish_weights, None, panel.result, inputs_kwargs=form, **slow)
