@@ -112,19 +112,20 @@ class Diffusion:
     def embed(self, prompts: list[str]) -> Tensor:
         """The text encoder's last hidden states [n, L, d], each prompt encoded once and kept."""
         missing = [p for p in dict.fromkeys(prompts) if p not in self._states]
-        if missing:
-            with torch.no_grad():
-                states = self.text_encoder(self._tokens(missing).to(self.device))[0]
-            self._states.update(zip(missing, states.float(), strict=True))
+        # First all, so that a prompt that is too long costs nothing. Then each alone: in a batch some processors round
+        # otherwise, and a run's result would depend on what else was asked of the model.
+        tokens = [self._tokens(prompt) for prompt in missing]
+        with torch.no_grad():
+            for prompt, ids in zip(missing, tokens, strict=True):
+                self._states[prompt] = self.text_encoder(ids.to(self.device))[0][0].float()
         return torch.stack([self._states[p] for p in prompts])
 
-    def _tokens(self, prompts: list[str]) -> Tensor:
+    def _tokens(self, prompt: str) -> Tensor:
         limit = self.tokenizer.model_max_length
-        for prompt in prompts:
-            count = len(self.tokenizer(prompt).input_ids)
-            if count > limit:
-                raise CrceError(f"{prompt!r} has {count} tokens, and {self.base} reads {limit}. Shorten it.")
-        return self.tokenizer(prompts, padding="max_length", max_length=limit, return_tensors="pt").input_ids
+        ids = self.tokenizer(prompt, padding="max_length", max_length=limit, return_tensors="pt").input_ids
+        if ids.shape[1] > limit:
+            raise CrceError(f"{prompt!r} has {ids.shape[1]} tokens, and {self.base} reads {limit}. Shorten it.")
+        return ids
 
     def predict(self, x: Tensor, t: Tensor, states: Tensor, weights: dict[str, Tensor] | None = None) -> Tensor:
         """ε_θ(x_t, c, t) [n, C, H, W]. `weights` replace the base's by name: the tuned model without a copy."""
