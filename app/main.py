@@ -77,7 +77,7 @@ def _warm_up() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="app.py", description="CRCE Studio in the browser.")
+    parser = argparse.ArgumentParser(description="CRCE Studio in the browser.")
     parser.add_argument(
         "--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to listen on"
     )

@@ -1,5 +1,6 @@
 """Files that are written completely or not at all, and where the user's own ones live."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -37,6 +38,12 @@ def home() -> Path:
     import platformdirs  # a GPU machine that only trains need not have it
 
     return Path(platformdirs.user_data_dir("crce-studio"))
+
+
+def cache_file(folder: str, facts: object, suffix: str) -> Path:
+    """Where something computed is kept in our home, named by all that it depends on (as JSON)."""
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return home() / folder / f"{digest[:32]}{suffix}"
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

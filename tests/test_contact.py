@@ -4,8 +4,9 @@ from PIL import Image
 
 from crce.catalogue import METHOD_FACTS
 from crce.config import EraseConfig
-from crce.experiments.contact_sheet import GAP, HEAD, SIDE, contact_sheet
+from crce.experiments.contact_sheet import SIDE, contact_sheet
 from crce.files import read_json
+from crce.picture_grid import GAP, HEAD
 from crce.runs import Job
 
 

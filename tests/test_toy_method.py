@@ -66,12 +66,11 @@ def test_it_is_listed_and_erases(copy, home, tiny_sd_dir, tmp_path):
                "--out", str(out), "--json")  # fmt: skip
     assert json.loads(told)["method"] == "toy" and (out / "delta.safetensors").exists()
     code = (
-        "import sys; from crce.publishing.export import weight_files\n"
-        f"print(*weight_files({str(out / 'delta.safetensors')!r}, {str(tiny_sd_dir)!r}, ('diffusers', 'kohya', 'lora')))"
+        "import sys; from crce.publishing.export import FORMATS, weight_files\n"
+        f"print(*weight_files({str(out / 'delta.safetensors')!r}, {str(tiny_sd_dir)!r}, FORMATS))"
     )
-    assert run(copy, home, "-c", code).split() == [
-        "erased.safetensors", "erased_diff.safetensors", "erased_lora.safetensors",
-    ]  # fmt: skip
+    files = ["erased.safetensors", "erased_diff.safetensors", "erased_lora.safetensors"]
+    assert run(copy, home, "-c", code).split() == files
 
 
 def test_the_app_offers_it(copy, home):

@@ -116,7 +116,12 @@ def test_a_run_with_it_ends_like_any_other(tiny_sd, tiny_sd_dir, dog, tmp_path):
     *_, last = execute(run)
     assert last.kind == "done" and run.last(PreviewEvent).step == 1
     saved, expected = ErasedWeights.load(run.weights_path), solve_closed_form(tiny_sd, dog, EraseConfig("crce-uce"))
-    assert not differ(saved, expected) and saved.info["method"] == "crce-uce"
+    # The run embeds its prompts in other batches, where some processors round otherwise.
+    assert saved.tensors.keys() == expected.tensors.keys() and saved.info["method"] == "crce-uce"
+    for name, tensor in expected.tensors.items():
+        torch.testing.assert_close(saved.tensors[name], tensor, atol=1e-5, rtol=1e-4)
+    base = dict(tiny_sd.unet.named_parameters())
+    assert max((tensor - base[name]).abs().max().item() for name, tensor in expected.tensors.items()) > 1e-3
     with saved.applied(tiny_sd):
         after = tiny_sd.generate_batch(["dog"], [0])
     assert after[0].tobytes() != tiny_sd.generate_batch(["dog"], [0])[0].tobytes()

@@ -183,7 +183,7 @@ def test_what_the_curator_sees_comes_also_while_a_run_trains(worker, tiny_sd_dir
     prompts = ["dog", "puppy", "cat"]
     preview = ask(about("preview", tiny_sd_dir, dog, prompts=prompts, seeds=[3, 0]))
     pairs = [(prompt, seed) for prompt in prompts for seed in (3, 0)]
-    draw_all = partial(tiny_sd.generate, [prompt for prompt, _ in pairs], [seed for _, seed in pairs])
+    draw_all = partial(tiny_sd.generate_batch, [prompt for prompt, _ in pairs], [seed for _, seed in pairs])
     assert [decoded(png).tobytes() for png in preview["before"]] == [image.tobytes() for image in draw_all()]
     with solve_closed_form(tiny_sd, dog, EraseConfig("crce-uce")).applied(tiny_sd):
         edited = draw_all()

@@ -1,7 +1,5 @@
 """Does the model still draw it? Pictures of every term, before and after, shown to the judge."""
 
-import hashlib
-import json
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -10,7 +8,7 @@ from pathlib import Path
 from crce.concepts.spec import ConceptSpec
 from crce.errors import CrceError
 from crce.evaluation.questions import Answers, Question, read_coverage
-from crce.files import home, read_json, write_json
+from crce.files import cache_file, read_json, write_json
 from crce.generators import drain
 from crce.judges.embedded import EmbeddedJudge, Verdict
 from crce.methods.erased_weights import ErasedWeights
@@ -120,7 +118,7 @@ def _verdicts_file(model: Diffusion, judge: EmbeddedJudge, question: Question) -
     """Where the verdicts on the base's own pictures lie, by all that they depend on."""
     drawn = [model.fingerprint, str(model.dtype), model.defaults.guidance, model.defaults.sample_steps]
     facts = [*drawn, judge.fingerprint, question.text, question.asked, question.seeds]
-    return home() / "verdicts" / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.json"
+    return cache_file("verdicts", facts, ".json")
 
 
 def _answers(

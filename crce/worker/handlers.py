@@ -1,9 +1,7 @@
 """How each kind of request is answered. Pictures of the base are kept on disk."""
 
 import base64
-import hashlib
 import io
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -47,6 +45,7 @@ if TYPE_CHECKING:
     )
 
 BATCH = 8  # pictures between two checks whether the request was replaced
+CACHE = "pictures"
 CACHE_BYTES = 512 << 20
 TURN = 1.0  # seconds after which a long answer lets other requests go first
 
@@ -213,17 +212,13 @@ def to_png(image: Image.Image) -> bytes:
 def _cache_file(model: Diffusion, prompt: str, seed: int) -> Path:
     """Keyed by everything that the base's picture depends on."""
     facts = [model.fingerprint, str(model.dtype), model.device.type, str(model.defaults), prompt, seed]
-    return _cache_folder() / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.png"
-
-
-def _cache_folder() -> Path:
-    return files.home() / "pictures"
+    return files.cache_file(CACHE, facts, ".png")
 
 
 def tidy() -> None:
     """Removes the oldest pictures beyond half a GB."""
     total = 0
-    for path in sorted(_cache_folder().glob("*.png"), key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in sorted((files.home() / CACHE).glob("*.png"), key=lambda path: path.stat().st_mtime, reverse=True):
         total += path.stat().st_size
         if total > CACHE_BYTES:
             path.unlink()
