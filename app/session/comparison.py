@@ -36,7 +36,7 @@ class Title:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is drawn by now; `prompts` is the number of rows that there will be."""
+    """What is drawn so far. prompts: the number of rows when it is complete."""
 
     concept: str
     titles: list[Title]

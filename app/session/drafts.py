@@ -1,6 +1,6 @@
 """Concepts being edited: every change is saved at once, with the previous state for undo.
 
-A page knows the version it has read (`OpenConcept.seen`). If the disk holds another one by now, another window was
+A page knows the version it has read (`OpenConcept.seen`). If the disk now holds another one, another window was
 faster: nothing is saved until the user has chosen between the two.
 """
 

@@ -241,7 +241,7 @@ def refresh_choices(ids: list[str]) -> gr.Dropdown:
 
 @report_errors
 def show_pair(comparison: Comparison, event: gr.EventData) -> tuple:
-    """One picture in large, before and after."""
+    """One picture at full size, before and after."""
     number, column, place = (int(event._data[key]) for key in ("row", "column", "place"))
     row = comparison.rows[number]
     column = column or min(1, len(row.columns) - 1)
@@ -286,7 +286,7 @@ def build() -> CompareTab:
         with gr.Column(scale=7, min_width=520):
             grid = html_panel(render_grid(None))
         with gr.Column(scale=4, min_width=320):
-            hint = gr.Markdown("Click a picture to see it in large, before and after.", elem_classes="mute")
+            hint = gr.Markdown("Click a picture to compare before and after at full size.", elem_classes="mute")
             pair = gr.ImageSlider(
                 format="png", type="pil", visible=False, interactive=False, slider_position=50, height=400,
                 buttons=["download", "fullscreen"],

@@ -1,4 +1,4 @@
-"""A comparison as one picture, for papers and mails."""
+"""A comparison as one picture, for papers and emails."""
 
 import base64
 import io

@@ -3,7 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import gradio as gr
 
@@ -15,7 +16,7 @@ from app.session.drafts import OpenConcept
 from app.worker import ask_worker, tab_id
 from crce.concepts.spec import ConceptSpec, Term
 from crce.errors import CrceError
-from crce.worker.answers import DistancesAnswer
+from crce.worker.answers import DistancesAnswer, PreviewAnswer
 from crce.worker.requests import CoverageRequest, DistancesRequest, PreviewRequest
 
 SHOWN = 3  # terms of each list in the preview
@@ -28,8 +29,18 @@ _NO_TERMS = "Add terms to see how far they are from the concept."
 
 
 @dataclass(frozen=True)
+class ShownPreview:
+    """What the preview shows: the worker's pictures of each prompt with the side of its term, or the problem."""
+
+    prompts: list[str] = field(default_factory=list)
+    sides: list[str] = field(default_factory=list)
+    answer: PreviewAnswer | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class PreviewPanel:
-    """last: what the preview shows, see `update_preview`. drawable: the result of the check what the base draws."""
+    """last: a `ShownPreview`. drawable: the result of the check what the base draws."""
 
     last: gr.State
     drawable: gr.HTML
@@ -62,44 +73,39 @@ def _choose_terms(terms: list[Term], old: set[Term] | None, shown: list[str]) ->
 
 
 @report_errors
-def update_preview(opened: OpenConcept, base: str, last: dict, http: gr.Request) -> Iterator[tuple]:
-    """Before and after the closed-form edit, once the user pauses. A newer request replaces an older one.
-
-    last: the spec and prompts of the previous preview with the worker's answer; empty before the first.
-    """
+def update_preview(opened: OpenConcept, base: str, last: ShownPreview, http: gr.Request) -> Iterator[tuple[Any, Any]]:
+    """Before and after the closed-form edit, once the user pauses. A newer request replaces an older one."""
     spec = opened.mine
     if spec is None or not spec.train_corefs:
-        yield render("preview", hint=_NO_COREFS), {}
+        yield render("preview", hint=_NO_COREFS), ShownPreview()
         return
     time.sleep(_PAUSE)
     if opened.stale:
         return
-    texts = choose_prompts(spec, drafts.read_previous(spec.slug), last.get("prompts", []))
-    yield render("preview", busy=True, **_list_pictures(last)), gr.skip()
-    now = {"spec": spec, "prompts": texts}
+    texts = choose_prompts(spec, drafts.read_previous(spec.slug), last.prompts)
+    yield render_preview(last, busy=True), gr.skip()
     try:
         answer = ask_worker(PreviewRequest(tab_id(http, "preview"), base, spec, texts, [_SEED]))
     except CrceError as error:
-        now |= {"error": str(error)}
+        now = ShownPreview(texts, problem=str(error))
     else:
         if answer is None:
             return
-        now |= vars(answer)
-    yield render("preview", **_list_pictures(now)), now
+        corefs = {term.text for term in spec.corefs}
+        sides = ["target", *("erase" if text in corefs else "keep" for text in texts[1:])]
+        now = ShownPreview(texts, sides, answer)
+    yield render_preview(now), now
 
 
-def _list_pictures(preview: dict) -> dict:
-    """The template's values for a preview."""
-    if "before" not in preview:
-        return {"problem": preview.get("error")}
-    corefs = {term.text for term in preview["spec"].corefs}
-    sides = ["target", *("erase" if text in corefs else "keep" for text in preview["prompts"][1:])]
-    rows = zip(preview["prompts"], sides, preview["before"], preview["after"], strict=True)
+def render_preview(shown: ShownPreview, busy: bool = False) -> str:
+    if shown.answer is None:
+        return render("preview", problem=shown.problem, busy=busy)
+    rows = zip(shown.prompts, shown.sides, shown.answer.before, shown.answer.after, strict=True)
     columns = [
         {"prompt": text, "side": side, "before": _PNG + before, "after": _PNG + after}
         for text, side, before, after in rows
     ]
-    return {"columns": columns, "seconds": preview["seconds"], "seed": _SEED}
+    return render("preview", columns=columns, seconds=shown.answer.seconds, seed=_SEED, busy=busy)
 
 
 # Distances
@@ -186,7 +192,7 @@ def _summarize_drawn(spec: ConceptSpec, drawn: dict[str, tuple[int, int]]) -> st
 
 
 def build_preview() -> PreviewPanel:
-    last, drawable = gr.State({}), html_panel(elem_classes="maybe")
+    last, drawable = gr.State(ShownPreview()), html_panel(elem_classes="maybe")
     return PreviewPanel(last, drawable, html_panel(render("preview", hint=_NO_COREFS), elem_classes="strip-of"))
 
 
