@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, and where the user's own ones live."""
+"""Atomic writes, and the folder for the user's own files."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def home() -> Path:
     """The folder for runs, drafts and caches: CRCE_HOME, or the platform's data folder."""
     if chosen := os.environ.get("CRCE_HOME"):
         return Path(chosen)
-    import platformdirs  # a GPU machine that only trains need not have it
+    import platformdirs  # not needed on a GPU machine that only trains
 
     return Path(platformdirs.user_data_dir("crce-studio"))
 
@@ -47,7 +47,10 @@ def cache_file(folder: str, facts: object, suffix: str) -> Path:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Writes beside the file, flushes to the disk, then renames: a reader never sees half of it."""
+    """Writes a temporary file beside it, flushes that to the disk and renames it: a reader never sees half a file.
+
+    Raises OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -62,8 +65,10 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
+    """Atomic, as UTF-8. Raises OSError."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> dict:
+    """Raises OSError, and ValueError for a file that is not JSON in UTF-8."""
     return json.loads(path.read_text(encoding="utf-8"))

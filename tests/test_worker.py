@@ -256,8 +256,9 @@ def broker(home):
 
 
 def send_in_thread(answers, name, request):
-    """Sends, and keeps the answer under the name."""
-    thread = threading.Thread(target=lambda: answers.__setitem__(name, client.send(request, PATIENCE)))
+    """Sends, and keeps the answer under the name. A daemon: one that is never answered must not hold up the exit."""
+    send = lambda: answers.__setitem__(name, client.send(request, PATIENCE))  # noqa: E731
+    thread = threading.Thread(target=send, daemon=True)
     thread.start()
     return thread
 

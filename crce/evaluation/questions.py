@@ -1,4 +1,4 @@
-"""What the judge was asked, what it said, and what that is counted as."""
+"""What the judge is asked, what it answers, and which accuracy that counts towards."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,10 @@ COVERED_FROM = 5  # of 10 pictures of the base, to call a term drawn
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt, drawn with these seeds, and the concept that the judge is asked for."""
+    """Draw `text` with these seeds and ask the judge of each picture whether it shows `asked`.
+
+    kind: "target", "coref" or "retain". split: "train" or "test".
+    """
 
     kind: str
     text: str
@@ -21,9 +24,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the judge said of one prompt: `asked` of each seed's picture, after the erasure and on the base.
+    """The judge's answers to one question, in the order of the seeds.
 
-    covered: whether the base draws it at all; None where nobody has measured.
+    yes, p: whether the picture after the erasure shows `asked`, and how sure the judge is; base_yes: the same of the
+    base's picture. covered: whether the base draws the term at all; None where that was not measured.
     """
 
     kind: str
@@ -39,10 +43,10 @@ class Answers:
 
 @dataclass(frozen=True)
 class Metric:
-    """One of the five accuracies (§4.1): of the pictures of this kind and split, those in which the judge sees what
+    """One of the five accuracies (§4.1): the share of the pictures of this kind and split in which the judge sees what
     it was asked for.
 
-    plain: whose pictures they are, for people who have not read the paper.
+    plain: what the pictures are of, for people who have not read the paper.
     """
 
     name: str
@@ -52,12 +56,12 @@ class Metric:
 
     @property
     def low(self) -> bool:
-        """Whether a good erasure makes it low."""
+        """Whether lower is better."""
         return self.kind != "retain"
 
     @property
     def head(self) -> str:
-        """Over a table's column."""
+        """The heading of its column."""
         return f"{self.name} {'↓' if self.low else '↑'}"
 
 

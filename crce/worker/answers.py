@@ -31,7 +31,7 @@ class StatusAnswer:
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture. png: base64; yes, p: whether the judge sees what it was asked for, and how sure; None if it was not
+    """One picture. png: base64. yes, p: whether the judge sees the concept, and how sure it is; None where it was not
     asked or does not know the concept."""
 
     png: str

@@ -78,7 +78,7 @@ def generate(
         else:
             pngs = _draw_base(pairs, model, replaced)
         columns.append(pngs)
-    cells = (tuple(_judge(*shown, judge) for shown in zip(pngs, concepts, strict=True)) for pngs in columns)
+    cells = (tuple(_judge(*pair, judge) for pair in zip(pngs, concepts, strict=True)) for pngs in columns)
     return GenerateAnswer(tuple(cells))
 
 
