@@ -9,7 +9,7 @@ from statistics import median
 import torch
 
 from benchmarks.figures import Figure, clocked, options, show
-from crce.methods.uce import Rows, solve
+from crce.methods.uce import EditStates, solve
 
 WIDTH, POSITIONS, TERMS, DAMPING, REPEATS = 768, 76, 30, 0.5, 5
 LAYERS = (320,) * 5 + (640,) * 5 + (1280,) * 6  # cross-attention layers of SD v1.4, each with K and V
@@ -25,14 +25,14 @@ def measured() -> Iterator[Figure]:
     matrices = {f"{kind}{i}": draw(out, WIDTH) / 28 for i, out in enumerate(LAYERS) for kind in "kv"}
     half = TERMS // 2 * POSITIONS
     alike = torch.full((half,), 1 / POSITIONS)
-    rows = Rows(draw(half, WIDTH), draw(half, WIDTH), alike, draw(half, WIDTH), alike)
+    rows = EditStates(draw(half, WIDTH), draw(half, WIDTH), alike, draw(half, WIDTH), alike)
     ours = Figure(f"{len(matrices)} matrices, {TERMS} terms", seconds(lambda: solve(matrices, rows, DAMPING)))
     yield ours
     published = seconds(lambda: plain(matrices, rows))
     yield Figure("as published", published, f"{median(published) / ours.median:.1f} times as long")
 
 
-def plain(matrices: dict[str, torch.Tensor], rows: Rows) -> dict[str, torch.Tensor]:
+def plain(matrices: dict[str, torch.Tensor], rows: EditStates) -> dict[str, torch.Tensor]:
     """The formula, matrix by matrix."""
     c, g, alpha, r, beta = rows.c, rows.g, rows.alpha, rows.r, rows.beta
     edited = {}

@@ -608,7 +608,7 @@ def test_a_term_longer_than_the_base_reads_is_listed_as_too_long(answering, base
     spec = replace(dog, corefs=(long, *dog.corefs))
     library.save_spec(spec, library.own_path(spec))
     text = curate_preview.update_distances(opened(spec.slug), base, True, gr.Request(session_hash="tab"))
-    limit, tokens = tiny_sd.tokenizer.model_max_length, text_space.length(tiny_sd, long.text)
+    limit, tokens = tiny_sd.tokenizer.model_max_length, text_space.count_tokens(tiny_sd, long.text)
     assert f'title="{tokens} tokens; the text encoder reads {limit}">too long<' in text
     assert text.count("too long") == 1
     rows, dots = text.count("<tr class"), text.count('<g class="dot')

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from crce.errors import CrceError
-from crce.methods.attention import attention_maps, cross_attention_layers, positions
+from crce.methods.attention import attention_maps, cross_attention_layers, token_positions
 from crce.methods.parameters import keys_values
 from crce.models.diffusion import Diffusion
 
@@ -54,7 +54,7 @@ def test_a_map_sees_the_tuned_weights_and_carries_their_gradient(tiny_sd):
 
 def test_positions_are_those_of_the_words(tiny_sd):
     model = Diffusion.load(tiny_sd.base, device="cpu")
-    assert positions(model, "dog", "dog") == [1, 2, 3]
-    assert positions(model, "a dog", "dog") == [2, 3, 4]
+    assert token_positions(model, "dog", "dog") == [1, 2, 3]
+    assert token_positions(model, "a dog", "dog") == [2, 3, 4]
     with pytest.raises(CrceError, match="'cat' does not stand in 'a dog'"):
-        positions(model, "a dog", "cat")
+        token_positions(model, "a dog", "cat")

@@ -12,7 +12,7 @@ from crce.models import text_space
 
 
 def test_the_columns_are_those_of_unit_vectors_at_the_end_of_the_text(tiny_sd, dog):
-    terms = text_space.distances(tiny_sd, dog)["terms"]
+    terms = text_space.measure_distances(tiny_sd, dog)["terms"]
     assert [(t["text"], t["kind"]) for t in terms[:2]] == [("dog", "target"), ("puppy", "coref")]
     assert [t["kind"] for t in terms].count("retain") == 4 and len(terms) == 9
     assert (terms[0]["cosine"], terms[0]["euclidean"], terms[0]["x"], terms[0]["y"]) == (1, 0, 0, 0)
@@ -27,7 +27,7 @@ def test_the_columns_are_those_of_unit_vectors_at_the_end_of_the_text(tiny_sd, d
 
 
 def test_on_the_map_the_distance_to_the_centre_is_the_true_one(tiny_sd, dog):
-    found = text_space.distances(tiny_sd, dog)
+    found = text_space.measure_distances(tiny_sd, dog)
     for term in found["terms"]:
         assert math.hypot(term["x"], term["y"]) == pytest.approx(term["euclidean"], abs=1e-3)
     near = [t["euclidean"] for t in found["terms"] if t["text"] in ("puppy", "hound", "pooch")]
@@ -38,10 +38,10 @@ def test_on_the_map_the_distance_to_the_centre_is_the_true_one(tiny_sd, dog):
 
 
 def test_the_same_terms_are_always_at_the_same_place(tiny_sd, dog):
-    found = text_space.distances(tiny_sd, dog)
-    assert text_space.distances(tiny_sd, dog) == found
+    found = text_space.measure_distances(tiny_sd, dog)
+    assert text_space.measure_distances(tiny_sd, dog) == found
     # The random points are seeded, not the same for every concept.
-    moved = text_space.distances(tiny_sd, dataclasses.replace(dog, target="cow"))
+    moved = text_space.measure_distances(tiny_sd, dataclasses.replace(dog, target="cow"))
     assert moved["sphere"] != found["sphere"]
 
 
@@ -55,7 +55,7 @@ def test_axes_point_where_the_offsets_differ_most():
 
 @pytest.mark.parametrize("corefs", [(), (Term("puppy"),), (Term("puppy", split="test"),)])
 def test_few_terms_make_a_map_too(tiny_sd, corefs):
-    found = text_space.distances(tiny_sd, ConceptSpec("dog", corefs=corefs))
+    found = text_space.measure_distances(tiny_sd, ConceptSpec("dog", corefs=corefs))
     assert len(found["terms"]) == 1 + len(corefs)
     assert bool(found["sphere"]["points"]) == any(term.split == "train" for term in corefs)
     assert all(math.isfinite(t["x"]) and math.isfinite(t["y"]) for t in found["terms"])
@@ -63,10 +63,10 @@ def test_few_terms_make_a_map_too(tiny_sd, corefs):
 
 def test_a_term_too_long_to_read_has_its_tokens_and_no_place(tiny_sd, dog):
     long = dataclasses.replace(dog, corefs=(*dog.corefs, Term("puppy " * 30)))
-    found = text_space.distances(tiny_sd, long)
+    found = text_space.measure_distances(tiny_sd, long)
     *_, last = [term for term in found["terms"] if term["kind"] == "coref"]
     assert found["limit"] == 77 < last["tokens"] and last["cosine"] is last["x"] is None
     others = [term for term in found["terms"] if term != last]
-    assert others == text_space.distances(tiny_sd, dog)["terms"]
+    assert others == text_space.measure_distances(tiny_sd, dog)["terms"]
     with pytest.raises(CrceError, match="tokens"):
-        text_space.distances(tiny_sd, ConceptSpec("dog " * 60))
+        text_space.measure_distances(tiny_sd, ConceptSpec("dog " * 60))

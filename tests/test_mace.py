@@ -7,9 +7,17 @@ import pytest
 import torch
 
 from crce.config import EraseConfig
-from crce.methods.attention import positions
+from crce.methods.attention import token_positions
 from crce.methods.losses import StepContext
-from crce.methods.mace import DAMPING, _inside, _prompts, _square, around, shares, where
+from crce.methods.mace import (
+    DAMPING,
+    _masked_attention,
+    _prompts,
+    _second_moment,
+    concept_mask,
+    fusion_shares,
+    pair_contexts,
+)
 from crce.methods.parameters import keys_values
 from crce.methods.registry import METHODS
 from crce.training.latent_cache import sample_latents, shuffle_latents
@@ -34,11 +42,11 @@ def trained(tiny_sd, dog, cat):
 
 def test_the_prompts_with_and_without_the_concept_are_paired_around_it(tiny_sd, dog):
     """ "a photo of dog" and "a photo of" agree up to the name; after it the first padding meets the first."""
-    rows, length = around(tiny_sd, (dog,)), tiny_sd.tokenizer.model_max_length
-    per_prompt = length - len(positions(tiny_sd, "dog", "dog"))
+    rows, length = pair_contexts(tiny_sd, (dog,)), tiny_sd.tokenizer.model_max_length
+    per_prompt = length - len(token_positions(tiny_sd, "dog", "dog"))
     with_it, without = (part.unflatten(0, (-1, per_prompt)) for part in (rows.c, rows.g))
     text, bare = "a photo of dog", "a photo of"
-    place, end = positions(tiny_sd, text, "dog")[0], len(tiny_sd.tokenizer(text).input_ids) - 1
+    place, end = token_positions(tiny_sd, text, "dog")[0], len(tiny_sd.tokenizer(text).input_ids) - 1
     index = _prompts(dog).index(text)
     torch.testing.assert_close(with_it[index, :place], without[index, :place], atol=1e-5, rtol=0)
     assert torch.equal(with_it[index, place], tiny_sd.embed([text])[0, end])
@@ -48,7 +56,7 @@ def test_the_prompts_with_and_without_the_concept_are_paired_around_it(tiny_sd, 
 def test_the_refinement_brings_what_surrounds_the_concept_to_where_it_is_without_it(tiny_sd, dog):
     """As near as λ allows: the gradient of what stage 1 minimises vanishes there, and not at the base."""
     names, base = keys_values(tiny_sd.unet), dict(tiny_sd.unet.named_parameters())
-    tensors, rows = METHODS["mace"].start(tiny_sd, (dog,), CONFIG, names), around(tiny_sd, (dog,))
+    tensors, rows = METHODS["mace"].start(tiny_sd, (dog,), CONFIG, names), pair_contexts(tiny_sd, (dog,))
 
     def missed(name, w):
         return rows.c @ w.T - rows.g @ base[name].T
@@ -81,7 +89,8 @@ def test_the_fusion_is_the_minimum_of_what_it_minimises(tiny_sd, dog, cat, train
         parts = [DAMPING * (w - trained[name]).double()]
         for spec in (dog, cat):
             parts.append(
-                (w - METHODS["mace"].replaced(tiny_sd, spec, trained)[name]).double() @ _square(tiny_sd, spec).double()
+                (w - METHODS["mace"].replaced(tiny_sd, spec, trained)[name]).double()
+                @ _second_moment(tiny_sd, spec).double()
             )
         return sum(parts).norm()
 
@@ -94,7 +103,7 @@ def test_as_lambda_goes_to_zero_each_adapter_works_on_its_own_states_and_on_no_o
     one, two = torch.randn(3, 24, generator=rng), torch.randn(5, 24, generator=rng)
     missed = []
     for damping in (1.0, 1e-2, 1e-4):
-        first, second = shares([one.T @ one, two.T @ two], damping)
+        first, second = fusion_shares([one.T @ one, two.T @ two], damping)
         own = (one @ first.T - one, two @ second.T - two)
         missed.append(max(part.abs().max().item() for part in (*own, one @ second.T, two @ first.T)))
     assert missed == sorted(missed, reverse=True) and missed[0] > 0.05 and missed[-1] < 1e-3
@@ -105,10 +114,10 @@ def test_the_mask_is_where_the_words_are_looked_at():
     maps = [torch.full((1, 2, side * side, 5), 0.1) for side in (2, 4)]
     for found, side in zip(maps, (2, 4), strict=True):
         found.view(1, 2, side, side, 5)[:, :, :, : side // 2, 1:3] = 0.6
-    mask = where(maps, [1, 2])
+    mask = concept_mask(maps, [1, 2])
     assert mask.shape == (1, 1, 4, 4)
     assert (mask[..., :2] == 1).all() and (mask[..., 3] == 0).all()
-    assert torch.equal(_inside(maps[0], mask, [1])[0, 0, :, 0].view(2, 2)[:, 0], torch.full((2,), 0.6))
+    assert torch.equal(_masked_attention(maps[0], mask, [1])[0, 0, :, 0].view(2, 2)[:, 0], torch.full((2,), 0.6))
 
 
 def test_the_attention_inside_the_mask_falls(tiny_sd, dog):

@@ -44,11 +44,11 @@ def energy_after(model, spec, bank, tensors, weight):
 
 
 def test_the_regulariser_keeps_the_erasers_inside(tiny_sd, dog, bank):
-    def energy(weight):
+    def mean_energy(weight):
         tensors = METHOD.start(tiny_sd, (dog,), CONFIG, METHOD.trainable(tiny_sd.unet))
         return energy_after(tiny_sd, dog, bank, tensors, weight)
 
-    free, held = energy(0.0), energy(receler.LAMBDA)
+    free, held = mean_energy(0.0), mean_energy(receler.LAMBDA)
     assert 0 < held < 0.5 * free
 
 
@@ -76,9 +76,9 @@ def test_the_erasers_are_published_without_the_soft_words(tiny_sd, dog, tensors)
 def test_only_what_is_added_outside_counts():
     everywhere = {"layer": torch.ones(1, 16, 8)}
     half = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    assert receler.energy(everywhere, half).item() == 1
+    assert receler.mean_energy(everywhere, half).item() == 1
     added = torch.zeros(1, 4, 4, 8)
     added[:, :, :2] = 3.0
-    assert receler.energy({"layer": added.flatten(1, 2)}, half).item() == 9
-    assert receler.energy({"layer": added.flatten(1, 2)}, 1 - half).item() == 0
-    assert receler.energy(everywhere, torch.zeros(2, 2)).item() == 0
+    assert receler.mean_energy({"layer": added.flatten(1, 2)}, half).item() == 9
+    assert receler.mean_energy({"layer": added.flatten(1, 2)}, 1 - half).item() == 0
+    assert receler.mean_energy(everywhere, torch.zeros(2, 2)).item() == 0

@@ -6,7 +6,7 @@ from random import Random
 import torch
 
 from crce.config import EraseConfig
-from crce.methods.attention import attention_maps, positions
+from crce.methods.attention import attention_maps, token_positions
 from crce.methods.losses import StepContext
 from crce.methods.parameters import everything
 from crce.methods.registry import METHODS
@@ -33,7 +33,7 @@ def attention(model, prompt, words, moment):
     """How much of the attention the words get, on average over layers, heads and pixels."""
     with torch.no_grad(), attention_maps(model.unet) as maps:
         model.predict(moment.x, moment.t, model.embed([prompt]).expand(len(moment.x), -1, -1))
-    where = positions(model, prompt, words)
+    where = token_positions(model, prompt, words)
     return torch.stack([found[..., where].sum(-1).mean() for found in maps]).mean()
 
 

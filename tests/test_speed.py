@@ -10,8 +10,8 @@ from crce.concepts.spec import Term
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.methods.parameters import values
-from crce.methods.speed import NEGLIGIBLE, _free, _hurt, _inside
-from crce.methods.uce import Rows
+from crce.methods.speed import NEGLIGIBLE, _edit_in_null_space, _free_directions, _most_changed
+from crce.methods.uce import EditStates
 from crce.models.diffusion import Diffusion
 from crce.training.loop import solve_closed_form
 
@@ -19,11 +19,11 @@ WIDTH = 24
 
 
 @pytest.fixture
-def rows():
+def states():
     """Three states to move and six that stay, linearly independent, as long as those of a text encoder."""
     rng = torch.Generator().manual_seed(0)
     c, g, r = (torch.randn(n, WIDTH, generator=rng) for n in (3, 3, 6))
-    return Rows(c, g, torch.tensor([1.0, 0.6, 0.2]), r, torch.ones(6))
+    return EditStates(c, g, torch.tensor([1.0, 0.6, 0.2]), r, torch.ones(6))
 
 
 @pytest.fixture
@@ -31,21 +31,26 @@ def w():
     return torch.randn(40, WIDTH, generator=torch.Generator().manual_seed(1))
 
 
-def edited(w, rows, kept):
-    return _inside({"w": w}, rows, _free(kept, kept[:0]))["w"]
+def edited(w, states, kept):
+    return _edit_in_null_space({"w": w}, states, _free_directions(kept, kept[:0]))["w"]
 
 
-def test_what_must_stay_stays_to_1e_4_and_the_rest_moves(w, rows):
-    after = edited(w, rows, rows.r)
-    assert ((after - w) @ rows.r.T).abs().max() < 1e-4
-    before = (w @ (rows.c - rows.g).T).norm(dim=0)
-    assert ((after @ rows.c.T - w @ rows.g.T).norm(dim=0) < before).all()
+def test_what_must_stay_stays_to_1e_4_and_the_rest_moves(w, states):
+    after = edited(w, states, states.r)
+    assert ((after - w) @ states.r.T).abs().max() < 1e-4
+    before = (w @ (states.c - states.g).T).norm(dim=0)
+    assert ((after @ states.c.T - w @ states.g.T).norm(dim=0) < before).all()
 
 
-def test_no_other_edit_that_spares_what_must_stay_is_better(w, rows):
+def test_no_other_edit_that_spares_what_must_stay_is_better(w, states):
     """The constrained least squares that the docstring names, minimised here by gradient in fp64."""
-    free = _free(rows.r, rows.r[:0]).double()
-    c, g, alpha, w64 = rows.c.double(), rows.g.double(), rows.alpha.double() / rows.alpha.sum(), w.double()
+    free = _free_directions(states.r, states.r[:0]).double()
+    c, g, alpha, w64 = (
+        states.c.double(),
+        states.g.double(),
+        states.alpha.double() / states.alpha.sum(),
+        w.double(),
+    )
 
     def loss(delta):
         return (alpha * ((w64 + delta @ free) @ c.T - w64 @ g.T).square().sum(0)).sum() + (delta @ free).square().sum()
@@ -60,20 +65,20 @@ def test_no_other_edit_that_spares_what_must_stay_is_better(w, rows):
         return value
 
     search.step(step)
-    found = edited(w, rows, rows.r).double() - w64
+    found = edited(w, states, states.r).double() - w64
     torch.testing.assert_close(found, (delta @ free).detach(), atol=1e-4, rtol=0)
 
 
-def test_it_is_the_published_formula(w, rows):
+def test_it_is_the_published_formula(w, states):
     """Δ = W (A − T) P [I − M K (Kᵀ P M K)⁻¹ Kᵀ P] M with M = (T P + I)⁻¹, in fp64; K are the shared states."""
-    kept, shared = rows.r[:4], rows.r[4:]
-    c, g, w64 = rows.c.double(), rows.g.double(), w.double()
-    alpha = (rows.alpha / rows.alpha.sum()).double()
+    kept, shared = states.r[:4], states.r[4:]
+    c, g, w64 = states.c.double(), states.g.double(), w.double()
+    alpha = (states.alpha / states.alpha.sum()).double()
     t, a, eye = (c.T * alpha) @ c, (g.T * alpha) @ c, torch.eye(WIDTH).double()
-    p, k = _free(kept, shared[:0]).double(), shared.double().T
+    p, k = _free_directions(kept, shared[:0]).double(), shared.double().T
     m = (t @ p + eye).inverse()
     delta = w64 @ (a - t) @ p @ (eye - m @ k @ (k.T @ p @ m @ k).inverse() @ k.T @ p) @ m
-    after = _inside({"w": w}, rows, _free(kept, shared))["w"]
+    after = _edit_in_null_space({"w": w}, states, _free_directions(kept, shared))["w"]
     torch.testing.assert_close(after.double() - w64, delta, atol=1e-4, rtol=0)
 
 
@@ -81,19 +86,19 @@ def test_a_direction_of_next_to_no_size_is_free():
     kept = torch.zeros(1, 3)
     kept[0, 0], kept[0, 1] = 1.0, (0.9 * NEGLIGIBLE) ** 0.5
     lone = torch.stack([kept[0] * torch.tensor([1.0, 0, 0]), kept[0] * torch.tensor([0, 1.0, 0])]) * 2**0.5
-    torch.testing.assert_close(_free(lone, lone[:0]), torch.diag(torch.tensor([0.0, 1, 1])))
-    torch.testing.assert_close(_free(lone, lone[1:]), torch.diag(torch.tensor([0.0, 0, 1])))
+    torch.testing.assert_close(_free_directions(lone, lone[:0]), torch.diag(torch.tensor([0.0, 1, 1])))
+    torch.testing.assert_close(_free_directions(lone, lone[1:]), torch.diag(torch.tensor([0.0, 0, 1])))
 
 
-def test_the_filter_keeps_what_the_bare_edit_would_change_most(w, rows):
-    near, far = rows.c[:1] * 0.9, torch.linalg.qr(rows.c.T, mode="complete")[0][:, -2:].T
-    found = _hurt(w, dataclasses.replace(rows, r=torch.cat([far, near]), beta=torch.ones(3)))
+def test_the_filter_keeps_what_the_bare_edit_would_change_most(w, states):
+    near, far = states.c[:1] * 0.9, torch.linalg.qr(states.c.T, mode="complete")[0][:, -2:].T
+    found = _most_changed(w, dataclasses.replace(states, r=torch.cat([far, near]), beta=torch.ones(3)))
     assert torch.equal(found, near)
 
 
-def test_protection_that_leaves_nothing_to_edit_says_so(w, rows):
+def test_protection_that_leaves_nothing_to_edit_says_so(w, states):
     with pytest.raises(CrceError, match="Remove some retains"):
-        edited(w, rows, torch.cat([rows.r, rows.c]))
+        edited(w, states, torch.cat([states.r, states.c]))
 
 
 def test_a_real_retain_stays_and_the_target_moves(tiny_sd, dog):

@@ -8,7 +8,7 @@ import torch
 from crce.concepts.spec import Term
 from crce.config import EraseConfig, resolve_config
 from crce.methods.erased_weights import ErasedWeights
-from crce.methods.uce import Rows, solve
+from crce.methods.uce import EditStates, solve
 from crce.runs import Job, create
 from crce.runs.events import PreviewEvent
 from crce.runs.execute import execute
@@ -22,7 +22,7 @@ def rows():
     """Three states to move and four to keep, linearly independent, with weights of their own."""
     rng = torch.Generator().manual_seed(0)
     c, g, r = (torch.randn(n, WIDTH, generator=rng) for n in (3, 3, 4))
-    return Rows(c, g, torch.tensor([1.0, 0.6, 0.2]), r, torch.tensor([1.0, 0.8, 0.4, 0.2]))
+    return EditStates(c, g, torch.tensor([1.0, 0.6, 0.2]), r, torch.tensor([1.0, 0.8, 0.4, 0.2]))
 
 
 @pytest.fixture

@@ -191,7 +191,7 @@ def test_what_the_curator_sees_comes_also_while_a_run_trains(worker, tiny_sd_dir
     assert preview["before"] != preview["after"] and 0 <= preview["edit_seconds"] <= preview["seconds"]
 
     distances = ask(about("distances", tiny_sd_dir, dog))
-    assert distances == json.loads(json.dumps(text_space.distances(tiny_sd, dog)))
+    assert distances == json.loads(json.dumps(text_space.measure_distances(tiny_sd, dog)))
 
     config = EraseConfig(corefs=3, retains=2)
     asked = {"kind": "preflight", "tab": "tab", "base": str(tiny_sd_dir), "specs": [spec_to_dict(dog)]}

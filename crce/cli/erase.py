@@ -191,7 +191,7 @@ def distances(concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "a
     """
     from crce.models import text_space
 
-    found = text_space.distances(Models().get(base, device), find_concept(concept))
+    found = text_space.measure_distances(Models().get(base, device), find_concept(concept))
     rows = sorted(found["terms"], key=lambda row: (row["euclidean"] is None, row["euclidean"] or 0.0))
     columns = ("kind", "text", "cosine", "euclidean", "tokens")
     cells = [["too long" if row[key] is None else row[key] for key in columns] for row in rows]

@@ -35,7 +35,7 @@ def cross_attention_layers(unet: nn.Module) -> dict[str, Attention]:
     return {n: m for n, m in unet.named_modules() if isinstance(m, Attention) and m.is_cross_attention}
 
 
-def positions(model: Diffusion, text: str, phrase: str) -> list[int]:
+def token_positions(model: Diffusion, text: str, phrase: str) -> list[int]:
     """Where the phrase's tokens stand in the encoded text, at its first place. Raises CrceError if it has none."""
     ids, wanted = (model.tokenizer(t).input_ids for t in (text, phrase))
     wanted = wanted[1:-1]

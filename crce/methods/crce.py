@@ -47,11 +47,11 @@ def crce_sphere(context: StepContext) -> list[LossTerm]:
     spec, config = context.spec, context.config
     radii = context.rng.choices(spec.train_corefs, k=config.corefs) if config.corefs else []
     retains = context.rng.sample(spec.train_retains, config.retains)
-    points = [erase_term("corefs", around(context, term), 1 / config.corefs) for term in radii]
+    points = [erase_term("corefs", sample_around(context, term), 1 / config.corefs) for term in radii]
     return [*points, *_preserve(context, retains)]
 
 
-def around(context: StepContext, coref: Term, scale: float = 1.0) -> Tensor:
+def sample_around(context: StepContext, coref: Term, scale: float = 1.0) -> Tensor:
     """A random state [L, d], `scale` times as far from the target's as the coref's is."""
     target, state = context.model.embed([context.spec.target, coref.text])
     rng = torch.Generator().manual_seed(context.rng.getrandbits(63))

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from crce.methods.attention import attention_maps, positions
+from crce.methods.attention import attention_maps, token_positions
 from crce.methods.base import GradientMethod, Tensors
 from crce.methods.losses import StepContext
 from crce.methods.parameters import queries_keys
@@ -34,4 +34,4 @@ def concept_tokens(model: Diffusion, target: str) -> list[int]:
     """Positions of the name and of the ends of text; where the model pads with these, of all but the start."""
     ids = model.tokenizer(target, padding="max_length").input_ids
     ends = [i for i, token in enumerate(ids) if token == model.tokenizer.eos_token_id]
-    return [*positions(model, target, target), *ends]
+    return [*token_positions(model, target, target), *ends]

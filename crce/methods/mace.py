@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
-from crce.methods.attention import attention_maps, positions
+from crce.methods.attention import attention_maps, token_positions
 from crce.methods.base import GradientMethod, Specs, Tensors
 from crce.methods.losses import StepContext
 from crce.methods.parameters import keys_values
-from crce.methods.uce import Rows, solve
+from crce.methods.uce import EditStates, solve
 from crce.models.diffusion import Diffusion
 
 DAMPING = 1000 / 30  # for the mean over the prompts
@@ -42,42 +42,44 @@ class Mace(GradientMethod):
     def start(self, model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
         """Stage 1, which stays as it is, and for stage 2 an A of random rows and a B of zeros for each concept."""
         matrices = {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
-        refined = solve(matrices, around(model, specs), DAMPING)
+        refined = solve(matrices, pair_contexts(model, specs), DAMPING)
         rng = torch.Generator().manual_seed(config.seed)
         return refined | {
             key: tensor.to(w).requires_grad_()
             for spec in specs
             for name, w in refined.items()
-            for key, tensor in _adapter(spec, name, w, rng).items()
+            for key, tensor in _init_adapter(spec, name, w, rng).items()
         }
 
     def replaced(self, model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> Tensors:
         """W' + B A with the adapters of this concept."""
-        up, down = _keys(spec)
-        return {name: w + tensors[up + name] @ tensors[down + name] for name, w in _refined(tensors).items()}
+        up, down = _adapter_keys(spec)
+        return {name: w + tensors[up + name] @ tensors[down + name] for name, w in _select_refined(tensors).items()}
 
     def losses(self, context: StepContext) -> Tensors:
         """Stage 2: the attention that the concept's pixels pay to its words, on one of its prompts."""
         prompt = context.rng.choice(_prompts(context.spec))
-        words, state = positions(context.model, prompt, context.spec.target), context.embed(prompt)
+        words, state = token_positions(context.model, prompt, context.spec.target), context.embed(prompt)
         with torch.no_grad(), attention_maps(context.model.unet) as maps:
             context.predict([state], tuned=False)
-        mask = where(maps, words)
+        mask = concept_mask(maps, words)
         with attention_maps(context.model.unet) as maps:
             context.predict([state])
-        first, *rest = (_inside(found, mask, words).norm() for found in maps)
+        first, *rest = (_masked_attention(found, mask, words).norm() for found in maps)
         return {"target": sum(rest, first)}
 
     def finish(self, model: Diffusion, specs: Specs, tensors: Tensors) -> Tensors:
         """Stage 3."""
-        result = dict(_refined(tensors))
-        for spec, share in zip(specs, shares([_square(model, spec) for spec in specs], DAMPING), strict=True):
-            up, down = _keys(spec)
+        result = dict(_select_refined(tensors))
+        for spec, share in zip(
+            specs, fusion_shares([_second_moment(model, spec) for spec in specs], DAMPING), strict=True
+        ):
+            up, down = _adapter_keys(spec)
             result = {name: w + tensors[up + name] @ (tensors[down + name] @ share) for name, w in result.items()}
         return result
 
 
-def shares(squares: list[Tensor], damping: float) -> list[Tensor]:
+def fusion_shares(squares: list[Tensor], damping: float) -> list[Tensor]:
     """S_i (λI + Σ_j S_j)⁻¹ [d, d]: how much of each adapter works, by where a state lies."""
     first, *rest = squares
     system = sum(rest, first)
@@ -85,40 +87,40 @@ def shares(squares: list[Tensor], damping: float) -> list[Tensor]:
     return [torch.cholesky_solve(square, factor).T for square in squares]
 
 
-def around(model: Diffusion, specs: Specs) -> Rows:
+def pair_contexts(model: Diffusion, specs: Specs) -> EditStates:
     """The states around each concept in its prompts, and those at the same places where it is missing."""
-    pairs = [_pair(model, prompt, template, spec) for spec in specs for template, prompt in _templates(spec)]
+    pairs = [_pair_states(model, prompt, template, spec) for spec in specs for template, prompt in _templates(spec)]
     c, g = (torch.cat(part) for part in zip(*pairs, strict=True))
-    return Rows(c, g, torch.full((len(c),), 1 / len(TEMPLATES)).to(c), c[:0], c[:0, 0])
+    return EditStates(c, g, torch.full((len(c),), 1 / len(TEMPLATES)).to(c), c[:0], c[:0, 0])
 
 
-def _pair(model: Diffusion, prompt: str, template: str, spec: ConceptSpec) -> tuple[Tensor, Tensor]:
-    words = positions(model, prompt, spec.target)
+def _pair_states(model: Diffusion, prompt: str, template: str, spec: ConceptSpec) -> tuple[Tensor, Tensor]:
+    words = token_positions(model, prompt, spec.target)
     c, g = model.embed([prompt, template.format("").strip()])
     return torch.cat([c[: words[0]], c[words[-1] + 1 :]]), g[: len(g) - len(words)]
 
 
-def where(maps: list[Tensor], words: list[int]) -> Tensor:
+def concept_mask(maps: list[Tensor], words: list[int]) -> Tensor:
     """1 where the mean over layers, heads and words is above the threshold [1, 1, side, side], else 0."""
-    seen = [_picture(found[..., words].float().mean((1, 3))) for found in maps]
+    seen = [_to_map(found[..., words].float().mean((1, 3))) for found in maps]
     side = max(each.shape[-1] for each in seen)
     mean = torch.stack([F.interpolate(each, (side, side), mode="bilinear") for each in seen]).mean(0)
     low, high = mean.aminmax()
     return (mean > low + THRESHOLD * (high - low)).float()
 
 
-def _inside(found: Tensor, mask: Tensor, words: list[int]) -> Tensor:
+def _masked_attention(found: Tensor, mask: Tensor, words: list[int]) -> Tensor:
     """The probabilities [1, heads, pixels, words] of one layer, 0 outside the mask."""
     side = isqrt(found.shape[2])
     return found[..., words].float() * F.interpolate(mask, (side, side)).reshape(1, 1, -1, 1)
 
 
-def _picture(pixels: Tensor) -> Tensor:
+def _to_map(pixels: Tensor) -> Tensor:
     """[1, pixels] to [1, 1, side, side]."""
     return pixels.unflatten(1, (1, isqrt(pixels.shape[1]), -1))
 
 
-def _square(model: Diffusion, spec: ConceptSpec) -> Tensor:
+def _second_moment(model: Diffusion, spec: ConceptSpec) -> Tensor:
     """S [d, d], the mean over the concept's prompts."""
     states = model.embed(_prompts(spec)).flatten(0, 1)
     return states.T @ states / len(TEMPLATES)
@@ -132,16 +134,16 @@ def _prompts(spec: ConceptSpec) -> list[str]:
     return [prompt for _, prompt in _templates(spec)]
 
 
-def _keys(spec: ConceptSpec) -> tuple[str, str]:
+def _adapter_keys(spec: ConceptSpec) -> tuple[str, str]:
     """What stands before a weight's name for its B and its A."""
     return f"up/{spec.slug}/", f"down/{spec.slug}/"
 
 
-def _refined(tensors: Tensors) -> Tensors:
+def _select_refined(tensors: Tensors) -> Tensors:
     return {name: w for name, w in tensors.items() if "/" not in name}
 
 
-def _adapter(spec: ConceptSpec, name: str, w: Tensor, rng: torch.Generator) -> Tensors:
-    up, down = _keys(spec)
+def _init_adapter(spec: ConceptSpec, name: str, w: Tensor, rng: torch.Generator) -> Tensors:
+    up, down = _adapter_keys(spec)
     out, width = w.shape
     return {up + name: torch.zeros(out, 1), down + name: torch.randn(1, width, generator=rng) / width**0.5}

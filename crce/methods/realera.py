@@ -3,7 +3,7 @@ re-implemented it on ESD-x strict (App. B)."""
 
 from torch import Tensor
 
-from crce.methods.crce import around
+from crce.methods.crce import sample_around
 from crce.methods.esd import Esd
 from crce.methods.losses import LossTerm, StepContext, erase_term, preserve_term
 
@@ -25,4 +25,4 @@ class RealEra(Esd):
 
 
 def _point(context: StepContext, nearest: int) -> Tensor:
-    return around(context, context.rng.choice(context.spec.train_corefs), nearest + context.rng.random())
+    return sample_around(context, context.rng.choice(context.spec.train_corefs), nearest + context.rng.random())

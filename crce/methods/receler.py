@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
-from crce.methods.attention import attention_maps, cross_attention_layers, positions
+from crce.methods.attention import attention_maps, cross_attention_layers, token_positions
 from crce.methods.base import GradientMethod, Specs, Tensors
 from crce.methods.losses import StepContext, anchor
 from crce.models.adapters import Form, Shapes, attach, init_adapters
@@ -97,15 +97,15 @@ def attach_erasers(model: Diffusion, tensors: Tensors, strength: float = 1.0) ->
 def receler_losses(context: StepContext, weight: float = LAMBDA) -> Tensors:
     """The two losses; weight: λ, of what is added outside the concept's place."""
     target, sample = context.spec.target, context.sample
-    words, state = positions(context.model, target, target), context.embed(target)
-    outside = _outside(context, state, words)
+    words, state = token_positions(context.model, target, target), context.embed(target)
+    outside = _outside_mask(context, state, words)
     attacked = _attack(context, state, words[-1] + 1)
     with context.attached() as added:
         e = context.model.predict(sample.x, sample.t, attacked[None])
-    return {"target": F.mse_loss(e, anchor(context)), "outside": weight * energy(added, outside)}
+    return {"target": F.mse_loss(e, anchor(context)), "outside": weight * mean_energy(added, outside)}
 
 
-def _outside(context: StepContext, state: Tensor, words: list[int]) -> Tensor:
+def _outside_mask(context: StepContext, state: Tensor, words: list[int]) -> Tensor:
     """1 where the frozen model pays the words little attention, else 0 [side, side]."""
     with torch.no_grad(), attention_maps(context.model.unet) as maps:
         context.predict([state], tuned=False)
@@ -115,7 +115,7 @@ def _outside(context: StepContext, state: Tensor, words: list[int]) -> Tensor:
     return (seen <= THRESHOLD).float().view(side, side)
 
 
-def energy(added: Tensors, outside: Tensor) -> Tensor:
+def mean_energy(added: Tensors, outside: Tensor) -> Tensor:
     """What the erasers add outside: mean square, mean over layers."""
     return torch.stack([_energy(a[0].float().square().mean(-1), outside) for a in added.values()]).mean()
 
@@ -133,12 +133,12 @@ def _attack(context: StepContext, state: Tensor, place: int) -> Tensor:
     soft = kept.clone().requires_grad_()
     adam = torch.optim.Adam([soft], lr=ATTACK_LR, weight_decay=ATTACK_DECAY)
     for _ in range(ATTACK_STEPS):
-        loss = F.mse_loss(context.predict([_with(state, soft, place)]), context.sample.e_c)
+        loss = F.mse_loss(context.predict([_insert(state, soft, place)]), context.sample.e_c)
         (soft.grad,) = torch.autograd.grad(loss, soft)
         adam.step()
     kept.copy_(soft.detach())
-    return _with(state, kept, place)
+    return _insert(state, kept, place)
 
 
-def _with(state: Tensor, soft: Tensor, place: int) -> Tensor:
+def _insert(state: Tensor, soft: Tensor, place: int) -> Tensor:
     return torch.cat([state[:place], soft[: len(state) - place], state[place + len(soft) :]])

@@ -17,7 +17,7 @@ from crce.concepts.spec import ConceptSpec, Term
 from crce.errors import CrceError
 from crce.methods.base import ClosedForm, Specs, Tensors
 from crce.methods.parameters import values
-from crce.methods.uce import Rows, rows, solve, target_term
+from crce.methods.uce import EditStates, collect_states, solve, target_term
 from crce.models.diffusion import Diffusion
 
 DAMPING = 1.0
@@ -36,10 +36,15 @@ class Speed(ClosedForm):
         return values(unet)
 
     def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
-        edit, shared = rows(model, [target_term(spec) for spec in specs], _others(specs)), _shared(model)
+        edit, shared = (
+            collect_states(model, [target_term(spec) for spec in specs], _other_concepts(specs)),
+            _shared_states(model),
+        )
         return {
-            name: _inside({name: w}, edit, _free(_hurt(w, edit), shared, _least(w)))[name]
-            for name, w in _matrices(model, names).items()
+            name: _edit_in_null_space(
+                {name: w}, edit, _free_directions(_most_changed(w, edit), shared, _least_read_direction(w))
+            )[name]
+            for name, w in _read_matrices(model, names).items()
         }
 
 
@@ -52,12 +57,12 @@ class CrceNull(Speed):
     def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
         going = [term for spec in specs for term in (target_term(spec), *spec.train_corefs)]
         kept = [term for spec in specs for term in spec.train_retains]
-        edit = rows(model, going, kept)
-        free = _free(edit.r, torch.cat([_shared(model), *_words(model, kept)]))
-        return _inside(_matrices(model, names), edit, free)
+        edit = collect_states(model, going, kept)
+        free = _free_directions(edit.r, torch.cat([_shared_states(model), *_word_states(model, kept)]))
+        return _edit_in_null_space(_read_matrices(model, names), edit, free)
 
 
-def _others(specs: tuple[ConceptSpec, ...]) -> list[Term]:
+def _other_concepts(specs: tuple[ConceptSpec, ...]) -> list[Term]:
     """The targets of CorefConcept that are neither going nor hidden from training."""
     from crce.concepts.library import bundled  # reads with pydantic, which a bare GPU machine need not have
 
@@ -66,11 +71,11 @@ def _others(specs: tuple[ConceptSpec, ...]) -> list[Term]:
     return [Term(name) for name in sorted({s.target for s in bundled().values()}) if name.casefold() not in taken]
 
 
-def _matrices(model: Diffusion, names: list[str]) -> dict[str, Tensor]:
+def _read_matrices(model: Diffusion, names: list[str]) -> dict[str, Tensor]:
     return {name: weight.detach().float() for name, weight in model.unet.named_parameters() if name in names}
 
 
-def _inside(matrices: dict[str, Tensor], edit: Rows, free: Tensor) -> dict[str, Tensor]:
+def _edit_in_null_space(matrices: dict[str, Tensor], edit: EditStates, free: Tensor) -> dict[str, Tensor]:
     """The edit of W, made of what of c lies in the free directions. Raises CrceError if that is nothing."""
     c = edit.c @ free
     if c.norm() < 1e-3 * edit.c.norm():
@@ -80,7 +85,7 @@ def _inside(matrices: dict[str, Tensor], edit: Rows, free: Tensor) -> dict[str, 
     return solve(matrices, moved, DAMPING)
 
 
-def _free(kept: Tensor, exactly: Tensor, spread: Tensor | float = 0.0) -> Tensor:
+def _free_directions(kept: Tensor, exactly: Tensor, spread: Tensor | float = 0.0) -> Tensor:
     """The projector [d, d] on directions along which `kept` [n, d] has next to nothing, and `exactly` [m, d] nothing.
 
     spread: what is added to the mean square of `kept` [d, d].
@@ -92,27 +97,27 @@ def _free(kept: Tensor, exactly: Tensor, spread: Tensor | float = 0.0) -> Tensor
     return directions @ rest @ directions.T
 
 
-def _hurt(w: Tensor, edit: Rows) -> Tensor:
+def _most_changed(w: Tensor, edit: EditStates) -> Tensor:
     """Those of the states r that the edit without protection changes more than their mean: the paper's filter."""
     bare = replace(edit, alpha=edit.alpha / edit.alpha.sum(), r=edit.r[:0], beta=edit.beta[:0])
     change = (edit.r @ (solve({"w": w}, bare, DAMPING)["w"] - w).T).norm(dim=-1)
     return edit.r[change > change.mean()]
 
 
-def _least(w: Tensor) -> Tensor:
+def _least_read_direction(w: Tensor) -> Tensor:
     """v vᵀ for the direction v that W [out, d] reads least."""
     v = torch.linalg.eigh(w.T @ w).eigenvectors[:, :1]
     return v @ v.T
 
 
-def _shared(model: Diffusion) -> Tensor:
+def _shared_states(model: Diffusion) -> Tensor:
     """What all prompts share [1 + 3, d]: the start mark, and of the empty prompt's other states the means of its thirds
     (the paper's are k-means)."""
     start, *others = model.embed([""])[0]
     return torch.stack([start, *(part.mean(0) for part in torch.stack(others).tensor_split(CENTRES))])
 
 
-def _words(model: Diffusion, terms: list[Term]) -> list[Tensor]:
+def _word_states(model: Diffusion, terms: list[Term]) -> list[Tensor]:
     """Of each term the states of its words and its end mark."""
     ends = [len(model.tokenizer(t.text).input_ids) for t in terms]
     return [model.embed([t.text])[0, 1:end] for t, end in zip(terms, ends, strict=True)]

@@ -17,7 +17,7 @@ from crce.models.diffusion import Diffusion
 
 
 @dataclass(frozen=True)
-class Rows:
+class EditStates:
     """Text states that an edit is made of: c [n, d] goes where the guide g [n, d] is, with weight α [n];
     r [m, d] stays, with weight β [m]."""
 
@@ -28,17 +28,17 @@ class Rows:
     beta: Tensor
 
 
-def solve(matrices: dict[str, Tensor], rows: Rows, damping: float) -> dict[str, Tensor]:
+def solve(matrices: dict[str, Tensor], states: EditStates, damping: float) -> dict[str, Tensor]:
     """W' = [λW + Σ α (W g) cᵀ + Σ β (W r) rᵀ] [λI + Σ α c cᵀ + Σ β r rᵀ]⁻¹ for every W [out, d], in fp32.
 
     The right factor, M, is the same for all, and the left one is W M + W Σ α (g − c) cᵀ. So
     W' = W + W Σ α (g − c) (M⁻¹ c)ᵀ: one Cholesky factor for all, and one product for each.
     """
-    alpha, beta = rows.alpha.unsqueeze(-1), rows.beta.unsqueeze(-1)
-    system = (rows.c * alpha).T @ rows.c + (rows.r * beta).T @ rows.r
+    alpha, beta = states.alpha.unsqueeze(-1), states.beta.unsqueeze(-1)
+    system = (states.c * alpha).T @ states.c + (states.r * beta).T @ states.r
     system.diagonal().add_(damping)
-    answers = torch.cholesky_solve(rows.c.T, torch.linalg.cholesky(system))
-    change = ((rows.g - rows.c) * alpha).T @ answers.T
+    answers = torch.cholesky_solve(states.c.T, torch.linalg.cholesky(system))
+    change = ((states.g - states.c) * alpha).T @ answers.T
     return {name: torch.addmm(w.float(), w.float(), change) for name, w in matrices.items()}
 
 
@@ -71,17 +71,17 @@ def target_term(spec: ConceptSpec) -> Term:
 
 def _edit(model: Diffusion, names: list[str], gone: list[Term], kept: list[Term]) -> Tensors:
     matrices = {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
-    return solve(matrices, rows(model, gone, kept), model.defaults.damping)
+    return solve(matrices, collect_states(model, gone, kept), model.defaults.damping)
 
 
-def rows(model: Diffusion, gone: list[Term], kept: list[Term]) -> Rows:
+def collect_states(model: Diffusion, gone: list[Term], kept: list[Term]) -> EditStates:
     """The states of the terms, a position a row. Raises CrceError for a term that is too long."""
     empty = model.embed([""])[:, 1:]
-    (c, alpha), (r, beta) = (_rows(model, part) for part in (gone, kept))
-    return Rows(c, empty.expand(len(gone), -1, -1).flatten(0, 1), alpha, r, beta)
+    (c, alpha), (r, beta) = (_states_and_weights(model, part) for part in (gone, kept))
+    return EditStates(c, empty.expand(len(gone), -1, -1).flatten(0, 1), alpha, r, beta)
 
 
-def _rows(model: Diffusion, terms: list[Term]) -> tuple[Tensor, Tensor]:
+def _states_and_weights(model: Diffusion, terms: list[Term]) -> tuple[Tensor, Tensor]:
     """States [n, d] and weights [n] after the mark at the start, which is the same for all."""
     states = model.embed([t.text for t in terms])[:, 1:] if terms else model.embed([""])[:0, 1:]
     share = torch.tensor([t.weight / states.shape[1] for t in terms]).to(states)

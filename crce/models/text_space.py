@@ -13,53 +13,53 @@ from crce.concepts.spec import ConceptSpec, Term
 from crce.models.diffusion import Diffusion
 
 POINTS = 24  # random points of the sphere on the map
-_UNREAD = dict.fromkeys(("cosine", "euclidean", "x", "y"))
+_TOO_LONG = dict.fromkeys(("cosine", "euclidean", "x", "y"))
 
 
-def distances(model: Diffusion, spec: ConceptSpec) -> dict:
+def measure_distances(model: Diffusion, spec: ConceptSpec) -> dict:
     """Cosine and Euclidean distance to the target, and the place on the map, of the target and every term.
 
     {"terms": [{text, kind, tokens, cosine, euclidean, x, y} …], "limit": tokens, "sphere": {radius, points}}. A term
     of more tokens than the limit has None for its distances and place. Raises CrceError if the target is too long.
     """
-    terms, limit = _terms(spec), model.tokenizer.model_max_length
-    tokens = [length(model, term.text) for _, term in terms]
+    terms, limit = _list_terms(spec), model.tokenizer.model_max_length
+    tokens = [count_tokens(model, term.text) for _, term in terms]
     read = [i for i, count in enumerate(tokens) if count <= limit or i == 0]
-    found = vectors(model, [terms[i][1].text for i in read])
+    found = encode_ends(model, [terms[i][1].text for i in read])
     offsets = found - found[0]
     near = [row for row, i in enumerate(read) if terms[i][0] == "coref" and terms[i][1].split == "train"]
     radii = offsets[near].norm(dim=-1)
     axes = principal_axes(offsets)
-    measured = dict(zip(read, _facts(found @ found[0], offsets, axes), strict=True))
-    points = sphere(radii, found.shape[-1])
+    measured = dict(zip(read, _describe(found @ found[0], offsets, axes), strict=True))
+    points = sample_sphere(radii, found.shape[-1])
     rows = zip(terms, tokens, strict=True)
     return {
         "terms": [
-            {"text": term.text, "kind": kind, "tokens": count, **measured.get(i, _UNREAD)}
+            {"text": term.text, "kind": kind, "tokens": count, **measured.get(i, _TOO_LONG)}
             for i, ((kind, term), count) in enumerate(rows)
         ],
         "limit": limit,
         "sphere": {
             "radius": round(radii.mean().item(), 4) if near else 0.0,
-            "points": _rounded(placed(points, axes, points.new_zeros(1))),
+            "points": _rounded(project(points, axes, points.new_zeros(1))),
         },
     }
 
 
-def _terms(spec: ConceptSpec) -> list[tuple[str, Term]]:
+def _list_terms(spec: ConceptSpec) -> list[tuple[str, Term]]:
     corefs, retains = ([(kind, t) for t in part] for kind, part in (("coref", spec.corefs), ("retain", spec.retains)))
     return [("target", Term(spec.target)), *corefs, *retains]
 
 
-def length(model: Diffusion, text: str) -> int:
+def count_tokens(model: Diffusion, text: str) -> int:
     """Tokens of a text, those that mark its start and end included."""
     return len(model.tokenizer(text).input_ids)
 
 
-def vectors(model: Diffusion, texts: list[str]) -> Tensor:
+def encode_ends(model: Diffusion, texts: list[str]) -> Tensor:
     """Unit vectors [n, d] of the state at the end of each text. Raises CrceError for one that is too long."""
     states = model.embed(texts)
-    return F.normalize(states[range(len(texts)), [length(model, text) - 1 for text in texts]], dim=-1)
+    return F.normalize(states[range(len(texts)), [count_tokens(model, text) - 1 for text in texts]], dim=-1)
 
 
 def principal_axes(offsets: Tensor) -> Tensor:
@@ -71,13 +71,13 @@ def principal_axes(offsets: Tensor) -> Tensor:
     return axes * axes.gather(1, axes.abs().argmax(dim=1, keepdim=True)).sign()
 
 
-def placed(offsets: Tensor, axes: Tensor, middle: Tensor) -> Tensor:
+def project(offsets: Tensor, axes: Tensor, middle: Tensor) -> Tensor:
     """Points [n, 2] of a map around the target: each as far from it as it truly is, in the direction in which its
     shadow on the axes lies from that of `middle`. (From the target itself, all terms lie on one side.)"""
     return F.normalize((offsets - middle) @ axes.T, dim=-1) * offsets.norm(dim=-1, keepdim=True)
 
 
-def sphere(radii: Tensor, width: int) -> Tensor:
+def sample_sphere(radii: Tensor, width: int) -> Tensor:
     """Offsets [24, width] in random directions, each as long as one of the radii [n], drawn as `crce_sphere` draws
     its points; none without radii."""
     rng = torch.Generator().manual_seed(0)
@@ -86,8 +86,8 @@ def sphere(radii: Tensor, width: int) -> Tensor:
     return directions * radii[torch.randint(max(len(radii), 1), (count,), generator=rng)].unsqueeze(-1)
 
 
-def _facts(cosines: Tensor, offsets: Tensor, axes: Tensor) -> list[dict]:
-    columns = cosines.tolist(), offsets.norm(dim=-1).tolist(), placed(offsets, axes, offsets.mean(dim=0)).tolist()
+def _describe(cosines: Tensor, offsets: Tensor, axes: Tensor) -> list[dict]:
+    columns = cosines.tolist(), offsets.norm(dim=-1).tolist(), project(offsets, axes, offsets.mean(dim=0)).tolist()
     return [
         {"cosine": round(cosine, 4), "euclidean": round(euclidean, 4), "x": round(x, 4), "y": round(y, 4)}
         for cosine, euclidean, (x, y) in zip(*columns, strict=True)

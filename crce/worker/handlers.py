@@ -133,7 +133,7 @@ def measure_distances(
     request: "DistancesRequest", model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]
 ) -> DistancesAnswer:
     """See `text_space.distances`."""
-    found = text_space.distances(model, request.spec)
+    found = text_space.measure_distances(model, request.spec)
     sphere = Sphere(found["sphere"]["radius"], tuple((x, y) for x, y in found["sphere"]["points"]))
     return DistancesAnswer(tuple(TermDistance(**term) for term in found["terms"]), found["limit"], sphere)
 
