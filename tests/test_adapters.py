@@ -198,7 +198,7 @@ def test_the_base_it_was_made_on_stays_whole(tiny_sd, dog, method):
 def test_a_run_has_its_previews_and_its_report(tiny_sd, dog, method):
     config = EraseConfig(method, steps=2, lr=1e-2, preview_every=1)
     run = runs.create(Job(tiny_sd.base, dog, config, "cpu"), queued=False)
-    kinds = [event["kind"] for event in execute(run, evaluation=runs.evaluation(1, "target"))]
+    kinds = [event.kind for event in execute(run, evaluation=runs.EvaluationRequest(1))]
     assert kinds[-1] == "done" and kinds.count("preview") == 3 and run.report.method == method
     base = tiny_sd.draw(["dog"], [0], 2, 3.0)
     with ErasedWeights.load(run.weights_path).applied(tiny_sd):
