@@ -1,4 +1,4 @@
-"""python -m crce"""
+"""Entry point of `python -m crce`."""
 
 from crce.cli.main import main
 

@@ -215,7 +215,7 @@ def test_no_hub(specs):
 
 def test_a_preview_needs_no_hub(specs):
     seen = hub.preview(specs)
-    assert seen.card == dataset.card(specs) and len(seen.rows) == 10 and not seen.problems
+    assert seen.card == dataset.render_card(specs) and len(seen.rows) == 10 and not seen.problems
     assert set(seen.files) == set(dataset.files(specs)) and all(seen.files.values())
 
 

@@ -56,10 +56,10 @@ def _change(spec: ConceptSpec, change) -> dict:
 
 
 def _writing(spec: ConceptSpec, by: str, text: str) -> str:
-    from crce.proposers.offers import written
+    from crce.proposers.offers import parse_terms
 
     tail = " ".join(text[-_TAIL:].split())
-    return render("writing", target=spec.name, by=by, count=len(text), terms=written(text), tail=tail)
+    return render("writing", target=spec.name, by=by, count=len(text), terms=parse_terms(text), tail=tail)
 
 
 # What a person does
@@ -169,12 +169,12 @@ def models() -> tuple:
 
 @report_errors
 def suggest(category: str, model: str) -> Iterator[str]:
-    from crce.proposers.offers import finished
+    from crce.proposers.offers import finish
     from crce.proposers.proposers import proposer
 
     who = proposer(model or "")
     yield render("line", text=f"{who.label} is thinking of names…")
-    yield render("names", names=finished(who.names(category)), category=category, by=who.label)
+    yield render("names", names=finish(who.names(category)), category=category, by=who.label)
 
 
 def suggested(event: gr.EventData) -> tuple:

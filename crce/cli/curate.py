@@ -116,10 +116,10 @@ def suggest(
 
         python -m crce suggest ip
     """
-    from crce.proposers.offers import finished
+    from crce.proposers.offers import finish
     from crce.proposers.proposers import proposer
 
-    names = finished(proposer(model).names(category))
+    names = finish(proposer(model).names(category))
     terminal.say(names, "\n".join(names), as_json)
 
 
@@ -181,5 +181,5 @@ def write_card(as_json: AsJson = False):
     from crce.concepts import dataset
 
     path = SHIPPED / "README.md"
-    files.write_atomic(path, dataset.card(dataset.read(SHIPPED)))
+    files.write_atomic(path, dataset.render_card(dataset.read(SHIPPED)))
     terminal.say({"card": str(path)}, str(path), as_json)

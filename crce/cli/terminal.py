@@ -57,7 +57,7 @@ def result(label: str, steps: Generator[tuple[int, int], None, T]) -> T:
 
 def writing(pieces: Generator[str, None, T]) -> T:
     """Shows the terms as a proposer writes them, and returns what it comes to. Ctrl-C cancels the request."""
-    from crce.proposers.offers import written
+    from crce.proposers.offers import parse_terms
 
     text, shown = "", 0
     with closing(pieces):
@@ -66,7 +66,7 @@ def writing(pieces: Generator[str, None, T]) -> T:
                 text += next(pieces)
             except StopIteration as end:
                 return end.value
-            for term in written(text)[shown:]:
+            for term in parse_terms(text)[shown:]:
                 console.print(f"  {term}", markup=False, soft_wrap=True)
                 shown += 1
 

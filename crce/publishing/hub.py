@@ -77,7 +77,7 @@ def preview(specs: Iterable[ConceptSpec], first: int = 10) -> Preview:
     content = dataset.files(specs)
     sizes = {name: len(data) for name, data in content.items()}
     return Preview(content["README.md"].decode(), dataset.rows(specs, "train")[:first], sizes,
-                   dataset.problems(specs))  # fmt: skip
+                   dataset.find_problems(specs))  # fmt: skip
 
 
 @dataclass(frozen=True)
