@@ -75,8 +75,9 @@ def test_the_repair_round_says_what_was_wrong(ask, llm):
 
 @pytest.mark.parametrize(
     ("mode", "says"),
-    [("ignores-schema", "I like dogs"), ("truncated", "two invalid answers"), ("empty", "it is empty"), ("endless", "la la"),
-     ("refusal", "refuses to answer: 'I cannot.'"), ("filtered", "declines to answer: 'filtered'"),
+    [("ignores-schema", "I like dogs"), ("truncated", "two invalid answers"), ("empty", "it is empty"),
+     ("endless", "la la"),
+     ("refusal", "refuses to answer: 'I cannot.'"), ("filtered", "refuses to answer: 'filtered'"),
      ("429", "Try again in 3600 s"), ("429-twice", "Try again in 0.3 s"), ("429-mute", "Try again later"),
      ("401", "Check OPENAI_API_KEY"), ("404", "Check CRCE_MODEL"), ("500", "failed with 500"),
      ("html-502", "failed with 502"),

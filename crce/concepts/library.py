@@ -9,12 +9,12 @@ import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from crce import files
-from crce.concepts.spec import CATEGORIES, CERTAINTY, SOURCES, SPLITS, ConceptSpec, spec_from_dict, spec_to_dict
+from crce.concepts.spec import Category, Certainty, ConceptSpec, Source, Split, spec_from_dict, spec_to_dict
 from crce.errors import CrceError
 
 SHIPPED = files.ROOT / "corefconcept"
@@ -40,14 +40,14 @@ class _Strict(BaseModel):
 
 class _Term(_Strict):
     text: Phrase
-    certainty: Literal[*CERTAINTY] = "high"
-    split: Literal[*SPLITS] = "train"
-    source: Literal[*SOURCES] = "expert"
+    certainty: Certainty = "high"
+    split: Split = "train"
+    source: Source = "expert"
     note: Annotated[str, Field(max_length=2000)] = ""
 
 
 class _Round(_Strict):
-    by: Literal[*SOURCES]
+    by: Source
     model: Line = ""
     prompt_version: Line = ""
     wish: Annotated[str, Field(max_length=2000)] = ""
@@ -65,7 +65,7 @@ class _Provenance(_Strict):
 
 class _Spec(_Strict):
     target: Phrase
-    category: Literal[*CATEGORIES] = "object"
+    category: Category = "object"
     sense: Line = ""
     corefs: list[_Term] = []
     retains: list[_Term] = []
@@ -214,7 +214,8 @@ def _describe_fault(fault: Mapping) -> str:
     if fault["type"] == "missing":
         return f"{place} is missing; add it."
     if fault["type"] == "extra_forbidden":
-        fields = {0: _Spec, 1: _Provenance}.get(len(fault["loc"]) - 1, _Term).model_fields
+        models: dict[int, type[BaseModel]] = {0: _Spec, 1: _Provenance}
+        fields = models.get(len(fault["loc"]) - 1, _Term).model_fields
         return f"unknown field {place}; use one of {', '.join(fields)}."
     return f"{place or 'the spec'} is {_quote(fault['input'])}; {_suggest_fix(fault)}."
 

@@ -9,11 +9,16 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Literal, get_args
 
+Certainty = Literal["very high", "high", "normal", "low", "very low"]
+Category = Literal["object", "ip", "celebrity", "style"]
+Split = Literal["train", "test"]
+Source = Literal["paper", "llm", "expert", "lexicon"]
 CERTAINTY = {"very high": 1.0, "high": 0.8, "normal": 0.6, "low": 0.4, "very low": 0.2}
-CATEGORIES = ("object", "ip", "celebrity", "style")
-SPLITS = ("train", "test")
-SOURCES = ("paper", "llm", "expert", "lexicon")
+CATEGORIES: tuple[str, ...] = get_args(Category)
+SPLITS: tuple[str, ...] = get_args(Split)
+SOURCES: tuple[str, ...] = get_args(Source)
 
 
 @dataclass(frozen=True)

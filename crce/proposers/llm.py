@@ -4,13 +4,13 @@ Its output is untrusted: it can only fill our schema, and every phrase is cleane
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
 from crce.concepts import edits
 from crce.concepts.edits import TERMS, Revision, clean
-from crce.concepts.spec import CERTAINTY, ConceptSpec, Round, Term
+from crce.concepts.spec import Certainty, ConceptSpec, Round, Term
 from crce.errors import CrceError
 from crce.proposers import prompts
 from crce.proposers.chat import Chat, Form, Writing
@@ -26,7 +26,7 @@ def _normalise_level(value: object) -> object:
 
 class _Phrase(Form):
     text: str
-    certainty: Annotated[Literal[*CERTAINTY], BeforeValidator(_normalise_level)]
+    certainty: Annotated[Certainty, BeforeValidator(_normalise_level)]
     why: str
 
 
