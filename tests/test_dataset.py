@@ -109,9 +109,7 @@ def test_check_sees_an_edited_cell(shipped, tmp_path):
     facts = json.loads(path.read_text())
     facts["corefs"][0]["certainty"] = "low"
     path.write_text(json.dumps(facts))
-    assert dataset.check(tmp_path).problems == (
-        "data/object/train.parquet differs from specs/; export again.",
-    )
+    assert dataset.check(tmp_path).problems == ("data/object/train.parquet differs from specs/; export again.",)
 
 
 def test_check_sees_a_broken_and_a_misnamed_file(shipped, tmp_path):

@@ -156,7 +156,7 @@ def table(as_json: AsJson = False):
     from crce.experiments import studies, tables
 
     tables.write_table()
-    for path, text in studies.pages().items():
+    for path, text in studies.render_pages().items():
         files.write_atomic(path, text)
-    found = tables.reports()
+    found = tables.load_reports()
     terminal.say(found, f"{tables.README} was updated from {len(found)} reports.", as_json)

@@ -13,7 +13,7 @@ from crce.worker.client import ensure_worker
 
 def list_runs(as_json: AsJson = False):
     """List all runs, newest first."""
-    facts = [describeopen_run(run) for run in runs.all_runs()]
+    facts = [describe_run(run) for run in runs.all_runs()]
     rows = [(f["id"], f["state"], f["title"], f["method"], f["done"]) for f in facts]
     terminal.say(facts, terminal.table(["run", "state", "concept", "method", "done"], rows), as_json)
 
@@ -22,7 +22,7 @@ def stop(run: RunName, as_json: AsJson = False):
     """Stop a run after its current step, or remove it from the queue. It can be resumed."""
     found = open_run(run)
     found.request_stop()
-    terminal.say(describeopen_run(found), f"{found.id}: {found.state}{', stopping' * found.stopping}", as_json)
+    terminal.say(describe_run(found), f"{found.id}: {found.state}{', stopping' * found.stopping}", as_json)
 
 
 def resume(run: RunName, as_json: AsJson = False):
@@ -33,7 +33,7 @@ def resume(run: RunName, as_json: AsJson = False):
     found = open_run(run)
     found.request_resume()
     ensure_worker()
-    terminal.say(describeopen_run(found), f"{found.id}: {found.state}", as_json)
+    terminal.say(describe_run(found), f"{found.id}: {found.state}", as_json)
 
 
 def worker(device: Device = "auto"):
@@ -52,7 +52,7 @@ def open_run(name: str) -> Run:
     return runs.opened(Path(name)) if Path(name).is_dir() else runs.find(name)
 
 
-def describeopen_run(run: Run) -> dict:
+def describe_run(run: Run) -> dict:
     """A run as `--json` prints it."""
     job, progress, failed = run.job, run.progress, run.last("failed")
     return {

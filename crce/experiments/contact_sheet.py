@@ -1,4 +1,4 @@
-"""All methods on one concept, as one picture: methods × prompts, the same seeds everywhere. And what each cost."""
+"""Contact sheet of all methods on one concept: methods × prompts on the same seeds, and the CPU time of each."""
 
 import shutil
 import time
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from crce import runs
 from crce.catalogue import METHOD_FACTS
 from crce.cost import machine
-from crce.experiments.tables import worked
+from crce.experiments.tables import run_job
 from crce.files import read_json, write_json
 from crce.models.diffusion import Diffusion
 from crce.models.erased_weights import ErasedWeights
@@ -24,34 +24,35 @@ SIDE, GAP, HEAD, LABEL = 64, 4, 46, 150
 INK, GONE, KEPT = "#0f172a", "#d6336c", "#0b8a72"
 
 
-def contact_sheet(job: Job, folder: Path) -> Iterator[dict]:
-    """Erases the job's concept with every method in turn; then writes methods.png and seconds.json into `folder`.
+def contact_compose(job: Job, folder: Path) -> Iterator[dict]:
+    """Erases the job's concept with every method, then writes methods.png and seconds.json to `folder`.
 
-    A method that is done already is not run again, so a stopped sheet goes on where it was. Yields the runs' events.
+    Finished methods are not run again, so a stopped sheet can be continued. Yields the runs' events. Raises CrceError
+    for a run that fails.
     """
     models, costs = Models(), folder / "seconds.json"
     for method in METHOD_FACTS:
-        run = _run(replace(job, config=replace(job.config, method=method, steps=None, lr=None)), folder)
+        run = _open_run(replace(job, config=replace(job.config, method=method, steps=None, lr=None)), folder)
         if not run.erased:
             began = time.process_time()
-            yield from worked(run, models)
-            _note(costs, run.job, round(time.process_time() - began, 1))
-    _draw(models.get(job.base, job.device, job.dtype), job, folder).save(folder / "methods.png")
+            yield from run_job(run, models)
+            _record(costs, run.job, round(time.process_time() - began, 1))
+    _draw_rows(models.get(job.base, job.device, job.dtype), job, folder).save(folder / "methods.png")
     shutil.rmtree(folder / ".runs")
 
 
-def _run(job: Job, folder: Path) -> Run:
+def _open_run(job: Job, folder: Path) -> Run:
     place = folder / ".runs" / job.config.method
     return runs.opened(place) if place.exists() else runs.create(job, place, queued=False)
 
 
-def _note(path: Path, job: Job, seconds: float) -> None:
-    """CPU seconds of all threads: what else the machine does meanwhile does not change them much."""
+def _record(path: Path, job: Job, seconds: float) -> None:
+    """Records CPU seconds of all threads, which other processes on the machine hardly affect."""
     known = read_json(path) if path.exists() else {"concept": job.spec.name, "machine": machine(), "methods": {}}
     write_json(path, {**known, "methods": {**known["methods"], job.config.method: seconds}})
 
 
-def _draw(model: Diffusion, job: Job, folder: Path) -> Image.Image:
+def _draw_rows(model: Diffusion, job: Job, folder: Path) -> Image.Image:
     corefs, retains = job.spec.test_corefs[:TERMS], job.spec.test_retains[:TERMS]
     prompts = [job.spec.target, *(term.text for term in (*corefs, *retains))]
     asked, seeds = [p for p in prompts for _ in SEEDS], list(SEEDS) * len(prompts)
@@ -59,11 +60,11 @@ def _draw(model: Diffusion, job: Job, folder: Path) -> Image.Image:
     for method, card in METHOD_FACTS.items():
         with ErasedWeights.load(folder / ".runs" / method / "delta.safetensors").applied(model):
             rows[card.title] = model.generate(asked, seeds)
-    return _sheet(prompts, 1 + len(corefs), rows)
+    return _compose(prompts, 1 + len(corefs), rows)
 
 
-def _sheet(prompts: list[str], going: int, rows: dict[str, list[Image.Image]]) -> Image.Image:
-    """Columns of prompts, the first `going` of which must go; rows of methods."""
+def _compose(prompts: list[str], going: int, rows: dict[str, list[Image.Image]]) -> Image.Image:
+    """Prompts as columns, of which the first `going` must be erased; methods as rows."""
     wide = len(SEEDS) * (SIDE + GAP) + 2 * GAP
     image = Image.new("RGB", (LABEL + len(prompts) * wide, HEAD + len(rows) * (SIDE + GAP)), "white")
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(14)
