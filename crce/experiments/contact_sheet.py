@@ -24,7 +24,7 @@ SIDE, GAP, HEAD, LABEL = 64, 4, 46, 150
 INK, GONE, KEPT = "#0f172a", "#d6336c", "#0b8a72"
 
 
-def contact_compose(job: Job, folder: Path) -> Iterator[dict]:
+def contact_sheet(job: Job, folder: Path) -> Iterator[dict]:
     """Erases the job's concept with every method, then writes methods.png and seconds.json to `folder`.
 
     Finished methods are not run again, so a stopped sheet can be continued. Yields the runs' events. Raises CrceError
@@ -48,8 +48,8 @@ def _open_run(job: Job, folder: Path) -> Run:
 
 def _record(path: Path, job: Job, seconds: float) -> None:
     """Records CPU seconds of all threads, which other processes on the machine hardly affect."""
-    known = read_json(path) if path.exists() else {"concept": job.spec.name, "machine": machine(), "methods": {}}
-    write_json(path, {**known, "methods": {**known["methods"], job.config.method: seconds}})
+    known = read_json(path) if path.exists() else {"concept": job.spec.name, "machine": machine()}
+    write_json(path, {**known, "methods": {**known.get("methods", {}), job.config.method: seconds}})
 
 
 def _draw_rows(model: Diffusion, job: Job, folder: Path) -> Image.Image:
