@@ -48,7 +48,7 @@ def _open_run(job: Job, folder: Path) -> Run:
 
 def _record(path: Path, job: Job, seconds: float) -> None:
     """Records CPU seconds of all threads, which other processes on the machine hardly affect."""
-    known = read_json(path) if path.exists() else {"concept": job.spec.name, "machine": machine()}
+    known: dict = read_json(path) if path.exists() else {"concept": job.spec.name, "machine": machine()}
     write_json(path, {**known, "methods": {**known.get("methods", {}), job.config.method: seconds}})
 
 

@@ -101,10 +101,8 @@ class ChatProposer:
         offer = edits.with_lists(
             spec, _to_terms(answer.corefs), _to_terms(answer.retains), max(MOST, len(spec.corefs), len(spec.retains))
         )
-        why = {
-            clean(said.text).casefold(): shorten(said.why)
-            for said in (*answer.dropped, *answer.corefs, *answer.retains)
-        }
+        reasons: list[_Phrase | _Dropped] = [*answer.dropped, *answer.corefs, *answer.retains]
+        why = {clean(each.text).casefold(): shorten(each.why) for each in reasons}
         taken = edits.changes(spec, offer, why)
         return Revision(edits.apply(spec, taken, self._make_round(request)), shorten(answer.says, LONGEST_REQUEST), why)
 
