@@ -77,7 +77,7 @@ def test_every_command_explains_itself(crce, command):
 
 
 def test_help_lists_every_command_and_loads_no_torch():
-    code = "import sys; sys.argv = ['crce', '--help']\nfrom crce import cli\ntry: main()\n"
+    code = "import sys; sys.argv = ['crce', '--help']\nfrom crce.cli.main import main\ntry: main()\n"
     code += "finally: print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert result.stdout.strip().endswith("False")
