@@ -1,4 +1,4 @@
-"""Measured figures: shown as they come; --keep writes them to docs/results/speed/ and from there to docs/speed.md."""
+"""Measured figures: printed as they arrive. --keep stores them in docs/results/speed/ and updates docs/speed.md."""
 
 import argparse
 import json
@@ -8,21 +8,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.machine import named
+from benchmarks.machine import describe_machine
 from crce.files import DOCS, RESULTS, read_json, write_atomic
 
 FOLDER, WRITTEN = RESULTS / "speed", DOCS / "speed.md"
 PAGE = """\
 # Speed
 
-`make bench` measures this, with nothing else running, on the default model unless said otherwise; it writes this page
-from `docs/results/speed/`. The median of n, and least to most where n is more than 1.
+`make bench` measures this on an otherwise idle machine, with the default model unless stated otherwise, and writes this
+page from `docs/results/speed/`. Values are medians of n measurements, with the minimum and maximum if n > 1.
 """
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What was measured, and what came out each time."""
+    """A measured quantity and all its values."""
 
     what: str
     values: tuple[float, ...]
@@ -43,38 +43,41 @@ class Figure:
         return f"{self.what}: {self.shown}, n = {len(self.values)}{f'; {self.note}' if self.note else ''}"
 
 
-def clocked(work: Callable[[], object]) -> float:
-    """Seconds of one call."""
+def time_call(work: Callable[[], object]) -> float:
+    """The seconds that one call takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
-def options(about: str) -> argparse.ArgumentParser:
+def make_parser(about: str) -> argparse.ArgumentParser:
+    """The options of every benchmark. about: the module's docstring."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", action="store_true", help="write them to docs/results/speed/ and docs/speed.md")
+    parser.add_argument(
+        "--keep", action="store_true", help="store them in docs/results/speed/ and update docs/speed.md"
+    )
     return parser
 
 
 def show(name: str, about: str, figures: Iterable[Figure], keep: bool) -> None:
-    """Prints each figure when it is there. name: the benchmark's module. about: its docstring, for the page."""
-    print(named(), flush=True)
+    """Prints each figure once it is measured. name: the benchmark's module. about: its docstring, for the page."""
+    print(describe_machine(), flush=True)
     found = []
     for figure in figures:
         found.append(asdict(figure))
         print(figure.line, flush=True)
     if keep:
-        facts = {"about": about.split("\n\n    python")[0].strip(), "machine": named(), "figures": found}
+        facts = {"about": about.split("\n\n    python")[0].strip(), "machine": describe_machine(), "figures": found}
         write_atomic(FOLDER / f"{name}.json", json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
-        write_atomic(WRITTEN, page())
+        write_atomic(WRITTEN, render_page())
 
 
-def page(folder: Path = FOLDER) -> str:
+def render_page(folder: Path = FOLDER) -> str:
     """docs/speed.md: a table for each benchmark."""
-    return "\n".join([PAGE, *(_table(path.stem, read_json(path)) for path in sorted(folder.glob("*.json")))])
+    return "\n".join([PAGE, *(_render_table(path.stem, read_json(path)) for path in sorted(folder.glob("*.json")))])
 
 
-def _table(name: str, facts: dict) -> str:
+def _render_table(name: str, facts: dict) -> str:
     figures = [Figure(**figure) for figure in facts["figures"]]
     rows = [f"| {f.what} | {f.shown} | {len(f.values)} | {f.note} |" for f in figures]
     made = f"`python -m benchmarks.{name}` on {facts['machine']}:\n"

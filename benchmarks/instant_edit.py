@@ -1,6 +1,6 @@
-"""The instant edit at SD v1.4's real sizes: 32 matrices of 320–1280 × 768, 30 terms of 76 positions, embeddings given.
+"""The instant edit at SD v1.4's size: 32 matrices of 320–1280 × 768, 30 terms of 76 positions, without text encoding.
 
-Beside it, in the same run, the same edit written out as published: for each matrix its own left factor and inverse.
+For comparison, the same edit as published, which computes a left factor and an inverse for each matrix.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from statistics import median
 
 import torch
 
-from benchmarks.figures import Figure, clocked, options, show
+from benchmarks.figures import Figure, make_parser, show, time_call
 from crce.methods.uce import EditStates, solve
 
 WIDTH, POSITIONS, TERMS, DAMPING, REPEATS = 768, 76, 30, 0.5, 5
@@ -16,24 +16,34 @@ LAYERS = (320,) * 5 + (640,) * 5 + (1280,) * 6  # cross-attention layers of SD v
 
 
 def main() -> None:
-    show("instant_edit", __doc__, measured(), options(__doc__).parse_args().keep)
+    show("instant_edit", __doc__, measure(), make_parser(__doc__).parse_args().keep)
 
 
-def measured() -> Iterator[Figure]:
+def measure() -> Iterator[Figure]:
     rng = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=rng)  # noqa: E731
     matrices = {f"{kind}{i}": draw(out, WIDTH) / 28 for i, out in enumerate(LAYERS) for kind in "kv"}
     half = TERMS // 2 * POSITIONS
     alike = torch.full((half,), 1 / POSITIONS)
+<<<<<<< HEAD
     rows = EditStates(draw(half, WIDTH), draw(half, WIDTH), alike, draw(half, WIDTH), alike)
     ours = Figure(f"{len(matrices)} matrices, {TERMS} terms", seconds(lambda: solve(matrices, rows, DAMPING)))
+=======
+    rows = Rows(draw(half, WIDTH), draw(half, WIDTH), alike, draw(half, WIDTH), alike)
+    ours = Figure(f"{len(matrices)} matrices, {TERMS} terms", time_repeats(lambda: solve(matrices, rows, DAMPING)))
+>>>>>>> 21cfd24a54a0dcc652d83cd7185c8a0db94b2009
     yield ours
-    published = seconds(lambda: plain(matrices, rows))
+    published = time_repeats(lambda: solve_as_published(matrices, rows))
     yield Figure("as published", published, f"{median(published) / ours.median:.1f} times as long")
 
 
+<<<<<<< HEAD
 def plain(matrices: dict[str, torch.Tensor], rows: EditStates) -> dict[str, torch.Tensor]:
     """The formula, matrix by matrix."""
+=======
+def solve_as_published(matrices: dict[str, torch.Tensor], rows: Rows) -> dict[str, torch.Tensor]:
+    """The published formula, matrix by matrix."""
+>>>>>>> 21cfd24a54a0dcc652d83cd7185c8a0db94b2009
     c, g, alpha, r, beta = rows.c, rows.g, rows.alpha, rows.r, rows.beta
     edited = {}
     for name, w in matrices.items():
@@ -43,10 +53,10 @@ def plain(matrices: dict[str, torch.Tensor], rows: EditStates) -> dict[str, torc
     return edited
 
 
-def seconds(work: Callable[[], object]) -> tuple[float, ...]:
-    """Of each call, after one that warms up."""
+def time_repeats(work: Callable[[], object]) -> tuple[float, ...]:
+    """The seconds of each call, after a warm-up call."""
     work()
-    return tuple(clocked(work) for _ in range(REPEATS))
+    return tuple(time_call(work) for _ in range(REPEATS))
 
 
 if __name__ == "__main__":

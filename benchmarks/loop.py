@@ -1,11 +1,11 @@
-"""A training step of CRCE and of ESD against ESD's public loop, both written out in the same dtype.
+"""A training step of CRCE and of ESD in our loop and in ESD's public loop, with the same dtype.
 
-The reference: two U-Nets, prompts encoded once, a fresh partial sampling for each step with the two halves of
-classifier-free guidance in one batch, rows of the student one after another. Ours: one U-Net, a bank of latents,
-rows one after another ("lean") or in one batch ("fast"). Times are of whole runs, the bank's sampling included.
+ESD's loop: two U-Nets, prompts encoded once, a new partial sampling for each step with both halves of classifier-free
+guidance in one batch, the student's prompts one at a time. Ours: one U-Net, a cache of latents, prompts one at a time
+("lean") or in one batch ("fast"). Times are averages over whole runs, including the sampling of the cache.
 
-    python -m benchmarks.loop                  the default model
-    python -m benchmarks.loop --sd             a U-Net of SD v1.4's size with random weights (a GPU's work)
+    python -m benchmarks.loop                  with the default model
+    python -m benchmarks.loop --sd             with a U-Net of SD v1.4's size and random weights (needs a GPU)
 """
 
 import copy
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
-from benchmarks.figures import Figure, options, show
+from benchmarks.figures import Figure, make_parser, show
 from benchmarks.sizes import sd_v1_4, spec
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, resolve_config
@@ -29,13 +29,13 @@ from crce.models.diffusion import Diffusion
 from crce.training.latent_cache import TRAJECTORY
 from crce.training.loop import erase_steps
 
-STEPS = 20  # timed; a bank of its own size is sampled for them
+STEPS = 20  # of the reference that are timed
 
 
 class Reference:
-    """ESD's public loop, with CRCE's two sums where the method asks for them.
+    """ESD's public loop, with CRCE's two sums if the method uses them.
 
-    tuned: the latents come from the student, as in ESD's paper, and not from the frozen model.
+    tuned: sample latents from the student, as in ESD's paper, instead of the frozen model.
     """
 
     def __init__(self, model: Diffusion, spec: ConceptSpec, config: EraseConfig, tuned: bool = False):
@@ -44,12 +44,12 @@ class Reference:
         self.sampler = self.student if tuned else model.unet
         parameters = dict(self.student.named_parameters())
         self.student_weights = {name: parameters[name].requires_grad_() for name in keys_values(model.unet)}
-        # fp32 masters, as ours has.
+        # fp32 master weights, as in our loop.
         self.weights = {name: w.detach().float().clone() for name, w in self.student_weights.items()}
         self.optimizer = torch.optim.Adam(self.weights.values(), lr=config.lr)
         self.scheduler = DDIMScheduler.from_config(model.schedule, clip_sample=False)
         self.scheduler.set_timesteps(TRAJECTORY)
-        self.dice = random.Random(config.seed)
+        self.rng = random.Random(config.seed)
 
     def step(self) -> None:
         t, x = self.sample()
@@ -67,9 +67,9 @@ class Reference:
 
     @torch.no_grad()
     def sample(self) -> tuple[int, Tensor]:
-        """A fresh latent at a random step of the schedule."""
-        until = self.dice.randrange(TRAJECTORY)
-        x = self.model.noise([self.dice.getrandbits(63)])
+        """A new latent at a random step of the schedule."""
+        until = self.rng.randrange(TRAJECTORY)
+        x = self.model.noise([self.rng.getrandbits(63)])
         states = torch.cat([self.model.embed([""]), self.model.embed([self.spec.target])])
         for t in self.scheduler.timesteps[:until].tolist():
             e_0, e_c = self.predict(self.sampler, torch.cat([x, x]), t, states).chunk(2)
@@ -79,9 +79,9 @@ class Reference:
     def rows(self, x: Tensor, t: int, goal: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
         yield self.model.embed([self.spec.target]), goal, 1.0
         if self.config.method == "crce":
-            for term in self.dice.sample(self.spec.train_corefs, self.config.corefs):
+            for term in self.rng.sample(self.spec.train_corefs, self.config.corefs):
                 yield self.model.embed([term.text]), goal, term.weight / self.config.corefs
-            for term in self.dice.sample(self.spec.train_retains, self.config.retains):
+            for term in self.rng.sample(self.spec.train_retains, self.config.retains):
                 state = self.model.embed([term.text])
                 with torch.no_grad():
                     held = self.predict(self.model.unet, x, t, state)
@@ -98,22 +98,22 @@ class Reference:
         )
 
 
-def timed(model: Diffusion, spec: ConceptSpec, method: str) -> Iterator[Figure]:
-    """Seconds a step of the three ways, the bank's part included: each a mean over one run's steps."""
+def measure_method(model: Diffusion, spec: ConceptSpec, method: str) -> Iterator[Figure]:
+    """Seconds per step of ESD's loop and both of ours, including the latents: means over the steps of one run."""
     config = replace(resolve_config(EraseConfig(method), model.base), steps=STEPS, checkpoint_every=10**5)
     reference = Reference(model, spec, config)
     reference.step()
-    slow = clocked(model, lambda: [reference.step() for _ in range(STEPS)])
-    yield Figure(f"`{method}`, ESD's loop", (slow,), peak(model))
+    slow = time_per_step(model, lambda: [reference.step() for _ in range(STEPS)])
+    yield Figure(f"`{method}`, ESD's loop", (slow,), describe_peak(model))
     for name, rows in (("lean", 1), ("fast", 0)):
-        # A bank is whole trajectories: 50 latents serve 50 steps, so the run is as long as that.
+        # A cache consists of whole trajectories of 50 latents, so the run has 50 steps.
         ours = replace(config, steps=TRAJECTORY, microbatch_size=rows)
-        each = clocked(model, lambda ours=ours: list(erase_steps(model, spec, ours)), TRAJECTORY)
+        each = time_per_step(model, lambda ours=ours: list(erase_steps(model, spec, ours)), TRAJECTORY)
         faster = f"{slow / each:.1f} times faster"
-        yield Figure(f"`{method}`, ours, {name}", (each,), ", ".join(filter(None, (faster, peak(model)))))
+        yield Figure(f"`{method}`, ours, {name}", (each,), ", ".join(filter(None, (faster, describe_peak(model)))))
 
 
-def clocked(model: Diffusion, work, steps: int = STEPS) -> float:
+def time_per_step(model: Diffusion, work, steps: int = STEPS) -> float:
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
@@ -124,17 +124,17 @@ def clocked(model: Diffusion, work, steps: int = STEPS) -> float:
     return (time.perf_counter() - began) / steps
 
 
-def peak(model: Diffusion) -> str:
-    """Of a GPU's memory; on a CPU only time counts."""
+def describe_peak(model: Diffusion) -> str:
+    """The peak GPU memory; empty on a CPU."""
     return f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB at most" if model.device.type == "cuda" else ""
 
 
 def main() -> None:
-    parser = options(__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--sd", action="store_true", help="SD v1.4's size, random weights")
     asked = parser.parse_args()
     model = sd_v1_4() if asked.sd else Diffusion.load()
-    figures = (figure for method in ("crce", "esd-x-strict") for figure in timed(model, spec(), method))
+    figures = (figure for method in ("crce", "esd-x-strict") for figure in measure_method(model, spec(), method))
     show("loop", __doc__, figures, asked.keep)
 
 

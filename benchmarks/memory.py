@@ -1,8 +1,8 @@
-"""Bytes that tensors take at most while CRCE is trained, at SD v1.4's size in bf16: counted operation by operation on
-the CPU. A GPU's allocator and kernels take a little more.
+"""Peak memory of tensors while training CRCE at SD v1.4's size in bf16, counted per operation on the CPU. A GPU's
+allocator and kernels need slightly more.
 
-A step of ESD's public loop, a step of ours, and a prediction of our bank (500 steps), the model's weights in all of
-them. What does not grow with time is enough: every other step takes the same.
+Compares a step of ESD's public loop with a step of ours and a prediction of our latent cache (500 steps), including
+the model's weights. One step is enough, because all steps need the same.
 """
 
 import gc
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.figures import Figure, options, show
+from benchmarks.figures import Figure, make_parser, show
 from benchmarks.loop import Reference
 from benchmarks.sizes import sd_v1_4, spec
 from crce.config import EraseConfig
@@ -29,7 +29,7 @@ CONFIG = EraseConfig(steps=500, lr=1e-5)
 
 
 class Peak(TorchDispatchMode):
-    """Counts each tensor's storage from when an operation makes it until nobody holds it."""
+    """Counts each tensor's storage from its creation until it is freed."""
 
     def __init__(self):
         super().__init__()
@@ -55,46 +55,46 @@ class Peak(TorchDispatchMode):
 
 
 def main() -> None:
-    show("memory", __doc__, measured(), options(__doc__).parse_args().keep)
+    show("memory", __doc__, measure(), make_parser(__doc__).parse_args().keep)
 
 
-def measured() -> Iterator[Figure]:
+def measure() -> Iterator[Figure]:
     model = sd_v1_4("cpu")
     for part in (model.unet, model.text_encoder, model.vae):
         part.to(torch.bfloat16)
     model.dtype = torch.bfloat16
-    reference = counted(model, lambda: fresh(model))
+    reference = count_peak(model, lambda: run_reference(model))
     yield Figure("`crce`, ESD's loop", (reference,), unit="GiB")
     for name, rows in (("lean", 1), ("fast", 0)):
         config = replace(CONFIG, microbatch_size=rows)
-        bank, step = (counted(model, partial(part, model, config)) for part in (banked, trained))
-        note = f"{max(bank, step) / reference:.2f} of it; the bank {bank:.2f}, a step {step:.2f}"
+        bank, step = (count_peak(model, partial(part, model, config)) for part in (sample_cache, run_step))
+        note = f"{max(bank, step) / reference:.2f} times ESD's loop; cache {bank:.2f}, step {step:.2f}"
         yield Figure(f"`crce`, ours, {name}", (max(bank, step),), note, "GiB")
 
 
-def fresh(model: Diffusion) -> None:
-    """One step of the reference, at the second of its latents: the sampling before it takes no more."""
+def run_reference(model: Diffusion) -> None:
+    """One step of the reference, at its second latent: earlier sampling needs no more memory."""
     reference = Reference(model, spec(), CONFIG)
-    reference.dice.randrange = lambda of: 1
+    reference.rng.randrange = lambda of: 1
     reference.step()
 
 
-def trained(model: Diffusion, config: EraseConfig) -> None:
-    """One step, beside a whole bank where that is on the device."""
+def run_step(model: Diffusion, config: EraseConfig) -> None:
+    """One step, with the whole cache if that is kept on the device."""
     bank = one = noise_sample(model, config)
     if not config.microbatch_size:
         bank = one.join([one] * config.steps)
     train_once(TrainState(model, (spec(),), config), [bank])
 
 
-def banked(model: Diffusion, config: EraseConfig) -> None:
-    """A bank's first prediction, beside what is tuned."""
+def sample_cache(model: Diffusion, config: EraseConfig) -> None:
+    """The first prediction for the cache, with the trained weights allocated."""
     tuned = TrainState(model, (spec(),), config)
     next(sample_latents(model, tuned.method.latents(spec()), config))
 
 
-def counted(model: Diffusion, work: Callable[[], object]) -> float:
-    """GiB at most, with the weights of the model."""
+def count_peak(model: Diffusion, work: Callable[[], object]) -> float:
+    """The peak in GiB, including the model's weights."""
     gc.collect()
     with Peak() as peak:
         for part in (model.unet, model.text_encoder, model.vae):

@@ -1,7 +1,8 @@
-"""The instant preview on the default model: seconds from the request to the last thumbnail, before and after of seven
-prompts, idle and while a run trains. Each request is of another edit; the pictures before it are kept, as in the app.
+"""The instant preview on the default model: seconds from the request to the last thumbnail (seven prompts before and
+after), with an idle worker and during training. Each request has a new edit; pictures before it are cached, as in the
+app.
 
-First, in one process, what one drawing of the seven costs: fp32 and bf16, all in one batch and one by one.
+First, drawing seven prompts in one process: fp32 and bf16, in one batch and one at a time.
 """
 
 import os
@@ -13,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from statistics import median
 
-from benchmarks.figures import Figure, clocked, options, show
+from benchmarks.figures import Figure, make_parser, show, time_call
 from crce import bases, runs
 from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
@@ -29,42 +30,42 @@ PATIENCE = 300
 
 
 def main() -> None:
-    show("preview", __doc__, measured(), options(__doc__).parse_args().keep)
+    show("preview", __doc__, measure(), make_parser(__doc__).parse_args().keep)
 
 
-def measured() -> Iterator[Figure]:
+def measure() -> Iterator[Figure]:
     spec = find_concept("frog")
     prompts = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
-    yield from drawings(prompts)
+    yield from time_drawing(prompts)
     with tempfile.TemporaryDirectory() as home:
         os.environ["CRCE_HOME"] = home
-        yield previews("the first, with loading", spec, prompts, 1)
-        yield previews("idle", spec, prompts)
+        yield time_previews("the first, with loading", spec, prompts, 1)
+        yield time_previews("idle", spec, prompts)
         run = runs.create(Job(bases.EMOJI_SD, spec, EraseConfig(steps=1000, preview_every=0)))
-        wait(lambda: run.last(StepEvent))
-        yield previews("while a run trains", spec, prompts)
+        wait_until(lambda: run.last(StepEvent))
+        yield time_previews("while a run trains", spec, prompts)
         run.request_stop()
-        wait(lambda: run.state == "stopped")
+        wait_until(lambda: run.state == "stopped")
         stop_worker()
 
 
-def drawings(prompts: list[str]) -> Iterator[Figure]:
+def time_drawing(prompts: list[str]) -> Iterator[Figure]:
     seeds = [0] * len(prompts)
     for dtype in ("fp32", "bf16"):
         model = Diffusion.load(dtype=dtype)
-        whole, single = partial(model.generate, prompts, seeds), partial(one_by_one, model, prompts)
+        whole, single = partial(model.generate, prompts, seeds), partial(draw_one_by_one, model, prompts)
         whole()
-        yield Figure(f"drawing alone, {dtype}, one batch", tuple(clocked(whole) for _ in range(REPEATS)))
-        yield Figure(f"drawing alone, {dtype}, one by one", tuple(clocked(single) for _ in range(REPEATS)))
+        yield Figure(f"drawing alone, {dtype}, one batch", tuple(time_call(whole) for _ in range(REPEATS)))
+        yield Figure(f"drawing alone, {dtype}, one by one", tuple(time_call(single) for _ in range(REPEATS)))
 
 
-def one_by_one(model: Diffusion, prompts: list[str]) -> None:
+def draw_one_by_one(model: Diffusion, prompts: list[str]) -> None:
     for prompt in prompts:
         model.generate_batch([prompt], [0])
 
 
-def previews(label: str, spec: ConceptSpec, prompts: list[str], repeats: int = REPEATS) -> Figure:
-    """Each request drops another retain, so that no two edits are the same."""
+def time_previews(label: str, spec: ConceptSpec, prompts: list[str], repeats: int = REPEATS) -> Figure:
+    """Each request drops another retain, so that no two edits are equal."""
     times, edits = [], []
     for number in range(repeats):
         edited = replace(spec, retains=spec.retains[:number] + spec.retains[number + 1 :])
@@ -83,7 +84,7 @@ def stop_worker() -> None:
         os.kill(status.pid, signal.SIGTERM)
 
 
-def wait(true: Callable[[], object]) -> None:
+def wait_until(true: Callable[[], object]) -> None:
     while not true():
         time.sleep(0.1)
 

@@ -1,4 +1,4 @@
-"""Models of real sizes with random weights: what they cost does not depend on what they learned."""
+"""Models of real sizes with random weights, whose cost is that of trained ones."""
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -10,7 +10,7 @@ from crce.models.diffusion import Diffusion, pick_device, pick_dtype
 
 
 def spec(name: str = "dog", corefs: int = 5, retains: int = 3) -> ConceptSpec:
-    """A concept with as many terms; what they say costs nothing."""
+    """A concept with this many terms; their texts do not affect the cost."""
     return ConceptSpec(
         name,
         corefs=tuple(Term(f"{name} as {number}") for number in range(corefs)),

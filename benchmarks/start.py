@@ -1,4 +1,4 @@
-"""From `python app.py` to the page: seconds to the first HTML, and to the first screen shown in Chromium."""
+"""Start-up of the app: seconds from `python app.py` to the first HTML, and to the first screen in Chromium."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from urllib.error import URLError
 
 from playwright.sync_api import Browser, sync_playwright
 
-from benchmarks.figures import Figure, options, show
+from benchmarks.figures import Figure, make_parser, show
 from crce.errors import CrceError
 from crce.files import ROOT
 from crce.worker import client
@@ -26,24 +26,24 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 def main() -> None:
-    show("start", __doc__, measured(), options(__doc__).parse_args().keep)
+    show("start", __doc__, measure(), make_parser(__doc__).parse_args().keep)
 
 
-def measured() -> Iterator[Figure]:
-    """Each in a new home."""
+def measure() -> Iterator[Figure]:
+    """Starts the app repeatedly, each time with an empty home folder."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        pairs = [started(browser) for _ in range(REPEATS)]
+        pairs = [time_start(browser) for _ in range(REPEATS)]
         browser.close()
     html, screen = zip(*pairs, strict=True)
     yield Figure("to the first HTML", html)
     yield Figure("to the first screen in Chromium", screen)
 
 
-def started(browser: Browser) -> tuple[float, float]:
+def time_start(browser: Browser) -> tuple[float, float]:
     began = time.perf_counter()
-    with served() as url:
-        wait(url)
+    with serve_app() as url:
+        wait_for(url)
         html = time.perf_counter() - began
         page = browser.new_page()
         page.goto(url)
@@ -54,8 +54,8 @@ def started(browser: Browser) -> tuple[float, float]:
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """The app on a free port, with nothing of an earlier one."""
+def serve_app() -> Iterator[str]:
+    """The app on a free port with an empty home folder."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as home:
@@ -67,13 +67,13 @@ def served() -> Iterator[str]:
         finally:
             process.terminate()
             process.wait()
-            # The worker outlives the app by design; it may not have been needed yet.
+            # The worker outlives the app by design; it may not have started yet.
             with suppress(CrceError):
                 if status := client.send(StatusRequest(), 5):
                     os.kill(status.pid, signal.SIGTERM)
 
 
-def wait(url: str) -> None:
+def wait_for(url: str) -> None:
     while True:
         try:
             urllib.request.urlopen(url).close()

@@ -1,4 +1,4 @@
-"""python -m crce, and the command crce."""
+"""Entry point of `python -m crce` and of the command `crce`."""
 
 from crce.cli.main import main
 

@@ -1,5 +1,5 @@
-"""The one error that is meant for people."""
+"""The error that users see."""
 
 
 class CrceError(Exception):
-    """Says what was wrong, with the value, and what to do about it. Shown as it is, never as a trace."""
+    """Says what went wrong, the offending value, and how to fix it. Shown to the user without a traceback."""

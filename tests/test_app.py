@@ -433,9 +433,9 @@ def test_a_table_adds_and_updates_and_drops_nothing(tmp_path):
         ("a.csv", "kind,term\nmaybe,woofer\n", "line 2: kind is 'maybe'"),
         ("a.csv", "kind,term\ncoref,dog\n", "remove one of the two"),
         ("a.csv", b"kind,term\ncoref,\xff\n", "UTF-8"),
-        ("a.csv", "", "names no column"),
-        ("a.json", "{", "no JSON"),
-        ("a.json", '{"target": "dog", "colour": 1}', "colour is no field"),
+        ("a.csv", "", "has no column"),
+        ("a.json", "{", "not valid JSON"),
+        ("a.json", '{"target": "dog", "colour": 1}', "unknown field colour"),
     ],
 )
 def test_a_bad_file_is_answered_clearly_and_changes_nothing(tmp_path, name, text, told):

@@ -8,9 +8,9 @@ from contextlib import closing
 import pytest
 
 from crce.errors import CrceError
+from crce.generators import drain
 from crce.proposers import chat
 from crce.proposers.chat import Chat, Form
-from crce.proposers.offers import finished
 from tests.scripted_llm import PIECE, ScriptedLLM
 from tests.servers import serving
 
@@ -54,13 +54,13 @@ def test_an_answer_is_seen_while_it_is_written(ask, llm):
 )  # fmt: skip
 def test_servers_that_need_patience(ask, llm, mode, asked):
     llm.mode = mode
-    assert finished(ask()).names == llm.answer["names"]
+    assert drain(ask()).names == llm.answer["names"]
     assert len(llm.requests) == asked
 
 
 def test_a_strict_schema_is_sent_and_left_out_where_it_is_refused(ask, llm):
     llm.mode = "schema-400"
-    finished(ask())
+    drain(ask())
     first, second = llm.requests
     assert first["response_format"]["json_schema"]["strict"] and first["stream"]
     assert first["response_format"]["json_schema"]["schema"]["additionalProperties"] is False
@@ -69,38 +69,39 @@ def test_a_strict_schema_is_sent_and_left_out_where_it_is_refused(ask, llm):
 
 def test_the_repair_round_says_what_was_wrong(ask, llm):
     llm.mode = "truncated-once"
-    finished(ask())
+    drain(ask())
     assert "no complete JSON object" in llm.requests[1]["messages"][-1]["content"]
 
 
 @pytest.mark.parametrize(
     ("mode", "says"),
-    [("ignores-schema", "I like dogs"), ("truncated", "twice"), ("empty", "it is empty"), ("endless", "la la"),
-     ("refusal", "declines to answer: 'I cannot.'"), ("filtered", "declines to answer: 'filtered'"),
+    [("ignores-schema", "I like dogs"), ("truncated", "two invalid answers"), ("empty", "it is empty"),
+     ("endless", "la la"),
+     ("refusal", "refuses to answer: 'I cannot.'"), ("filtered", "refuses to answer: 'filtered'"),
      ("429", "Try again in 3600 s"), ("429-twice", "Try again in 0.3 s"), ("429-mute", "Try again later"),
      ("401", "Check OPENAI_API_KEY"), ("404", "Check CRCE_MODEL"), ("500", "failed with 500"),
      ("html-502", "failed with 502"),
-     ("html", "usually ends in /v1"), ("no-choices", "usually ends in /v1"), ("broken-json", "no JSON"),
+     ("html", "usually ends in /v1"), ("no-choices", "usually ends in /v1"), ("broken-json", "valid JSON"),
      ("drops", "broke off in the middle"), ("error-midway", "out of memory")],
 )  # fmt: skip
 def test_failures_say_what_to_do(ask, llm, mode, says):
     llm.mode = mode
     with pytest.raises(CrceError) as error:
-        finished(ask())
+        drain(ask())
     assert says in str(error.value)
 
 
 def test_a_server_that_asks_for_an_hour_is_not_waited_for(ask, llm):
     llm.mode = "429"
     with pytest.raises(CrceError, match="3600 s"):
-        finished(ask())
+        drain(ask())
     assert len(llm.requests) == 1
 
 
 def test_a_silent_server_is_given_up(ask, llm):
     llm.mode = "silent"
     with pytest.raises(CrceError, match=r"said nothing for 0\.5 s"):
-        finished(ask(silence=0.5))
+        drain(ask(silence=0.5))
 
 
 @pytest.mark.parametrize("mode", ["stalls", "silent"])
@@ -134,7 +135,7 @@ def _wait_for(happens):
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "nonsense", "http://[", "http://a b/v1"])
 def test_an_address_where_nobody_answers(url):
     with pytest.raises(CrceError, match="cannot be reached"):
-        finished(Chat("tiny", url).ask(Names, "Which?"))
+        drain(Chat("tiny", url).ask(Names, "Which?"))
 
 
 def test_models_are_those_that_the_endpoint_lists(llm, url, monkeypatch):
@@ -179,7 +180,7 @@ def test_a_real_server_and_a_real_model_speak_the_same_protocol(tmp_path):
     text = ""
     with served(tmp_path) as address:
         writing = Chat(str(tmp_path), address).ask(Names, "Which?")
-        with pytest.raises(CrceError, match="did not answer in the form asked for, twice"):
+        with pytest.raises(CrceError, match="gave two invalid answers"):
             while True:
                 text += next(writing)
     assert len(text) > 10

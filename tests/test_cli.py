@@ -77,7 +77,7 @@ def test_every_command_explains_itself(crce, command):
 
 
 def test_help_lists_every_command_and_loads_no_torch():
-    code = "import sys; sys.argv = ['crce', '--help']\nfrom crce import cli\ntry: main()\n"
+    code = "import sys; sys.argv = ['crce', '--help']\nfrom crce.cli.main import main\ntry: main()\n"
     code += "finally: print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert result.stdout.strip().endswith("False")
@@ -104,7 +104,7 @@ def test_dataset_check_ends_with_one_where_something_is_wrong(crce, tmp_path):
     wrong = replace(found, corefs=(replace(found.corefs[0], text="mousekin"), *found.corefs[2:]))
     library.save_spec(wrong, tmp_path / "object" / "mouse-animal.json")
     code, out, _ = crce("dataset", "check", tmp_path)
-    assert code == 1 and "error: mouse (animal): 9 train corefs where the dataset has 10." in out.splitlines()
+    assert code == 1 and "error: mouse (animal): 9 train corefs instead of 10." in out.splitlines()
     assert json.loads(crce("dataset", "check", tmp_path, "--json")[1])["concepts"] == 1
 
 
@@ -179,7 +179,7 @@ def test_demo_writes_one_page_that_needs_nothing_else(crce, tiny_sd_dir, tmp_pat
     [
         (["erase", "dgo"], "error: There is no concept 'dgo'. Did you mean \"dog\"?"),
         (["erase", "none.json"], "error: none.json cannot be read (No such file or directory)."),
-        (["erase", "{broken}"], "broken.json: line 1, column 12 is no JSON: Expecting value."),
+        (["erase", "{broken}"], "broken.json: line 1, column 12 is not valid JSON: Expecting value."),
         (["erase", "dog", "--base", "/"], "error: '/' holds no diffusers model: model_index.json is missing."),
         (["erase", "dog", "--base", "no"], "error: There is no base model 'no'."),
         (["erase", "dog", "--method", "magic"], "error: There is no method 'magic'. Choose one of crce,"),
@@ -243,7 +243,7 @@ def test_ctrl_c_keeps_the_run_and_resume_ends_it(crce, spec, tiny_sd_dir, tmp_pa
 def test_a_run_of_other_terms_is_not_resumed(crce, spec, tiny_sd_dir, dog, tmp_path):
     runs.create(Job(str(tiny_sd_dir), dog, EraseConfig(corefs=2, retains=2)), tmp_path / "run", queued=False)
     code, _, err = crce("erase", "cat", "--resume", "--out", tmp_path / "run")
-    assert code == 1 and "is of 'dog (animal)' with other terms" in err
+    assert code == 1 and "is for 'dog (animal)' with other terms" in err
 
 
 def test_stop_and_resume_by_id(crce, tiny_sd_dir, dog):
@@ -339,8 +339,8 @@ def test_propose_without_out_keeps_nothing(crce, no_llm, home):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [(("propose", "Asterix", "--category", "ip"), "OPENAI_BASE_URL"), (("propose", " "), "Write one"),
-     (("propose", "kite", "--out", "kite.txt"), "ends in .json"), (("propose", "qwxyz"), "Check the spelling"),
-     (("refine", "qwxyz", "help"), "no concept"), (("refine", "dog", "help", "--out", "dog.txt"), "ends in .json")],
+     (("propose", "kite", "--out", "kite.txt"), "must end in .json"), (("propose", "qwxyz"), "Check the spelling"),
+     (("refine", "qwxyz", "help"), "no concept"), (("refine", "dog", "help", "--out", "dog.txt"), "must end in .json")],
 )  # fmt: skip
 def test_bad_input_is_one_clear_line(crce, no_llm, arguments, says):
     code, out, err = crce(*arguments)

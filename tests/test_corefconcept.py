@@ -101,4 +101,4 @@ def test_no_term_is_called_an_experts_where_nobody_reviewed():
 
 def test_the_card_is_counted_from_the_files():
     card = (library.SHIPPED / "README.md").read_text(encoding="utf-8")
-    assert dataset.card(SPECS.values()) == card, "write it again: python -m crce dataset card"
+    assert dataset.render_card(SPECS.values()) == card, "write it again: python -m crce dataset card"

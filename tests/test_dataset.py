@@ -58,7 +58,7 @@ def test_the_same_specs_give_the_same_bytes(shipped):
 
 
 def test_the_card_counts_what_is_there(shipped):
-    card = dataset.card([spec for spec in shipped if spec.target in ("bat", "cat")])
+    card = dataset.render_card([spec for spec in shipped if spec.target in ("bat", "cat")])
     names = "bat (animal), bat (sports equipment), cat"
     assert f"| object | 3 | 90 | 32 | {names} |" in card and card.count(dataset.CONTENTS) == 1
     assert "| bat (animal) | 15 | 15 |\n| cat | 1 | 1 |\n\n" in card
@@ -66,7 +66,7 @@ def test_the_card_counts_what_is_there(shipped):
 
 
 def test_a_hostile_concept_stays_text_in_the_card():
-    card = dataset.card([ConceptSpec("<img src=x onerror=alert(1)> [a](http://x)")])
+    card = dataset.render_card([ConceptSpec("<img src=x onerror=alert(1)> [a](http://x)")])
     assert r"\<img src=x onerror=alert(1)\> \[a\](http://x)" in card
 
 
@@ -109,9 +109,7 @@ def test_check_sees_an_edited_cell(shipped, tmp_path):
     facts = json.loads(path.read_text())
     facts["corefs"][0]["certainty"] = "low"
     path.write_text(json.dumps(facts))
-    assert dataset.check(tmp_path).problems == (
-        "data/object/train.parquet does not say what specs/ says; export again.",
-    )
+    assert dataset.check(tmp_path).problems == ("data/object/train.parquet differs from specs/; export again.",)
 
 
 def test_check_sees_a_broken_and_a_misnamed_file(shipped, tmp_path):
@@ -124,11 +122,11 @@ def test_check_sees_a_broken_and_a_misnamed_file(shipped, tmp_path):
 
 
 def test_check_of_an_empty_folder(tmp_path):
-    assert dataset.check(tmp_path) == dataset.Checked(0, 0, (f"{tmp_path} holds no specs.",), ())
+    assert dataset.check(tmp_path) == dataset.DatasetReport(0, 0, (f"{tmp_path} contains no specs.",), ())
 
 
 def problems_of(spec, *others):
-    return [line.removeprefix(f"{spec.name}: ") for line in dataset.problems([spec, *others])]
+    return [line.removeprefix(f"{spec.name}: ") for line in dataset.find_problems([spec, *others])]
 
 
 @pytest.fixture
@@ -153,18 +151,18 @@ def without_other_sense(spec):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda s: {"corefs": s.corefs[1:]}, "9 train corefs where the dataset has 10."),
-        (lambda s: {"corefs": (*s.corefs, Term("mus"))}, "11 train corefs where the dataset has 10."),
+        (lambda s: {"corefs": s.corefs[1:]}, "9 train corefs instead of 10."),
+        (lambda s: {"corefs": (*s.corefs, Term("mus"))}, "11 train corefs instead of 10."),
         (lambda s: {"retains": (*s.retains[:-1], replace(s.retains[-1], split="train"))}, "11 train retains"),
-        (with_text("MOUSIE", place=-1), "the coref 'MOUSIE' is 'mousie' of the corefs again. (duplicate)"),
-        (with_text("Mouse"), "the coref 'Mouse' is the target again. (duplicate)"),
-        (with_text("Tom Cruise's pet"), "the coref \"Tom Cruise's pet\" names 'Tom Cruise', whom the model"),
-        (with_text("shrew in a barn"), "the coref 'shrew in a barn' holds the retain 'shrew'"),
-        (with_text("a famous creature"), "the coref 'a famous creature' fits many others"),
-        (with_text("small " * 9 + "rodent"), "has 10 words; a model follows at most 8"),
-        (with_text("grey mouse"), "is the name with an addition, as 3 others are already"),
-        (without_other_sense, "the retains keep nothing of another sense of 'mouse'; add one"),
-        (with_text("tomcat"), "the coref 'tomcat' is a coref of cat too: leave it to one. (taken)"),
+        (with_text("MOUSIE", place=-1), "the coref 'MOUSIE' is the same as 'mousie' of the corefs. (duplicate)"),
+        (with_text("Mouse"), "the coref 'Mouse' is the same as the target. (duplicate)"),
+        (with_text("Tom Cruise's pet"), "the coref \"Tom Cruise's pet\" names 'Tom Cruise', which the model"),
+        (with_text("shrew in a barn"), "the coref 'shrew in a barn' contains the retain 'shrew'"),
+        (with_text("a famous creature"), "the coref 'a famous creature' is too vague"),
+        (with_text("small " * 9 + "rodent"), "has 10 words; use at most 8"),
+        (with_text("grey mouse"), "is the target's name with an addition, as 3 others already are"),
+        (without_other_sense, "the retains include no other sense of 'mouse'; add one"),
+        (with_text("tomcat"), "the coref 'tomcat' is also a coref of cat: keep it in one of them. (taken)"),
     ],
 )
 def test_a_fault_is_named_with_concept_and_fix(mouse, change, says):
@@ -178,15 +176,15 @@ def test_more_terms_are_right_only_where_the_paper_prints_them(shipped):
     dog = next(spec for spec in shipped if spec.slug == "dog")
     assert len(dog.corefs) == 16 and problems_of(dog) == []
     ours = replace(dog, corefs=(replace(dog.corefs[0], source="llm"), *dog.corefs[1:]))
-    assert "11 train corefs where the dataset has 10." in problems_of(ours)
+    assert "11 train corefs instead of 10." in problems_of(ours)
 
 
 def test_a_printed_term_against_a_rule_is_a_warning(shipped):
     tom = [spec for spec in shipped if spec.slug == "tom-cruise"]
     assert problems_of(*tom) == []
     said = "Tom Cruise: the coref \"Nicole Kidman's Former Spouse\" names 'Nicole Kidman', "
-    assert any(line.startswith(said) for line in dataset.findings(tom, "warning"))
+    assert any(line.startswith(said) for line in dataset.describe_findings(tom, "warning"))
 
 
 def test_a_concept_stands_once(shipped):
-    assert "dog stands more than once; keep one of them." in dataset.problems([*shipped[:20], *shipped[:20]])
+    assert "dog appears more than once; keep one of them." in dataset.find_problems([*shipped[:20], *shipped[:20]])

@@ -9,7 +9,7 @@ from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.evaluation.report import read_report
 from crce.experiments import studies
-from crce.experiments.tables import measure, render, reports, with_table, write_table
+from crce.experiments.tables import insert_table, load_reports, measure, render, write_table
 from crce.files import read_json, write_json
 from crce.runs import Job
 
@@ -44,7 +44,7 @@ def test_every_method_on_every_concept_once(measured):
         f"{c}-{m}.json" for c in ("cat", "dog-animal") for m in ("crce", "esd-x-strict")
     ]
     assert read_json(folder / "cat-crce.json") == kept
-    assert [r.method for r in reports(folder)] == ["esd-x-strict"] * 2 + ["crce"] * 2
+    assert [r.method for r in load_reports(folder)] == ["esd-x-strict"] * 2 + ["crce"] * 2
 
 
 def test_the_rendered_table_is_put_between_its_marks(measured, tmp_path):
@@ -58,18 +58,18 @@ def test_the_rendered_table_is_put_between_its_marks(measured, tmp_path):
     assert (
         "| base |" in text and "| crce − esd-x-strict |" in text and "Mean over 2 concepts (cat, dog (animal))" in text
     )
-    assert with_table(text, render(reports(folder))) == text
+    assert insert_table(text, render(load_reports(folder))) == text
 
 
 def test_every_method_is_compared_where_all_were_measured(measured):
     run, folder = measured
     run([*METHODS, "uce", "crce-uce"])
     (folder / "dog-animal-uce.json").unlink()
-    assert "Every method" not in render([r for r in reports(folder) if r.method in METHODS])
+    assert "Every method" not in render([r for r in load_reports(folder) if r.method in METHODS])
     with pytest.raises(CrceError, match="at least 2"):
-        render(reports(folder))
+        render(load_reports(folder))
     run(["uce"])
-    found = reports(folder)
+    found = load_reports(folder)
     assert found[-1].method == "uce"
     costs = {"concept": "dog", "machine": "a machine", "methods": {"uce": 0.25}}
     (row,) = [line for line in render(found, costs).splitlines() if line.startswith("| uce |")]
@@ -82,7 +82,9 @@ def test_a_sweep_has_a_row_for_each_setting(measured):
     run(["crce"])
     found = [read_json(path) for path in folder.glob("*.json")]
     yes, n = (sum(r["metrics"]["acc_c_test"][part] for r in found) for part in ("yes", "n"))
-    (row,) = [line for line in studies.swept(folder, studies.SWEEPS_PAGE).splitlines() if line.startswith("| crce |")]
+    (row,) = [
+        line for line in studies.render_sweep(folder, studies.SWEEPS_PAGE).splitlines() if line.startswith("| crce |")
+    ]
     assert row.startswith("| crce | 0.001 | 2 |") and row.split(" | ")[5] == f"{yes}/{n}"
 
 
@@ -95,7 +97,7 @@ def test_a_backbone_has_a_row_alone_and_one_with_corefs_and_retains(tiny_sd_dir,
     assert {event.method for event in events} == {"ca", "crce", "crce on ca"}
     names = ["dog-animal-ca.json", "dog-animal-crce-on-ca.json", "dog-animal-crce.json"]
     assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == names
-    page = studies.backbone_rows(list(map(read_report, (tmp_path / "reports").iterdir())))
+    page = studies.render_backbone_rows(list(map(read_report, (tmp_path / "reports").iterdir())))
     rows = [line.split(" | ")[:3] for line in page if " | with" in line]
     assert [row[::2] for row in rows] == [["| ca", "without"], ["| ca", "with"], ["| esd-x-strict", "with"]]
     assert {row[1] for row in rows} == {"2 at 0.001"}
@@ -104,8 +106,8 @@ def test_a_backbone_has_a_row_alone_and_one_with_corefs_and_retains(tiny_sd_dir,
 
 
 def test_a_text_without_a_place_is_refused():
-    with pytest.raises(CrceError, match="no place for the table"):
-        with_table("nothing here", "table")
+    with pytest.raises(CrceError, match="no markers for the table"):
+        insert_table("nothing here", "table")
 
 
 def test_a_measurement_that_fails_names_concept_and_method(measured, tmp_path):

@@ -215,7 +215,7 @@ def test_no_hub(specs):
 
 def test_a_preview_needs_no_hub(specs):
     seen = hub.preview(specs)
-    assert seen.card == dataset.card(specs) and len(seen.rows) == 10 and not seen.problems
+    assert seen.card == dataset.render_card(specs) and len(seen.rows) == 10 and not seen.problems
     assert set(seen.files) == set(dataset.files(specs)) and all(seen.files.values())
 
 
@@ -227,14 +227,14 @@ def script(code, tmp_path, **settings):
 
 
 def test_without_a_token_nothing_leaves(tmp_path):
-    code = "from crce.hub import Hub\ntry: Hub.connect()\nexcept Exception as e: print(type(e).__name__, e)"
+    code = "from crce.publishing.hub import Hub\ntry: Hub.connect()\nexcept Exception as e: print(type(e).__name__, e)"
     assert script(code, tmp_path) == f"CrceError {hub.NO_TOKEN}\n"
 
 
 def test_token_and_endpoint_come_from_the_environment(fake, url, tmp_path):
-    code = "from crce.hub import Hub; print(Hub.connect().user())"
+    code = "from crce.publishing.hub import Hub; print(Hub.connect().user())"
     assert script(code, tmp_path, HF_TOKEN="hf_good", HF_ENDPOINT=url) == "tester\n"
-    code = "from crce.hub import Hub; print(Hub.connect('hf_good').user())"
+    code = "from crce.publishing.hub import Hub; print(Hub.connect('hf_good').user())"
     assert script(code, tmp_path, HF_TOKEN="hf_wrong", HF_ENDPOINT=url) == "tester\n"
 
 
@@ -310,7 +310,7 @@ def test_diffusers_understands_the_names_of_the_lora(base, run):
 def test_the_card_of_a_lora_says_that_it_is_none_of_the_exact_forms(fake, mine, run):
     mine.publish_weights(run, "no-dog", formats=("lora",))
     card = repo(fake, "tester/no-dog", "model").files["README.md"].decode()
-    assert "approximation" in card and "leaves out" in card and "load_state_dict" not in card
+    assert "approximation" in card and "relative error" in card and "load_state_dict" not in card
 
 
 def test_no_folder_of_this_machine_goes_out(fake, mine, run):
@@ -335,7 +335,7 @@ def test_the_card_tells_what_was_measured(fake, mine, run):
 
 def test_a_card_without_a_report_says_so(fake, mine, run):
     mine.publish_weights(run, "no-dog")
-    assert "Nothing was measured" in repo(fake, "tester/no-dog", "model").files["README.md"].decode()
+    assert "This run has not been measured" in repo(fake, "tester/no-dog", "model").files["README.md"].decode()
 
 
 @pytest.mark.parametrize(("method", "lists"), [("crce", True), ("esd-x-strict", False)])
@@ -423,6 +423,6 @@ def test_diffusers_understands_the_names_of_the_membranes(membranes):
                                                       ("receler", ("lora",), "They work here")])  # fmt: skip
 def test_what_a_format_cannot_hold_is_refused(fake, mine, membranes, kind, formats, says):
     save_file(load_file(membranes.weights_path), membranes.weights_path, metadata={"kind": kind})
-    with pytest.raises(CrceError, match=f"cannot go out as {' or '.join(formats)}.*{says}"):
+    with pytest.raises(CrceError, match=f"cannot be exported as {' or '.join(formats)}.*{says}"):
         mine.publish_weights(membranes, "tester/no-dog", formats)
     assert not fake.calls

@@ -8,8 +8,9 @@ from crce.concepts import edits, library
 from crce.concepts.spec import CERTAINTY, ConceptSpec, Term
 from crce.errors import CrceError
 from crce.files import ROOT
+from crce.generators import drain
 from crce.proposers import commands, lexicon, prompts
-from crce.proposers.offers import finished, written
+from crce.proposers.offers import parse_terms
 from crce.proposers.offline import LexiconProposer
 from crce.proposers.wordnet import FILE, wordnet
 
@@ -17,7 +18,7 @@ WHO = LexiconProposer()
 
 
 def meanings(*concept):
-    return finished(WHO.meanings(*concept))
+    return drain(WHO.meanings(*concept))
 
 
 def texts(terms):
@@ -25,7 +26,7 @@ def texts(terms):
 
 
 def round_of(spec, wish):
-    return finished(WHO.revise(spec, wish))
+    return drain(WHO.revise(spec, wish))
 
 
 def labels(spec, wish):
@@ -87,7 +88,7 @@ def test_kinds_have_their_distance():
 
 def test_corefconcept_comes_first():
     (spec,) = meanings("Dog")
-    (shipped,) = lexicon.known("dog")
+    (shipped,) = lexicon.find_shipped("dog")
     assert {*spec.corefs, *spec.retains} == {*shipped.corefs, *shipped.retains}
     (told,) = spec.provenance.history
     assert (told.by, told.model, spec.provenance.reviewer) == ("lexicon", "bundled concepts", "")
@@ -100,9 +101,9 @@ def test_a_users_own_empty_draft_is_not_what_is_proposed():
 
 
 def test_the_article_of_a_name_does_not_matter():
-    assert [spec.target for spec in lexicon.known("katniss everdeen")] == ["Katniss Everdeen"]
-    assert lexicon.known("the dog") == lexicon.known("dog")
-    assert [spec.category for spec in lexicon.known("Mermaid")] == ["ip"]
+    assert [spec.target for spec in lexicon.find_shipped("katniss everdeen")] == ["Katniss Everdeen"]
+    assert lexicon.find_shipped("the dog") == lexicon.find_shipped("dog")
+    assert [spec.category for spec in lexicon.find_shipped("Mermaid")] == ["ip"]
 
 
 def test_wordnet_fills_lists_by_distance():
@@ -115,7 +116,7 @@ def test_wordnet_fills_lists_by_distance():
 
 
 def test_synonyms_are_surest_then_kinds_and_no_retain_is_a_kind():
-    animal = lexicon.meanings("bear")[0]
+    animal = lexicon.find_meanings("bear")[0]
     sure = {term.text: term.certainty for term in animal.corefs}
     assert sure["brown bear"] == "high" and sure["grizzly"] == "normal"
     below = {word for synset in wordnet().hyponyms(wordnet().find("bear")[0], 9) for word in synset.words}
@@ -126,7 +127,7 @@ def test_synonyms_are_surest_then_kinds_and_no_retain_is_a_kind():
 
 @pytest.mark.parametrize("name", ["dog", "ship", "chair", "banjo", "turkey", "kite", "tulip"])
 def test_proposals_hold_to_the_rules(name):
-    for meaning in lexicon.meanings(name):
+    for meaning in lexicon.find_meanings(name):
         assert sum(name in text.split() for text in texts(meaning.corefs)) <= lexicon.REPEATS
         assert not any(name in text.casefold().split() for text in texts(meaning.retains))
         assert name not in texts(meaning.corefs)
@@ -149,12 +150,12 @@ def test_a_sense_is_found_by_its_words():
 def test_terms_are_seen_while_they_are_written():
     text = "".join(WHO.meanings("kite"))
     terms = [t.text for spec in meanings("kite") for t in (*spec.corefs, *spec.retains)]
-    assert written(text) == list(dict.fromkeys(terms)) and written(text[:60]) == terms[:1]
+    assert parse_terms(text) == list(dict.fromkeys(terms)) and parse_terms(text[:60]) == terms[:1]
 
 
 @pytest.mark.parametrize(
     ("concept", "says"),
-    [(("qwxyz",), "Check the spelling"), (("Angela Merkel", "celebrity"), "knows objects only, no celebrity"),
+    [(("qwxyz",), "Check the spelling"), (("Angela Merkel", "celebrity"), "has only objects, no celebrity"),
      (("Asterix", "ip"), "no ip"), (("ukiyo-e", "style"), "no style")],
 )  # fmt: skip
 def test_what_it_does_not_know_it_says_and_what_to_do(concept, says):
@@ -164,7 +165,7 @@ def test_what_it_does_not_know_it_says_and_what_to_do(concept, says):
 
 
 def test_names_are_corefconcepts():
-    assert "Katniss Everdeen" in finished(WHO.names("ip")) and "Tom Cruise" in finished(WHO.names("celebrity"))
+    assert "Katniss Everdeen" in drain(WHO.names("ip")) and "Tom Cruise" in drain(WHO.names("celebrity"))
     assert set(prompts.LIST_PROMPTS) == {"ip", "celebrity"}
 
 
@@ -213,7 +214,7 @@ def test_the_other_sense_goes_round():
     other = round_of(bird, "the other sense").spec
     assert other.name == "kite (artifact)" and "box kite" in texts(other.corefs)
     assert round_of(other, "other meaning").spec.name == "kite (animal)"
-    shipped = lexicon.known("bat")
+    shipped = lexicon.find_shipped("bat")
     assert round_of(shipped[0], "the other sense").spec.slug == shipped[1].slug
 
 

@@ -23,22 +23,22 @@ DOG = {"target": "dog", "corefs": [{"text": "puppy"}], "retains": [{"text": "cat
         ({"retains": [{"text": "cat"}, {}]}, "dog.json: retains[1].text is missing; add it."),
         (
             {"corefs": [{"text": "puppy", "colour": "red"}]},
-            "corefs[0].colour is no field of a spec; use one of text, certainty, split, source, note.",
+            "unknown field corefs[0].colour; use one of text, certainty, split, source, note.",
         ),
-        ({"target": ""}, 'dog.json: target is ""; write a phrase.'),
+        ({"target": ""}, 'dog.json: target is ""; enter a phrase.'),
         ({"target": "x" * 201}, "use at most 200 characters."),
-        ({"target": "do\u202eg"}, "write it without control characters."),
-        ({"target": "\ud800"}, r'target is "\ud800"; give a text.'),
-        ({"corefs": "puppy"}, 'dog.json: corefs is "puppy"; give a list of terms.'),
-        ({"corefs": ["puppy"]}, 'corefs[0] is "puppy"; give an object, {"…": …}.'),
-        ({"provenance": {"rounds": -1}}, "provenance.rounds is -1; give a whole number of at least 0."),
-        ({"corefs": [{}, {}]}, "(1 more after it)"),
+        ({"target": "do\u202eg"}, "remove the control characters."),
+        ({"target": "\ud800"}, r'target is "\ud800"; use a string.'),
+        ({"corefs": "puppy"}, 'dog.json: corefs is "puppy"; use a list.'),
+        ({"corefs": ["puppy"]}, 'corefs[0] is "puppy"; use an object, {"…": …}.'),
+        ({"provenance": {"rounds": -1}}, "provenance.rounds is -1; use a non-negative integer."),
+        ({"corefs": [{}, {}]}, "(1 more)"),
         (
             {"corefs": [{"text": "puppy"}, {"text": "Puppy"}]},
-            'corefs[1].text is "Puppy", as corefs[0].text is; remove one of the two.',
+            'corefs[1].text is "Puppy", the same as corefs[0].text; remove one of the two.',
         ),
-        ({"retains": [{"text": " puppy "}]}, 'retains[0].text is "puppy", as corefs[0].text is;'),
-        ({"corefs": [{"text": "DOG"}]}, 'corefs[0].text is "DOG", as the target is;'),
+        ({"retains": [{"text": " puppy "}]}, 'retains[0].text is "puppy", the same as corefs[0].text;'),
+        ({"corefs": [{"text": "DOG"}]}, 'corefs[0].text is "DOG", the same as the target;'),
     ],
 )
 def test_a_fault_is_named_with_its_value_and_the_fix(change, said):
@@ -50,9 +50,9 @@ def test_a_fault_is_named_with_its_value_and_the_fix(change, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"target": "dog",\n "corefs": [}', "dog.json: line 2, column 13 is no JSON: Expecting value."),
+        ('{"target": "dog",\n "corefs": [}', "dog.json: line 2, column 13 is not valid JSON: Expecting value."),
         ("", "line 1, column 1"),
-        ("[]", 'the whole is []; give an object, {"…": …}.'),
+        ("[]", 'the spec is []; use an object, {"…": …}.'),
         ("[" * 100_000, "nested too deep"),
     ],
 )
@@ -140,7 +140,7 @@ def test_ones_own_concept_wins_and_a_broken_file_hides_nothing():
 
 
 def test_two_senses_ask_which():
-    with pytest.raises(CrceError, match=r'several senses; say "bat \(animal\)" or "bat \(sports equipment\)"'):
+    with pytest.raises(CrceError, match=r'several senses. Use "bat \(animal\)" or "bat \(sports equipment\)"'):
         library.find_concept("bat")
 
 

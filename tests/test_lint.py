@@ -95,7 +95,7 @@ def test_what_is_printed_stands_and_ours_gives_way():
         terms = (Term(name, source="llm" if i == ours else "paper") for i, name in enumerate(names))
         assert lint(ConceptSpec("dog", corefs=tuple(terms))) == [
             Finding("corefs", names[ours], "modifiers",
-                    "is the name with an addition, as 3 others are already: the edit learns one word")
+                    "is the target's name with an addition, as 3 others already are: the edit would learn one word")
         ]  # fmt: skip
 
 

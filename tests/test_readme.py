@@ -30,13 +30,13 @@ def test_every_command_that_it_names_is_there():
 
 def test_the_table_is_what_the_reports_say():
     costs = read_json(tables.COSTS) if tables.COSTS.exists() else None
-    assert tables.with_table(TEXT, tables.render(tables.reports(), costs)) == TEXT
+    assert tables.insert_table(TEXT, tables.render(tables.load_reports(), costs)) == TEXT
 
 
 PAGES = {
-    **studies.pages(),
-    bank.WRITTEN: bank.page(),
-    figures.WRITTEN: figures.page(),
+    **studies.render_pages(),
+    bank.WRITTEN: bank.render_page(),
+    figures.WRITTEN: figures.render_page(),
 }
 
 

@@ -369,7 +369,7 @@ def add_terms(opened: OpenConcept, search: str, kind: str, typed: str) -> tuple:
 def import_file(opened: OpenConcept, search: str, path: str) -> tuple:
     """JSON is a whole concept, which is opened. CSV adds terms to the lists on screen and updates existing ones."""
     file = Path(path)
-    text = csv_json.text_of(file)
+    text = csv_json.read_text(file)
     if file.suffix.casefold() == ".csv":
         after = drafts.change(opened, lambda spec: csv_json.from_csv(spec, text, file.name))
     else:

@@ -78,10 +78,10 @@ def _describe_change(spec: ConceptSpec, change: Change) -> dict:
 
 
 def render_writing(spec: ConceptSpec, by: str, text: str) -> str:
-    from crce.proposers.offers import written
+    from crce.proposers.offers import parse_terms
 
     tail = " ".join(text[-_TAIL:].split())
-    return render("writing", target=spec.name, by=by, count=len(text), terms=written(text), tail=tail)
+    return render("writing", target=spec.name, by=by, count=len(text), terms=parse_terms(text), tail=tail)
 
 
 # What the user does
@@ -194,12 +194,12 @@ def list_models() -> tuple:
 
 @report_errors
 def suggest_names(category: str, model: str) -> Iterator[str]:
-    from crce.proposers.offers import finished
+    from crce.generators import drain
     from crce.proposers.proposers import proposer
 
     who = proposer(model or "")
     yield render("line", text=f"Waiting for names from {who.label}…")
-    yield render("names", names=finished(who.names(category)), category=category, by=who.label)
+    yield render("names", names=drain(who.names(category)), category=category, by=who.label)
 
 
 def use_name(event: gr.EventData) -> tuple:

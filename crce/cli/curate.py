@@ -1,8 +1,11 @@
+"""Commands that propose, refine and check concepts."""
+
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.table import Table
 
 from crce.cli import terminal
 from crce.cli.options import AsJson, Concept, Seed
@@ -12,12 +15,12 @@ from crce.concepts.spec import ConceptSpec, spec_to_dict
 from crce.errors import CrceError
 
 datasets = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", help="Look after CorefConcept, or a dataset folder of your own."
+    no_args_is_help=True, rich_markup_mode="markdown", help="Maintain CorefConcept, or a dataset folder of your own."
 )
 
 
 def concepts(as_json: AsJson = False):
-    """List the concepts of the library, your own included."""
+    """List the concepts of the library, including your own."""
     facts = [
         {"slug": slug, "name": s.name, "category": s.category, "corefs": len(s.corefs), "retains": len(s.retains)}
         for slug, s in library().items()
@@ -26,23 +29,25 @@ def concepts(as_json: AsJson = False):
     terminal.say(facts, terminal.table(["concept", "category", "corefs", "retains"], rows), as_json)
 
 
-Model = Annotated[str, typer.Option(help="Another model of the endpoint.", show_default="CRCE_MODEL")]
+Model = Annotated[str, typer.Option(help="A model of the endpoint.", show_default="CRCE_MODEL")]
 
 
 def propose(
-    name: Annotated[str, typer.Argument(help="The concept, as one would write it in a prompt.")],
-    category: Annotated[Literal["object", "ip", "celebrity", "style"], typer.Option(help="What it is.")] = "object",
-    sense: Annotated[str, typer.Option(help='Which meaning of an ambiguous word: "animal".')] = "",
-    out: Annotated[Path | None, typer.Option(help="The spec file to write.", show_default="none is written")] = None,
+    name: Annotated[str, typer.Argument(help="The concept, as written in a prompt.")],
+    category: Annotated[
+        Literal["object", "ip", "celebrity", "style"], typer.Option(help="The kind of concept.")
+    ] = "object",
+    sense: Annotated[str, typer.Option(help='The meaning of an ambiguous word, such as "animal".')] = "",
+    out: Annotated[Path | None, typer.Option(help="The spec file to write.", show_default="no file")] = None,
     seed: Seed = 0,
     model: Model = "",
     as_json: AsJson = False,
 ):
-    """Propose a concept's lists: corefs to erase with it, retains to keep, each with a certainty.
+    """Propose a concept's lists: corefs to erase with it and retains to keep, each with a certainty.
 
-    Asks the language model of OPENAI_BASE_URL, OPENAI_API_KEY and CRCE_MODEL, with the paper's prompt; where none is
-    set, the bundled lexicon. The terms are shown as they are written. An ambiguous word gets a spec for each sense:
-    with --out bat.json, files such as bat-animal.json.
+    Asks the language model set by OPENAI_BASE_URL, OPENAI_API_KEY and CRCE_MODEL, using the paper's prompts. If these
+    are not set, the bundled lexicon proposes. Terms appear as they are written. An ambiguous word gets one spec per
+    sense: --out bat.json writes files such as bat-animal.json.
 
     Examples:
 
@@ -52,11 +57,11 @@ def propose(
     """
     from crce.proposers.proposers import proposer
 
-    _must_be_json(out)
+    _check_suffix(out)
     who = proposer(model)
     terminal.console.print(f"asking {who.label}", markup=False)
-    specs = terminal.writing(who.meanings(name, category, sense, seed))
-    paths = _one_file_each(specs, out)
+    specs = terminal.show_terms(who.meanings(name, category, sense, seed))
+    paths = _name_files(specs, out)
     for spec, path in zip(specs if paths else [], paths, strict=True):
         save_spec(spec, path)
     facts = [spec_to_dict(spec) for spec in specs]
@@ -64,25 +69,25 @@ def propose(
         return terminal.say({"proposer": who.label, "specs": facts, "paths": [str(p) for p in paths]}, "", True)
     for spec in specs:
         print(f"\n{spec.name}")
-        terminal.say(None, _terms_table(spec), False)
-    print("\n".join(map(str, paths)) or "\nNothing is kept. Give --out to write a spec file.")
+        terminal.say(None, _tabulate_terms(spec), False)
+    print("\n".join(map(str, paths)) or "\nNothing was saved. Give --out to write a spec file.")
 
 
 def refine(
     concept: Concept,
-    wish: Annotated[str, typer.Argument(help="What should change, in your words.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Apply what is proposed without asking.")] = False,
+    request: Annotated[str, typer.Argument(help="What to change, in your own words.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Apply the changes without asking.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="The spec file to write.", show_default="the file, or your own copy")
+        Path | None, typer.Option(help="The spec file to write.", show_default="the input file, or your own copy")
     ] = None,
     model: Model = "",
     as_json: AsJson = False,
 ):
-    """Say what should change in a concept's lists, see the difference, and take it or leave it.
+    """Ask the proposer to change a concept's lists, review the changes, and accept or reject them.
 
-    "+" is new, "−" dropped, "⇄" moved to the other list, "~" given another certainty. Asks before anything is
-    written; with --json it only shows, unless there is --yes. A concept of the library is kept as your own copy.
-    Without a language model a handful of requests is understood; "help" lists them.
+    "+" marks added terms, "−" dropped ones, "⇄" moves to the other list, "~" new certainties. Asks before writing
+    anything; with --json it writes only if --yes is given. A concept of the library is saved as your own copy.
+    Without a language model, only a few requests are understood; "help" lists them.
 
     Examples:
 
@@ -91,9 +96,9 @@ def refine(
     """
     from crce.proposers.proposers import proposer
 
-    _must_be_json(out)
+    _check_suffix(out)
     spec, who = find_concept(concept), proposer(model)
-    revision = terminal.writing(who.revise(spec, wish))
+    revision = terminal.show_terms(who.revise(spec, request))
     labels = [change.label for change in edits.changes(spec, revision.spec, revision.why)]
     if not as_json:
         print("\n".join([revision.says, *labels]))
@@ -102,40 +107,40 @@ def refine(
     if taken:
         save_spec(revision.spec, path)
     facts = {"says": revision.says, "changes": labels, "applied": taken, "path": str(path) if taken else None}
-    terminal.say(facts, str(path) if taken else "Nothing is changed.", as_json)
+    terminal.say(facts, str(path) if taken else "Nothing was changed.", as_json)
 
 
 def suggest(
-    category: Annotated[Literal["ip", "celebrity"], typer.Argument(help="Characters, or real people.")],
+    category: Annotated[Literal["ip", "celebrity"], typer.Argument(help="Fictional characters or real people.")],
     model: Model = "",
     as_json: AsJson = False,
 ):
-    """Suggest concepts to begin with, by the paper's own two prompts; without a language model, CorefConcept's.
+    """Suggest concepts to start with, using the paper's two prompts, or CorefConcept if no language model is set.
 
     Example:
 
         python -m crce suggest ip
     """
-    from crce.proposers.offers import finished
+    from crce.generators import drain
     from crce.proposers.proposers import proposer
 
-    names = finished(proposer(model).names(category))
+    names = drain(proposer(model).names(category))
     terminal.say(names, "\n".join(names), as_json)
 
 
-def _must_be_json(out: Path | None) -> None:
+def _check_suffix(out: Path | None) -> None:
     if out and out.suffix != ".json":
-        raise CrceError(f"--out is {str(out)!r}; a spec file's name ends in .json.")
+        raise CrceError(f"--out is {str(out)!r}; the name of a spec file must end in .json.")
 
 
-def _one_file_each(specs: list[ConceptSpec], out: Path | None) -> list[Path]:
-    """Several senses go beside each other: bat.json becomes bat-animal.json and bat-club.json."""
+def _name_files(specs: list[ConceptSpec], out: Path | None) -> list[Path]:
+    """One file per sense: bat.json becomes bat-animal.json and bat-club.json."""
     if not out or len(specs) == 1:
         return [out] if out else []
     return [out.with_name(f"{out.stem}-{ConceptSpec(spec.sense).slug}.json") for spec in specs]
 
 
-def _terms_table(spec: ConceptSpec):
+def _tabulate_terms(spec: ConceptSpec) -> Table:
     rows = [
         (edits.LISTS[kind], term.text, term.certainty, term.split, term.note)
         for kind in edits.LISTS
@@ -146,15 +151,17 @@ def _terms_table(spec: ConceptSpec):
 
 @datasets.command("check")
 def check_dataset(
-    folder: Annotated[Path, typer.Argument(help="Holds CATEGORY/CONCEPT.json.", show_default="corefconcept")] = SHIPPED,
+    folder: Annotated[
+        Path, typer.Argument(help="Contains CATEGORY/CONCEPT.json.", show_default="corefconcept")
+    ] = SHIPPED,
     as_json: AsJson = False,
 ):
-    """Check every spec of a folder, and end with 1 where something is wrong.
+    """Check every spec in a folder; the exit code is 1 if there are errors.
 
-    Form: each file is a spec and lies where its name says; 15 corefs and 15 retains, 10 and 5 of each to train and to
-    test with. Rules, for each term: no duplicate; no other entity named (leak); no retain inside a coref (contains);
-    not vague; not long; at most 3 names with an addition (modifiers); another sense of an ambiguous word is kept
-    (sense); no coref of two concepts (taken). What the paper prints stands as it is, so there the rules only warn.
+    Format: each file is a valid spec with the right name and has 15 corefs and 15 retains, 10 of each for training and
+    5 for testing. Rules for terms: no duplicates; no other entity named (leak); no retain inside a coref (contains);
+    not vague; not long; at most 3 variations of the target's name (modifiers); another sense of an ambiguous word
+    among the retains (sense); no coref in two concepts (taken). Terms printed in the paper only cause warnings.
 
     Examples:
 
@@ -173,13 +180,13 @@ def check_dataset(
 
 @datasets.command("card")
 def write_card(as_json: AsJson = False):
-    """Count what corefconcept/ holds, and write the header and the contents of its card, README.md.
+    """Update the header and the contents section of corefconcept/README.md.
 
-    Do it after a change of the specs; the tests compare the two. Needs a checkout.
+    Run it after changing a spec; a test compares the two. Needs a checkout.
     """
     from crce import files
     from crce.concepts import dataset
 
     path = files.checkout() / "corefconcept" / "README.md"
-    files.write_atomic(path, dataset.card(dataset.read(SHIPPED)))
+    files.write_atomic(path, dataset.render_card(dataset.read(SHIPPED)))
     terminal.say({"card": str(path)}, str(path), as_json)

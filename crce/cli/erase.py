@@ -1,3 +1,5 @@
+"""Commands that erase, draw and inspect."""
+
 import time
 from dataclasses import asdict
 from itertools import product
@@ -10,7 +12,7 @@ from crce import bases, runs
 from crce.catalogue import CLOSED_FORM, METHOD_FACTS
 from crce.cli import terminal
 from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, OldBackbone, Seed
-from crce.cli.runs import _facts, _run
+from crce.cli.runs import describe_run, open_run
 from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, resolve_config
@@ -24,36 +26,33 @@ from crce.runs.models import Models
 def erase(
     concept: Concept,
     base: Base = bases.EMOJI_SD,
-    method: Annotated[str, typer.Option(help="One of `methods`.")] = "crce",
+    method: Annotated[str, typer.Option(help="A method; `methods` lists them.")] = "crce",
     backbone: Backbone = EraseConfig.backbone,
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the base's preset")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.", show_default="the base's preset")] = None,
-    eta: Annotated[float, typer.Option(help="Negative guidance η: how far past the empty prompt to push.")] = 1.0,
-    corefs: Annotated[int, typer.Option(help="M: corefs drawn per step. 0 leaves them out.")] = 5,
-    retains: Annotated[int, typer.Option(help="N: retains drawn per step. 0 leaves them out.")] = 3,
+    eta: Annotated[float, typer.Option(help="Negative guidance η: how far past the empty prompt to move.")] = 1.0,
+    corefs: Annotated[int, typer.Option(help="M: corefs sampled per step. 0 uses none.")] = 5,
+    retains: Annotated[int, typer.Option(help="N: retains sampled per step. 0 uses none.")] = 3,
     microbatch_size: Annotated[
         int, typer.Option(help="Terms through the U-Net at once. 0: all, the fastest; 1 needs the least memory.")
     ] = 0,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new run in the store")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new run")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, or the newest unfinished one of the concept.")
+        bool, typer.Option("--resume", help="Continue the run in --out, or the concept's newest unfinished run.")
     ] = False,
     also: Annotated[list[str] | None, typer.Option(help="A further concept for the same run. Repeatable.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what it would cost: time, memory and disk.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate the time, memory and disk space.")] = False,
     as_json: AsJson = False,
     on: OldBackbone = None,
     rows: Annotated[int | None, typer.Option(hidden=True, help="The former name of --microbatch-size.")] = None,
 ):
-    """Erase a concept: the name and its corefs go, the retains stay.
+    """Erase a concept and its corefs, and keep its retains.
 
-    Trains here, in this process. Ctrl-C stops after the current step and keeps what is done; --resume goes on with
-    it, under the run's own settings. The base itself is never changed: the result is delta.safetensors in the
-    run's folder.
+    Trains in this process. Ctrl-C stops after the current step; --resume continues the run with its own settings. The
+    base model is never modified: the result is delta.safetensors in the run's folder.
 
     Examples:
 
@@ -65,7 +64,7 @@ def erase(
     """
     spec = find_concept(concept)
     if resume:
-        run = _unfinished(spec, out)
+        run = _find_unfinished(spec, out)
     else:
         config = EraseConfig(
             method=method,
@@ -81,35 +80,35 @@ def erase(
         others = tuple(map(find_concept, also or ()))
         job = Job(base, spec, config, device, dtype, also=others)
         if dry_run:
-            return _foretell(job, as_json)
+            return _print_estimate(job, as_json)
         run = runs.create(job, out, queued=False)
     terminal.follow(run, execute(run))
-    terminal.say(_facts(run), f"{run.title} is erased: {run.weights_path}\n{_next_steps(run)}", as_json)
+    terminal.say(describe_run(run), f"{run.title} is erased: {run.weights_path}\n{_suggest_next(run)}", as_json)
 
 
-def _foretell(job: Job, as_json: bool) -> None:
-    """Prints what the job would cost, and starts nothing."""
+def _print_estimate(job: Job, as_json: bool) -> None:
+    """Prints the estimated cost and starts nothing."""
     from crce.training.estimate import estimate
 
     cost = estimate(Models().get(job.base, job.device, job.dtype), job.specs, job.config)
     terminal.say(asdict(cost), f"{describe_time(cost)} {describe_room(cost)}", as_json)
 
 
-def _unfinished(spec: ConceptSpec, out: Path | None) -> Run:
-    """Raises CrceError if there is nothing to go on with, or it is of another concept."""
+def _find_unfinished(spec: ConceptSpec, out: Path | None) -> Run:
+    """The run to resume. Raises CrceError if there is none, or if it belongs to another spec."""
     found = [runs.open_run(out)] if out else [run for run in runs.all_runs() if run.job.spec.digest == spec.digest]
     run = next((run for run in found if run.state in ("interrupted", "stopped", "failed", "queued")), None)
     if not run:
-        raise CrceError(f"There is no unfinished run of {spec.name!r} to resume. Leave --resume out to start one.")
+        raise CrceError(f"There is no unfinished run of {spec.name!r} to resume. Omit --resume to start one.")
     if run.job.spec.digest != spec.digest:
         raise CrceError(
-            f"The run in {run.dir} is of {run.title!r} with other terms. Give its own concept, or a new --out."
+            f"The run in {run.dir} is for {run.title!r} with other terms. Give its concept, or a new --out."
         )
     run.clear("stop")
     return run
 
 
-def _next_steps(run: Run) -> str:
+def _suggest_next(run: Run) -> str:
     name = run.id if run.dir.parent == runs.store() else run.dir
     return (
         f"See it:     python -m crce generate {run.job.spec.target!r} --run {name} --out pictures\n"
@@ -118,22 +117,23 @@ def _next_steps(run: Run) -> str:
 
 
 def generate(
-    prompts: Annotated[list[str], typer.Argument(help="What to draw; quote each prompt.")],
+    prompts: Annotated[list[str], typer.Argument(help="The prompts; quote each one.")],
     out: Annotated[Path, typer.Option(help="Folder for the PNGs.")],
     run: Annotated[
-        list[str] | None, typer.Option(help="A run's id or folder: draws before/ and after/ it. Several are combined.")
+        list[str] | None,
+        typer.Option(help="A run's id or folder: draws before/ and after/. Several are combined."),
     ] = None,
     base: Annotated[str | None, typer.Option(help="The model.", show_default="the run's, else emoji-sd")] = None,
-    strength: Annotated[float, typer.Option(help="How much of the erasure: 0 none, 1 all.")] = 1.0,
+    strength: Annotated[float, typer.Option(help="Strength of the erasure, from 0 (none) to 1 (full).")] = 1.0,
     images: Annotated[
-        int, typer.Option(min=1, max=1000, help="Pictures per prompt, of seeds --seed, --seed + 1, …")
+        int, typer.Option(min=1, max=1000, help="Pictures per prompt, with seeds --seed, --seed + 1, …")
     ] = 1,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
     as_json: AsJson = False,
 ):
-    """Draw prompts, before and after an erasure with the same seeds.
+    """Draw prompts before and after an erasure, on the same seeds.
 
     Examples:
 
@@ -141,7 +141,7 @@ def generate(
         python -m crce generate "a puppy" --run 20260801-093015-dog-3fa2 --strength 0.5 --out pictures
         python -m crce generate "a dog" "a cat" --run out/dog --run out/cat --out pictures
     """
-    erased = [_erased(name, base) for name in run or ()]
+    erased = [_open_erased(name, base) for name in run or ()]
     model = Models().get(base or (erased[0].job.base if erased else bases.EMOJI_SD), device, dtype)
     pairs = list(product(prompts, range(seed, seed + images)))
     written = _draw(model, pairs, out / "before" if erased else out)
@@ -154,18 +154,18 @@ def generate(
     terminal.say({"images": written}, "\n".join(written), as_json)
 
 
-def _erased(name: str, base: str | None) -> Run:
-    """Raises CrceError for a run without weights, and for one that was made on another base."""
-    found = _run(name)
+def _open_erased(name: str, base: str | None) -> Run:
+    """Opens a run. Raises CrceError if it has no weights or was made on another base model."""
+    found = open_run(name)
     if base not in (None, found.job.base):
-        raise CrceError(f"The run {found.id} was made on {found.job.base}; leave --base out.")
+        raise CrceError(f"The run {found.id} was made on {found.job.base}; omit --base.")
     if not found.erased:
         raise CrceError(f"The run {found.id} is {found.state} and has no weights yet. Finish it first.")
     return found
 
 
 def _draw(model, pairs: list[tuple[str, int]], folder: Path) -> list[str]:
-    """Writes the pictures as `01-a-dog-0.png` and returns their paths."""
+    """Draws (prompt, seed) pairs, writes files such as `01-a-dog-0.png` and returns their paths."""
     with terminal.bar() as bar:
         task = bar.add_task(f"drawing {folder.name}", total=len(pairs))
         show = lambda done, of: bar.update(task, completed=done)  # noqa: E731
@@ -182,7 +182,7 @@ def _draw(model, pairs: list[tuple[str, int]], folder: Path) -> list[str]:
 
 
 def distances(concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "auto", as_json: AsJson = False):
-    """How far every term is from the concept in the base's own text encoder (the paper's Table 2), nearest first.
+    """Print each term's distance to the target in the base's text encoder (the paper's Table 2), nearest first.
 
     Examples:
 
@@ -207,9 +207,9 @@ def preview(
     dtype: Dtype = "auto",
     as_json: AsJson = False,
 ):
-    """See within seconds what erasing would do: the concept, three corefs and three retains, edited in closed form.
+    """Preview an erasure within seconds: the target, three corefs and three retains, edited in closed form.
 
-    It is a first look, by the method crce-uce; `erase` trains.
+    It uses the method crce-uce; `erase` trains.
 
     Example:
 
@@ -233,17 +233,17 @@ def preview(
 
 
 def methods(as_json: AsJson = False):
-    """List the methods: kind, weights touched, steps and learning rate, source.
+    """List the methods: kind, weights changed, steps and learning rate, source.
 
-    The published steps and rates are for Stable Diffusion v1.4; the others were found for emoji-sd by a small sweep.
+    The published steps and rates are for Stable Diffusion v1.4; those for emoji-sd come from a small sweep.
     """
-    cards = [{**asdict(card), "defaults": _defaults(card.key)} for card in METHOD_FACTS.values()]
+    cards = [{**asdict(card), "defaults": _describe_preset(card.key)} for card in METHOD_FACTS.values()]
     about = [(c["key"], f"{c['kind']} · {c['touches']} · {c['defaults']}", c["what"], c["source"]) for c in cards]
     terminal.say(cards, "\n".join("\n  ".join(lines) for lines in about), as_json)
 
 
-def _defaults(method: str) -> str:
-    """Steps × learning rate on both bases; a closed form has neither."""
+def _describe_preset(method: str) -> str:
+    """Steps × learning rate on both base models; a closed form has neither."""
     card = METHOD_FACTS[method]
     if card.kind == CLOSED_FORM:
         return "no steps"

@@ -1,3 +1,5 @@
+"""Commands that measure erasures and write reports."""
+
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +9,7 @@ import typer
 from crce import bases, runs
 from crce.cli import terminal
 from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, Images, OldBackbone, RunName, Seed
-from crce.cli.runs import _facts, _run
+from crce.cli.runs import describe_run, open_run
 from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
 from crce.evaluation.report import read_report
@@ -19,24 +21,25 @@ from crce.runs.models import Models
 def evaluate(
     run: RunName,
     images: Images = 10,
-    ask: Annotated[str, typer.Option(help="What is asked of a coref's picture: the target, or the coref.")] = "target",
+    ask: Annotated[str, typer.Option(help="What to look for in a coref's picture: 'target' or 'coref'.")] = "target",
     as_json: AsJson = False,
 ):
     """Measure an erasure: what the judge still sees, on the same seeds before and after.
 
-    Acc_U: pictures of the concept that still show it. Acc_C: the same of its corefs. Both should be low. Acc_R:
-    pictures of the retains that show the retain; it should stay where the base is. Writes report.json in the run.
+    Acc_U: the share of the target's pictures that show it. Acc_C: the share of the corefs' pictures that show the
+    target. Both should be low. Acc_R: the share of the retains' pictures that show the retain; it should stay at the
+    base model's level. Writes report.json to the run's folder.
 
     Examples:
 
         python -m crce evaluate 20260801-093015-dog-3fa2
         python -m crce evaluate out/bat --images 20 --json
     """
-    found = _run(run)
+    found = open_run(run)
     _measure(found, images, ask)
     report = read_report(found.dir / "report.json")
     every = [report, *report.also]
-    terminal.say(asdict(report), terminal.accuracies(every), as_json)
+    terminal.say(asdict(report), terminal.accuracy_table(every), as_json)
     terminal.warn([f"{each.concept}: {each.warning}" for each in every if each.warning])
 
 
@@ -53,7 +56,7 @@ def demo(
     device: Device = "auto",
     as_json: AsJson = False,
 ):
-    """Erase a concept with the preset, measure it, and write one HTML page with the pictures.
+    """Erase a concept with the preset, measure it, and write an HTML page with pictures.
 
     Examples:
 
@@ -65,20 +68,22 @@ def demo(
     run = runs.create(Job(base, find_concept(concept), EraseConfig(), device), out, queued=False)
     _measure(run, images)
     page = write_page(run)
-    terminal.say({**_facts(run), "page": str(page)}, str(page), as_json)
+    terminal.say({**describe_run(run), "page": str(page)}, str(page), as_json)
 
 
 def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", dtype: Dtype = "auto", as_json: AsJson = False):
-    """Measure which terms of the library a base can draw at all, and write covered.json beside it.
+    """Measure which terms of the library a base model can draw, and write covered.json next to it.
 
-    Accuracies count covered terms only. Run it on a base before the first erasure.
+    Accuracies count only covered terms. Run this on a new base model before the first erasure.
     """
     from crce import files
     from crce.evaluation.coverage import measure_coverage
 
     models = Models(device)
     model = models.get(base, dtype=dtype)
-    found = terminal.result("drawing terms", measure_coverage(model, models.judge(base), list(library().values())))
+    found = terminal.show_progress(
+        "drawing terms", measure_coverage(model, models.judge(base), list(library().values()))
+    )
     files.write_json(model.covered_file, found)
     covered = sum(concept["covered"] for concept in found["concepts"].values())
     text = f"{covered} of {len(found['concepts'])} concepts are covered: {model.covered_file}"
@@ -86,8 +91,8 @@ def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", dtype: Dtype = "
 
 
 def measure(
-    concept: Annotated[list[str], typer.Argument(help="Concepts or spec files; a mean over them needs at least two.")],
-    method: Annotated[list[str] | None, typer.Option(help="Once for each.", show_default="the README's")] = None,
+    concept: Annotated[list[str], typer.Argument(help="Concepts or spec files; a mean needs at least two.")],
+    method: Annotated[list[str] | None, typer.Option(help="A method. Repeatable.", show_default="the README's")] = None,
     backbone: Backbone = EraseConfig.backbone,
     base: Base = bases.EMOJI_SD,
     images: Images = 10,
@@ -100,11 +105,11 @@ def measure(
     out: Annotated[Path | None, typer.Option(help="Folder for the reports.", show_default="docs/results/table")] = None,
     as_json: AsJson = False,
 ):
-    """Erase every concept with every method under the same settings, and keep the reports for `table`.
+    """Erase every concept with every method under the same settings, and save the reports for `table`.
 
-    What is measured already is not measured again, so it can be stopped at any time and goes on when called again.
+    You can stop at any time and repeat the command to continue: existing reports are not measured again.
 
-    Example:
+    Examples:
 
         python -m crce measure dog cat horse --images 10
         python -m crce measure dog cat --method crce --backbone ca --out out/on-ca
@@ -140,9 +145,9 @@ def sheet(
     out: Annotated[Path, typer.Option(help="Folder for methods.png and seconds.json.")] = Path("out/methods"),
     as_json: AsJson = False,
 ):
-    """Erase one concept with every method, and draw them all as one picture: methods × prompts, the same seeds.
+    """Erase one concept with every method and draw a contact sheet: methods × prompts, on the same seeds.
 
-    It can be stopped at any time and goes on when called again.
+    You can stop at any time and repeat the command to continue.
 
     Example:
 
@@ -152,18 +157,18 @@ def sheet(
 
     job = Job(base, find_concept(concept), EraseConfig(seed=seed, preview_every=0), device, dtype)
     terminal.watch(contact_sheet(job, out))
-    written = {"sheet": str(out / "methods.png"), "seconds": str(out / "seconds.json")}
-    terminal.say(written, written["sheet"], as_json)
+    paths = {"sheet": str(out / "methods.png"), "seconds": str(out / "seconds.json")}
+    terminal.say(paths, paths["sheet"], as_json)
 
 
 def table(as_json: AsJson = False):
-    """Write the README's table and the pages in docs/ from the reports in docs/results/. Needs a checkout."""
+    """Write the README's tables and the pages in docs/ from the reports in docs/results/. Needs a checkout."""
     from crce import files
     from crce.experiments import studies, tables
 
     files.checkout()
     tables.write_table()
-    for path, text in studies.pages().items():
+    for path, text in studies.render_pages().items():
         files.write_atomic(path, text)
-    found = tables.reports()
-    terminal.say(list(map(asdict, found)), f"{tables.README} has the table of {len(found)} reports.", as_json)
+    found = tables.load_reports()
+    terminal.say(list(map(asdict, found)), f"{tables.README} was updated from {len(found)} reports.", as_json)

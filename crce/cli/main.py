@@ -1,7 +1,8 @@
-"""The command line: everything the app does, through the same functions. Torch is imported only to draw or train."""
+"""Assembles the command line. It calls the same functions as the app, and imports torch only to draw or train."""
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -18,23 +19,22 @@ app = typer.Typer(
     epilog="Start with: python -m crce demo dog",
 )
 
-# In the order of `--help`: what a newcomer does first stands first.
-COMMANDS = (
+# In the order of `--help`: what newcomers need comes first.
+COMMANDS: tuple[Callable, ...] = (
     erase.erase, erase.generate, erase.distances, erase.preview, evaluate.evaluate, evaluate.demo, erase.methods,
     curate.concepts, curate.propose, curate.refine, curate.suggest, runs.list_runs, runs.stop, runs.resume,
     runs.worker, evaluate.cover, evaluate.measure, evaluate.sheet, evaluate.table,
 )  # fmt: skip
-NAMES = {runs.list_runs: "runs"}
 
 for command in COMMANDS:
-    app.command(NAMES.get(command))(command)
+    app.command("runs" if command is runs.list_runs else None)(command)
 app.add_typer(publish.publish, name="publish")
 app.add_typer(curate.datasets, name="dataset")
 
 
 def main() -> None:
-    """Run a command; a CrceError becomes one line on stderr and exit code 1."""
-    # Advice printed by the libraries is not about what was asked here; a CrceError says what went wrong.
+    """Runs a command; a CrceError becomes one line on stderr and exit code 1."""
+    # Silence the libraries' own advice; a CrceError says what went wrong.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     try:

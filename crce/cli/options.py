@@ -10,11 +10,11 @@ Concept = Annotated[
     str, typer.Argument(help='A concept of the library ("dog", "bat (animal)") or the path of a spec file.')
 ]
 Base = Annotated[str, typer.Option(help="emoji-sd, a folder with a diffusers pipeline, or a Hub id.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:1 …")]
-Dtype = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16. The trained weights are fp32 in any case.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; progress goes to stderr.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+Dtype = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16. Trained weights are always fp32.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout; progress goes to stderr.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id (see `runs`) or its folder.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
+Seed = Annotated[int, typer.Option(help="The random seed; the same seed gives the same result.")]
 Backbone = Annotated[
     str,
     typer.Option(
@@ -23,6 +23,4 @@ Backbone = Annotated[
     ),
 ]
 OldBackbone = Annotated[str | None, typer.Option("--on", hidden=True, help="The former name of --backbone.")]
-Images = Annotated[
-    int, typer.Option(help="Pictures per term, seeds 0, 1, …; five times as many of the concept itself.")
-]
+Images = Annotated[int, typer.Option(help="Pictures per term, with seeds 0, 1, …; the target gets five times as many.")]

@@ -1,3 +1,5 @@
+"""Commands that publish to the Hugging Face Hub."""
+
 from dataclasses import asdict
 from typing import Annotated
 
@@ -5,7 +7,7 @@ import typer
 
 from crce.cli import terminal
 from crce.cli.options import AsJson, RunName
-from crce.cli.runs import _run
+from crce.cli.runs import open_run
 from crce.concepts.library import find_concept, publishable
 
 publish = typer.Typer(
@@ -15,9 +17,9 @@ publish = typer.Typer(
 )
 
 
-Repo = Annotated[str, typer.Argument(help="The repository: user/name, or a name of your own.")]
-Private = Annotated[bool, typer.Option("--private/--public", help="Who can see a repository that is created now.")]
-PullRequest = Annotated[bool, typer.Option("--pull-request", help="Propose the change instead of making it.")]
+Repo = Annotated[str, typer.Argument(help="The repository: user/name, or just a name under your account.")]
+Private = Annotated[bool, typer.Option("--private/--public", help="Visibility of a repository that is created now.")]
+PullRequest = Annotated[bool, typer.Option("--pull-request", help="Open a pull request instead of committing.")]
 Tag = Annotated[str, typer.Option(help="A tag for this version, such as v1.")]
 
 
@@ -32,7 +34,7 @@ def publish_dataset(
     tag: Tag = "",
     as_json: AsJson = False,
 ):
-    """Publish concepts as a dataset with its card, in one commit. What is there already is kept.
+    """Publish concepts as a dataset with a card, in one commit. Other concepts in the repository are kept.
 
     Examples:
 
@@ -53,10 +55,10 @@ def publish_weights(
     private: Private = True,
     pull_request: PullRequest = False,
     tag: Tag = "",
-    dataset: Annotated[str, typer.Option(help="The dataset of the terms on the Hub, for the card.")] = "",
+    dataset: Annotated[str, typer.Option(help="The Hub dataset that holds the terms, for the card.")] = "",
     as_json: AsJson = False,
 ):
-    """Publish a finished run's weights with their model card, in one commit.
+    """Publish a finished run's weights with a model card, in one commit.
 
     Example:
 
@@ -64,7 +66,7 @@ def publish_weights(
     """
     from crce.publishing.hub import Hub
 
-    found = _run(run)
+    found = open_run(run)
     done = Hub.connect().publish_weights(
         found, repo, private=private, pull_request=pull_request, tag=tag, dataset_repo=dataset
     )

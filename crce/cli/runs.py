@@ -1,3 +1,5 @@
+"""Commands that list and control runs."""
+
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -11,48 +13,48 @@ from crce.worker.client import ensure_worker
 
 
 def list_runs(as_json: AsJson = False):
-    """List the runs of the store, newest first."""
-    facts = [_facts(run) for run in runs.all_runs()]
+    """List all runs, newest first."""
+    facts = [describe_run(run) for run in runs.all_runs()]
     rows = [(f["id"], f["state"], f["title"], f["method"], f["done"]) for f in facts]
     terminal.say(facts, terminal.table(["run", "state", "concept", "method", "done"], rows), as_json)
 
 
 def stop(run: RunName, as_json: AsJson = False):
-    """Stop a run after its current step, or take it out of the queue. It can be resumed."""
-    found = _run(run)
+    """Stop a run after its current step, or remove it from the queue. It can be resumed."""
+    found = open_run(run)
     found.request_stop()
-    terminal.say(_facts(found), f"{found.id}: {found.state}{', stopping' * found.stopping}", as_json)
+    terminal.say(describe_run(found), f"{found.id}: {found.state}{', stopping' * found.stopping}", as_json)
 
 
 def resume(run: RunName, as_json: AsJson = False):
-    """Queue a stopped, failed or interrupted run again; the worker takes it up from its checkpoint.
+    """Queue a stopped, failed or interrupted run; the worker continues from its checkpoint.
 
-    To watch it here instead: python -m crce erase CONCEPT --resume
+    To run it in this terminal instead: python -m crce erase CONCEPT --resume
     """
-    found = _run(run)
+    found = open_run(run)
     found.request_resume()
     ensure_worker()
-    terminal.say(_facts(found), f"{found.id}: {found.state}", as_json)
+    terminal.say(describe_run(found), f"{found.id}: {found.state}", as_json)
 
 
 def worker(device: Device = "auto"):
-    """Work on queued runs and draw for open tabs, until idle for 15 minutes. The app starts one by itself.
+    """Start a worker, which executes queued runs and draws for the app. It exits after 15 idle minutes.
 
-    With several devices, start one for each: python -m crce worker --device cuda:1
+    The app starts one itself. With several devices, start one per device: python -m crce worker --device cuda:1
     """
     from crce.worker.service import serve
 
     if not serve(device):
-        terminal.console.print(f"There is a worker for {device} already.")
+        terminal.console.print(f"A worker for {device} is already running.")
 
 
-def _run(name: str) -> Run:
-    """By folder where there is one, else by id. Raises CrceError."""
+def open_run(name: str) -> Run:
+    """Opens a run by folder or id. Raises CrceError if there is none."""
     return runs.open_run(Path(name)) if Path(name).is_dir() else runs.find(name)
 
 
-def _facts(run: Run) -> dict:
-    """What --json says of a run."""
+def describe_run(run: Run) -> dict:
+    """A run as `--json` prints it."""
     job, progress, failed = run.job, run.progress, run.last(FailedEvent)
     return {
         "id": run.id,

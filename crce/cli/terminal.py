@@ -1,4 +1,4 @@
-"""How the command line shows work in progress and results: people read stderr, machines stdout."""
+"""Output of the command line: progress goes to stderr, results to stdout."""
 
 import json
 import signal
@@ -28,29 +28,31 @@ console = Console(stderr=True, highlight=False)
 
 
 def say(facts: object, text: str | Table, as_json: bool) -> None:
-    """The result: one JSON document, or something to read."""
+    """Prints a result: `facts` as JSON, or `text`."""
     if as_json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
     elif isinstance(text, str):
-        print(text)  # as it is: rich would wrap a path
+        print(text)  # not through rich, which would wrap a path
     else:
         Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(text)
 
 
 def warn(lines: Iterable[str]) -> None:
+    """Prints warnings to stderr."""
     for line in lines:
         console.print(f"warning: {line}", style="yellow")
 
 
 @contextmanager
 def bar() -> Iterator[Progress]:
+    """A progress bar on stderr, hidden if stderr is not a terminal."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield progress
 
 
-def result(label: str, steps: Generator[tuple[int, int], None, T]) -> T:
-    """Shows (done, of) as a bar and returns what `steps` returns."""
+def show_progress(label: str, steps: Generator[tuple[int, int], None, T]) -> T:
+    """Shows the yielded (done, of) as a progress bar and returns what `steps` returns."""
     with bar() as progress:
         task = progress.add_task(label, total=None)
         stream = Stream(steps)
@@ -59,47 +61,47 @@ def result(label: str, steps: Generator[tuple[int, int], None, T]) -> T:
         return stream.result
 
 
-def writing(pieces: Generator[str, None, T]) -> T:
-    """Shows the terms as a proposer writes them, and returns what it comes to. Ctrl-C cancels the request."""
-    from crce.proposers.offers import written
+def show_terms(pieces: Generator[str, None, T]) -> T:
+    """Shows terms while a proposer writes them and returns its answer. Ctrl-C cancels the request."""
+    from crce.proposers.offers import parse_terms
 
     text, shown = "", 0
     stream = Stream(pieces)
     with closing(pieces):
         for piece in stream:
             text += piece
-            for term in written(text)[shown:]:
+            for term in parse_terms(text)[shown:]:
                 console.print(f"  {term}", markup=False, soft_wrap=True)
                 shown += 1
     return stream.result
 
 
 def watch(events: "Iterable[JobEvent]") -> None:
-    """Shows the events of one run after the other."""
+    """Shows the events of several runs in turn."""
     with bar() as progress:
         task = progress.add_task("loading the model", total=None)
         for event in events:
-            _show(progress, task, event.event, f"{event.concept}, {event.method}: ")
+            _show_event(progress, task, event.event, f"{event.concept}, {event.method}: ")
 
 
 def follow(run: Run, events: Iterator[Event]) -> None:
-    """Shows a run until it ends. Raises CrceError if it fails; leaves the program if it is stopped.
+    """Shows a run until it ends. Raises CrceError if it fails; exits with code 130 if it is stopped.
 
-    Ctrl-C stops after the current step, once more at once; both leave a run that can be resumed.
+    Ctrl-C stops after the current step, a second Ctrl-C immediately. Either way the run can be resumed.
     """
     last: Event | None = None
-    with _ctrl_c_stops(run), bar() as progress:
+    with _stop_on_ctrl_c(run), bar() as progress:
         task = progress.add_task("loading the model", total=None)
         for last in events:
-            _show(progress, task, last)
+            _show_event(progress, task, last)
     if isinstance(last, FailedEvent):
         raise CrceError(last.message)
     if isinstance(last, StoppedEvent):
-        console.print(f"stopped; step {last.step} is kept. Go on with the same command and --resume, or from the app.")
+        console.print(f"stopped; step {last.step} is kept. Continue with --resume, or from the app.")
         raise typer.Exit(130)
 
 
-def _show(progress: Progress, task: TaskID, event: Event, name: str = "") -> None:
+def _show_event(progress: Progress, task: TaskID, event: Event, name: str = "") -> None:
     if isinstance(event, PhaseEvent | StepEvent):
         losses = event.losses if isinstance(event, StepEvent) else {}
         label = name + PHASES[event.progress.phase] + "".join(f"  {key} {loss:.4f}" for key, loss in losses.items())
@@ -107,13 +109,13 @@ def _show(progress: Progress, task: TaskID, event: Event, name: str = "") -> Non
 
 
 @contextmanager
-def _ctrl_c_stops(run: Run) -> Iterator[None]:
+def _stop_on_ctrl_c(run: Run) -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
 
     def stop(*_) -> None:
         (run.dir / "stop").touch()
         signal.signal(signal.SIGINT, before)
-        console.print("stopping after this step; Ctrl-C again stops at once")
+        console.print("stopping after this step; press Ctrl-C again to stop now")
 
     signal.signal(signal.SIGINT, stop)
     try:
@@ -123,14 +125,15 @@ def _ctrl_c_stops(run: Run) -> Iterator[None]:
 
 
 def table(headings: list[str], rows: Iterable[Iterable[object]]) -> Table:
+    """A plain table without borders."""
     result = Table(*headings, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         result.add_row(*(Text(str(cell)) for cell in row))
     return result
 
 
-def accuracies(reports: list[Report]) -> Table:
-    """Each concept's five accuracies with n, interval, and what the base reaches on the same seeds."""
+def accuracy_table(reports: list[Report]) -> Table:
+    """Each concept's five accuracies with n, interval, and the base model's value on the same seeds."""
     rows = [
         (
             report.concept,

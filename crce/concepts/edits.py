@@ -1,4 +1,4 @@
-"""Changing a spec: single edits, and what a proposer would change, as changes that the expert takes or leaves."""
+"""Edits of a spec, and a proposer's revision as a list of changes that the expert accepts or rejects."""
 
 import random
 import unicodedata
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from crce.concepts.library import LONGEST
-from crce.concepts.spec import ConceptSpec, Round, Term
+from crce.concepts.spec import ConceptSpec, Round, Term, replace_lists
 
 LISTS = {"corefs": "erase", "retains": "keep"}
 TERMS = 15  # of each kind, as in the paper
@@ -15,7 +15,7 @@ _SIGNS = {"drop": "−", "add": "+", "move": "⇄", "level": "~"}
 
 @dataclass(frozen=True)
 class Change:
-    """One term dropped from a list, added to it, moved to it from the other, or given another certainty."""
+    """A term that was dropped, added, moved from the other list, or given another certainty ("level")."""
 
     verb: str
     kind: str
@@ -31,7 +31,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Revision:
-    """What a proposer makes of a wish: the spec as it would be, what it says to it, and why it did what to a term."""
+    """A proposer's answer to a request: the revised spec, its message, and its reasons by casefolded term."""
 
     spec: ConceptSpec
     says: str = ""
@@ -39,40 +39,42 @@ class Revision:
 
 
 def with_terms(spec: ConceptSpec, kind: str, texts: list[str]) -> ConceptSpec:
-    """Adds phrases to a list; what the spec holds already is passed over."""
+    """Adds phrases to a list; phrases that the spec already has are ignored."""
     taken = {spec.target.casefold(), *(term.text.casefold() for term in (*spec.corefs, *spec.retains))}
     fresh = {text.casefold(): text for text in map(str.strip, texts) if text and text.casefold() not in taken}
-    return replace(spec, **{kind: (*getattr(spec, kind), *map(Term, fresh.values()))})
+    return replace_lists(spec, {kind: (*getattr(spec, kind), *map(Term, fresh.values()))})
 
 
 def with_term(spec: ConceptSpec, kind: str, text: str, /, **facts: str) -> ConceptSpec:
+    """Changes fields of one term, such as `certainty="low"`."""
     terms = tuple(replace(term, **facts) if term.text == text else term for term in getattr(spec, kind))
-    return replace(spec, **{kind: terms})
+    return replace_lists(spec, {kind: terms})
 
 
 def without_term(spec: ConceptSpec, kind: str, text: str) -> ConceptSpec:
-    return replace(spec, **{kind: tuple(term for term in getattr(spec, kind) if term.text != text)})
+    """Removes one term from a list."""
+    return replace_lists(spec, {kind: [term for term in getattr(spec, kind) if term.text != text]})
 
 
 def changes(before: ConceptSpec, offer: ConceptSpec, why: Mapping[str, str] | None = None) -> list[Change]:
-    """What leads from one spec to the other: drops first, then what is new, moved, or of another certainty.
+    """The changes that turn one spec into the other: drops first, then additions, moves and new certainties.
 
-    why: by casefolded text (`Revision.why`); a new term has its reason in its note.
+    why: reasons by casefolded text (`Revision.why`); an added term has its reason in its note.
     """
-    why, old, new = why or {}, _placed(before), _placed(offer)
+    why, old, new = why or {}, _index_lists(before), _index_lists(offer)
     dropped = [Change("drop", *old[key]) for key in old if key not in new]
-    found = [Change(verb, *new[key]) for key in new if (verb := _verb(old.get(key), new[key]))]
-    made = [replace(change, why=_reason(change, why)) for change in [*dropped, *found]]
+    found = [Change(verb, *new[key]) for key in new if (verb := _classify(old.get(key), new[key]))]
+    made = [replace(change, why=_find_reason(change, why)) for change in [*dropped, *found]]
     return sorted(made, key=lambda change: list(_SIGNS).index(change.verb))
 
 
 def apply(spec: ConceptSpec, taken: list[Change], round: Round) -> ConceptSpec:
-    """The spec with the changes taken. Its provenance keeps the round with their labels; the review is void.
+    """Applies changes and records the round in the provenance; an earlier review no longer holds.
 
-    What a proposer made of a wish counts as a round of talk; its first proposal does not.
+    Only rounds of a proposer that answer a request count in `provenance.rounds`, not its first proposal.
     """
     for change in taken:
-        spec = _applied(spec, change)
+        spec = _apply_change(spec, change)
     told = replace(round, changes=tuple(change.label for change in taken))
     made = replace(
         spec.provenance,
@@ -86,7 +88,7 @@ def apply(spec: ConceptSpec, taken: list[Change], round: Round) -> ConceptSpec:
 
 
 def with_expert_edits(spec: ConceptSpec, since: ConceptSpec) -> ConceptSpec:
-    """The spec whose history tells, as a round of the expert, what was edited by hand since another state of it."""
+    """Records what changed since another state of the spec in its history, as a round of the expert."""
     edits = tuple(change.label for change in changes(since, spec))
     if not edits:
         return spec
@@ -95,41 +97,44 @@ def with_expert_edits(spec: ConceptSpec, since: ConceptSpec) -> ConceptSpec:
 
 
 def to_state(offered: list[Change]) -> list[dict]:
+    """The changes as JSON values, for a session's state."""
     return [asdict(change) for change in offered]
 
 
 def from_state(offered: list[dict], numbers: list[int]) -> list[Change]:
+    """The changes with these positions in what `to_state` returned."""
     return [Change(**{**row, "term": Term(**row["term"])}) for row in (offered[number] for number in sorted(numbers))]
 
 
 def with_lists(spec: ConceptSpec, corefs: list[Term], retains: list[Term], most: int) -> ConceptSpec:
-    """The spec with other lists: tidy, at most `most` of each, and split by the spec's seed.
+    """Replaces both lists: tidied, cut to `most` terms each, and split with the spec's seed.
 
-    Terms that stood before keep spelling, split, source and note: a proposer only repeats them.
+    Terms that the spec already has keep their spelling, split, source and note: a proposer only repeats them.
     """
     lists = dict(zip(LISTS, tidy(corefs, retains, spec), strict=True))
     before, seed = (*spec.corefs, *spec.retains), spec.provenance.split_seed
-    kept = {kind: _kept(terms[:most], before) for kind, terms in lists.items()}
-    return replace(spec, **{kind: draw_split(terms, seed, before) for kind, terms in kept.items()})
+    kept = {kind: _restore_known(terms[:most], before) for kind, terms in lists.items()}
+    return replace_lists(spec, {kind: draw_split(terms, seed, before) for kind, terms in kept.items()})
 
 
 def tidy(corefs: list[Term], retains: list[Term], spec: ConceptSpec) -> tuple[list[Term], list[Term]]:
-    """Without the target, repeats, and what is no phrase.
+    """Removes the target, duplicates, and texts that are empty or too long.
 
-    What would be erased and kept at once is in neither list, unless it stood in one before: then it has moved.
+    A term in both lists is removed from both. If the spec has it in one of them, it moves to the other.
     """
-    found, stood = {"corefs": _by_key(corefs), "retains": _by_key(retains)}, _placed(spec)
+    found, stood = {"corefs": _index(corefs), "retains": _index(retains)}, _index_lists(spec)
     both = found["corefs"].keys() & found["retains"].keys()
     refused = {spec.target.casefold(), spec.name.casefold()} | (both - stood.keys())
     left = {key: stood[key][0] for key in both & stood.keys()}
-    return tuple(
-        [term for key, term in terms.items() if key not in refused and left.get(key) != kind]
+    tidied = {
+        kind: [term for key, term in terms.items() if key not in refused and left.get(key) != kind]
         for kind, terms in found.items()
-    )
+    }
+    return tidied["corefs"], tidied["retains"]
 
 
 def draw_split(terms: Iterable[Term], seed: int, before: Iterable[Term] = ()) -> tuple[Term, ...]:
-    """A third held out at random (§3.2.2: 5 of 15), train first. Terms from `before` keep their split."""
+    """Holds out a random third (5 of 15, §3.2.2); training terms come first. Terms in `before` keep their split."""
     terms = list(terms)
     fixed = {term.text.casefold(): term.split for term in before}
     held_out = {t.text for t in terms if fixed.get(t.text.casefold()) == "test"}
@@ -141,18 +146,18 @@ def draw_split(terms: Iterable[Term], seed: int, before: Iterable[Term] = ()) ->
 
 
 def clean(text: str) -> str:
-    """One line of visible characters."""
+    """Reduces a text to one line of visible characters."""
     visible = ("" if unicodedata.category(c) in ("Cf", "Co", "Cs", "Cn") else c for c in text)
     spaced = (" " if unicodedata.category(c)[0] in "CZ" else c for c in "".join(visible))
     return " ".join("".join(spaced).split())
 
 
-def _placed(spec: ConceptSpec) -> dict[str, tuple[str, Term]]:
+def _index_lists(spec: ConceptSpec) -> dict[str, tuple[str, Term]]:
     return {term.text.casefold(): (kind, term) for kind in LISTS for term in getattr(spec, kind)}
 
 
-def _verb(old: tuple[str, Term] | None, new: tuple[str, Term]) -> str:
-    """What happened to a term, "" for nothing. One that is moved takes its certainty along."""
+def _classify(old: tuple[str, Term] | None, new: tuple[str, Term]) -> str:
+    """The verb for a term's change, or "". A move includes a change of certainty."""
     if old is None:
         return "add"
     if old[0] != new[0]:
@@ -160,11 +165,11 @@ def _verb(old: tuple[str, Term] | None, new: tuple[str, Term]) -> str:
     return "level" if old[1].certainty != new[1].certainty else ""
 
 
-def _reason(change: Change, why: Mapping[str, str]) -> str:
+def _find_reason(change: Change, why: Mapping[str, str]) -> str:
     return why.get(change.term.text.casefold(), change.term.note[:LONGEST] if change.verb == "add" else "")
 
 
-def _applied(spec: ConceptSpec, change: Change) -> ConceptSpec:
+def _apply_change(spec: ConceptSpec, change: Change) -> ConceptSpec:
     term, kind = change.term, change.kind
     if change.verb == "level":
         return with_term(spec, kind, term.text, certainty=term.certainty)
@@ -172,10 +177,10 @@ def _applied(spec: ConceptSpec, change: Change) -> ConceptSpec:
         return without_term(spec, kind, term.text)
     for other in LISTS:
         spec = without_term(spec, other, term.text)
-    return replace(spec, **{kind: (*getattr(spec, kind), term)})
+    return replace_lists(spec, {kind: (*getattr(spec, kind), term)})
 
 
-def _by_key(terms: list[Term]) -> dict[str, Term]:
+def _index(terms: list[Term]) -> dict[str, Term]:
     found: dict[str, Term] = {}
     for term in terms:
         if 0 < len(term.text) <= LONGEST:
@@ -183,6 +188,6 @@ def _by_key(terms: list[Term]) -> dict[str, Term]:
     return found
 
 
-def _kept(terms: list[Term], before: tuple[Term, ...]) -> list[Term]:
+def _restore_known(terms: list[Term], before: tuple[Term, ...]) -> list[Term]:
     known = {term.text.casefold(): term for term in before}
     return [replace(known.get(t.text.casefold(), t), certainty=t.certainty) for t in terms]

@@ -1,59 +1,60 @@
-"""The spec files of CorefConcept: read, checked once and for all, written whole.
+"""Reads, validates and writes spec files.
 
-A `ConceptSpec` that came from here can be trusted: every field has its kind, no phrase stands twice.
+A `ConceptSpec` from this module is valid: every field has the right type and no phrase appears twice.
 """
 
 import difflib
 import json
 import unicodedata
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from crce import files
-from crce.concepts.spec import CATEGORIES, CERTAINTY, SOURCES, SPLITS, ConceptSpec, spec_from_dict, spec_to_dict
+from crce.concepts.spec import Category, Certainty, ConceptSpec, Source, Split, spec_from_dict, spec_to_dict
 from crce.errors import CrceError
 
 SHIPPED = files.DATA / "corefconcept"
-# What the default model can draw and is no CorefConcept: fantasy figures in the place of protected characters, and a
-# word of which it draws both senses.
+# Concepts that the default model draws and CorefConcept lacks: fantasy figures that stand in for protected characters,
+# and both senses of "cricket".
 EXTRAS = files.DATA / "assets" / "emoji-sd" / "concepts"
 LONGEST = 200  # characters; CLIP reads 77 tokens at most
 
 
-def _printable(text: str) -> str:
+def _check_printable(text: str) -> str:
     if any(unicodedata.category(letter) in ("Cc", "Cf", "Co", "Zl", "Zp") for letter in text):
-        raise ValueError("write it without control characters")
+        raise ValueError("remove the control characters")
     return text
 
 
-Phrase = Annotated[str, Field(min_length=1, max_length=LONGEST), AfterValidator(_printable)]
-Line = Annotated[str, Field(max_length=LONGEST), AfterValidator(_printable)]
+Phrase = Annotated[str, Field(min_length=1, max_length=LONGEST), AfterValidator(_check_printable)]
+Line = Annotated[str, Field(max_length=LONGEST), AfterValidator(_check_printable)]
 
 
-class _Checked(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, str_strip_whitespace=True)
 
 
-class _Term(_Checked):
+class _Term(_Strict):
     text: Phrase
-    certainty: Literal[*CERTAINTY] = "high"
-    split: Literal[*SPLITS] = "train"
-    source: Literal[*SOURCES] = "expert"
+    certainty: Certainty = "high"
+    split: Split = "train"
+    source: Source = "expert"
     note: Annotated[str, Field(max_length=2000)] = ""
 
 
-class _Round(_Checked):
-    by: Literal[*SOURCES]
+class _Round(_Strict):
+    by: Source
     model: Line = ""
     prompt_version: Line = ""
     wish: Annotated[str, Field(max_length=2000)] = ""
     changes: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=1000)] = []
 
 
-class _Provenance(_Checked):
+class _Provenance(_Strict):
     reviewer: Line = ""
     rounds: NonNegativeInt = 0
     model: Line = ""
@@ -62,9 +63,9 @@ class _Provenance(_Checked):
     history: Annotated[list[_Round], Field(max_length=1000)] = []
 
 
-class _Spec(_Checked):
+class _Spec(_Strict):
     target: Phrase
-    category: Literal[*CATEGORIES] = "object"
+    category: Category = "object"
     sense: Line = ""
     corefs: list[_Term] = []
     retains: list[_Term] = []
@@ -72,34 +73,34 @@ class _Spec(_Checked):
 
 
 def parse_spec(text: str, where: str) -> ConceptSpec:
-    """The spec in a JSON text; `where` names it in errors. Raises CrceError with field, value and fix."""
+    """Parses a spec from JSON; `where` names the text in errors. Raises CrceError with field, value and fix."""
     try:
         facts = _Spec.model_validate(json.loads(text)).model_dump()
     except json.JSONDecodeError as error:
         raise CrceError(
-            f"{where}: line {error.lineno}, column {error.colno} is no JSON: {error.msg}. Correct it there."
+            f"{where}: line {error.lineno}, column {error.colno} is not valid JSON: {error.msg}. Correct it there."
         ) from None
     except RecursionError:
-        raise CrceError(f"{where} is no spec: its JSON is nested too deep.") from None
+        raise CrceError(f"{where} is not a valid spec: its JSON is nested too deeply.") from None
     except ValidationError as error:
-        raise CrceError(f"{where}: {_explained(error)}") from None
+        raise CrceError(f"{where}: {_explain(error)}") from None
     spec = spec_from_dict(facts)
     _refuse_repeats(spec, where)
     return spec
 
 
 def load_spec(path: Path) -> ConceptSpec:
-    """Raises CrceError where the file cannot be read or holds no spec."""
+    """Raises CrceError if the file cannot be read or is not a valid spec."""
     try:
         return parse_spec(Path(path).read_text(encoding="utf-8"), Path(path).name)
     except UnicodeDecodeError:
-        raise CrceError(f"{path} is no text in UTF-8; save it as UTF-8.") from None
+        raise CrceError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
     except OSError as error:
         raise CrceError(f"{path} cannot be read ({error.strerror}). Give the path of a spec file.") from None
 
 
 def save_spec(spec: ConceptSpec, path: Path) -> None:
-    """Writes only what `load_spec` will read. Raises CrceError for a bad spec or a place not writable."""
+    """Writes a spec that `load_spec` can read. Raises CrceError if the spec is invalid or the path is not writable."""
     text = json.dumps(spec_to_dict(spec), indent=2, ensure_ascii=False) + "\n"
     parse_spec(text, Path(path).name)
     try:
@@ -109,32 +110,32 @@ def save_spec(spec: ConceptSpec, path: Path) -> None:
 
 
 def own_path(spec: ConceptSpec) -> Path:
-    """Where the user's own version of a concept lives; it hides the shipped one of the same slug."""
+    """The file of the user's own version of a concept; it takes precedence over the shipped one of the same slug."""
     return _own() / spec.category / f"{spec.slug}.json"
 
 
 def library() -> dict[str, ConceptSpec]:
-    """All concepts by slug, the user's own before the shipped ones. A broken file is left out."""
+    """All concepts by slug; the user's own take precedence over shipped ones. Invalid files are skipped."""
     return _read(EXTRAS, SHIPPED, _own())[0]
 
 
 def bundled() -> dict[str, ConceptSpec]:
-    """Those that came with the program, by slug: the same for everybody."""
+    """The shipped concepts by slug, without the user's own."""
     return _read(EXTRAS, SHIPPED)[0]
 
 
 def publishable() -> dict[str, ConceptSpec]:
-    """What publishing everything means: CorefConcept and the user's own, by slug."""
+    """The concepts that are published by default, by slug: CorefConcept and the user's own."""
     return _read(SHIPPED, _own())[0]
 
 
 def is_shipped(spec: ConceptSpec) -> bool:
-    """Whether a concept of this name came with the program."""
+    """Whether a concept of this name is shipped with the program."""
     return any((folder / spec.category / f"{spec.slug}.json").exists() for folder in (EXTRAS, SHIPPED))
 
 
 def find_concept(name: str) -> ConceptSpec:
-    """By path, slug, "bat (animal)" or "bat". Raises CrceError with the nearest names."""
+    """Finds a concept by path, slug, "bat (animal)" or "bat". Raises CrceError with the most similar names."""
     if name.endswith(".json"):
         return load_spec(Path(name))
     specs, broken = _read(EXTRAS, SHIPPED, _own())
@@ -148,15 +149,15 @@ def find_concept(name: str) -> ConceptSpec:
         return senses[0]
     if senses:
         choice = " or ".join(json.dumps(spec.name) for spec in senses)
-        raise CrceError(f"{name!r} has several senses; say {choice}.")
-    raise CrceError(f"There is no concept {name!r}.{_near(name, specs)}")
+        raise CrceError(f"{name!r} has several senses. Use {choice}.")
+    raise CrceError(f"There is no concept {name!r}.{_suggest(name, specs)}")
 
 
-def _near(name: str, specs: dict[str, ConceptSpec]) -> str:
+def _suggest(name: str, specs: dict[str, ConceptSpec]) -> str:
     names = {spec.name.casefold(): spec.name for spec in specs.values()}
     near = [names[hit] for hit in difflib.get_close_matches(name.casefold(), names, n=3)]
     hint = f" Did you mean {' or '.join(map(json.dumps, near))}?" if near else ""
-    return f"{hint} `python -m crce concepts` lists all; a spec file of your own is named by its path."
+    return f"{hint} `python -m crce concepts` lists all concepts; give the path for a spec file of your own."
 
 
 def _own() -> Path:
@@ -164,81 +165,83 @@ def _own() -> Path:
 
 
 def _read(*folders: Path) -> tuple[dict[str, ConceptSpec], dict[str, CrceError]]:
-    """The specs by slug, later folders first, and by file name what is wrong with the files that hold none."""
-    specs, broken = {}, {}
+    """The specs by slug, where later folders take precedence, and the errors of invalid files by file name."""
+    specs: dict[str, ConceptSpec] = {}
+    broken: dict[str, CrceError] = {}
     for path in (path for folder in folders for path in sorted(folder.rglob("*.json"))):
         try:
-            spec = _as_it_is(path)
+            spec = _load_cached(path)
             specs[spec.slug] = spec
         except CrceError as error:
             broken[path.stem] = error
     return dict(sorted(specs.items())), broken
 
 
-def _as_it_is(path: Path) -> ConceptSpec:
-    """The spec of a file, which is parsed again only when it was written again."""
+def _load_cached(path: Path) -> ConceptSpec:
+    """Loads a spec and parses the file again only if it has changed."""
     try:
         stat = path.stat()
     except OSError:
-        return load_spec(path)  # says what is wrong
-    return _parsed(path, stat.st_mtime_ns, stat.st_ino, stat.st_size)
+        return load_spec(path)  # raises the right error
+    return _parse_file(path, stat.st_mtime_ns, stat.st_ino, stat.st_size)
 
 
 @lru_cache(maxsize=1024)
-def _parsed(path: Path, *state: int) -> ConceptSpec:
+def _parse_file(path: Path, *state: int) -> ConceptSpec:
     return load_spec(path)
 
 
 def _refuse_repeats(spec: ConceptSpec, where: str) -> None:
-    """A phrase pushed twice counts twice, and one both pushed and held has no goal."""
+    """A duplicate would count twice in the loss, and a term in both lists would be erased and kept at once."""
     seen = {spec.target.casefold(): "the target"}
     for kind in ("corefs", "retains"):
         for index, term in enumerate(getattr(spec, kind)):
             place, other = f"{kind}[{index}].text", seen.get(term.text.casefold())
             if other:
-                raise CrceError(f"{where}: {place} is {_quoted(term.text)}, as {other} is; remove one of the two.")
+                raise CrceError(f"{where}: {place} is {_quote(term.text)}, the same as {other}; remove one of the two.")
             seen[term.text.casefold()] = place
 
 
-def _explained(error: ValidationError) -> str:
-    """The first fault as field, value, fix, and how many others there are."""
+def _explain(error: ValidationError) -> str:
+    """The first error with its field, value and fix, and the number of further errors."""
     faults = error.errors()
-    more = f" ({len(faults) - 1} more after it)" if len(faults) > 1 else ""
-    return _fault(faults[0]) + more
+    more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
+    return _describe_fault(faults[0]) + more
 
 
-def _fault(fault: dict) -> str:
+def _describe_fault(fault: Mapping) -> str:
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
     if fault["type"] == "missing":
         return f"{place} is missing; add it."
     if fault["type"] == "extra_forbidden":
-        fields = {0: _Spec, 1: _Provenance}.get(len(fault["loc"]) - 1, _Term).model_fields
-        return f"{place} is no field of a spec; use one of {', '.join(fields)}."
-    return f"{place or 'the whole'} is {_quoted(fault['input'])}; {_fix(fault)}."
+        models: dict[int, type[BaseModel]] = {0: _Spec, 1: _Provenance}
+        fields = models.get(len(fault["loc"]) - 1, _Term).model_fields
+        return f"unknown field {place}; use one of {', '.join(fields)}."
+    return f"{place or 'the spec'} is {_quote(fault['input'])}; {_suggest_fix(fault)}."
 
 
-def _quoted(value: object) -> str:
-    """As JSON shows it, shortened, and printable even where the text is not (a lone surrogate)."""
+def _quote(value: object) -> str:
+    """The value as JSON, shortened, and printable even if it contains lone surrogates."""
     shown = json.dumps(value, ensure_ascii=False, default=str)[:80]
     return shown.encode(errors="backslashreplace").decode()
 
 
-def _fix(fault: dict) -> str:
+def _suggest_fix(fault: Mapping) -> str:
     context = fault.get("ctx", {})
     match fault["type"]:
         case "literal_error":
             return "use one of " + context["expected"].replace("'", '"').replace(" or ", ", ")
         case "string_too_short":
-            return "write a phrase"
+            return "enter a phrase"
         case "string_too_long":
             return f"use at most {context['max_length']} characters"
         case "string_type" | "string_unicode":
-            return "give a text"
+            return "use a string"
         case "list_type":
-            return "give a list of terms"
+            return "use a list"
         case "model_type":
-            return 'give an object, {"…": …}'
+            return 'use an object, {"…": …}'
         case "value_error":
             return str(context["error"])
         case _:
-            return "give a whole number of at least 0"
+            return "use a non-negative integer"

@@ -1,24 +1,29 @@
-"""What is erased and what is kept: a target, its corefs and its retains, each with a certainty.
+"""A concept spec: the target to erase, its corefs (erased with it) and its retains (kept), each with a certainty.
 
-Plain facts, no files and no models: reading and checking a spec file is `library`'s work.
+Plain data, independent of files and models. `library` reads and validates spec files.
 """
 
 import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Literal, get_args
 
+Certainty = Literal["very high", "high", "normal", "low", "very low"]
+Category = Literal["object", "ip", "celebrity", "style"]
+Split = Literal["train", "test"]
+Source = Literal["paper", "llm", "expert", "lexicon"]
 CERTAINTY = {"very high": 1.0, "high": 0.8, "normal": 0.6, "low": 0.4, "very low": 0.2}
-CATEGORIES = ("object", "ip", "celebrity", "style")
-SPLITS = ("train", "test")
-SOURCES = ("paper", "llm", "expert", "lexicon")
+CATEGORIES: tuple[str, ...] = get_args(Category)
+SPLITS: tuple[str, ...] = get_args(Split)
+SOURCES: tuple[str, ...] = get_args(Source)
 
 
 @dataclass(frozen=True)
 class Term:
-    """A phrase, how certain it is that it belongs to its list, and whether training may see it."""
+    """A phrase, how certain we are that it belongs in its list, and whether it is for training or held out."""
 
     text: str
     certainty: str = "high"
@@ -34,7 +39,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Round:
-    """One step of the lists' making: who spoke, what was asked, and what came of it ("+ erase: pooch (high)")."""
+    """One round of curation: who made it (`by`), the request (`wish`), and its changes ("+ erase: pooch (high)")."""
 
     by: str
     model: str = ""
@@ -45,9 +50,9 @@ class Round:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the lists came from: who reviewed them, after how many rounds, with which model and prompt.
+    """Where the lists came from: the reviewer, the number of rounds, the model and the prompt version.
 
-    history: the proposer's rounds that were taken, and the expert's own edits between them, oldest first.
+    history: accepted rounds of the proposer and the expert's own edits between them, oldest first.
     """
 
     reviewer: str = ""
@@ -60,7 +65,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class ConceptSpec:
-    """One concept of CorefConcept. The order of the terms means nothing: see `digest`."""
+    """A concept and its two lists. The order of the terms has no meaning: see `digest`."""
 
     target: str
     category: str = "object"
@@ -71,54 +76,60 @@ class ConceptSpec:
 
     @property
     def name(self) -> str:
-        """How the paper writes it: "bat (animal)" where the word is ambiguous."""
+        """The name as the paper writes it: "bat (animal)" if the word is ambiguous."""
         return f"{self.target} ({self.sense})" if self.sense else self.target
 
     @property
     def slug(self) -> str:
-        """A file name: "bat-animal", and "beyonce" for Beyoncé."""
+        """The name as a file name: "bat-animal", or "beyonce" for Beyoncé."""
         letters = "".join(c for c in unicodedata.normalize("NFKD", self.name.lower()) if not unicodedata.combining(c))
         return re.sub(r"[^a-z0-9]+", "-", letters).strip("-") or "concept"
 
     @property
     def train_corefs(self) -> list[Term]:
-        return _ordered(self.corefs, "train")
+        return _sort_split(self.corefs, "train")
 
     @property
     def test_corefs(self) -> list[Term]:
-        return _ordered(self.corefs, "test")
+        return _sort_split(self.corefs, "test")
 
     @property
     def train_retains(self) -> list[Term]:
-        return _ordered(self.retains, "train")
+        return _sort_split(self.retains, "train")
 
     @property
     def test_retains(self) -> list[Term]:
-        return _ordered(self.retains, "test")
+        return _sort_split(self.retains, "test")
 
     @property
     def digest(self) -> str:
-        """SHA-256 over what training sees, in canonical order; notes and provenance do not change it."""
-        lists = [[(t.text, t.certainty) for t in part] for part in self._parts()]
+        """SHA-256 of everything that affects training, in canonical order; notes and provenance are excluded."""
+        parts = self.train_corefs, self.test_corefs, self.train_retains, self.test_retains
+        lists = [[(t.text, t.certainty) for t in part] for part in parts]
         facts = json.dumps([self.target, self.category, self.sense, lists], ensure_ascii=False)
         return hashlib.sha256(facts.encode()).hexdigest()
 
-    def _parts(self) -> list[list[Term]]:
-        return [self.train_corefs, self.test_corefs, self.train_retains, self.test_retains]
 
-
-def _ordered(terms: tuple[Term, ...], split: str) -> list[Term]:
-    """The terms of a split by falling certainty, then text, so that a shuffled file draws the same."""
+def _sort_split(terms: tuple[Term, ...], split: str) -> list[Term]:
+    """The terms of a split by descending certainty, then text, so that sampling is independent of the file's order."""
     return sorted((t for t in terms if t.split == split), key=lambda t: (-t.weight, t.text))
 
 
+def replace_lists(spec: ConceptSpec, lists: Mapping[str, Iterable[Term]]) -> ConceptSpec:
+    """The spec with the given lists, by name ("corefs", "retains"); a list that is not given stays."""
+    both = {"corefs": spec.corefs, "retains": spec.retains, **lists}
+    return replace(spec, corefs=tuple(both["corefs"]), retains=tuple(both["retains"]))
+
+
 def resolve_conflicts(specs: Sequence[ConceptSpec]) -> tuple[ConceptSpec, ...]:
-    """The specs of one run: what one of them erases, no other keeps."""
+    """The specs of one run without retains that another of them erases."""
     if len(specs) == 1:
         return tuple(specs)
     gone = {text.casefold() for spec in specs for text in (spec.target, *(term.text for term in spec.corefs))}
-    kept = [tuple(term for term in spec.retains if term.text.casefold() not in gone) for spec in specs]
-    return tuple(replace(spec, retains=retains) for spec, retains in zip(specs, kept, strict=True))
+    return tuple(
+        replace(spec, retains=tuple(term for term in spec.retains if term.text.casefold() not in gone))
+        for spec in specs
+    )
 
 
 def spec_to_dict(spec: ConceptSpec) -> dict:
@@ -127,7 +138,7 @@ def spec_to_dict(spec: ConceptSpec) -> dict:
 
 
 def spec_from_dict(facts: dict) -> ConceptSpec:
-    """The spec of a dict that was checked before (a run's job.json); `library.parse_spec` checks."""
+    """The spec from a dict that was validated before, such as a run's job.json; `library.parse_spec` validates."""
     terms = {key: tuple(Term(**term) for term in facts[key]) for key in ("corefs", "retains")}
     told = facts["provenance"]
     history = tuple(Round(**{**row, "changes": tuple(row["changes"])}) for row in told.get("history", ()))

@@ -1,4 +1,4 @@
-"""All methods on one concept, as one picture: methods × prompts, the same seeds everywhere. And what each cost."""
+"""Contact sheet of all methods on one concept: methods × prompts on the same seeds, and the CPU time of each."""
 
 import shutil
 import time
@@ -25,33 +25,34 @@ SIDE = 64  # pixels of a picture
 
 
 def contact_sheet(job: Job, folder: Path) -> Iterator[JobEvent]:
-    """Erases the job's concept with every method in turn; then writes methods.png and seconds.json into `folder`.
+    """Erases the job's concept with every method, then writes methods.png and seconds.json to `folder`.
 
-    A method that is done already is not run again, so a stopped sheet goes on where it was. Yields the runs' events.
+    Finished methods are not run again, so a stopped sheet can be continued. Yields the runs' events. Raises CrceError
+    for a run that fails.
     """
     models, costs = Models(), folder / "seconds.json"
     for method in METHOD_FACTS:
-        run = _run(replace(job, config=replace(job.config, method=method, steps=None, lr=None)), folder)
+        run = _open_run(replace(job, config=replace(job.config, method=method, steps=None, lr=None)), folder)
         if not run.erased:
             began = time.process_time()
             yield from execute_job(run, models)
-            _note(costs, run.job, round(time.process_time() - began, 1))
-    _draw(models.get(job.base, job.device, job.dtype), job, folder).save(folder / "methods.png")
+            _record(costs, run.job, round(time.process_time() - began, 1))
+    _draw_rows(models.get(job.base, job.device, job.dtype), job, folder).save(folder / "methods.png")
     shutil.rmtree(folder / ".runs")
 
 
-def _run(job: Job, folder: Path) -> Run:
+def _open_run(job: Job, folder: Path) -> Run:
     place = folder / ".runs" / job.config.method
     return runs.open_run(place) if place.exists() else runs.create(job, place, queued=False)
 
 
-def _note(path: Path, job: Job, seconds: float) -> None:
-    """CPU seconds of all threads: what else the machine does meanwhile does not change them much."""
-    known = read_json(path) if path.exists() else {"concept": job.spec.name, "machine": machine(), "methods": {}}
-    write_json(path, {**known, "methods": {**known["methods"], job.config.method: seconds}})
+def _record(path: Path, job: Job, seconds: float) -> None:
+    """Records CPU seconds of all threads, which other processes on the machine hardly affect."""
+    known: dict = read_json(path) if path.exists() else {"concept": job.spec.name, "machine": machine()}
+    write_json(path, {**known, "methods": {**known.get("methods", {}), job.config.method: seconds}})
 
 
-def _draw(model: Diffusion, job: Job, folder: Path) -> Image.Image:
+def _draw_rows(model: Diffusion, job: Job, folder: Path) -> Image.Image:
     """Rows of methods, columns of prompts: the target, then held-out corefs and retains."""
     corefs, retains = job.spec.test_corefs[:TERMS], job.spec.test_retains[:TERMS]
     gone = [job.spec.target, *(term.text for term in corefs)]
@@ -65,6 +66,6 @@ def _draw(model: Diffusion, job: Job, folder: Path) -> Image.Image:
 
 
 def _draw_cells(model: Diffusion, prompts: list[str]) -> list[list[Image.Image]]:
-    """For each prompt its pictures, one for each seed."""
+    """The pictures of each prompt, one per seed."""
     pictures = model.generate_batch([p for p in prompts for _ in SEEDS], list(SEEDS) * len(prompts))
     return [pictures[start : start + len(SEEDS)] for start in range(0, len(pictures), len(SEEDS))]

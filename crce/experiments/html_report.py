@@ -1,4 +1,4 @@
-"""One HTML page of a measured run: pictures of the same seeds before and after, and the figures. Needs no network."""
+"""A self-contained HTML page of a measured run: pictures before and after on the same seeds, and the results."""
 
 import base64
 from pathlib import Path
@@ -16,17 +16,19 @@ from crce.runs.execute import REPORT_SEEDS, picture_name
 TEMPLATES = Path(__file__).parents[1] / "templates"
 SECTIONS = {
     "target": "The concept",
-    "coref": "Its corefs: other names for it, which should go too",
-    "retain": "Its retains: close to it, and to be kept",
+    "coref": "Its corefs: other names for it, which should be erased too",
+    "retain": "Its retains: similar concepts, which should be kept",
 }
 
 
 def write_page(run: Run) -> Path:
-    """Writes report.html beside report.json. Raises CrceError for a run without a report."""
+    """Writes report.html next to report.json. Raises CrceError if the run has no report."""
     report = run.report
     if not report:
         raise CrceError(f"The run {run.id} has not been measured. Run `python -m crce evaluate {run.id}` first.")
-    terms = [{**vars(term), "pictures": _pictures(run, number, term)} for number, term in enumerate(report.terms)]
+    terms = [
+        {**vars(term), "pictures": _collect_pictures(run, number, term)} for number, term in enumerate(report.terms)
+    ]
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("demo.html").render(
         job=run.job,
@@ -41,14 +43,14 @@ def write_page(run: Run) -> Path:
     return path
 
 
-def _pictures(run: Run, number: int, term: Answers) -> list[dict]:
-    """Per seed: both pictures as data, and what the judge said of each."""
+def _collect_pictures(run: Run, number: int, term: Answers) -> list[dict]:
+    """For each seed: both pictures as data URLs, and the judge's verdicts."""
     seen = zip(term.seeds, term.base_yes, term.yes, strict=True)
     return [
         {
             "seed": seed,
-            "before": _data(run, picture_name(term.kind, number, seed, "base-")),
-            "after": _data(run, picture_name(term.kind, number, seed)),
+            "before": _encode(run, picture_name(term.kind, number, seed, "base-")),
+            "after": _encode(run, picture_name(term.kind, number, seed)),
             "before_yes": before,
             "after_yes": after,
         }
@@ -56,5 +58,5 @@ def _pictures(run: Run, number: int, term: Answers) -> list[dict]:
     ]
 
 
-def _data(run: Run, name: str) -> str:
+def _encode(run: Run, name: str) -> str:
     return f"data:image/png;base64,{base64.b64encode((run.dir / name).read_bytes()).decode()}"

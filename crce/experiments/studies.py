@@ -1,4 +1,4 @@
-"""The pages beside the README's table, each written from the reports in its folder of docs/results/."""
+"""The pages in docs/ that are written from reports, one folder of docs/results/ per page."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,20 +8,20 @@ from crce.config import config_from_dict
 from crce.evaluation.metrics import HEADS, METRICS, table
 from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, read_report
-from crce.experiments.tables import REPORTS, differences, reports
+from crce.experiments.tables import REPORTS, load_reports, render_differences
 from crce.files import DOCS, RESULTS
 
-PAPER = "crce"  # whose reports in the README's folder the variants are compared with
+PAPER = "crce"  # the method in REPORTS that variants are compared with
 BACKBONE_PAIRS = [("crce", "esd-x-strict"), ("crce on ca", "ca")]
 OTHER_SENSE = {"cricket (insect)": "cricket game", "cricket game": "field cricket"}
 SWEEPS_PAGE = """\
 # How the presets were chosen
 
-Settings of the training tried on {concepts}, which stand in no table; seeds from 0. The base's preset is CRCE's
-setting of highest H; where two are equal, the lower learning rate. ESD and CRCE's ablations share it. Any other
-method has its own where one of those tried reached a higher H than with the base's, but for MACE: of two equal rates
-it has the higher, since at the lower one its layers do almost nothing. Rows with fewer than 100 pictures for Acc_U
-were drawn with half as many of each term.
+Training settings tried on {concepts}, which are in none of the tables; seeds from 0. The base model's preset is the
+CRCE setting with the highest H, and of equal ones the lower learning rate. ESD and CRCE's ablations share it. Another
+method has its own preset if a setting tried here reached a higher H than the base model's preset. The exception is
+MACE: of two rates with equal H it uses the higher one, because its layers do almost nothing at the lower one. Rows
+with fewer than 100 pictures for Acc_U use half as many pictures per term.
 `python -m crce table` writes this page from the reports in `docs/results/sweeps/`.
 
 | method | lr | steps | {heads} |
@@ -29,10 +29,10 @@ were drawn with half as many of each term.
 {rows}
 """
 LONGER_PAGE = """\
-# Three times as long
+# Three times as many steps
 
-Two concepts of the README's table, {concepts}, whose held-out corefs survive there, trained with 900 steps in place of
-the preset's 300; seeds from 0. Looked at after the table, to find out whether more training is what they lack.
+The concepts {concepts} have held-out corefs that survive in the README's table. Here they are trained for 900 steps
+instead of the preset's 300; seeds from 0. We ran this after the table, to find out whether they need more training.
 `python -m crce table` writes this page from the reports in `docs/results/longer/`.
 
 | method | lr | steps | {heads} |
@@ -42,16 +42,16 @@ the preset's 300; seeds from 0. Looked at after the table, to find out whether m
 BACKBONES_PAGE = """\
 # CRCE on other backbones
 
-CRCE's corefs and retains added to the loss of two methods, over {concepts}; each pair with the same settings. Pictures
-per prompt: 10 (50 for Acc_U), seeds from 0.
+CRCE's coref and retain terms added to the losses of two methods, over {concepts}; both methods of a pair use the same
+settings. Pictures per prompt: 10 (50 for Acc_U), seeds from 0.
 `python -m crce table` writes this page from the reports in `docs/results/backbones/` and the README's.
 
 {table}
-With the lists − without, paired by concept; a difference whose interval holds 0 is not shown to be any:
+Difference made by the lists, paired by concept; an interval that contains 0 shows no difference:
 
 {differences}
-More backbones on {few}, which stand in no table: pictures in which the judge sees the target (Acc_R: the retain), of
-all that were drawn.
+More backbones on {few}, which are in none of the tables. The counts are pictures in which the judge sees the target
+(Acc_R: the retain), out of all drawn.
 
 | backbone | steps at lr | corefs and retains | {heads} |
 |---|---|---|---|---|---|---|---|---|
@@ -61,8 +61,8 @@ SENSES_PAGE = """\
 # One sense of a word
 
 The default model draws both senses of "cricket": the insect, and the game with its bat and ball. Each was erased with
-the preset, while the other sense was either no term of the training at all (held out) or one of its retains (listed).
-Pictures in which the judge sees the sense, of all that were drawn; seeds from 0.
+the preset, with the other sense either left out of training (held out) or among the retains (listed). The counts are
+pictures in which the judge sees the sense, out of all drawn; seeds from 0.
 `python -m crce table` writes this page from the reports in `docs/results/senses/`.
 
 ![Prompts on the same seeds: before, without the insect, without the game](../assets/figures/senses.png)
@@ -71,46 +71,46 @@ Pictures in which the judge sees the sense, of all that were drawn; seeds from 0
 |---|---|---|---|---|---|
 {rows}
 
-Of "bat" and "apple", the paper's examples, the default model draws one sense only: a baseball bat comes out as the
+The default model draws only one sense of "bat" and "apple", the paper's examples: for "baseball bat" it draws the
 animal.
 """
 
 LATENTS_PAGE = """\
-# Retains at latents of their own
+# Retains at their own latents
 
-CRCE holds its retains at latents that were sampled for the target, which may be why it loses neighbours that look
-unlike it. Here each was held at latents of its own instead: one of a trajectory sampled for that retain (own), beside
-the paper's way (target), with the preset over {concepts}. Pictures per prompt: 10 (50 for Acc_U), seeds from 0.
+CRCE preserves its retains at latents that were sampled for the target. This may be why it loses neighbours that look
+different from the target. Here we preserve each retain at latents sampled for that retain ("own") and compare with the
+paper's choice ("target"), using the preset over {concepts}. Pictures per prompt: 10 (50 for Acc_U), seeds from 0.
 `python -m crce table` writes this page from the reports in `docs/results/retain-latents/` and the README's.
 
 {table}
-Differences, paired by concept; one whose interval holds 0 is not shown to be any:
+Differences, paired by concept; an interval that contains 0 shows no difference:
 
 {differences}
-Nor does it keep the other sense of a word that no list names (see [senses](senses.md), held out):
+It does not preserve the other sense of a word either, if that sense is in no list (see [senses](senses.md), held out):
 
 | erased | latents | the other sense |
 |---|---|---|
 {rows}
 
-So it is no setting of ours. Of the two at random was not tried: it lies between them.
+We therefore do not offer it as a setting. Choosing between the two at random was not tried.
 """
 
 
-def pages() -> dict[Path, str]:
-    """The text of each page, by file."""
+def render_pages() -> dict[Path, str]:
+    """The text of each page by file."""
     drawn = {
-        "sweeps": swept(RESULTS / "sweeps", SWEEPS_PAGE),
-        "longer": swept(RESULTS / "longer", LONGER_PAGE),
-        "backbones": backbones(RESULTS / "backbones"),
-        "senses": senses(RESULTS / "senses"),
-        "retain-latents": latents(RESULTS / "retain-latents"),
+        "sweeps": render_sweep(RESULTS / "sweeps", SWEEPS_PAGE),
+        "longer": render_sweep(RESULTS / "longer", LONGER_PAGE),
+        "backbones": render_backbones(RESULTS / "backbones"),
+        "senses": render_senses(RESULTS / "senses"),
+        "retain-latents": render_latents(RESULTS / "retain-latents"),
     }
     return {DOCS / f"{name}.md": text for name, text in drawn.items()}
 
 
-def swept(folder: Path, page: str) -> str:
-    """A row for each method and setting."""
+def render_sweep(folder: Path, page: str) -> str:
+    """Fills `page` with a row for each method and setting."""
     found: dict[tuple[str, float, int], list[Report]] = {}
     for report in _read(folder):
         found.setdefault((report.method, report.config["lr"], report.config["steps"]), []).append(report)
@@ -118,88 +118,87 @@ def swept(folder: Path, page: str) -> str:
     return page.format(
         concepts=" and ".join(concepts),
         heads=" | ".join(HEADS.values()),
-        rows="\n".join(_setting(*key, rows) for key, rows in sorted(found.items(), key=str)),
+        rows="\n".join(
+            f"| {method} | {f'{lr:g}' if lr else '–'} | {steps} | {pool_counts(rows)} |"
+            for (method, lr, steps), rows in sorted(found.items(), key=str)
+        ),
     )
 
 
-def _setting(method: str, lr: float, steps: int, rows: list[Report]) -> str:
-    return f"| {method} | {f'{lr:g}' if lr else '–'} | {steps} | {pooled(rows)} |"
-
-
-def pooled(rows: list[Report]) -> str:
-    """Over the concepts: yes/n of each accuracy, and the mean of H."""
+def pool_counts(rows: list[Report]) -> str:
+    """yes/n of each accuracy summed over the concepts, and the mean H, as table cells."""
     counts = [(sum(r.metrics[name].yes for r in rows), sum(r.metrics[name].n for r in rows)) for name in METRICS]
     cells = [f"{yes}/{n}" for yes, n in counts]
     return f"{' | '.join(cells)} | {sum(r.h or 0.0 for r in rows) / len(rows):.4f}"
 
 
-def backbones(folder: Path) -> str:
-    """A table of two backbones, and rows of counts for more of them."""
+def render_backbones(folder: Path) -> str:
+    """The page on backbones: a table of two, and counts for more."""
     labelled = [
-        replace(r, method=config_from_dict(r.config).label) for r in (*reports(REPORTS), *_read(folder / "six"))
+        replace(r, method=config_from_dict(r.config).label) for r in (*load_reports(REPORTS), *_read(folder / "six"))
     ]
     methods = [method for pair in BACKBONE_PAIRS for method in reversed(pair)]
     concepts = sorted({r.concept for r in labelled if r.method == "crce on ca"})
     found = [r for method in methods for r in labelled if r.method == method and r.concept in concepts]
     few = _read(folder / "two")
     return BACKBONES_PAGE.format(
-        concepts=", ".join(concepts), table=table(found), differences=differences(found, BACKBONE_PAIRS),
+        concepts=", ".join(concepts), table=table(found), differences=render_differences(found, BACKBONE_PAIRS),
         few=" and ".join(sorted({r.concept for r in few})), heads=" | ".join(HEADS.values()),
-        rows="\n".join(backbone_rows(few)),
+        rows="\n".join(render_backbone_rows(few)),
     )  # fmt: skip
 
 
-def backbone_rows(found: list[Report]) -> list[str]:
-    """One for each backbone and setting, alone and under CRCE."""
+def render_backbone_rows(found: list[Report]) -> list[str]:
+    """A row for each backbone and setting, with and without CRCE's lists."""
     alike: dict[tuple, list[Report]] = {}
     for report in found:
         config = config_from_dict(report.config)
         key = config.base_method, f"{config.steps} at {config.lr:g}", config.base_method != config.method
         alike.setdefault(key, []).append(report)
-    return [f"| {on} | {setting} | {'with' if lists else 'without'} | {pooled(of)} |"
+    return [f"| {on} | {setting} | {'with' if lists else 'without'} | {pool_counts(of)} |"
             for (on, setting, lists), of in sorted(alike.items())]  # fmt: skip
 
 
-def senses(folder: Path) -> str:
-    """A row for each erased sense, method, and place of the other sense."""
-    rows = sorted((_sense(report) for report in _read(folder)), reverse=True)
+def render_senses(folder: Path) -> str:
+    """The page on word senses: a row for each erased sense, method and role of the other sense."""
+    rows = sorted((_summarise_sense(report) for report in _read(folder)), reverse=True)
     return SENSES_PAGE.format(rows="\n".join(f"| {' | '.join(row)} |" for row in rows))
 
 
-def _sense(report: Report) -> tuple[str, ...]:
+def _summarise_sense(report: Report) -> tuple[str, ...]:
     other = OTHER_SENSE[report.concept]
     retains = [term for term in report.terms if term.kind == "retain"]
     split = next(term.split for term in retains if term.text == other)
-    counts = [_seen([term for term in retains if (term.text == other) == wanted]) for wanted in (True, False)]
+    counts = [_count_seen([term for term in retains if (term.text == other) == wanted]) for wanted in (True, False)]
     target = report.metrics["acc_u"]
     where = {"train": "listed", "test": "held out"}[split]
     return report.concept, report.method, where, f"{target.yes}/{target.n}", *counts
 
 
-def _seen(terms: list[Answers]) -> str:
+def _count_seen(terms: list[Answers]) -> str:
     return f"{sum(sum(term.yes) for term in terms)}/{sum(len(term.yes) for term in terms)}"
 
 
-def latents(folder: Path) -> str:
-    """Retains at their own latents beside the paper's, over concepts and for the other sense of a word."""
+def render_latents(folder: Path) -> str:
+    """The page on retains at their own latents, compared with the paper's choice."""
     own, paper = _read(folder / "senses"), [r for r in _read(RESULTS / "senses" / "held-out") if r.method == PAPER]
-    rows = [(r.concept, how, _sense(r)[4]) for how, found in (("target", paper), ("own", own)) for r in found]
+    rows = [(r.concept, how, _summarise_sense(r)[4]) for how, found in (("target", paper), ("own", own)) for r in found]
     told = "\n".join(f"| {' | '.join(row)} |" for row in sorted(rows))
-    return varied(folder / "six", LATENTS_PAGE.replace("{rows}", told), "target")
+    return render_variants(folder / "six", LATENTS_PAGE.replace("{rows}", told), "target")
 
 
-def varied(folder: Path, page: str, ours: str, more: Sequence[tuple[str, str]] = ()) -> str:
-    """Variants of CRCE, told apart by the `method` of their reports, beside the README's CRCE under the name `ours`.
+def render_variants(folder: Path, page: str, ours: str, more: Sequence[tuple[str, str]] = ()) -> str:
+    """Fills `page` with variants of CRCE, named by the `method` in their reports, and the README's CRCE as `ours`.
 
     more: further pairs of names to compare.
     """
     variants = _read(folder)
     names = list(dict.fromkeys(r.method for r in variants))
     concepts = sorted(set.intersection(*({r.concept for r in variants if r.method == name} for name in names)))
-    paper = [replace(r, method=ours) for r in reports(REPORTS) if r.method == PAPER]
+    paper = [replace(r, method=ours) for r in load_reports(REPORTS) if r.method == PAPER]
     found = [r for r in (*paper, *variants) if r.concept in concepts]
     pairs = [*((name, ours) for name in names), *more]
-    return page.format(concepts=", ".join(concepts), table=table(found), differences=differences(found, pairs))
+    return page.format(concepts=", ".join(concepts), table=table(found), differences=render_differences(found, pairs))
 
 
 def _read(folder: Path) -> list[Report]:

@@ -1,0 +1,1 @@
+"""Proposers of corefs and retains: a language model, or a bundled lexicon if none is connected."""

@@ -1,4 +1,4 @@
-"""What can be said to the lexicon, where no language model is connected: a handful of requests, listed in `HELP`."""
+"""The requests that the lexicon understands if no language model is connected; `HELP` lists them."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from crce.concepts.edits import LISTS, Revision
 from crce.concepts.spec import CERTAINTY, ConceptSpec, Term
 from crce.proposers import lexicon
 
-NUMBER = 5  # terms that "more" adds
+NUMBER = 5  # how many terms "more" adds
 HELP = (
     'Without an LLM I understand: "more corefs", "more retains", "drop X", "drop X, Y", "X is a coref", '
     f'"X is a retain", "set X to low" ({", ".join(CERTAINTY)}), "the other sense", "help".'
@@ -18,12 +18,12 @@ _LEVEL = "|".join(sorted(CERTAINTY, key=len, reverse=True))
 _OTHER = {"corefs": "retains", "retains": "corefs"}
 
 
-def understood(spec: ConceptSpec, wish: str) -> Revision:
-    """The lists as wished. What is not understood changes nothing, and is said to be; so is what cannot be done."""
+def follow(spec: ConceptSpec, request: str) -> Revision:
+    """Revises the lists as requested. An unknown or impossible request changes nothing and gets an explanation."""
     for pattern, answer in _REQUESTS.items():
-        if match := re.fullmatch(pattern, wish.strip().rstrip(".!"), re.IGNORECASE):
+        if match := re.fullmatch(pattern, request.strip().rstrip(".!"), re.IGNORECASE):
             return answer(spec, *match.groups())
-    return Revision(spec, f"No LLM is connected, and I do not understand {wish!r} without one. {HELP}")
+    return Revision(spec, f"No LLM is connected, and I do not understand {request!r} without one. {HELP}")
 
 
 def _help(spec: ConceptSpec) -> Revision:
@@ -32,7 +32,7 @@ def _help(spec: ConceptSpec) -> Revision:
 
 def _more(spec: ConceptSpec, asked: str) -> Revision:
     kind = "corefs" if asked[0].lower() == "c" else "retains"
-    fresh = lexicon.more(spec, kind, NUMBER)
+    fresh = lexicon.find_more(spec, kind, NUMBER)
     if not fresh:
         return Revision(spec, f"The lexicon knows no more {kind} of {spec.name!r}.")
     offer = _with_lists(spec, **{kind: [*getattr(spec, kind), *fresh]})
@@ -41,21 +41,21 @@ def _more(spec: ConceptSpec, asked: str) -> Revision:
 
 def _drop(spec: ConceptSpec, asked: str) -> Revision:
     names = [asked] if _find(spec, asked) else re.split(r"\s*,\s*(?:and\s+)?", asked)
-    found = [_find(spec, name) for name in names]
-    if missing := [name for name, hit in zip(names, found, strict=True) if not hit]:
-        return _unknown(spec, ", ".join(missing))
-    offer = spec
-    for kind, term in found:
+    found = {name: _find(spec, name) for name in names}
+    if missing := [name for name, hit in found.items() if not hit]:
+        return _report_unknown(spec, ", ".join(missing))
+    dropped, offer = [hit for hit in found.values() if hit], spec
+    for kind, term in dropped:
         offer = edits.without_term(offer, kind, term.text)
-    return Revision(offer, f"Dropped: {', '.join(term.text for _, term in found)}.")
+    return Revision(offer, f"Dropped: {', '.join(term.text for _, term in dropped)}.")
 
 
-def _belongs(spec: ConceptSpec, name: str, asked: str) -> Revision:
-    """Moves a term, or adds one that stands in neither list."""
+def _assign(spec: ConceptSpec, name: str, asked: str) -> Revision:
+    """Moves a term to a list, or adds it."""
     kind = "corefs" if asked[0].lower() == "c" else "retains"
-    held, term = _find(spec, name) or ("", Term(_unquoted(name)))
+    held, term = _find(spec, name) or ("", Term(_strip_quotes(name)))
     if held == kind:
-        return Revision(spec, f"{term.text!r} is among the {kind} already.")
+        return Revision(spec, f"{term.text!r} is already among the {kind}.")
     bare = edits.without_term(spec, _OTHER[kind], term.text)
     offer = _with_lists(bare, **{kind: [*getattr(bare, kind), term]})
     if not _find(offer, name):
@@ -65,26 +65,26 @@ def _belongs(spec: ConceptSpec, name: str, asked: str) -> Revision:
 
 def _set(spec: ConceptSpec, name: str, level: str) -> Revision:
     if not (found := _find(spec, name)):
-        return _unknown(spec, name)
+        return _report_unknown(spec, name)
     kind, term = found
     level = " ".join(level.lower().split())
-    return Revision(edits.with_term(spec, kind, term.text, certainty=level), f"{term.text!r} is {level} now.")
+    return Revision(edits.with_term(spec, kind, term.text, certainty=level), f"{term.text!r} is now {level}.")
 
 
 def _other_sense(spec: ConceptSpec) -> Revision:
-    """The sense after this one, round in a circle: of CorefConcept, or where it has one only, of WordNet."""
-    senses = lexicon.known(spec.target)
+    """Switches to the next sense, cyclically: of CorefConcept, or of WordNet if CorefConcept has only one."""
+    senses = lexicon.find_shipped(spec.target)
     number = next((n for n, other in enumerate(senses) if other.slug == spec.slug), 0)
     if len(senses) < 2:
-        found, now = lexicon.meanings(spec.target), lexicon.nearest(spec)
+        found, now = lexicon.find_meanings(spec.target), lexicon.find_nearest(spec)
         blanks = [replace(spec, sense=meaning.sense, corefs=(), retains=()) for meaning in found]
-        senses = [lexicon.filled(bare, meaning, edits.TERMS) for bare, meaning in zip(blanks, found, strict=True)]
-        number = found.index(now) if found else 0
+        senses = [lexicon.fill(bare, meaning, edits.TERMS) for bare, meaning in zip(blanks, found, strict=True)]
+        number = found.index(now) if now else 0
     if len(senses) < 2:
         return Revision(spec, f"The lexicon knows no other sense of {spec.target!r}.")
     other = senses[(number + 1) % len(senses)]
     offer = replace(spec, sense=other.sense, corefs=other.corefs, retains=other.retains)
-    return Revision(offer, f"These are the lists of {other.name}. To keep both senses, make it a concept of its own.")
+    return Revision(offer, f"These are the lists for {other.name}. To keep both senses, save it as a separate concept.")
 
 
 def _with_lists(spec: ConceptSpec, **lists: list[Term]) -> ConceptSpec:
@@ -93,17 +93,17 @@ def _with_lists(spec: ConceptSpec, **lists: list[Term]) -> ConceptSpec:
 
 
 def _find(spec: ConceptSpec, name: str) -> tuple[str, Term] | None:
-    name = _unquoted(name).casefold()
+    name = _strip_quotes(name).casefold()
     terms = ((kind, term) for kind in LISTS for term in getattr(spec, kind))
     return next(((kind, term) for kind, term in terms if term.text.casefold() == name), None)
 
 
-def _unquoted(name: str) -> str:
+def _strip_quotes(name: str) -> str:
     return name.strip("\"'“”‘’ ")
 
 
-def _unknown(spec: ConceptSpec, name: str) -> Revision:
-    return Revision(spec, f"There is no {name!r} in the lists of {spec.name}. Write the term as it stands there.")
+def _report_unknown(spec: ConceptSpec, name: str) -> Revision:
+    return Revision(spec, f"{name!r} is not in the lists of {spec.name}. Write the term as it appears there.")
 
 
 _REQUESTS: dict[str, Callable[..., Revision]] = {
@@ -111,6 +111,6 @@ _REQUESTS: dict[str, Callable[..., Revision]] = {
     r"(?:add |give me |propose )?(?:some )?more (corefs?|retains?)": _more,
     r"(?:drop|remove|delete) (.+)": _drop,
     rf"(?:set|make|put) (.+?) (?:to |as )?({_LEVEL})": _set,
-    r"(.+?) (?:is|are) (?:an? )?(corefs?|retains?)": _belongs,
+    r"(.+?) (?:is|are) (?:an? )?(corefs?|retains?)": _assign,
     r"(?:the |show me the )?other (?:sense|meaning)": _other_sense,
 }

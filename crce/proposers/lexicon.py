@@ -1,7 +1,7 @@
-"""What is known without a network: the bundled concepts, and WordNet's nouns of physical things.
+"""Terms without a network: from the bundled concepts, and from WordNet's nouns for physical things.
 
-Certainty is distance in WordNet's graph: synonyms are nearest, kinds of kinds further; of the neighbours, sisters
-are nearest, then their kinds, then cousins.
+Certainty follows the distance in WordNet's graph: for corefs, synonyms come first, then direct and indirect hyponyms;
+for retains, sister terms come first, then their hyponyms, then cousins.
 """
 
 import re
@@ -17,18 +17,18 @@ from crce.errors import CrceError
 from crce.proposers.wordnet import Synset, wordnet
 
 CONNECT = (
-    "Connect a language model (set OPENAI_BASE_URL, OPENAI_API_KEY and CRCE_MODEL, then start again), "
+    "Connect a language model (set OPENAI_BASE_URL, OPENAI_API_KEY and CRCE_MODEL, then restart), "
     "or write the terms by hand."
 )
-SENSES = 6  # of a word that are worth a list of their own
-DEEP, HIGH = 3, 2  # steps down for corefs and up for retains
-REPEATS = 3  # corefs that are the target with a word before or after it
+SENSES = 6  # most senses of a word
+DEEP, HIGH = 3, 2  # levels of hyponyms for corefs, and of hypernyms for retains
+REPEATS = 3  # most corefs that contain the target's name
 _LEVELS = list(CERTAINTY)
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """A sense of a word: how to tell it from the others, and more terms than a spec needs, nearest first."""
+    """A sense of a word: its label, more terms than a spec needs (nearest first), and words that describe it."""
 
     sense: str
     corefs: tuple[Term, ...]
@@ -36,8 +36,8 @@ class Meaning:
     about: frozenset[str]
 
 
-def concepts(*folders: Path) -> list[ConceptSpec]:
-    """The concepts of some folders as they are shipped, by name; a broken file is left out."""
+def load_concepts(*folders: Path) -> list[ConceptSpec]:
+    """The concepts of some folders, sorted by name. Invalid files are skipped."""
     found = []
     for path in (path for folder in folders for path in folder.rglob("*.json")):
         try:
@@ -47,96 +47,98 @@ def concepts(*folders: Path) -> list[ConceptSpec]:
     return sorted(found, key=lambda spec: spec.name.casefold())
 
 
-def known(target: str, sense: str = "") -> list[ConceptSpec]:
-    """The bundled concepts of that name, or the one of that sense; "joker" is "The Joker"."""
-    shipped = concepts(library.SHIPPED, library.EXTRAS)
-    named = [spec for spec in shipped if _bare(target) in (_bare(spec.target), _bare(spec.name))]
+def find_shipped(target: str, sense: str = "") -> list[ConceptSpec]:
+    """The bundled concepts of that name and, if given, that sense; "joker" finds "The Joker"."""
+    shipped = load_concepts(library.SHIPPED, library.EXTRAS)
+    named = [spec for spec in shipped if _normalise(target) in (_normalise(spec.target), _normalise(spec.name))]
     return [spec for spec in named if sense.casefold() in ("", spec.sense.casefold())]
 
 
-def meanings(target: str) -> list[Meaning]:
-    """WordNet's senses of a word that can be drawn, commonest first. Empty where it knows none."""
-    senses = _drawable(wordnet().find(target))
-    labels = _labels(target, senses)
-    return [_meaning(target, synset, label) for synset, label in zip(senses, labels, strict=True)]
+def find_meanings(target: str) -> list[Meaning]:
+    """WordNet's senses of a word that can be drawn, most common first; empty if it does not know the word."""
+    senses = _select_drawable(wordnet().find(target))
+    labels = _label_senses(target, senses)
+    return [_build_meaning(target, synset, label) for synset, label in zip(senses, labels, strict=True)]
 
 
-def meant(target: str, sense: str) -> list[Meaning]:
-    """The meanings that fit the words of a sense, best first. Raises CrceError naming those there are."""
-    found, asked = meanings(target), _words([sense])
+def match_sense(target: str, sense: str) -> list[Meaning]:
+    """The meanings that match the words of a sense, best first. Raises CrceError listing the known senses."""
+    found, asked = find_meanings(target), _extract_words([sense])
     fitting = [meaning for meaning in found if asked & meaning.about]
     if found and not fitting:
-        there = ", ".join(meaning.sense or "only one" for meaning in found)
-        raise CrceError(f"WordNet knows no sense {sense!r} of {target!r}. It knows: {there}. {CONNECT}")
+        there = ", ".join(meaning.sense or "one without a label" for meaning in found)
+        raise CrceError(f"WordNet has no sense {sense!r} of {target!r}, only: {there}. {CONNECT}")
     return sorted(fitting, key=lambda meaning: -len(asked & meaning.about))
 
 
-def filled(bare: ConceptSpec, meaning: Meaning, most: int) -> ConceptSpec:
+def fill(bare: ConceptSpec, meaning: Meaning, most: int) -> ConceptSpec:
+    """A spec with a meaning's terms, at most `most` in each list."""
     return with_lists(bare, list(meaning.corefs), list(meaning.retains), most)
 
 
-def nearest(spec: ConceptSpec) -> Meaning | None:
-    """The meaning that a spec's sense and terms speak of; None where WordNet does not know the word."""
+def find_nearest(spec: ConceptSpec) -> Meaning | None:
+    """The meaning that best matches a spec's sense and terms; None if WordNet does not know the word."""
     texts = {term.text.casefold() for term in (*spec.corefs, *spec.retains)}
-    asked = _words([spec.sense])
+    asked = _extract_words([spec.sense])
     shared = lambda meaning: sum(term.text.casefold() in texts for term in (*meaning.corefs, *meaning.retains))  # noqa: E731
-    found = meanings(spec.target)
+    found = find_meanings(spec.target)
     return max(found, key=lambda meaning: (len(asked & meaning.about), shared(meaning)), default=None)
 
 
-def more(spec: ConceptSpec, kind: str, number: int) -> list[Term]:
-    """Terms that the spec does not hold yet, of a bundled concept first, then of WordNet."""
-    meaning = nearest(spec)
-    shipped = [term for other in known(spec.target, spec.sense) for term in getattr(other, kind)]
+def find_more(spec: ConceptSpec, kind: str, number: int) -> list[Term]:
+    """Terms that are new to the spec, first from bundled concepts, then from WordNet."""
+    meaning = find_nearest(spec)
+    shipped = [term for other in find_shipped(spec.target, spec.sense) for term in getattr(other, kind)]
     held = {spec.target.casefold(), *(term.text.casefold() for term in (*spec.corefs, *spec.retains))}
-    fresh = (term for term in (*shipped, *(getattr(meaning, kind) if meaning else ())) if _new(term, held))
-    return list(islice(fresh, number))
+    offered = (*shipped, *(getattr(meaning, kind) if meaning else ()))
+    fresh: dict[str, Term] = {}
+    for term in offered:
+        if term.text.casefold() not in held:
+            fresh.setdefault(term.text.casefold(), term)
+    return list(islice(fresh.values(), number))
 
 
-def _new(term: Term, held: set[str]) -> bool:
-    key = term.text.casefold()
-    return key not in held and not held.add(key)
-
-
-def _bare(name: str) -> str:
+def _normalise(name: str) -> str:
     return name.casefold().removeprefix("the ").strip()
 
 
-def _drawable(senses: list[Synset]) -> list[Synset]:
-    """People are compared with animals and things ("wolf"): such a sense must be the first, or one that was met."""
+def _select_drawable(senses: list[Synset]) -> list[Synset]:
+    """Drops rare senses about people (a "wolf" as a man), unless they come first. At most `SENSES`."""
     return [s for n, s in enumerate(senses) if n == 0 or s.frequency or s.field != "person"][:SENSES]
 
 
-def _labels(target: str, senses: list[Synset]) -> list[str]:
-    """Nothing for an only sense; "animal" where one sense is of one; else what it is a kind of ("club")."""
+def _label_senses(target: str, senses: list[Synset]) -> list[str]:
+    """A label for each sense: its field if unique ("animal"), else its hypernym ("club"); "" for a single sense."""
     if len(senses) == 1:
         return [""]
     fields = [synset.field for synset in senses]
-    return [s.field if fields.count(s.field) == 1 else _parent(target, s) for s in senses]
+    return [s.field if fields.count(s.field) == 1 else _find_parent(target, s) for s in senses]
 
 
-def _parent(target: str, synset: Synset) -> str:
+def _find_parent(target: str, synset: Synset) -> str:
     above = [word for parent in wordnet().hypernyms(synset, 1) for word in parent.words]
     return next((word for word in above if word.casefold() != target.casefold()), synset.field)
 
 
-def _meaning(target: str, synset: Synset, label: str) -> Meaning:
+def _build_meaning(target: str, synset: Synset, label: str) -> Meaning:
     above = list(wordnet().hypernyms(synset, 9))
-    about = _words([label, synset.field, synset.gloss, *(word for higher in above for word in higher.words)])
-    return Meaning(label, _corefs(target, synset), _retains(target, synset), about - _words([target]))
+    about = _extract_words([label, synset.field, synset.gloss, *(word for higher in above for word in higher.words)])
+    return Meaning(
+        label, _collect_corefs(target, synset), _collect_retains(target, synset), about - _extract_words([target])
+    )
 
 
-def _corefs(target: str, synset: Synset) -> tuple[Term, ...]:
+def _collect_corefs(target: str, synset: Synset) -> tuple[Term, ...]:
     kinds = wordnet().hyponyms(synset, DEEP).items()
     rows = [(word, 0, f"another word for {target} (WordNet)") for word in synset.words]
-    rows += [(s.words[0], steps, f"a kind of {target} (WordNet)") for s, steps in _ranked(kinds) if steps]
+    rows += [(s.words[0], steps, f"a kind of {target} (WordNet)") for s, steps in _rank(kinds) if steps]
     rows = [row for row in rows if row[0].casefold() != target.casefold()]
-    repeats = [row for row in rows if _holds(row[0], target)]
-    return _terms(row for row in rows if row not in repeats[REPEATS:])
+    repeats = [row for row in rows if _contains(row[0], target)]
+    return _build_terms(row for row in rows if row not in repeats[REPEATS:])
 
 
-def _retains(target: str, synset: Synset) -> tuple[Term, ...]:
-    """Sisters, cousins and their kinds; never a kind of the target itself, nor what it is a kind of."""
+def _collect_retains(target: str, synset: Synset) -> tuple[Term, ...]:
+    """Sister terms, cousins and their hyponyms; never a hyponym or hypernym of the target itself."""
     graph = wordnet()
     up = graph.hypernyms(synset, HIGH)
     near: dict[Synset, tuple[int, Synset]] = {}
@@ -144,28 +146,28 @@ def _retains(target: str, synset: Synset) -> tuple[Term, ...]:
         for other, down in graph.hyponyms(higher, 2).items():
             near.setdefault(other, (steps + down, higher))
     own = graph.hyponyms(synset, 9).keys() | graph.hypernyms(synset, 9).keys()
-    ranked = _ranked((other, distance) for other, (distance, _) in near.items() if other not in own)
+    ranked = _rank((other, distance) for other, (distance, _) in near.items() if other not in own)
     rows = ((s.words[0], distance - 2, f"also a kind of {near[s][1].words[0]} (WordNet)") for s, distance in ranked)
-    return _terms(row for row in rows if not _holds(row[0], target))
+    return _build_terms(row for row in rows if not _contains(row[0], target))
 
 
-def _ranked(found: Iterable[tuple[Synset, int]]) -> list[tuple[Synset, int]]:
-    """By distance; of the equally near, those that were met most, then those that have most kinds."""
+def _rank(found: Iterable[tuple[Synset, int]]) -> list[tuple[Synset, int]]:
+    """Sorts by distance, then by frequency, then by number of hyponyms."""
     kinds = wordnet().below
     return sorted(
         found, key=lambda row: (row[1], -row[0].frequency, -len(kinds.get(row[0].number, ())), row[0].words[0])
     )
 
 
-def _terms(rows: Iterable[tuple[str, int, str]]) -> tuple[Term, ...]:
+def _build_terms(rows: Iterable[tuple[str, int, str]]) -> tuple[Term, ...]:
     return tuple(Term(word, _LEVELS[min(steps, 4)], source="lexicon", note=why) for word, steps, why in rows)
 
 
-def _holds(text: str, word: str) -> bool:
+def _contains(text: str, word: str) -> bool:
     return re.search(rf"\b{re.escape(word)}\b", text, re.IGNORECASE) is not None
 
 
-def _words(texts: Iterable[str]) -> frozenset[str]:
-    """The telling words of some texts, in the singular."""
+def _extract_words(texts: Iterable[str]) -> frozenset[str]:
+    """The distinctive words of some texts, in the singular."""
     found = re.findall(r"[a-z]{3,}", " ".join(texts).casefold())
     return frozenset(word.removesuffix("s") for word in found) - {"the", "and", "for", "with", "any", "that", "kind"}

@@ -1,27 +1,32 @@
+"""The proposer that asks a language model (§3.2.1).
+
+Its output is untrusted: it can only fill our schema, and every phrase is cleaned before it becomes a `Term`.
+"""
+
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
 from crce.concepts import edits
 from crce.concepts.edits import TERMS, Revision, clean
-from crce.concepts.spec import CERTAINTY, ConceptSpec, Round, Term
+from crce.concepts.spec import Certainty, ConceptSpec, Round, Term
 from crce.errors import CrceError
 from crce.proposers import prompts
 from crce.proposers.chat import Chat, Form, Writing
-from crce.proposers.offers import WISH, _line, _one_of_each, blank, proposed
+from crce.proposers.offers import LONGEST_REQUEST, attach_round, create_blank, drop_repeats, shorten
 
-MOST = 30  # of each kind that a round may leave; the expert chooses among them
+MOST = 30  # terms in each list after a round; the expert chooses among them
 
 
-def _level(value: object) -> object:
-    """ "Very High", "very_high" and "very high" are one."""
+def _normalise_level(value: object) -> object:
+    """Turns "Very High" and "very_high" into "very high"."""
     return " ".join(value.lower().replace("_", " ").split()) if isinstance(value, str) else value
 
 
 class _Phrase(Form):
     text: str
-    certainty: Annotated[Literal[*CERTAINTY], BeforeValidator(_level)]
+    certainty: Annotated[Certainty, BeforeValidator(_normalise_level)]
     why: str
 
 
@@ -30,13 +35,13 @@ class _Dropped(Form):
     why: str
 
 
-def _some(phrases: list) -> list:
+def _check_not_empty(phrases: list) -> list:
     if not phrases:
         raise ValueError("give at least one")
     return phrases
 
 
-_Phrases = Annotated[list[_Phrase], AfterValidator(_some)]
+_Phrases = Annotated[list[_Phrase], AfterValidator(_check_not_empty)]
 
 
 class _Meaning(Form):
@@ -46,7 +51,7 @@ class _Meaning(Form):
 
 
 class _Answer(Form):
-    meanings: Annotated[list[_Meaning], AfterValidator(_some)]
+    meanings: Annotated[list[_Meaning], AfterValidator(_check_not_empty)]
 
 
 class _Revised(Form):
@@ -62,7 +67,7 @@ class _Names(Form):
 
 @dataclass(frozen=True)
 class ChatProposer:
-    """Proposes and revises specs. Holds no conversation: the spec is all that a round starts from."""
+    """Proposes and revises specs. Stateless: each round starts from the spec alone."""
 
     chat: Chat
 
@@ -75,52 +80,47 @@ class ChatProposer:
     ) -> Writing[list[ConceptSpec]]:
         """One spec for each meaning of an ambiguous word ("apple": the fruit, the company).
 
-        Raises CrceError for an empty target, and for whatever keeps the model from answering.
+        seed: of the split. Raises CrceError if the target is empty or the model does not answer.
         """
-        bare = blank(target, category, sense, seed)
+        bare = create_blank(target, category, sense, seed)
         question = prompts.concept_message(bare.target, category, bare.sense)
         found = (yield from self.chat.ask(_Answer, question, prompts.system_prompt())).meanings
         if sense or len(found) == 1:
-            return [self._proposed(bare, found[0])]
-        return _one_of_each([self._proposed(replace(bare, sense=_line(m.sense)), m) for m in found])
+            return [self._propose(bare, found[0])]
+        return drop_repeats([self._propose(replace(bare, sense=shorten(m.sense)), m) for m in found])
 
-    def revise(self, spec: ConceptSpec, wish: str, since: ConceptSpec | None = None) -> Writing[Revision]:
-        """A round of talk: the lists changed as wished. The last round of the result's history tells of it.
+    def revise(self, spec: ConceptSpec, request: str, since: ConceptSpec | None = None) -> Writing[Revision]:
+        """A round: revises the lists as requested and records it in the history.
 
-        since: the spec after the last round; what the expert changed by hand since then is told.
+        since: the spec after the last round; the model is told what the expert has edited since then.
         """
-        wish = clean(wish)[:WISH]
+        request = clean(request)[:LONGEST_REQUEST]
         by_hand = [change.label for change in edits.changes(since or spec, spec)]
-        question = prompts.revision_message(spec, wish, by_hand)
+        question = prompts.revision_message(spec, request, by_hand)
         answer = yield from self.chat.ask(_Revised, question, prompts.revision_prompt())
-        offer = edits.with_lists(spec, _terms(answer.corefs), _terms(answer.retains), max(MOST, *_lengths(spec)))
-        why = {clean(said.text).casefold(): _line(said.why) for said in _all_phrases(answer)}
+        offer = edits.with_lists(
+            spec, _to_terms(answer.corefs), _to_terms(answer.retains), max(MOST, len(spec.corefs), len(spec.retains))
+        )
+        reasons: list[_Phrase | _Dropped] = [*answer.dropped, *answer.corefs, *answer.retains]
+        why = {clean(each.text).casefold(): shorten(each.why) for each in reasons}
         taken = edits.changes(spec, offer, why)
-        return Revision(edits.apply(spec, taken, self._round(wish)), _line(answer.says, WISH), why)
+        return Revision(edits.apply(spec, taken, self._make_round(request)), shorten(answer.says, LONGEST_REQUEST), why)
 
     def names(self, category: str) -> Writing[list[str]]:
-        """Concepts to start from, by the paper's own two prompts (§3.2.2): "celebrity" or "ip"."""
+        """Concepts to start with, from the paper's two prompts (§3.2.2). Raises CrceError for other categories."""
         if category not in prompts.LIST_PROMPTS:
-            raise CrceError(f"There is no list of {category!r}. Ask for {' or '.join(prompts.LIST_PROMPTS)}.")
+            raise CrceError(f"There is no list for {category!r}. Ask for {' or '.join(prompts.LIST_PROMPTS)}.")
         answer = yield from self.chat.ask(_Names, prompts.names_message(category))
-        names = [_line(name) for name in answer.names]
+        names = [shorten(name) for name in answer.names]
         return list({name.casefold(): name for name in names if name}.values())
 
-    def _proposed(self, bare: ConceptSpec, meaning: _Meaning) -> ConceptSpec:
-        offer = edits.with_lists(bare, _terms(meaning.corefs), _terms(meaning.retains), TERMS)
-        return proposed(bare, offer, self._round())
+    def _propose(self, bare: ConceptSpec, meaning: _Meaning) -> ConceptSpec:
+        offer = edits.with_lists(bare, _to_terms(meaning.corefs), _to_terms(meaning.retains), TERMS)
+        return attach_round(bare, offer, self._make_round())
 
-    def _round(self, wish: str = "") -> Round:
-        return Round("llm", _line(self.chat.model), prompts.PROMPT_VERSION, wish)
-
-
-def _lengths(spec: ConceptSpec) -> tuple[int, int]:
-    return len(spec.corefs), len(spec.retains)
+    def _make_round(self, request: str = "") -> Round:
+        return Round("llm", shorten(self.chat.model), prompts.PROMPT_VERSION, request)
 
 
-def _all_phrases(answer: _Revised) -> list[_Phrase | _Dropped]:
-    return [*answer.dropped, *answer.corefs, *answer.retains]
-
-
-def _terms(phrases: list[_Phrase]) -> list[Term]:
-    return [Term(clean(p.text), p.certainty, source="llm", note=_line(p.why)) for p in phrases]
+def _to_terms(phrases: list[_Phrase]) -> list[Term]:
+    return [Term(clean(p.text), p.certainty, source="llm", note=shorten(p.why)) for p in phrases]

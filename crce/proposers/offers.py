@@ -1,3 +1,5 @@
+"""What both proposers share: the blank spec, the round they attach, and reading an answer that is being written."""
+
 import json
 import re
 
@@ -6,52 +8,49 @@ from crce.concepts.edits import clean
 from crce.concepts.library import LONGEST
 from crce.concepts.spec import ConceptSpec, Provenance, Round
 from crce.errors import CrceError
-from crce.generators import drain
-from crce.proposers.chat import T, Writing
 
-WISH = 2000  # characters that an expert may say in a round
+LONGEST_REQUEST = 2000  # characters of an expert's request
 
 
-def finished(writing: Writing[T]) -> T:
-    """What a writing comes to, for those who do not watch."""
-    return drain(writing)
-
-
-def written(text: str) -> list[str]:
-    """The terms that stand in an answer which is still being written, each once, to show them as they come."""
+def parse_terms(text: str) -> list[str]:
+    """The terms in an answer that is still being written, without repeats, to show them as they arrive."""
     quoted = re.findall(r'"text"\s*:\s*("(?:[^"\\]|\\.)*")', text)
-    return list(dict.fromkeys(map(_unquoted, quoted)))
+    return list(dict.fromkeys(map(_unquote, quoted)))
 
 
-def _unquoted(quoted: str) -> str:
+def _unquote(quoted: str) -> str:
     try:
         return clean(json.loads(quoted))
     except ValueError:
         return clean(quoted)
 
 
-def blank(target: str, category: str, sense: str, seed: int) -> ConceptSpec:
-    """The concept as it was asked for, without terms."""
-    bare = ConceptSpec(_line(target), category, _line(sense), provenance=Provenance(split_seed=seed))
+def create_blank(target: str, category: str, sense: str, seed: int) -> ConceptSpec:
+    """The requested concept without terms. Raises CrceError for an empty target.
+
+    seed: of the split.
+    """
+    bare = ConceptSpec(shorten(target), category, shorten(sense), provenance=Provenance(split_seed=seed))
     if not bare.target:
-        raise CrceError("There is no concept to propose for. Write one, such as dog.")
+        raise CrceError("No concept was given. Write one, such as dog.")
     return bare
 
 
-def proposed(bare: ConceptSpec, offer: ConceptSpec, round: Round) -> ConceptSpec:
-    """An offer's lists, with the round that tells of them."""
+def attach_round(bare: ConceptSpec, offer: ConceptSpec, round: Round) -> ConceptSpec:
+    """The offered lists with the round that made them. Raises CrceError if both are empty."""
     if not offer.corefs and not offer.retains:
-        raise CrceError(f"No term that was proposed for {bare.name!r} can be used. Try again, or write them by hand.")
+        raise CrceError(f"No proposed term for {bare.name!r} is usable. Try again, or write the terms by hand.")
     return edits.apply(bare, edits.changes(bare, offer), round)
 
 
-def _one_of_each(specs: list[ConceptSpec]) -> list[ConceptSpec]:
-    """The first of each name: senses that are called the same cannot be told apart."""
+def drop_repeats(specs: list[ConceptSpec]) -> list[ConceptSpec]:
+    """The first spec of each name: senses with the same label cannot be told apart."""
     found: dict[str, ConceptSpec] = {}
     for spec in specs:
         found.setdefault(spec.slug, spec)
     return list(found.values())
 
 
-def _line(text: str, longest: int = LONGEST) -> str:
+def shorten(text: str, longest: int = LONGEST) -> str:
+    """Cleans a text and cuts it to `longest` characters."""
     return clean(text)[:longest].rstrip()

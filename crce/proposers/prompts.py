@@ -1,7 +1,7 @@
-"""What the language model is asked. The paper's words stand unchanged; ours come after them, marked as ours.
+"""The prompts for the language model. The paper's text is unchanged; our additions follow it and are marked.
 
 Source: Xue et al., CRCE: Coreference-Retention Concept Erasure in Text-to-Image Diffusion Models,
-arXiv 2503.14232, Appendix A and §3.2.2. Slips of the original ("an related image") are kept.
+arXiv 2503.14232, Appendix A and §3.2.2. Typos of the original ("an related image") are kept.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from crce.concepts.spec import ConceptSpec, Term
 
-# Goes into a spec's provenance: change it with every change of the wording below.
+# Stored in a spec's provenance: change it whenever the wording below changes.
 PROMPT_VERSION = "crce-appendix-a/2"
 
 TASK_INSTRUCTION = """\
@@ -72,13 +72,13 @@ models.
 that the concept erasing process does not inadvertently remove associated, yet distinct, \
 concepts."""
 
-# §3.2.2, how the paper's own celebrities and IP characters were listed.
+# §3.2.2: how the paper collected its celebrities and IP characters.
 LIST_PROMPTS = {
     "celebrity": "Provide a list of well-known celebrity, including different gender, ethnicity, age, etc.",
     "ip": "Provide a list of well-known IP characters from different media, such as books, cartoon, games, etc.",
 }
 
-# Ours from here on: the form of the answer, and what others wrote set off as data so that it cannot instruct.
+# From here on the text is ours: it sets the format of the answer and marks user input as data, not instructions.
 ANSWER_FORM = """\
 Give 15 corefs and 15 retains for each meaning. Every term is a short phrase of \
 one to six words that an image generator understands by itself. "why" says in at most ten words \
@@ -104,44 +104,47 @@ ways to ask for the same style; its retains are styles and artists close to it t
 
 
 def system_prompt() -> str:
+    """For a first proposal."""
     return "\n\n".join([TASK_INSTRUCTION, CERTAINTY_CRITERIA, ANSWER_FORM])
 
 
 def revision_prompt() -> str:
+    """For a round of revision."""
     return "\n\n".join([TASK_INSTRUCTION, CERTAINTY_CRITERIA, REVISION_FORM])
 
 
 def names_message(category: str) -> str:
+    """Asks for concepts of a category of `LIST_PROMPTS`."""
     return LIST_PROMPTS[category] + ' Answer with JSON only: {"names": ["…", …]}'
 
 
 def concept_message(target: str, category: str, sense: str = "") -> str:
-    """The first thing said about a concept; with a sense, only that meaning is asked for."""
+    """Describes a concept; with a sense, asks for that meaning only."""
     about = f"\n{STYLE}" if category == "style" else ""
-    only = f"\nAnswer for this meaning only: {_concept(sense)}" if sense else ""
-    return f"Category: {category}{about}\nConcept: {_concept(target)}{only}"
+    only = f"\nAnswer for this meaning only: {_tag_concept(sense)}" if sense else ""
+    return f"Category: {category}{about}\nConcept: {_tag_concept(target)}{only}"
 
 
-def revision_message(spec: ConceptSpec, wish: str, edits: Sequence[str] = ()) -> str:
-    """A round of the expert's talk (§3.2.1): the lists as they stand, what was edited by hand, what to change."""
-    lists = {"corefs": [_plain(t) for t in spec.corefs], "retains": [_plain(t) for t in spec.retains]}
-    told = f"Since your last answer the expert edited them: <edits>{_json(list(edits))}</edits>\n" if edits else ""
+def revision_message(spec: ConceptSpec, request: str, edits: Sequence[str] = ()) -> str:
+    """A round of revision (§3.2.1): the current lists, the expert's edits since the last answer, and the request."""
+    lists = {"corefs": [_to_dict(t) for t in spec.corefs], "retains": [_to_dict(t) for t in spec.retains]}
+    told = f"Since your last answer the expert edited them: <edits>{_to_json(list(edits))}</edits>\n" if edits else ""
     return (
         f"{concept_message(spec.target, spec.category, spec.sense)}\n"
-        f"These are the lists now: <lists>{_json(lists)}</lists>\n"
+        f"These are the lists now: <lists>{_to_json(lists)}</lists>\n"
         f"{told}"
-        f"The expert asks: {wish}"
+        f"The expert asks: {request}"
     )
 
 
-def _concept(text: str) -> str:
+def _tag_concept(text: str) -> str:
     return f"<concept>{text.replace('<', '‹').replace('>', '›')}</concept>"
 
 
-def _json(value: object) -> str:
-    """JSON that holds no tag, so that no term ends the data that it stands in."""
+def _to_json(value: object) -> str:
+    """JSON without angle brackets, so that no term can close the tag around it."""
     return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")
 
 
-def _plain(term: Term) -> dict[str, str]:
+def _to_dict(term: Term) -> dict[str, str]:
     return {"text": term.text, "certainty": term.certainty.title()}

@@ -1,7 +1,6 @@
-"""Corefs and retains from a language model (§3.2.1), or from a bundled lexicon where none is connected.
+"""Chooses the proposer: a language model (§3.2.1), or the bundled lexicon if none is connected.
 
-What a model writes is untrusted text: it can only fill our form, and every phrase is cleaned before it
-becomes a `Term`. Nothing here writes a file; the expert decides what is kept.
+Proposers write no files: the expert decides what to keep.
 """
 
 from crce.concepts.spec import ConceptSpec
@@ -13,15 +12,15 @@ from crce.proposers.offline import LexiconProposer
 
 
 def proposer(model: str = "") -> "ChatProposer | LexiconProposer":
-    """What proposes here: the language model of the environment, else the lexicon.
+    """The language model configured in the environment, else the lexicon.
 
-    model: another one of the endpoint. Raises CrceError where there is no endpoint to have it.
+    model: overrides CRCE_MODEL. Raises CrceError if a model is named and there is no endpoint.
     """
     return LexiconProposer() if not model and chat.missing_settings() else ChatProposer(Chat.from_env(model))
 
 
 def proposer_status() -> tuple[bool, str]:
-    """Whether a language model is configured, and what the status line says about it."""
+    """Whether a language model is configured, and the text for the status line."""
     return chat.status()
 
 

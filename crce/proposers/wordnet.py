@@ -1,11 +1,12 @@
-"""The nouns of physical things of WordNet, from the file that assets/build/lexicon.py makes.
+"""Reads WordNet's nouns for physical things from the file that assets/build/lexicon.py writes.
 
-A reader of our own: nltk's wants a dozen uncompressed files of 30 MB, verbs and adjectives among them, for what are
-three questions here: which senses a word has, what a sense is a kind of, and which kinds there are of it.
+We have our own reader because nltk's needs a dozen uncompressed files (30 MB), and we need only three lookups: the
+senses of a word, the hypernyms of a sense and its hyponyms.
 """
 
 import lzma
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,7 +18,7 @@ _SINGULAR = ((r"ies$", "y"), (r"ves$", "f"), (r"es$", ""), (r"s$", ""))
 
 @dataclass(frozen=True)
 class Synset:
-    """One sense. words: the commonest first; met: how often WordNet's readers met it under one of them."""
+    """A sense. words: most common first; above: its direct hypernyms; frequency: its count in WordNet's corpora."""
 
     number: int
     field: str
@@ -29,28 +30,28 @@ class Synset:
 
 @dataclass(frozen=True)
 class WordNet:
-    """Synsets by number. below: the kinds of each; senses: word in lower case → its senses, commonest first."""
+    """Synsets by number. below: hyponyms of each; senses: lower-case word → its synsets, most common first."""
 
     synsets: tuple[Synset, ...]
     below: dict[int, tuple[int, ...]]
     senses: dict[str, tuple[int, ...]]
 
     def find(self, word: str) -> list[Synset]:
-        """The senses of a word, commonest first; a plural is tried in the singular. Empty where it is not known."""
+        """The senses of a word or of its singular, most common first; empty if the word is unknown."""
         word = " ".join(word.casefold().split())
         forms = [word, *(re.sub(end, other, word) for end, other in _SINGULAR if re.search(end, word))]
         numbers = next((self.senses[form] for form in forms if form in self.senses), ())
         return [self.synsets[number] for number in numbers]
 
     def hyponyms(self, synset: Synset, depth: int) -> dict[Synset, int]:
-        """What is a kind of it, with how many steps down that is, itself at 0."""
-        return self._walked(synset, depth, lambda number: self.below.get(number, ()))
+        """Its hyponyms with their distance, including itself at 0."""
+        return self._walk(synset, depth, lambda number: self.below.get(number, ()))
 
     def hypernyms(self, synset: Synset, depth: int) -> dict[Synset, int]:
-        """What it is a kind of, with how many steps up that is, itself at 0."""
-        return self._walked(synset, depth, lambda number: self.synsets[number].above)
+        """Its hypernyms with their distance, including itself at 0."""
+        return self._walk(synset, depth, lambda number: self.synsets[number].above)
 
-    def _walked(self, synset: Synset, depth: int, links) -> dict[Synset, int]:
+    def _walk(self, synset: Synset, depth: int, links: Callable[[int], Iterable[int]]) -> dict[Synset, int]:
         found, front = {synset.number: 0}, [synset.number]
         for steps in range(1, depth + 1):
             front = [n for number in front for n in links(number) if n not in found]
@@ -60,12 +61,14 @@ class WordNet:
 
 @cache
 def wordnet() -> WordNet:
-    """Read once: a third of a second."""
+    """Loads the file, once per process (a third of a second)."""
     rows = lzma.decompress(FILE.read_bytes()).decode().splitlines()
-    synsets, senses, below = [], {}, {}
+    synsets: list[Synset] = []
+    senses: dict[str, list[tuple[int, int]]] = {}
+    below: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
-        field, above, words, gloss = row.split("\t")
-        words = [word.split("|") for word in words.split(",")]
+        field, above, listed, gloss = row.split("\t")
+        words = [word.split("|") for word in listed.split(",")]
         parents = tuple(map(int, above.split(","))) if above else ()
         for word, rank, _ in words:
             senses.setdefault(word.casefold(), []).append((int(rank), number))

@@ -1,0 +1,1 @@
+"""Exporting weights, and publishing weights and datasets on the Hugging Face Hub."""

@@ -1,4 +1,4 @@
-"""The card that goes with published weights: what was erased, how to load it, what was measured."""
+"""The model card of published weights: what was erased, how to load it, what was measured."""
 
 from pathlib import Path
 
@@ -22,39 +22,39 @@ def weights_card(
 ) -> str:
     """The README.md of a model repository.
 
-    dataset: the Hub id of the terms' dataset, if it is published. lora_error: what the LoRA, if any, leaves out.
+    dataset: Hub id of the dataset with the terms, if published. lora_error: relative error of the LoRA, if any.
     """
     method, spec, config = METHOD_FACTS[job.config.method], job.spec, job.config
     name = plain(spec.name)
     facts = {
-        "name": name, "base": public_name(job.base), "place": _place(job.base), "link": _link(job.base),
+        "name": name, "base": public_name(job.base), "place": _name_source(job.base), "link": _format_link(job.base),
         "repo": repo, "files": files, "method": config.title, "source": method.source,
         "touches": METHOD_FACTS[config.base_method].touches, "note": method.result.note,
         "corefs": spec.train_corefs, "retains": spec.train_retains,
         "lists": method.lists, "digest": spec.digest,
         "steps": config.steps, "lr": config.lr, "eta": config.eta,
         "m": config.corefs, "n": config.retains, "seed": config.seed,
-        "lora_error": f"{lora_error:.1%}", **_measured(report),
+        "lora_error": f"{lora_error:.1%}", **_format_measurements(report),
     }  # fmt: skip
-    data = _header(job, report, repo, dataset)
+    data = _make_header(job, report, repo, dataset)
     return str(ModelCard.from_template(data, template_path=str(TEMPLATE), **facts))
 
 
-def _header(job: Job, report: Report | None, repo: str, dataset: str) -> ModelCardData:
+def _make_header(job: Job, report: Report | None, repo: str, dataset: str) -> ModelCardData:
     openrail = job.base.startswith(("CompVis/stable-diffusion", "stable-diffusion-v1-5/"))
     return ModelCardData(
         license="creativeml-openrail-m" if openrail else "other",
-        base_model=job.base if _on_hub(job.base) else None,
+        base_model=job.base if _is_on_hub(job.base) else None,
         library_name="diffusers",
         pipeline_tag="text-to-image",
         datasets=[dataset] if dataset else None,
         tags=["concept-erasure", "machine-unlearning", "text-to-image", "diffusion", "crce"],
         model_name=repo.rpartition("/")[2],
-        eval_results=_results(job.spec, report, dataset) or None,
+        eval_results=_make_results(job.spec, report, dataset) or None,
     )
 
 
-def _results(spec: ConceptSpec, report: Report | None, dataset: str) -> list[EvalResult]:
+def _make_results(spec: ConceptSpec, report: Report | None, dataset: str) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="text-to-image",
@@ -70,16 +70,16 @@ def _results(spec: ConceptSpec, report: Report | None, dataset: str) -> list[Eva
     ]
 
 
-def _measured(report: Report | None) -> dict:
+def _format_measurements(report: Report | None) -> dict:
     if not report or not report.metrics:
         return {"metrics": [], "judge": "", "left_out": ""}
-    lines = [_line(key, report.metrics[key]) for key in METRICS if key in report.metrics]
+    lines = [_format_line(key, report.metrics[key]) for key in METRICS if key in report.metrics]
     dropped = " and ".join(f"{n} {kind}" for kind, n in vars(report.left_out).items() if n)
-    note = f"Left out, because the base does not draw them: {dropped}." if dropped else ""
+    note = f"Not counted, because the base model does not draw them: {dropped}." if dropped else ""
     return {"metrics": lines, "judge": report.judge, "left_out": note}
 
 
-def _line(key: str, value: Accuracy) -> dict:
+def _format_line(key: str, value: Accuracy) -> dict:
     metric = METRICS[key]
     what = f"{metric.plain} ({'lower' if metric.low else 'higher'} is better)"
     interval = f"{value.low:.0%} to {value.high:.0%}"
@@ -87,14 +87,14 @@ def _line(key: str, value: Accuracy) -> dict:
             "n": value.n, "interval": interval}  # fmt: skip
 
 
-def _place(base: str) -> str:
-    """What to give to `from_pretrained`."""
+def _name_source(base: str) -> str:
+    """The argument for `from_pretrained`."""
     return f"assets/{base}" if base == bases.EMOJI_SD else public_name(base)
 
 
-def _link(base: str) -> str:
-    return f"[{base}]({HUB}/{base})" if _on_hub(base) else public_name(base)
+def _format_link(base: str) -> str:
+    return f"[{base}]({HUB}/{base})" if _is_on_hub(base) else public_name(base)
 
 
-def _on_hub(base: str) -> bool:
+def _is_on_hub(base: str) -> bool:
     return base != bases.EMOJI_SD and not Path(base).is_dir()

@@ -1,6 +1,6 @@
-"""Publishing to the Hugging Face Hub: everything in one commit on a known parent, or nothing.
+"""Publishes to the Hugging Face Hub, in one commit on a known parent.
 
-What is published twice changes nothing, what others added meanwhile is never lost, and a failure says what to do.
+Publishing twice changes nothing, concurrent changes of others are never lost, and errors say what to do.
 """
 
 import tempfile
@@ -32,18 +32,18 @@ from crce.runs import Run
 
 NO_TOKEN = "Log in with `hf auth login` or set HF_TOKEN; nothing has left this machine."
 BUSY = (429, 500, 502, 503, 504)
-WAITS = (1, 2, 4)  # seconds before the tries after the first
+WAITS = (1, 2, 4)  # seconds before each retry
 LONGEST_WAIT = 30
-OURS = ("specs/", "data/")  # folders of a dataset repository that a publication rules
+OURS = ("specs/", "data/")  # folders of a dataset repository that we manage
 
 T = TypeVar("T")
 Specs = dict[str, ConceptSpec]
-Content = dict[str, bytes | None]  # a file of None is deleted
+Content = dict[str, bytes | None]  # None deletes the file
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What a publication changes: concepts by name, and in how many terms. `parent`: the commit compared with."""
+    """What publishing would change: names of concepts and the number of terms. parent: the commit compared with."""
 
     new: tuple[str, ...]
     changed: tuple[str, ...]
@@ -54,7 +54,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Preview:
-    """What will be public: the card, the first rows, every file with its size, what is unlike the paper's form."""
+    """What will be public: the card, the first rows, the size of each file, and deviations from the paper's format."""
 
     card: str
     rows: list[dict]
@@ -64,7 +64,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class Published:
-    """Where it is now: the page to open (the pull request, if it is one), the commit, the tag if one was set."""
+    """The page of the repository or pull request, the commit, and the tag if one was set."""
 
     url: str
     commit: str
@@ -72,53 +72,54 @@ class Published:
 
 
 def preview(specs: Iterable[ConceptSpec], first: int = 10) -> Preview:
-    """Needs no token and no network."""
+    """What publishing these specs would show, without token or network. first: number of rows."""
     specs = list(specs)
     content = dataset.files(specs)
     sizes = {name: len(data) for name, data in content.items()}
     return Preview(content["README.md"].decode(), dataset.rows(specs, "train")[:first], sizes,
-                   dataset.problems(specs))  # fmt: skip
+                   dataset.find_problems(specs))  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Hub:
-    """The Hub as one person sees it. HF_ENDPOINT names another one."""
+    """The Hub with one user's token. HF_ENDPOINT selects another server."""
 
     api: HfApi
 
     @classmethod
     def connect(cls, token: str = "") -> "Hub":
-        """With this token, or the one of this machine. Raises CrceError if there is none."""
+        """Uses this token or the one stored on this machine. Raises CrceError if there is none."""
         token = token or get_token() or ""
         if not token:
             raise CrceError(NO_TOKEN)
         return cls(HfApi(token=token))
 
     def user(self) -> str:
+        """The name of the token's owner."""
         return self._try(self.api.whoami, "your account")["name"]
 
     def owns(self, repo: str) -> bool:
-        """Whether it is the user's own, or of one of their organisations; elsewhere, open a pull request."""
+        """Whether the repository belongs to the user or their organisations; otherwise, open a pull request."""
         me = self._try(self.api.whoami, "your account")
         return self.full_name(repo).partition("/")[0] in {me["name"], *(org["name"] for org in me.get("orgs", []))}
 
     def full_name(self, repo: str) -> str:
-        """ "CorefConcept" → "you/CorefConcept". Raises CrceError for what cannot be a repository's name."""
+        """Turns "CorefConcept" into "you/CorefConcept". Raises CrceError for an invalid name."""
         name = repo.strip() if "/" in repo else f"{self.user()}/{repo.strip()}"
         try:
             validate_repo_id(name)
         except HFValidationError:
             raise CrceError(
-                f"{repo!r} is no name of a repository. Write user/name, in letters, digits, - _ and ."
+                f"{repo!r} is not a valid repository name. Write user/name, using letters, digits, - _ and ."
             ) from None
         return name
 
     def difference(self, specs: Iterable[ConceptSpec], repo: str) -> Difference:
-        """What publishing these specs would change in a dataset repository, which need not exist yet."""
-        repo, specs = self.full_name(repo), _by_slug(specs)
-        parent = self._head(repo, "dataset")
-        there = self._specs(repo, parent, self._names(repo, parent)) if parent else {}
-        return _difference(specs, there, parent)
+        """What publishing these specs would change in a dataset repository, which may not exist yet."""
+        repo = self.full_name(repo)
+        parent = self._find_head(repo, "dataset")
+        there = self._load_specs(repo, parent, self._list_files(repo, parent)) if parent else {}
+        return _compare(_index(specs), there, parent)
 
     def publish_dataset(
         self,
@@ -129,14 +130,15 @@ class Hub:
         tag: str = "",
         parent: str = "",
     ) -> Published:
-        """Adds the specs to what is there already, as one commit. A pull request gets no tag.
+        """Adds the specs to the repository in one commit. A pull request gets no tag.
 
-        parent: the commit that the person saw the difference to; if the repository moved on, nothing is published.
+        parent: the commit that the user saw the difference to. If the repository has changed since, nothing is
+        published. Raises CrceError on any failure.
         """
-        chosen = _by_slug(specs)
-        dataset.files(chosen.values())  # what cannot be published must not create a repository
+        chosen = _index(specs)
+        dataset.files(chosen.values())  # raises an error before a repository is created
         message = f"CorefConcept: {', '.join(spec.name for spec in chosen.values())}"[:200]
-        return self._publish(repo, "dataset", lambda repo, head: self._merged(repo, head, chosen), message,
+        return self._publish(repo, "dataset", lambda repo, head: self._merge(repo, head, chosen), message,
                              private, pull_request, tag, parent)  # fmt: skip
 
     def publish_weights(
@@ -149,7 +151,7 @@ class Hub:
         tag: str = "",
         dataset_repo: str = "",
     ) -> Published:
-        """The weights of a finished run with their model card, as one commit."""
+        """Publishes a finished run's weights with a model card in one commit. Raises CrceError on any failure."""
         job, repo = run.job, self.full_name(repo)
         files = export.weight_files(run.weights_path, job.base, formats)
         lora = files.get(export.FORMATS["lora"][0])
@@ -171,96 +173,100 @@ class Hub:
         parent: str = "",
     ) -> Published:
         repo = self.full_name(repo)
-        head = self._head(repo, kind) or self._created(repo, kind, private)
+        head = self._find_head(repo, kind) or self._create_repo(repo, kind, private)
         if parent and parent != head:
-            raise CrceError(_moved(repo))
-        tagged = "" if pull_request else self._free_tag(repo, kind, tag)
+            raise CrceError(_report_moved(repo))
+        tagged = "" if pull_request else self._check_tag(repo, kind, tag)
         files = content(repo, head)
 
         def commit():
-            # Operations are spent by a try, so each try makes its own.
+            # An attempt uses up its operations, so each attempt creates new ones.
             return self.api.create_commit(
-                repo, _operations(files), commit_message=message, repo_type=kind,
+                repo, _make_operations(files), commit_message=message, repo_type=kind,
                 create_pr=pull_request, parent_commit=head,
             )  # fmt: skip
 
-        # A commit whose answer was lost cannot be made twice: its parent is no longer the head. A pull
-        # request can, so it is tried again only where the Hub says that it did nothing.
+        # If the answer to a commit is lost, a retry cannot commit twice: the parent is no longer the head. A pull
+        # request would be opened twice, so it is retried only if the Hub did nothing.
         done = self._try(commit, repo, again=(429,) if pull_request else BUSY)
         if tagged:
-            self._tag(repo, kind, tagged, done.oid)
-        return Published(done.pr_url or self._page(repo, kind), done.oid, tagged)
+            self._create_tag(repo, kind, tagged, done.oid)
+        return Published(done.pr_url or self._build_url(repo, kind), done.oid, tagged)
 
-    def _head(self, repo: str, kind: str) -> str:
-        """The newest commit, or "" where there is no such repository."""
+    def _find_head(self, repo: str, kind: str) -> str:
+        """The latest commit, or "" if the repository does not exist."""
 
         def head() -> str:
             try:
-                return self.api.repo_info(repo, repo_type=kind).sha
+                return self.api.repo_info(repo, repo_type=kind).sha or ""
             except RepositoryNotFoundError as error:
-                # The library gives a refused token (401) the same name.
+                # The library raises the same error for a rejected token (401).
                 if error.response.status_code == 404:
                     return ""
                 raise
 
         return self._try(head, repo)
 
-    def _created(self, repo: str, kind: str, private: bool) -> str:
+    def _create_repo(self, repo: str, kind: str, private: bool) -> str:
         self._try(lambda: self.api.create_repo(repo, repo_type=kind, private=private, exist_ok=True), repo)
-        return self._head(repo, kind)
+        return self._find_head(repo, kind)
 
-    def _merged(self, repo: str, head: str, chosen: Specs) -> Content:
-        """The dataset with these concepts in it; what an earlier form of it leaves behind is deleted."""
-        names = self._names(repo, head)
-        files = dataset.files({**self._specs(repo, head, names), **chosen}.values())
+    def _merge(self, repo: str, head: str, chosen: Specs) -> Content:
+        """The dataset with these concepts added; files of ours that are no longer needed are deleted."""
+        names = self._list_files(repo, head)
+        files = dataset.files({**self._load_specs(repo, head, names), **chosen}.values())
         return {**files, **{name: None for name in names if name.startswith(OURS) and name not in files}}
 
-    def _names(self, repo: str, revision: str) -> list[str]:
+    def _list_files(self, repo: str, revision: str) -> list[str]:
         return self._try(lambda: self.api.list_repo_files(repo, repo_type="dataset", revision=revision), repo)
 
-    def _specs(self, repo: str, revision: str, names: list[str]) -> Specs:
-        """The specs that a dataset repository holds. All or an error: a gap would be published as a loss."""
+    def _load_specs(self, repo: str, revision: str, names: list[str]) -> Specs:
+        """All specs in a dataset repository. If one cannot be read, it raises: publishing the rest would delete it."""
         wanted = [name for name in names if name.startswith("specs/") and name.endswith(".json")]
         with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(8) as pool:
 
             def spec(name: str) -> ConceptSpec:
-                place = {"repo_type": "dataset", "revision": revision, "local_dir": folder}
-                path = self._try(lambda: self.api.hf_hub_download(repo, name, **place), repo)
+                path = self._try(
+                    lambda: self.api.hf_hub_download(
+                        repo, name, repo_type="dataset", revision=revision, local_dir=folder
+                    ),
+                    repo,
+                )
                 return library.load_spec(Path(path))
 
-            return _by_slug(pool.map(spec, wanted))
+            return _index(pool.map(spec, wanted))
 
-    def _free_tag(self, repo: str, kind: str, tag: str) -> str:
-        """The tag, if it can be set; known before anything is published, for a tag is never moved."""
+    def _check_tag(self, repo: str, kind: str, tag: str) -> str:
+        """Checks that the tag is free before anything is published; existing tags are never moved."""
         refs = self._try(lambda: self.api.list_repo_refs(repo, repo_type=kind), repo) if tag else None
         if refs and tag in {ref.name for ref in refs.tags}:
-            raise CrceError(f"{repo} has a tag {tag!r} already. Choose another; nothing was published.")
+            raise CrceError(f"{repo} has a tag {tag!r} already. Nothing was published; choose another tag.")
         return tag
 
-    def _tag(self, repo: str, kind: str, tag: str, commit: str) -> None:
+    def _create_tag(self, repo: str, kind: str, tag: str, commit: str) -> None:
         self._try(lambda: self.api.create_tag(repo, tag=tag, revision=commit, repo_type=kind, exist_ok=True), repo)
 
-    def _page(self, repo: str, kind: str) -> str:
+    def _build_url(self, repo: str, kind: str) -> str:
         return f"{self.api.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo}"
 
     def _try(self, call: Callable[[], T], what: str, again: tuple[int, ...] = BUSY) -> T:
-        """Calls the Hub; waits and calls again while it is busy. Raises CrceError that says what to do."""
+        """Calls the Hub and retries while it is busy. Raises CrceError saying what to do."""
         for wait in WAITS:
             try:
-                return self._said(call, what)
+                return self._call(call, what)
             except _Refused as refused:
                 if refused.status not in again:
                     raise
                 time.sleep(min(wait if refused.retry_after is None else refused.retry_after, LONGEST_WAIT))
-        return self._said(call, what)
+        return self._call(call, what)
 
-    def _said(self, call: Callable[[], T], what: str) -> T:
+    def _call(self, call: Callable[[], T], what: str) -> T:
         try:
             return call()
         except HfHubHTTPError as error:
             raise _Refused(what, error) from error
         except LocalEntryNotFoundError as error:
-            # A failed download: what the Hub said is its cause.
+            # A failed download has the Hub's answer as its cause.
             cause = error.__cause__
             if isinstance(cause, HfHubHTTPError):
                 raise _Refused(what, cause) from error
@@ -275,57 +281,57 @@ class Hub:
 
 
 class _Refused(CrceError):
-    """What the Hub answered, as what to do about it."""
+    """An error answer of the Hub, with advice."""
 
     def __init__(self, what: str, error: HfHubHTTPError):
         self.status = error.response.status_code
         wait = error.response.headers.get("retry-after", "")
         self.retry_after = float(wait) if wait.isdigit() else None
-        super().__init__(_what_to_do(self.status, what, error))
+        super().__init__(_advise(self.status, what, error))
 
 
-def _what_to_do(status: int, what: str, error: HfHubHTTPError) -> str:
+def _advise(status: int, what: str, error: HfHubHTTPError) -> str:
     said = f" It says: {error.server_message[:200]}" if error.server_message else ""
     match status:
         case 401:
             return f"The Hub does not accept the token (401). Run `hf auth login` again, or renew HF_TOKEN.{said}"
         case 403:
-            return f"This token may not write to {what} (403). Use one that may, or open a pull request.{said}"
+            return f"This token may not write to {what} (403). Use one that can, or open a pull request.{said}"
         case 404:
-            return f"The Hub has no {what} that this token may see (404). Check the name.{said}"
+            return f"The Hub has no {what} that this token can see (404). Check the name.{said}"
         case 409 | 412:
-            return _moved(what)
+            return _report_moved(what)
         case 413:
-            return f"The Hub finds it too large (413). Publish fewer formats or concepts at a time.{said}"
+            return f"The upload is too large for the Hub (413). Publish fewer formats or concepts at a time.{said}"
         case 429:
-            return f"The Hub is asked too often (429). Wait a few minutes, then publish again.{said}"
+            return f"The Hub's rate limit is reached (429). Wait a few minutes, then publish again.{said}"
         case status if status >= 500:
-            return f"The Hub failed ({status}). Publish again later: doing it twice changes nothing.{said}"
+            return f"The Hub failed ({status}). Publish again later; publishing twice changes nothing.{said}"
         case _:
             return f"The Hub refuses this for {what} ({status}).{said}"
 
 
-def _moved(repo: str) -> str:
-    return f"{repo} was changed meanwhile; nothing was published. Look at the difference, then publish again."
+def _report_moved(repo: str) -> str:
+    return f"{repo} was changed meanwhile; nothing was published. Review the difference, then publish again."
 
 
-def _operations(content: Content) -> list[CommitOperationAdd | CommitOperationDelete]:
+def _make_operations(content: Content) -> list[CommitOperationAdd | CommitOperationDelete]:
     return [CommitOperationDelete(name) if data is None else CommitOperationAdd(name, data)
             for name, data in content.items()]  # fmt: skip
 
 
-def _by_slug(specs: Iterable[ConceptSpec]) -> Specs:
+def _index(specs: Iterable[ConceptSpec]) -> Specs:
     return {spec.slug: spec for spec in specs}
 
 
-def _difference(specs: Specs, there: Specs, parent: str) -> Difference:
+def _compare(specs: Specs, there: Specs, parent: str) -> Difference:
     new = [spec.name for slug, spec in specs.items() if slug not in there]
     changed = [spec.name for slug, spec in specs.items() if slug in there and there[slug] != spec]
     kept = [spec.name for slug, spec in there.items() if slug not in specs]
-    terms = sum(len(_facts(spec) ^ _facts(there.get(slug))) for slug, spec in specs.items())
+    terms = sum(len(_key_terms(spec) ^ _key_terms(there.get(slug))) for slug, spec in specs.items())
     return Difference(tuple(new), tuple(changed), tuple(kept), terms, parent)
 
 
-def _facts(spec: ConceptSpec | None) -> set[tuple]:
+def _key_terms(spec: ConceptSpec | None) -> set[tuple]:
     lists = {"corefs": spec.corefs, "retains": spec.retains} if spec else {}
     return {(kind, t.text, t.certainty, t.split) for kind, terms in lists.items() for t in terms}
