@@ -25,25 +25,15 @@ def measure() -> Iterator[Figure]:
     matrices = {f"{kind}{i}": draw(out, WIDTH) / 28 for i, out in enumerate(LAYERS) for kind in "kv"}
     half = TERMS // 2 * POSITIONS
     alike = torch.full((half,), 1 / POSITIONS)
-<<<<<<< HEAD
     rows = EditStates(draw(half, WIDTH), draw(half, WIDTH), alike, draw(half, WIDTH), alike)
-    ours = Figure(f"{len(matrices)} matrices, {TERMS} terms", seconds(lambda: solve(matrices, rows, DAMPING)))
-=======
-    rows = Rows(draw(half, WIDTH), draw(half, WIDTH), alike, draw(half, WIDTH), alike)
     ours = Figure(f"{len(matrices)} matrices, {TERMS} terms", time_repeats(lambda: solve(matrices, rows, DAMPING)))
->>>>>>> 21cfd24a54a0dcc652d83cd7185c8a0db94b2009
     yield ours
     published = time_repeats(lambda: solve_as_published(matrices, rows))
     yield Figure("as published", published, f"{median(published) / ours.median:.1f} times as long")
 
 
-<<<<<<< HEAD
-def plain(matrices: dict[str, torch.Tensor], rows: EditStates) -> dict[str, torch.Tensor]:
-    """The formula, matrix by matrix."""
-=======
-def solve_as_published(matrices: dict[str, torch.Tensor], rows: Rows) -> dict[str, torch.Tensor]:
+def solve_as_published(matrices: dict[str, torch.Tensor], rows: EditStates) -> dict[str, torch.Tensor]:
     """The published formula, matrix by matrix."""
->>>>>>> 21cfd24a54a0dcc652d83cd7185c8a0db94b2009
     c, g, alpha, r, beta = rows.c, rows.g, rows.alpha, rows.r, rows.beta
     edited = {}
     for name, w in matrices.items():

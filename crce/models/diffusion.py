@@ -56,9 +56,9 @@ class Diffusion:
     The networks run in `dtype`; latents, text states and predictions between them are fp32.
     """
 
-    def __init__(self, pipeline: StableDiffusionPipeline, base: str, device: str, dtype: torch.dtype):
+    def __init__(self, pipeline: Any, base: str, device: str, dtype: torch.dtype):
         self.base, self.device, self.dtype = base, torch.device(device), dtype
-        parts: dict[str, Any] = pipeline.components
+        parts = pipeline.components
         self.tokenizer = parts["tokenizer"]
         self.text_encoder, self.unet, self.vae = (
             parts[name].to(self.device).eval().requires_grad_(False) for name in ("text_encoder", "unet", "vae")
