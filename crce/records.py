@@ -1,7 +1,8 @@
 """Reading JSON from files and sockets into frozen dataclasses. The dataclasses themselves need no pydantic."""
 
+from collections.abc import Hashable
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,7 +17,7 @@ def parse(kind: type[T], facts: object, name: str) -> T:
     name: what is read, for the error. Raises CrceError for a missing key or a value of the wrong type.
     """
     try:
-        return _adapter(kind).validate_python(facts)
+        return _adapter(cast(Hashable, kind)).validate_python(facts)
     except ValidationError as error:
         raise CrceError(f"{name} cannot be read: {first_problem(error)}.") from None
 
@@ -28,5 +29,5 @@ def first_problem(error: ValidationError, whole: str = "record") -> str:
 
 
 @cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(kind)

@@ -270,7 +270,7 @@ def test_several_concepts_share_one_run(tiny_sd, dog, method):
     assert [[t.text for t in s.retains] for s in resolve_conflicts([dog, cat])] == [["wolf", "fox", "pig"]] * 2
     settings = dataclasses.replace(SHORT, method=method)
     both = last(tiny_sd, [dog, cat], settings)
-    assert both.number == both.of == (1 if method == "crce-uce" else 2 * SHORT.steps)
+    assert both.number == both.total == (1 if method == "crce-uce" else 2 * SHORT.steps)
     assert both.weights().info["target"] == "dog, cat"
     assert not same(both.weights(), last(tiny_sd, dog, settings).weights())
     assert same(last(tiny_sd, [dog], settings).weights(), last(tiny_sd, dog, settings).weights())
