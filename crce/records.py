@@ -29,5 +29,5 @@ def first_problem(error: ValidationError, whole: str = "record") -> str:
 
 
 @cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
