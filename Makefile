@@ -13,7 +13,7 @@ BROWSER := $(shell command -v chromium || command -v chromium-browser || command
 .PHONY: app test bench bench-gpu lint venv browser model
 
 app: venv
-	$(BIN)/python app.py
+	$(BIN)/crce-studio
 
 test: venv browser lint
 	$(BIN)/python -m pytest
@@ -33,14 +33,16 @@ bench-gpu: venv
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 venv: $(READY)
 
-# The CPU build of torch is small. Where a newer or a CUDA one is wanted, install it into .venv first.
-$(READY): requirements.txt requirements-dev.txt constraints.txt
+# The package itself, with the app and what the tests need: .venv/bin/crce and .venv/bin/crce-studio run from anywhere.
+# torch comes first and in its tested version. Where another build of it is wanted, install that into .venv first.
+$(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || (apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV))
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet -r requirements-dev.txt -c constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[app,dev]'
 	touch $(READY)
 
 # The tests drive a real browser: the system's Chromium, installed where apt is there and it is not.

@@ -1,4 +1,4 @@
-"""The parts of a screen that no Gradio component shows: HTML from templates that escape every value."""
+"""The parts of the page that no Gradio component covers: HTML from templates that escape every value."""
 
 import base64
 import io
@@ -7,40 +7,40 @@ import gradio as gr
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
-from crce.files import ROOT
+from crce.files import DATA
 
-ASSETS = ROOT / "assets" / "app"
+ASSETS = DATA / "assets" / "app"
 _templates = Environment(
     loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
 )
 
 
-def render(name: str, **facts: object) -> str:
-    """The template `name`, filled. Escaping is the environment's, so no caller can forget it."""
-    return _templates.get_template(f"{name}.html").render(facts)
+def render(template: str, **values: object) -> str:
+    """The template with its values filled in. The environment escapes them, so no caller can forget to."""
+    return _templates.get_template(f"{template}.html").render(values)
 
 
-def html_panel(value: str = "", **options: object) -> gr.HTML:
-    """A place for a page. Its buttons and fields report to `.click` and `.input` with their data-* facts."""
-    act = (ASSETS / "act.js").read_text(encoding="utf-8")
-    return gr.HTML(value, js_on_load=act, apply_default_css=False, **options)
+def html_panel(value: str = "", elem_classes: str | None = None) -> gr.HTML:
+    """A place for rendered HTML. Its buttons and fields trigger `.click` and `.input` with their data-* attributes."""
+    script = (ASSETS / "act.js").read_text(encoding="utf-8")
+    return gr.HTML(value, js_on_load=script, apply_default_css=False, elem_classes=elem_classes)
 
 
-def data_url(data: bytes | str, kind: str) -> str:
+def data_url(data: bytes | str, media_type: str) -> str:
     data = data.encode() if isinstance(data, str) else data
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
-def small(png: bytes, side: int = 128) -> bytes:
-    """A picture no larger than shown; still PNG, so that no artefact is taken for the model's."""
+def shrink(png: bytes, side: int = 128) -> bytes:
+    """The picture at most `side` pixels wide and high. Still PNG: a JPEG artefact might be taken for the model's."""
     image = Image.open(io.BytesIO(png))
     if max(image.size) <= side:
         return png
     image.thumbnail((side, side))
-    return png_bytes(image)
+    return encode_png(image)
 
 
-def png_bytes(image: Image.Image) -> bytes:
+def encode_png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""How errors reach the person at the screen."""
+"""How errors reach the user."""
 
 import functools
 import html
@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import gradio as gr
 
@@ -16,36 +17,35 @@ _SECONDS = 20  # that an error stays on screen
 log = logging.getLogger("crce.app")
 
 
-def report_errors(handler: Callable) -> Callable:
-    """Lets a CrceError appear as it is; anything else goes to the log, under an id that the message names."""
+def report_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Shows a CrceError as it is. Any other error goes to the log, under an id that the message names."""
 
     @functools.wraps(handler)
-    def plain(*args):
-        with _spoken():
-            return handler(*args)
+    def plain(*args: Any, **values: Any) -> Any:
+        with _raise_as_toast():
+            return handler(*args, **values)
 
     @functools.wraps(handler)
-    def streaming(*args):
-        with _spoken():
-            yield from handler(*args)
+    def streaming(*args: Any, **values: Any) -> Any:
+        with _raise_as_toast():
+            yield from handler(*args, **values)
 
     return streaming if inspect.isgeneratorfunction(handler) else plain
 
 
 @contextmanager
-def _spoken() -> Iterator[None]:
+def _raise_as_toast() -> Iterator[None]:
     try:
         yield
     except gr.Error:
         raise
     except CrceError as error:
-        # Toasts render HTML, and a message may quote what an LLM or a visitor wrote.
+        # Toasts render HTML, and a message may quote text from an LLM or a visitor.
         raise _toast(html.escape(str(error), quote=False)) from None
     except Exception:
         log_id = uuid.uuid4().hex[:8]
         log.exception("unexpected error %s", log_id)
-        message = f"Unexpected error {log_id}. What you typed is kept; the log has the details under this id."
-        raise _toast(message) from None
+        raise _toast(f"Unexpected error {log_id}. Your input is kept; search the log for this id.") from None
 
 
 def _toast(message: str) -> gr.Error:

@@ -1,4 +1,4 @@
-"""Colours and type. System fonts only: loading the page asks nothing of any other machine."""
+"""Colours and fonts. System fonts only, so that loading the page contacts no other machine."""
 
 import gradio as gr
 
@@ -11,8 +11,8 @@ _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-
 _MONO = ("ui-monospace", "Cascadia Mono", "Menlo", "Consolas", "monospace")
 
 
-def theme() -> gr.themes.Base:
-    """Quiet paper and ink; the only strong colours are those of "erase", "keep" and the next step."""
+def build_theme() -> gr.themes.Base:
+    """Neutral greys; the only strong colours mark "erase", "keep" and the next step."""
     base = gr.themes.Base(
         primary_hue="indigo",
         secondary_hue="indigo",

@@ -1,29 +1,30 @@
 """Does the latent cache cost accuracy? Compares CRCE with latents sampled anew for each step, as in ESD's code.
 
-python -m benchmarks.bank dog cat   erases with both kinds of fresh latents and stores reports in docs/bank/
+python -m benchmarks.bank dog cat   erases with both kinds of fresh latents and stores reports in docs/results/bank/
 python -m benchmarks.bank           writes docs/bank.md from these and the README's reports
 """
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.loop import Reference
 from crce.cli.terminal import show_progress
-from crce.concepts.library import find_spec
-from crce.config import EraseConfig, with_defaults
+from crce.concepts.library import find_concept
+from crce.config import EraseConfig, resolve_config
 from crce.cost import machine
-from crce.evaluation.evaluate import evaluate
+from crce.evaluation.evaluate import evaluate_steps
 from crce.evaluation.metrics import HEADS, summarise
+from crce.evaluation.report import read_report
 from crce.experiments.studies import pool_counts, render_variants
 from crce.experiments.tables import load_reports
-from crce.files import ROOT, read_json, write_atomic
+from crce.files import DOCS, RESULTS, write_atomic
 from crce.judges.embedded import EmbeddedJudge
+from crce.methods.erased_weights import ErasedWeights
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import ErasedWeights
 
-FOLDER = ROOT / "docs" / "bank"
+FOLDER, WRITTEN = RESULTS / "bank", DOCS / "bank.md"
 IMAGES = 10  # as in the README's table
 WAYS = {"frozen": "fresh, frozen model", "tuned": "fresh, tuned model"}
 PAGE = """\
@@ -34,7 +35,8 @@ CRCE with the preset over {{concepts}}.
 the README's table.
 *Fresh*: ESD's public loop, which samples a new latent for each step, either from the frozen model as in ESD's code, or
 from the model being trained as in ESD's paper.
-Pictures per prompt: 10 (50 for Acc_U), seeds from 0. `python -m benchmarks.bank` writes this page from `docs/bank/`.
+Pictures per prompt: 10 (50 for Acc_U), seeds from 0. `python -m benchmarks.bank` writes this page from
+`docs/results/bank/`.
 
 {{table}}
 Differences, paired by concept; an interval that contains 0 shows no difference:
@@ -64,39 +66,39 @@ def main() -> None:
     for name in parser.parse_args().concepts:
         for way in WAYS:
             measure(name, way)
-    write_atomic(FOLDER.with_suffix(".md"), render_page())
+    write_atomic(WRITTEN, render_page())
 
 
 def measure(name: str, way: str) -> None:
     """Erases and judges, unless the report exists."""
-    model, spec = Diffusion.load(dtype="bf16"), find_spec(name)
-    config = with_defaults(EraseConfig(), model.base)
+    model, spec = Diffusion.load(dtype="bf16"), find_concept(name)
+    config = resolve_config(EraseConfig(), model.base)
     target = FOLDER / "loop" / f"{spec.slug}-{way}.json"
     if target.exists():
         return
     answers = show_progress(
         f"{name}: judging",
-        evaluate(model, EmbeddedJudge.load(model.base), spec, erase_fresh(model, spec, config, way), IMAGES),
+        evaluate_steps(model, EmbeddedJudge.load(model.base), spec, erase_fresh(model, spec, config, way), IMAGES),
     )
     facts = {"method": WAYS[way], "config": asdict(config), "images": IMAGES, "dtype": "bf16", "machine": machine()}
-    write_atomic(target, json.dumps(summarise(spec, answers, facts), ensure_ascii=False) + "\n")
+    write_atomic(target, json.dumps(asdict(summarise(spec, answers, **facts)), ensure_ascii=False) + "\n")
 
 
 def erase_fresh(model: Diffusion, spec, config: EraseConfig, way: str) -> ErasedWeights:
     reference = Reference(model, spec, config, tuned=way == "tuned")
     for _ in range(config.steps):
         reference.step()
-    return reference.delta()
+    return reference.weights()
 
 
 def render_page(folder: Path = FOLDER) -> str:
     """docs/bank.md: ESD's loop compared with ours, and banks with more noises."""
-    more = [read_json(path) for path in sorted((folder / "noises").glob("*.json"))]
-    few = sorted({r["concept"] for r in more})
-    ours = [{**r, "method": LATENTS[0]} for r in load_reports() if r["method"] == "crce" and r["concept"] in few]
-    loop = [read_json(path) for path in sorted((folder / "loop").glob("*-frozen.json"))]
-    alike = {name: [r for r in (*ours, *more) if r["method"] == name] for name in LATENTS}
-    alike["ESD's loop, seed 0"] = [r for r in loop if r["concept"] in few]
+    more = [read_report(path) for path in sorted((folder / "noises").glob("*.json"))]
+    few = sorted({r.concept for r in more})
+    ours = [replace(r, method=LATENTS[0]) for r in load_reports() if r.method == "crce" and r.concept in few]
+    loop = [read_report(path) for path in sorted((folder / "loop").glob("*-frozen.json"))]
+    alike = {name: [r for r in (*ours, *more) if r.method == name] for name in LATENTS}
+    alike["ESD's loop, seed 0"] = [r for r in loop if r.concept in few]
     rows = "\n".join(f"| {name} | {pool_counts(of)} |" for name, of in alike.items())
     whole = PAGE.format(few=", ".join(few), heads=" | ".join(HEADS.values()), rows=rows)
     return render_variants(folder / "loop", whole, "bank", [(WAYS["tuned"], WAYS["frozen"])])

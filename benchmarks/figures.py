@@ -1,4 +1,4 @@
-"""Measured figures: printed as they arrive. With --keep they are stored in docs/speed/ and shown in docs/speed.md."""
+"""Measured figures: printed as they arrive. --keep stores them in docs/results/speed/ and updates docs/speed.md."""
 
 import argparse
 import json
@@ -9,14 +9,14 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.machine import describe_machine
-from crce.files import ROOT, read_json, write_atomic
+from crce.files import DOCS, RESULTS, read_json, write_atomic
 
-FOLDER = ROOT / "docs" / "speed"
+FOLDER, WRITTEN = RESULTS / "speed", DOCS / "speed.md"
 PAGE = """\
 # Speed
 
 `make bench` measures this on an otherwise idle machine, with the default model unless stated otherwise, and writes this
-page from `docs/speed/`. Values are medians of n measurements, with the minimum and maximum if n > 1.
+page from `docs/results/speed/`. Values are medians of n measurements, with the minimum and maximum if n > 1.
 """
 
 
@@ -53,7 +53,9 @@ def time_call(work: Callable[[], object]) -> float:
 def make_parser(about: str) -> argparse.ArgumentParser:
     """The options of every benchmark. about: the module's docstring."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", action="store_true", help="write the results to docs/speed/ and docs/speed.md")
+    parser.add_argument(
+        "--keep", action="store_true", help="store them in docs/results/speed/ and update docs/speed.md"
+    )
     return parser
 
 
@@ -67,7 +69,7 @@ def show(name: str, about: str, figures: Iterable[Figure], keep: bool) -> None:
     if keep:
         facts = {"about": about.split("\n\n    python")[0].strip(), "machine": describe_machine(), "figures": found}
         write_atomic(FOLDER / f"{name}.json", json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
-        write_atomic(FOLDER.with_suffix(".md"), render_page())
+        write_atomic(WRITTEN, render_page())
 
 
 def render_page(folder: Path = FOLDER) -> str:

@@ -19,11 +19,11 @@ from benchmarks.figures import Figure
 from benchmarks.loop import describe_peak, measure_method, time_per_step
 from benchmarks.machine import describe_machine
 from benchmarks.sizes import sd_v1_4, spec
-from crce.config import EraseConfig, with_defaults
+from crce.config import EraseConfig, resolve_config
 from crce.models.diffusion import Diffusion, NoisySample
-from crce.training.estimate import moment
+from crce.training.estimate import noise_sample
 from crce.training.latent_cache import TRAJECTORY
-from crce.training.loop import TrainState, erase, train_once
+from crce.training.loop import TrainState, erase_steps, train_once
 
 RUN, STEPS = 500, 20  # steps of the whole run, and of each variant
 TOP = 25  # rows of the profile
@@ -34,10 +34,10 @@ def main() -> None:
     parser.add_argument("--try", dest="tried", action="store_true", help="a small U-Net, few steps")
     small = parser.parse_args().tried
     model = Diffusion.load(device="cpu") if small else sd_v1_4()
-    config = with_defaults(EraseConfig(steps=2 if small else RUN, checkpoint_every=10**5), model.base)
+    config = resolve_config(EraseConfig(steps=2 if small else RUN, checkpoint_every=10**5), model.base)
     weights = sum(p.numel() for p in model.unet.parameters())
     print(f"{describe_machine()}; U-Net of {weights / 1e6:.0f} M in {model.dtype} at {model.latent_shape}", flush=True)
-    list(erase(model, spec(), replace(config, steps=2)))  # warm-up
+    list(erase_steps(model, spec(), replace(config, steps=2)))  # warm-up
     seconds = time_run(model, config)
     count_flops(model, config, seconds)
     profile_step(model, config)
@@ -51,7 +51,7 @@ def main() -> None:
 
 def time_run(model: Diffusion, config: EraseConfig) -> float:
     """The seconds of a whole run in one batch per step, including the sampling of latents; n = 1."""
-    seconds = time_per_step(model, lambda: list(erase(model, spec(), config)), 1)
+    seconds = time_per_step(model, lambda: list(erase_steps(model, spec(), config)), 1)
     print(Figure(f"CRCE, {config.steps} steps and their latents", (seconds,), describe_peak(model)).line, flush=True)
     return seconds
 
@@ -82,7 +82,7 @@ def predict_bank(model: Diffusion, config: EraseConfig) -> None:
 
 def start_run(model: Diffusion, config: EraseConfig) -> tuple[TrainState, NoisySample]:
     """A run before its first step, and a latent for it."""
-    return TrainState(model, (spec(),), config), moment(model, config)
+    return TrainState(model, (spec(),), config), noise_sample(model, config)
 
 
 def profile_step(model: Diffusion, config: EraseConfig) -> None:

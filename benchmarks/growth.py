@@ -1,6 +1,6 @@
 """How the cost of a step grows with its terms, and of a run with its concepts, on the default model.
 
-python -m benchmarks.growth          measures, and writes docs/growth.json, docs/growth.md and docs/growth.svg
+python -m benchmarks.growth          measures, and writes docs/results/growth.json, docs/growth.md and docs/growth.svg
 python -m benchmarks.growth --draw   rewrites the page and the plot from the JSON
 """
 
@@ -14,11 +14,11 @@ from jinja2 import Template
 from benchmarks.figures import time_call
 from benchmarks.machine import describe_machine
 from benchmarks.sizes import spec
-from crce.config import EraseConfig, with_defaults
-from crce.files import ROOT, read_json, write_atomic
+from crce.config import EraseConfig, resolve_config
+from crce.files import DOCS, read_json, write_atomic
 from crce.models.diffusion import Diffusion
-from crce.training.estimate import moment, tried
-from crce.training.loop import TrainState, erase, train_once
+from crce.training.estimate import noise_sample, try_steps
+from crce.training.loop import TrainState, erase_steps, train_once
 
 TERMS = (1, 2, 4, 8, 12, 16, 20)
 CONCEPTS = (1, 2, 5, 10, 20)
@@ -72,15 +72,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draw", action="store_true", help="do not measure")
     parser.add_argument("--most", type=int, default=20, help="the largest number of terms and concepts")
-    parser.add_argument("--folder", type=Path, default=ROOT / "docs")
+    parser.add_argument("--folder", type=Path, default=DOCS, help="holds growth.md")
     options = parser.parse_args()
-    file = options.folder / "growth.json"
+    file, page = options.folder / "results" / "growth.json", options.folder / "growth.md"
     if not options.draw:
         write_atomic(file, json.dumps(measure(options.most), indent=1) + "\n")
     found = read_json(file)
-    write_atomic(file.with_suffix(".md"), PAGE.render(found))
+    write_atomic(page, PAGE.render(found))
     write_atomic(
-        file.with_suffix(".svg"), PLOT.render(panels=make_panels(found), wide=WIDE, high=HIGH, left=LEFT, top=TOP)
+        page.with_suffix(".svg"), PLOT.render(panels=make_panels(found), wide=WIDE, high=HIGH, left=LEFT, top=TOP)
     )
 
 
@@ -102,10 +102,10 @@ def measure(most: int) -> dict:
 def measure_step(model: Diffusion, terms: int, rows: int) -> dict[str, float]:
     """The seconds of a step, and the bytes that it keeps."""
     corefs = (terms + 1) // 2
-    config = EraseConfig(steps=STEPS, corefs=corefs, retains=terms - corefs, rows=rows)
-    config, concept = with_defaults(config, model.base), spec("dog", corefs, terms - corefs)
-    kept = tried(model, [concept], config).held
-    tuned, bank = TrainState(model, (concept,), config), moment(model, config)
+    config = EraseConfig(steps=STEPS, corefs=corefs, retains=terms - corefs, microbatch_size=rows)
+    config, concept = resolve_config(config, model.base), spec("dog", corefs, terms - corefs)
+    kept = try_steps(model, [concept], config).held
+    tuned, bank = TrainState(model, (concept,), config), noise_sample(model, config)
     times = [time_call(lambda: train_once(tuned, [bank])) for _ in range(REPEATS + 1)][1:]
     print(f"M + N = {terms}, {rows or 'all'} at once: {median(times):.3f} s, {kept / 1e6:.1f} MB", flush=True)
     return {"seconds": round(median(times), 4), "memory": kept}
@@ -114,7 +114,7 @@ def measure_step(model: Diffusion, terms: int, rows: int) -> dict[str, float]:
 def time_run(model: Diffusion, concepts: int) -> float:
     """The seconds of a run."""
     specs = [spec(f"concept {number}") for number in range(concepts)]
-    seconds = time_call(lambda: list(erase(model, specs, EraseConfig(steps=STEPS))))
+    seconds = time_call(lambda: list(erase_steps(model, specs, EraseConfig(steps=STEPS))))
     print(f"{concepts} concepts: {seconds:.1f} s", flush=True)
     return round(seconds, 2)
 

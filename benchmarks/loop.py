@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from benchmarks.figures import Figure, make_parser, show
 from benchmarks.sizes import sd_v1_4, spec
 from crce.concepts.spec import ConceptSpec
-from crce.config import EraseConfig, with_defaults
-from crce.methods.registry import keys_values
+from crce.config import EraseConfig, resolve_config
+from crce.methods.erased_weights import ErasedWeights
+from crce.methods.parameters import keys_values
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import ErasedWeights
 from crce.training.latent_cache import TRAJECTORY
-from crce.training.loop import erase
+from crce.training.loop import erase_steps
 
 STEPS = 20  # of the reference that are timed
 
@@ -100,15 +100,15 @@ class Reference:
 
 def measure_method(model: Diffusion, spec: ConceptSpec, method: str) -> Iterator[Figure]:
     """Seconds per step of ESD's loop and both of ours, including the latents: means over the steps of one run."""
-    config = replace(with_defaults(EraseConfig(method), model.base), steps=STEPS, checkpoint_every=10**5)
+    config = replace(resolve_config(EraseConfig(method), model.base), steps=STEPS, checkpoint_every=10**5)
     reference = Reference(model, spec, config)
     reference.step()
     slow = time_per_step(model, lambda: [reference.step() for _ in range(STEPS)])
     yield Figure(f"`{method}`, ESD's loop", (slow,), describe_peak(model))
     for name, rows in (("lean", 1), ("fast", 0)):
         # A cache consists of whole trajectories of 50 latents, so the run has 50 steps.
-        ours = replace(config, steps=TRAJECTORY, rows=rows)
-        each = time_per_step(model, lambda ours=ours: list(erase(model, spec, ours)), TRAJECTORY)
+        ours = replace(config, steps=TRAJECTORY, microbatch_size=rows)
+        each = time_per_step(model, lambda ours=ours: list(erase_steps(model, spec, ours)), TRAJECTORY)
         faster = f"{slow / each:.1f} times faster"
         yield Figure(f"`{method}`, ours, {name}", (each,), ", ".join(filter(None, (faster, describe_peak(model)))))
 

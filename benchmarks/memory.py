@@ -21,7 +21,7 @@ from benchmarks.loop import Reference
 from benchmarks.sizes import sd_v1_4, spec
 from crce.config import EraseConfig
 from crce.models.diffusion import Diffusion
-from crce.training.estimate import moment
+from crce.training.estimate import noise_sample
 from crce.training.latent_cache import sample_latents
 from crce.training.loop import TrainState, train_once
 
@@ -66,7 +66,7 @@ def measure() -> Iterator[Figure]:
     reference = count_peak(model, lambda: run_reference(model))
     yield Figure("`crce`, ESD's loop", (reference,), unit="GiB")
     for name, rows in (("lean", 1), ("fast", 0)):
-        config = replace(CONFIG, rows=rows)
+        config = replace(CONFIG, microbatch_size=rows)
         bank, step = (count_peak(model, partial(part, model, config)) for part in (sample_cache, run_step))
         note = f"{max(bank, step) / reference:.2f} times ESD's loop; cache {bank:.2f}, step {step:.2f}"
         yield Figure(f"`crce`, ours, {name}", (max(bank, step),), note, "GiB")
@@ -81,8 +81,8 @@ def run_reference(model: Diffusion) -> None:
 
 def run_step(model: Diffusion, config: EraseConfig) -> None:
     """One step, with the whole cache if that is kept on the device."""
-    bank = one = moment(model, config)
-    if not config.rows:
+    bank = one = noise_sample(model, config)
+    if not config.microbatch_size:
         bank = one.join([one] * config.steps)
     train_once(TrainState(model, (spec(),), config), [bank])
 

@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator
 
 from benchmarks.figures import Figure, make_parser, show, time_call
-from crce.concepts.library import find_spec
+from crce.concepts.library import find_concept
 from crce.config import EraseConfig
 from crce.models.diffusion import Diffusion
-from crce.training.loop import erase, solve_closed_form
+from crce.training.loop import erase_steps, solve_closed_form
 
 REPEATS = 5
 CLOSED_FORMS = ("crce-uce", "uce", "crce-null", "speed")
@@ -19,14 +19,14 @@ def main() -> None:
 
 def measure() -> Iterator[Figure]:
     began = time.perf_counter()
-    model, spec = Diffusion.load(), find_spec("dog")
+    model, spec = Diffusion.load(), find_concept("dog")
     yield Figure("loading the model", (time.perf_counter() - began,))
     for method in CLOSED_FORMS:
         times = [
             time_call(lambda method=method: solve_closed_form(model, spec, EraseConfig(method))) for _ in range(REPEATS)
         ]
         yield Figure(f"`{method}`", tuple(times), f"{times[0]:.2f} s the first time, including text encoding")
-    run = time_call(lambda: list(erase(model, spec, EraseConfig())))
+    run = time_call(lambda: list(erase_steps(model, spec, EraseConfig())))
     yield Figure("`crce` with the preset, including the sampling of latents", (run,))
 
 

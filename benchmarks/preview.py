@@ -16,12 +16,14 @@ from statistics import median
 
 from benchmarks.figures import Figure, make_parser, show, time_call
 from crce import bases, runs
-from crce.concepts.library import find_spec
-from crce.concepts.spec import ConceptSpec, spec_to_dict
+from crce.concepts.library import find_concept
+from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
 from crce.models.diffusion import Diffusion
 from crce.runs import Job
+from crce.runs.events import StepEvent
 from crce.worker import client
+from crce.worker.requests import PreviewRequest, StatusRequest
 
 REPEATS = 7
 PATIENCE = 300
@@ -32,7 +34,7 @@ def main() -> None:
 
 
 def measure() -> Iterator[Figure]:
-    spec = find_spec("frog")
+    spec = find_concept("frog")
     prompts = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
     yield from time_drawing(prompts)
     with tempfile.TemporaryDirectory() as home:
@@ -40,11 +42,11 @@ def measure() -> Iterator[Figure]:
         yield time_previews("the first, with loading", spec, prompts, 1)
         yield time_previews("idle", spec, prompts)
         run = runs.create(Job(bases.EMOJI_SD, spec, EraseConfig(steps=1000, preview_every=0)))
-        wait_until(lambda: run.last("step"))
+        wait_until(lambda: run.last(StepEvent))
         yield time_previews("while a run trains", spec, prompts)
         run.request_stop()
         wait_until(lambda: run.state == "stopped")
-        os.kill(client.send({"kind": "status"}, PATIENCE)["pid"], signal.SIGTERM)
+        stop_worker()
 
 
 def time_drawing(prompts: list[str]) -> Iterator[Figure]:
@@ -59,7 +61,7 @@ def time_drawing(prompts: list[str]) -> Iterator[Figure]:
 
 def draw_one_by_one(model: Diffusion, prompts: list[str]) -> None:
     for prompt in prompts:
-        model.generate([prompt], [0])
+        model.generate_batch([prompt], [0])
 
 
 def time_previews(label: str, spec: ConceptSpec, prompts: list[str], repeats: int = REPEATS) -> Figure:
@@ -67,12 +69,19 @@ def time_previews(label: str, spec: ConceptSpec, prompts: list[str], repeats: in
     times, edits = [], []
     for number in range(repeats):
         edited = replace(spec, retains=spec.retains[:number] + spec.retains[number + 1 :])
-        asked = {"kind": "preview", "tab": "bench", "base": bases.EMOJI_SD, "spec": spec_to_dict(edited)}
+        request = PreviewRequest("bench", bases.EMOJI_SD, edited, prompts)
         began = time.perf_counter()
-        answer = client.send({**asked, "prompts": prompts, "seeds": [0]}, PATIENCE)
+        answer = client.send(request, PATIENCE)
         times.append(time.perf_counter() - began)
-        edits.append(answer["edit_seconds"])
+        assert answer, "nobody else asks, so it is not replaced"
+        edits.append(answer.edit_seconds)
     return Figure(f"request to last thumbnail, {label}", tuple(times), f"the edit itself {median(edits):.3f} s")
+
+
+def stop_worker() -> None:
+    status = client.send(StatusRequest(), PATIENCE)
+    if status:
+        os.kill(status.pid, signal.SIGTERM)
 
 
 def wait_until(true: Callable[[], object]) -> None:

@@ -19,6 +19,7 @@ from benchmarks.figures import Figure, make_parser, show
 from crce.errors import CrceError
 from crce.files import ROOT
 from crce.worker import client
+from crce.worker.requests import StatusRequest
 
 REPEATS = 5
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -68,7 +69,8 @@ def serve_app() -> Iterator[str]:
             process.wait()
             # The worker outlives the app by design; it may not have started yet.
             with suppress(CrceError):
-                os.kill(client.send({"kind": "status"}, 5)["pid"], signal.SIGTERM)
+                if status := client.send(StatusRequest(), 5):
+                    os.kill(status.pid, signal.SIGTERM)
 
 
 def wait_for(url: str) -> None:

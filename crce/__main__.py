@@ -1,5 +1,6 @@
-"""Entry point of `python -m crce`."""
+"""Entry point of `python -m crce` and of the command `crce`."""
 
 from crce.cli.main import main
 
-main()
+if __name__ == "__main__":
+    main()

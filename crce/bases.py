@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crce.errors import CrceError
-from crce.files import ROOT, read_json
+from crce.files import DATA, read_json
 
 EMOJI_SD = "emoji-sd"
 SD_V1_4 = "CompVis/stable-diffusion-v1-4"
@@ -31,12 +31,13 @@ class BaseDefaults:
         ours = (self.erase_steps, self.lr)
         if self.methods is None:
             return published or ours
-        return tuple(self.methods.get(method, ours))
+        steps, lr = self.methods.get(method, ours)
+        return int(steps), float(lr)
 
 
 def resolve(base: str) -> str:
     """A folder or a Hub id for `from_pretrained`. Raises CrceError for a folder that holds no pipeline."""
-    path = ROOT / "assets" / EMOJI_SD if base == EMOJI_SD else Path(base)
+    path = DATA / "assets" / EMOJI_SD if base == EMOJI_SD else Path(base)
     if path.is_dir() and not (path / "model_index.json").exists():
         raise CrceError(
             f"{base!r} holds no diffusers model: model_index.json is missing. "

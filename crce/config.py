@@ -1,23 +1,26 @@
-"""The settings of an erasure, and what is known of each method without loading it."""
+"""The settings of an erasure: what a person asks for, and what that comes to on a base model."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 
 from crce import bases
-from crce.catalogue import BACKBONES, CLOSED_FORM, CRCE_VARIANTS, METHOD_FACTS
+from crce.catalogue import BACKBONES, CLOSED_FORM, METHOD_FACTS, Result
 from crce.concepts.spec import ConceptSpec, Term
 from crce.errors import CrceError
 
 
 @dataclass(frozen=True)
 class EraseConfig:
-    """What a run is asked to do. `steps` and `lr` of None mean the base model's preset; a closed form takes one step
-    and no learning rate, and uses all terms for training.
+    """What a run is asked to do.
 
+    method: a key of `catalogue.METHOD_FACTS`.
+    steps, lr: training steps and Adam's learning rate; None means the base model's preset.
     eta: strength of the negative guidance, ESD's η in the paper's convention (1 there).
     corefs, retains: M and N, terms drawn per step (§3.2.3).
-    on: the backbone, a gradient method whose own loss CRCE's two sums are added to; others have none.
-    rows: terms through the U-Net at once; 1 needs the least memory, 0 takes all together, which is fastest.
+    backbone: the gradient method whose loss CRCE's two sums are added to; other methods have none.
+    microbatch_size: terms through the U-Net at once; 1 needs the least memory, 0 takes all, which is fastest.
     guidance: classifier-free guidance while the training latents are sampled (ESD: 3).
+
+    Raises CrceError for an unknown method or backbone and for a value out of range.
     """
 
     method: str = "crce"
@@ -30,67 +33,98 @@ class EraseConfig:
     guidance: float = 3.0
     preview_every: int = 50
     checkpoint_every: int = 50
-    on: str = "esd-x-strict"
-    rows: int = 0
+    backbone: str = "esd-x-strict"
+    microbatch_size: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.method not in METHOD_FACTS:
             raise CrceError(f"There is no method {self.method!r}. Choose one of {', '.join(METHOD_FACTS)}.")
-        if self.on not in BACKBONES:
-            raise CrceError(f"{self.on!r} is no backbone for CRCE. Choose one of {', '.join(BACKBONES)}.")
-        for name, low, high in _LIMITS:
+        if self.backbone not in BACKBONES:
+            raise CrceError(f"{self.backbone!r} is no backbone for CRCE. Choose one of {', '.join(BACKBONES)}.")
+        for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
+            if value is not None and not low <= value <= high and (name, self.closed_form, value) != ("lr", True, 0):
                 raise CrceError(f"{name} is {value}; give a value from {low} to {high}.")
 
     @property
-    def bottom(self) -> str:
-        """The method whose loss it is at bottom: companions learn, and need, what their backbone does."""
-        return self.on if self.method in CRCE_VARIANTS else self.method
+    def closed_form(self) -> bool:
+        """Whether the method is solved at once: one step and no learning rate."""
+        return METHOD_FACTS[self.method].kind == CLOSED_FORM
+
+    @property
+    def base_method(self) -> str:
+        """The method whose loss is trained: the backbone for CRCE and its variants, else the method itself."""
+        return self.backbone if METHOD_FACTS[self.method].variant else self.method
+
+    @property
+    def result(self) -> Result:
+        """What the erasure leaves behind."""
+        return METHOD_FACTS[self.base_method].result
 
     @property
     def label(self) -> str:
-        """The method's key, with the backbone where that is not the paper's: "crce on ca"."""
-        return self.method if self.bottom in (self.method, EraseConfig.on) else f"{self.method} on {self.on}"
+        """The method's key, with the backbone if it is not the paper's: "crce on ca"."""
+        return " on ".join(self._names)
 
     @property
     def title(self) -> str:
         """The same for people: "CRCE on Concept Ablation"."""
-        return " on ".join(METHOD_FACTS[key].title for key in self.label.split(" on "))
+        return " on ".join(METHOD_FACTS[key].title for key in self._names)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (
+            (self.method,) if self.base_method in (self.method, EraseConfig.backbone) else (self.method, self.backbone)
+        )
 
 
-_LIMITS = (
-    ("steps", 1, 100_000), ("lr", 1e-9, 1.0), ("eta", 0, 100), ("corefs", 0, 1000), ("retains", 0, 1000),
-    ("seed", 0, 2**63 - 1), ("guidance", 0, 100), ("rows", 0, 1000), ("preview_every", 0, 100_000),
-    ("checkpoint_every", 1, 100_000),
-)  # fmt: skip
+@dataclass(frozen=True)
+class ResolvedConfig(EraseConfig):
+    """An `EraseConfig` with nothing left open; a closed form has 1 step and a learning rate of 0."""
+
+    steps: int = 1
+    lr: float = 0.0
 
 
-def with_defaults(config: EraseConfig, base: str) -> EraseConfig:
-    """Fills the steps and the learning rate that were left open from the base's preset."""
-    card = METHOD_FACTS[config.method]
-    if card.kind == CLOSED_FORM:
-        return replace(config, steps=1, lr=None)
-    published = METHOD_FACTS[config.bottom].published
-    steps, lr = bases.defaults(base).preset(config.bottom, published)
-    return replace(config, steps=config.steps or steps, lr=config.lr or lr)
+_LIMITS: dict[str, tuple[float, float]] = {
+    "steps": (1, 100_000), "lr": (1e-9, 1.0), "eta": (0, 100), "corefs": (0, 1000), "retains": (0, 1000),
+    "seed": (0, 2**63 - 1), "guidance": (0, 100), "microbatch_size": (0, 1000), "preview_every": (0, 100_000),
+    "checkpoint_every": (1, 100_000),
+}  # fmt: skip
+# What settings were called in files written before 0.2.
+_FORMER_NAMES = {"on": "backbone", "rows": "microbatch_size"}
+
+
+def resolve_config(config: EraseConfig, base: str) -> ResolvedConfig:
+    """The settings with the base model's preset for what was left open. Raises CrceError for an unknown base."""
+    given = {field.name: getattr(config, field.name) for field in fields(EraseConfig)}
+    if config.closed_form:
+        return ResolvedConfig(**{**given, "steps": 1, "lr": 0.0})
+    steps, lr = bases.defaults(base).preset(config.base_method, METHOD_FACTS[config.base_method].published)
+    return ResolvedConfig(**{**given, "steps": config.steps or steps, "lr": config.lr or lr})
+
+
+def config_from_dict(facts: dict) -> ResolvedConfig:
+    """The settings of a file that a run wrote. Raises CrceError or TypeError for settings that no run has."""
+    renamed = {_FORMER_NAMES.get(name, name): value for name, value in facts.items()}
+    return ResolvedConfig(**{**renamed, "lr": renamed.get("lr") or 0.0})
 
 
 def check(spec: ConceptSpec, config: EraseConfig) -> None:
-    """Raises CrceError if the method draws more terms per step than the spec has for training, or lacks the one that
-    it needs."""
-    needed = METHOD_FACTS[config.bottom].needs
+    """Raises CrceError if the method draws more terms per step than the spec has for training, or lacks a term it
+    needs."""
+    needed = METHOD_FACTS[config.base_method].needs
     if needed and not getattr(spec, f"train_{needed}"):
         raise CrceError(
-            f"{spec.name!r} has no training {needed} and {config.bottom} needs one. Add one, or choose another method."
+            f"{spec.name!r} has no training {needed} and {config.base_method} needs one. "
+            "Add one, or choose another method."
         )
-    card = METHOD_FACTS[config.method]
-    if card.lists and card.kind != CLOSED_FORM:
-        _enough(spec, "corefs", spec.train_corefs, config.corefs, "M")
-        _enough(spec, "retains", spec.train_retains, config.retains, "N")
+    if METHOD_FACTS[config.method].lists and not config.closed_form:
+        _check_count(spec, "corefs", spec.train_corefs, config.corefs, "M")
+        _check_count(spec, "retains", spec.train_retains, config.retains, "N")
 
 
-def _enough(spec: ConceptSpec, kind: str, terms: list[Term], wanted: int, letter: str) -> None:
+def _check_count(spec: ConceptSpec, kind: str, terms: list[Term], wanted: int, letter: str) -> None:
     if len(terms) < wanted:
         raise CrceError(
             f"{spec.name!r} has {len(terms)} training {kind} and each step draws {wanted} ({letter}). "

@@ -1,11 +1,34 @@
 """Files that are written completely or not at all, and where the user's own ones live."""
 
+import hashlib
 import json
 import os
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from crce.errors import CrceError
+
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent  # of the checkout; installed, it is the folder that holds the package
+# Of a checkout: pages, and beside them what was measured, a folder for each study.
+DOCS = ROOT / "docs"
+RESULTS = DOCS / "results"
+# What comes with the program: assets/ and corefconcept/. A wheel carries them inside the package (pyproject.toml).
+DATA = PACKAGE / "data" if (PACKAGE / "data").is_dir() else ROOT
+
+
+def checkout(instead: str = "") -> Path:
+    """The root of the checkout. Raises CrceError in an installed package, which has no README.md and no docs/.
+
+    instead: what can be done without one.
+    """
+    if DATA != ROOT:
+        other = f"{instead}, or clone" if instead else "Clone"
+        raise CrceError(
+            "This writes files of the repository, and CRCE Studio runs here as an installed package. "
+            f"{other} the repository and call the command there."
+        )
+    return ROOT
 
 
 def home() -> Path:
@@ -15,6 +38,12 @@ def home() -> Path:
     import platformdirs  # a GPU machine that only trains need not have it
 
     return Path(platformdirs.user_data_dir("crce-studio"))
+
+
+def cache_file(folder: str, facts: object, suffix: str) -> Path:
+    """Where something computed is kept in our home, named by all that it depends on (as JSON)."""
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return home() / folder / f"{digest[:32]}{suffix}"
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

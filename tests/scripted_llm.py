@@ -39,16 +39,18 @@ HOSTILE = (
 
 
 class ScriptedLLM:
-    """`mode` says how to fail, `answer` what to say; `requests` keeps the bodies, `left` counts callers that hung up.
+    """`mode` says how to fail, `answer` what to say; `requests` keeps the bodies, `keys` what they were
+    signed with, `left` counts callers that hung up.
 
     strict, ignores-schema, schema-400, schema-500, fenced, thinking, truncated, truncated-once, endless, empty,
     refusal, filtered, 429 (asks for an hour), 429-once (for a moment), 429-twice, 429-mute, 401, 404, 500, html,
     html-502, broken-json, no-choices, silent (never begins), slow (a piece every 50 ms),
-    drops (cuts the line), error-midway.
+    stalls (begins, and goes no further), drops (cuts the line), error-midway.
     """
 
     def __init__(self):
         self.mode, self.answer, self.requests, self.left = "strict", GOOD, [], 0
+        self.keys = []
         self.models = ["tiny", "other"]
         self.app = FastAPI()
         self.app.post("/v1/chat/completions")(self.complete)
@@ -61,6 +63,7 @@ class ScriptedLLM:
 
     async def complete(self, request: Request):
         body = await request.json()
+        self.keys.append(request.headers.get("authorization"))
         self.requests.append(body)
         return self.failure(body) or StreamingResponse(self.spoken(body), media_type="text/event-stream")
 
@@ -91,10 +94,12 @@ class ScriptedLLM:
 
     async def events(self) -> AsyncIterator[str]:
         if self.mode == "silent":
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         said, size = self.said(), 100 * PIECE if self.mode == "endless" else PIECE
         for number, start in enumerate(range(0, len(said), size)):
             await asyncio.sleep(0.05 if self.mode == "slow" else 0)
+            if number == 2 and self.mode == "stalls":
+                await asyncio.Event().wait()
             if number == 2 and self.mode in ("drops", "broken-json", "error-midway"):
                 yield self.accident()
             yield _event({"content": said[start : start + size]})

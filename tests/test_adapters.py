@@ -10,15 +10,18 @@ from crce.catalogue import ADAPTER, METHOD_FACTS
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
 from crce.errors import CrceError
+from crce.methods import receler as receler_method
+from crce.methods import spm as spm_method
 from crce.methods.attention import cross_attention_layers
+from crce.methods.erased_weights import ErasedWeights
 from crce.methods.parameters import transformers
 from crce.methods.registry import method_of
-from crce.models import adapters
+from crce.models.adapters import init_adapters
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import ErasedWeights
 from crce.runs import Job
 from crce.runs.execute import execute
-from crce.training.loop import erase
+from crce.training.loop import erase_steps
+from tests.tiny import felt
 
 METHODS = [key for key, card in METHOD_FACTS.items() if card.kind == ADAPTER]
 PROMPTS = ["dog", "cat", "a dog"]
@@ -27,26 +30,28 @@ PROMPTS = ["dog", "cat", "a dog"]
 def tensors(model, layers, form, seed=0):
     """Of random ups: those that training starts from add nothing."""
     rng = torch.Generator().manual_seed(seed)
-    made = adapters.fresh(model.unet, layers, form, rng)
+    made = init_adapters(model.unet, layers, form, rng)
     return {name: 2 * torch.rand(t.shape, generator=rng) - 1 if name.endswith(".up") else t
             for name, t in made.items()}  # fmt: skip
 
 
 def spm(model, target="dog", seed=0):
     layers = [name.removesuffix(".weight") for name in transformers(model.unet)]
-    own = tensors(model, layers, adapters.MEMBRANE, seed)
+    own = tensors(model, layers, spm_method.RANK_ONE, seed)
     return ErasedWeights({f"{target}/{name}": t for name, t in own.items()}, {"kind": "spm"})
 
 
 def receler(model):
-    return ErasedWeights(tensors(model, list(cross_attention_layers(model.unet)), adapters.ERASER), {"kind": "receler"})
+    return ErasedWeights(
+        tensors(model, list(cross_attention_layers(model.unet)), receler_method.ERASER), {"kind": "receler"}
+    )
 
 
 def folded(model, delta):
     """SPM's membranes as changed weights: W + up · down."""
     parameters = dict(model.unet.named_parameters())
     changed = {}
-    for own in adapters.by_target(delta.tensors).values():
+    for own in spm_method.by_target(delta.tensors).values():
         for name in (n.removesuffix(".down") for n in own if n.endswith(".down")):
             w = changed.get(f"{name}.weight", parameters[f"{name}.weight"].detach())
             changed[f"{name}.weight"] = w + (own[f"{name}.up"].flatten(1) @ own[f"{name}.down"].flatten(1)).view_as(w)
@@ -86,16 +91,16 @@ def test_an_open_membrane_is_a_change_of_rank_one(tiny_sd, strength):
 
 
 def test_the_gate_is_open_for_the_target_and_narrower_for_another_prompt(tiny_sd):
-    assert adapters.gate(tiny_sd, "dog", "dog") == pytest.approx(1)
-    assert adapters.gate(tiny_sd, "a dog", "dog") == 1
-    assert adapters.gate(tiny_sd, "xy", "dog") < 0.98
+    assert spm_method.gate(tiny_sd, "dog", "dog") == pytest.approx(1)
+    assert spm_method.gate(tiny_sd, "a dog", "dog") == 1
+    assert spm_method.gate(tiny_sd, "xy", "dog") < 0.98
 
 
 def test_each_picture_has_the_gate_of_its_own_prompt_in_both_halves_of_the_guidance(tiny_sd):
     delta, seeds = spm(tiny_sd), [0, 1, 2]
     with delta.applied(tiny_sd, 0.5):
         drawn = tiny_sd.draw(PROMPTS, seeds, 3, 3.0)
-    gates = [adapters.gate(tiny_sd, prompt, "dog") for prompt in PROMPTS]
+    gates = [spm_method.gate(tiny_sd, prompt, "dog") for prompt in PROMPTS]
     assert gates[0] > gates[1]
     for prompt, seed, gate, picture in zip(PROMPTS, seeds, gates, drawn, strict=True):
         with folded(tiny_sd, delta).applied(tiny_sd, 0.5 * gate):
@@ -104,7 +109,7 @@ def test_each_picture_has_the_gate_of_its_own_prompt_in_both_halves_of_the_guida
 
 def test_membranes_of_several_concepts_add_up(tiny_sd):
     both = ErasedWeights(spm(tiny_sd).tensors | spm(tiny_sd, "black/white cat", 1).tensors, {"kind": "spm"})
-    assert set(adapters.by_target(both.tensors)) == {"dog", "black/white cat"}
+    assert set(spm_method.by_target(both.tensors)) == {"dog", "black/white cat"}
     with folded(tiny_sd, both).applied(tiny_sd):
         expected = predict(tiny_sd)
     with both.applied(tiny_sd):
@@ -132,8 +137,8 @@ def test_an_adapter_of_another_model_is_refused(tiny_sd, made):
 
 
 def last(model, specs, config, **options):
-    *_, step = erase(model, specs, config, **options)
-    return step.delta
+    *_, step = erase_steps(model, specs, config, **options)
+    return step.weights()
 
 
 def same(a: ErasedWeights, b: ErasedWeights) -> bool:
@@ -147,7 +152,14 @@ def test_a_method_of_this_kind_hangs_on_what_it_names_and_changes_no_weight(tiny
     hung = {name.rpartition("/")[2].rpartition(".")[0] for name in delta.tensors}
     named = method_of(config).trainable(tiny_sd.unet)
     assert len(hung) == len(named) and all(name.startswith(tuple(hung)) for name in named)
-    assert all(t.abs().sum() > 0 for t in delta.tensors.values())
+    # Both of a pair learn: `up` from its zeros at once, and `down` as soon as `up` lets a gradient through.
+    fresh = method_of(config).start(tiny_sd, (dog,), config, named)
+    counts = felt(tiny_sd, named)
+    assert counts and all(
+        not torch.equal(fresh[name], tensor)
+        for name, tensor in delta.tensors.items()
+        if any(weight.startswith(f"{name.rpartition('/')[2].rpartition('.')[0]}.") for weight in counts)
+    )
     assert all(torch.equal(before[n], p) for n, p in tiny_sd.unet.named_parameters())
     base = tiny_sd.draw(["dog"], [0], 2, 3.0)
     with delta.applied(tiny_sd):
@@ -159,7 +171,7 @@ def test_a_resumed_run_of_two_concepts_ends_bit_identical(tiny_sd, dog, tmp_path
     """Stopped when the second one has not had its first turn yet."""
     specs, config = [dog, ConceptSpec("cat")], EraseConfig(method, steps=3, lr=1e-2, checkpoint_every=1)
     file = tmp_path / "checkpoint.safetensors"
-    for step in erase(tiny_sd, specs, config, checkpoint=file):
+    for step in erase_steps(tiny_sd, specs, config, checkpoint=file):
         if (step.phase, step.number) == ("train", 1):
             break
     assert same(last(tiny_sd, specs, config, checkpoint=file, resume=True), last(tiny_sd, specs, config))
@@ -178,7 +190,7 @@ def test_on_a_bf16_base_it_is_tuned_in_fp32(tiny_sd, dog, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_base_it_was_made_on_stays_whole(tiny_sd, dog, method):
     before = predict(tiny_sd)
-    for step in erase(tiny_sd, dog, replace(EraseConfig(method, lr=1e-2), steps=1)):
+    for step in erase_steps(tiny_sd, dog, replace(EraseConfig(method, lr=1e-2), steps=1)):
         assert torch.equal(predict(tiny_sd), before), step.phase
 
 
@@ -187,7 +199,7 @@ def test_a_run_has_its_previews_and_its_report(tiny_sd, dog, method):
     config = EraseConfig(method, steps=2, lr=1e-2, preview_every=1)
     run = runs.create(Job(tiny_sd.base, dog, config, "cpu"), queued=False)
     kinds = [event["kind"] for event in execute(run, evaluation=runs.evaluation(1, "target"))]
-    assert kinds[-1] == "done" and kinds.count("preview") == 3 and run.report["method"] == method
+    assert kinds[-1] == "done" and kinds.count("preview") == 3 and run.report.method == method
     base = tiny_sd.draw(["dog"], [0], 2, 3.0)
     with ErasedWeights.load(run.weights_path).applied(tiny_sd):
         assert not torch.equal(tiny_sd.draw(["dog"], [0], 2, 3.0), base)

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import threading
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import gradio as gr
 import pytest
@@ -15,21 +15,47 @@ from filelock import FileLock
 from gradio.state_holder import SessionState
 from PIL import Image
 
-from app.components import png_bytes, render
+from app.components import encode_png, render
 from app.errors import report_errors
 from app.main import build
 from app.session import drafts, thumbnails, transcript
-from app.tabs import compare, comparison_sheet, curate, curate_chat, curate_preview, erase, publish, run_view, start
+from app.session.comparison import Comparison, Prompt, Row, Title
+from app.tabs import (
+    compare,
+    comparison_sheet,
+    curate,
+    curate_chat,
+    curate_preview,
+    erase,
+    erase_form,
+    publish,
+    run_view,
+    start,
+)  # fmt: skip
+from app.tabs.erase_form import EraseForm
 from crce import cost, files, runs
 from crce.concepts import csv_json, edits, library
 from crce.concepts.edits import Revision
-from crce.concepts.library import find_spec
+from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec, Provenance, Round, Term, resolve_conflicts
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.runs import Job
+from crce.models import text_space
+from crce.runs import EvaluationRequest, Job
+from crce.runs.events import (
+    CheckpointEvent,
+    CostEvent,
+    EstimateEvent,
+    FailedEvent,
+    PhaseEvent,
+    PreviewEvent,
+    StartEvent,
+    StepEvent,
+    StoppedEvent,
+)
 from crce.training.estimate import estimate
 from crce.worker import handlers
+from crce.worker.answers import Cell, DistancesAnswer, Sphere, StatusAnswer, TermDistance
 from crce.worker.broker import RequestBroker
 
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(2)} {{alert}} \"'`"
@@ -69,11 +95,13 @@ def test_the_page_builds_and_offers_nothing_to_other_programs():
 @pytest.mark.parametrize("kind", ["corefs", "retains"])
 def test_what_people_and_models_write_is_never_markup(kind):
     spec = ConceptSpec(HOSTILE, sense=HOSTILE, **{kind: (Term(HOSTILE, note=HOSTILE),)})
-    transcript.answer(spec.slug, transcript.say(spec, HOSTILE), transcript.choice([spec], HOSTILE))
-    transcript.answer(spec.slug, 2, transcript.offer(ConceptSpec("dog"), hostile_round(spec), HOSTILE))
-    pages = [curate.head(drafts.Opened(spec, spec)), curate.terms(spec, kind), curate_chat.log(spec)]
-    pages += [render("library", specs=[spec], states={}, mark=str), render("names", names=[HOSTILE], category=HOSTILE)]
-    for text in (*pages, curate_chat._writing(spec, HOSTILE, json.dumps({"text": HOSTILE}))):
+    transcript.answer(spec.slug, transcript.say(spec, HOSTILE), transcript.build_choice([spec], HOSTILE))
+    transcript.answer(spec.slug, 2, transcript.build_offer(ConceptSpec("dog"), hostile_round(spec), HOSTILE))
+    head = curate.render_head(drafts.OpenConcept(spec, spec))
+    pages = [head, curate.render_terms(spec, kind), curate_chat.render_chat(spec)]
+    pages.append(render("library", specs=[spec], states={}, picture_class=str))
+    pages.append(render("names", names=[HOSTILE], category=HOSTILE))
+    for text in (*pages, curate_chat.render_writing(spec, HOSTILE, json.dumps({"text": HOSTILE}))):
         assert "<img" not in text
         assert "&lt;img" in text
 
@@ -85,7 +113,7 @@ def hostile_round(spec: ConceptSpec) -> Revision:
 
 def test_a_comparison_shows_hostile_prompts_as_text():
     drawn = comparison(rows=[("typed", HOSTILE, None)])
-    assert "<img src=x" not in compare.grid(drawn, 1)
+    assert "<img src=x" not in compare.render_grid(drawn)
 
 
 def test_people_see_our_errors_as_they_are_and_others_by_an_id(caplog):
@@ -128,46 +156,47 @@ class Tab:
 def test_the_road_through_the_wires(no_worker, base, home):
     tab = Tab()
     tab.press(curate.restore, "")
-    tab.press(curate.choose, "", slug="dog")
-    tab.press(curate.moved, "", do="certainty", list="corefs", text="puppy", value="0.4")
-    tab.press(curate.pressed, "", do="drop", list="retains", text="fox")
-    tab.press(curate.tool, "", do="undo")
-    assert tab.press(curate.add, "", "woofer")[0] == ""
-    tab.press(curate.sign, "", "Ada")
+    tab.press(curate.choose_concept, "", slug="dog")
+    tab.press(curate.change_field, "", do="certainty", list="corefs", text="puppy", value="0.4")
+    tab.press(curate.press_term_button, "", do="drop", list="retains", text="fox")
+    tab.press(curate.press_concept_button, "", do="undo")
+    assert tab.press(curate.add_terms, "", "woofer")[0] == ""
+    tab.press(curate.sign_review, "", "Ada")
     assert drafts.read("dog").provenance.reviewer == "Ada"
-    _, concept = tab.press(erase._bring)
+    _, concept = tab.press(erase.open_concept)
     assert concept["value"] == "dog"
     tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, [], 1, "ca")
+    assert EraseForm.from_job(runs.all_runs()[0].job).backbone == "ca"
     run = runs.all_runs()[0]
     listing, *_ = tab.press(erase.refresh)
     assert run.id in listing
-    run.record("step", step=1, of=20, losses={"target": 1.0}, seconds_left=None)
+    run.record(StepEvent(step=1, of=20, losses={"target": 1.0}, seconds_left=None))
     tab.press(erase.refresh)
-    tab.press(erase.again, id=run.id)
+    tab.press(erase.refill_form, id=run.id)
     tab.press(start.refresh)
     run.weights_path.write_bytes(b"")
-    tab.press(compare.bring, id=run.id)
-    tab.press(compare.offer, [run.id])
-    tab.press(compare.scores, [run.id])
-    tab.press(publish.enter, [], None)
-    tab.press(publish.of_dataset, ["dog"])
-    tab.press(publish.of_weights, run.id, ["diffusers"], "")
+    tab.press(compare.open_from_card, id=run.id)
+    tab.press(compare.refresh_choices, [run.id])
+    tab.press(compare.render_scores, [run.id])
+    tab.press(publish.refresh_choices, [], None)
+    tab.press(publish.preview_dataset, ["dog"])
+    tab.press(publish.preview_weights, run.id, ["diffusers"], "")
 
 
 # Curate
 
 
-def opened(slug: str = "dog") -> drafts.Opened:
-    return drafts.show(slug)
+def opened(slug: str = "dog") -> drafts.OpenConcept:
+    return drafts.open_concept(slug)
 
 
-def edit(kind: str, text: str, do: str, value: str, page: drafts.Opened | None = None) -> drafts.Opened:
+def edit(kind: str, text: str, do: str, value: str, page: drafts.OpenConcept | None = None) -> drafts.OpenConcept:
     facts = event(do=do, list=kind, text=text, value=value)
-    return curate.moved(page or opened(), "", facts)[0]
+    return curate.change_field(page or opened(), "", facts)[0]
 
 
-def press(kind: str, text: str, do: str, page: drafts.Opened | None = None) -> drafts.Opened:
-    return curate.pressed(page or opened(), "", event(do=do, list=kind, text=text))[0]
+def press(kind: str, text: str, do: str, page: drafts.OpenConcept | None = None) -> drafts.OpenConcept:
+    return curate.press_term_button(page or opened(), "", event(do=do, list=kind, text=text))[0]
 
 
 def texts(kind: str, slug: str = "dog") -> list[str]:
@@ -181,7 +210,7 @@ def test_a_moved_slider_is_on_the_disk_at_once(home):
 
 
 def test_a_moved_slider_leaves_the_lists_on_screen_alone():
-    shows = curate.moved(opened(), "", event(do="certainty", list="corefs", text="puppy", value="0.4"))
+    shows = curate.change_field(opened(), "", event(do="certainty", list="corefs", text="puppy", value="0.4"))
     assert shows[3] == shows[4] == gr.skip()
 
 
@@ -214,19 +243,19 @@ def test_a_refused_change_changes_nothing():
 
 def test_a_pasted_list_adds_each_phrase_once():
     before = drafts.read("dog")
-    typed, *_ = curate.add(opened(), "", "corefs", "woofer, PUPPY\nwoofer; dog\n\nbow-wow")
+    typed, *_ = curate.add_terms(opened(), "", "corefs", "woofer, PUPPY\nwoofer; dog\n\nbow-wow")
     assert typed == ""
     assert [t.text for t in drafts.read("dog").corefs[len(before.corefs) :]] == ["woofer", "bow-wow"]
-    with pytest.raises(gr.Error, match="have this already"):
-        curate.add(opened(), "", "corefs", "woofer")
+    with pytest.raises(gr.Error, match="already have this"):
+        curate.add_terms(opened(), "", "corefs", "woofer")
 
 
 def test_who_acts_before_the_lists_are_there_is_told_to_wait():
     with pytest.raises(gr.Error, match="still being opened"):
-        curate.sign(drafts.Opened(), "", "Ada")
+        curate.sign_review(drafts.OpenConcept(), "", "Ada")
 
 
-def without(page: drafts.Opened, text: str) -> drafts.Opened:
+def without(page: drafts.OpenConcept, text: str) -> drafts.OpenConcept:
     return drafts.change(page, lambda spec: edits.without_term(spec, "retains", text))
 
 
@@ -243,38 +272,38 @@ def test_undo_and_redo_step_through_every_change():
     for state in states[1:]:
         page = drafts.redo(page)
         assert page.mine == state
-    assert drafts.steps("dog") == (3, 0)
+    assert drafts.count_steps("dog") == (3, 0)
 
 
 def test_a_change_ends_a_review():
-    curate.sign(opened(), "", " Ada ")
+    curate.sign_review(opened(), "", " Ada ")
     assert drafts.read("dog").provenance.reviewer == "Ada"
     without(opened(), "wolf")
     assert drafts.read("dog").provenance.reviewer == ""
     with pytest.raises(gr.Error, match="your name"):
-        curate.sign(opened(), "", " ")
+        curate.sign_review(opened(), "", " ")
 
 
 def test_reset_goes_back_to_what_was_shipped():
     shipped = drafts.read("dog")
-    after, *_ = curate.tool(without(opened(), "wolf"), "", event(do="discard"))
+    after, *_ = curate.press_concept_button(without(opened(), "wolf"), "", event(do="discard"))
     assert (after.mine, drafts.read("dog")) == (shipped, shipped)
 
 
 def test_a_concept_of_ones_own_can_be_made_and_deleted():
-    _, _, page, slug, *_ = curate.begin("lighthouse", "object", "")
+    _, _, page, slug, *_ = curate.create_concept("lighthouse", "object", "")
     assert slug in library.library()
-    with pytest.raises(gr.Error, match="already"):
-        curate.begin("Lighthouse", "object", "")
-    after, *_ = curate.tool(page, "", event(do="discard"))
+    with pytest.raises(gr.Error, match="already has"):
+        curate.create_concept("Lighthouse", "object", "")
+    after, *_ = curate.press_concept_button(page, "", event(do="discard"))
     assert after.slug == drafts.FIRST
     assert "lighthouse" not in library.library()
 
 
 def test_the_library_is_searched_by_name():
-    assert "bat (animal)" in curate.shelf(" BAT", "dog")
-    assert "horse" not in curate.shelf("bat", "dog")
-    assert "Nothing by that name" in curate.shelf("unheard of", "dog")
+    assert "bat (animal)" in curate.render_shelf(" BAT", "dog")
+    assert "horse" not in curate.render_shelf("bat", "dog")
+    assert "No concept by that name" in curate.render_shelf("unheard of", "dog")
 
 
 # Two people at one concept
@@ -287,15 +316,15 @@ def test_the_second_of_two_windows_is_never_saved_over_the_first():
     second = edit("corefs", "pooch", "certainty", "0.2", second)
     assert "wolf" not in texts("retains")
     assert next(t for t in drafts.read("dog").corefs if t.text == "puppy").certainty == "high"
-    shown_page = curate.head(second)
+    shown_page = curate.render_head(second)
     assert "Another window changed these lists" in shown_page
     assert "− keep: wolf" in shown_page
-    assert 'value="0.2"' in curate.terms(second.spec, "corefs")
+    assert 'value="0.2"' in curate.render_terms(second.spec, "corefs")
     assert drafts.undo(second) == second
 
 
 @pytest.fixture
-def clash() -> drafts.Opened:
+def clash() -> drafts.OpenConcept:
     """A page that dropped the fox while another window dropped the wolf."""
     page = opened()
     without(page, "wolf")
@@ -303,20 +332,20 @@ def clash() -> drafts.Opened:
 
 
 def test_a_refused_save_can_give_way(clash):
-    theirs, *_ = curate.tool(clash, "", event(do="theirs"))
+    theirs, *_ = curate.press_concept_button(clash, "", event(do="theirs"))
     assert "fox" in [t.text for t in theirs.spec.retains]
-    assert "Another window" not in curate.head(theirs)
+    assert "Another window" not in curate.render_head(theirs)
 
 
 def test_a_refused_save_can_become_a_copy(clash):
-    copy, *_ = curate.tool(clash, "", event(do="copy"))
+    copy, *_ = curate.press_concept_button(clash, "", event(do="copy"))
     assert copy.spec.name == "dog (copy 1)"
     assert "fox" not in texts("retains", copy.slug)
     assert "fox" in texts("retains")
 
 
 def test_a_refused_save_can_overwrite_knowingly_and_be_undone(clash):
-    mine, *_ = curate.tool(clash, "", event(do="mine"))
+    mine, *_ = curate.press_concept_button(clash, "", event(do="mine"))
     assert not mine.stale
     assert ("wolf" in texts("retains"), "fox" in texts("retains")) == (True, False)
     assert "wolf" not in [t.text for t in drafts.undo(mine).spec.retains]
@@ -324,16 +353,16 @@ def test_a_refused_save_can_overwrite_knowingly_and_be_undone(clash):
 
 def test_while_two_versions_wait_nothing_is_erased_and_no_round_begins(clash):
     with pytest.raises(gr.Error, match="Choose in Curate"):
-        erase._bring(clash)
+        erase.open_concept(clash)
     with pytest.raises(gr.Error, match="Choose in Curate"):
         list(curate_chat.ask(clash, "", ""))
 
 
 def test_a_concept_deleted_elsewhere_can_still_be_kept():
-    _, _, page, *_ = curate.begin("lighthouse", "object", "")
+    _, _, page, *_ = curate.create_concept("lighthouse", "object", "")
     drafts.discard(page)
     page = drafts.change(page, lambda spec: edits.with_terms(spec, "corefs", ["beacon"]))
-    assert "deleted this concept" in curate.head(page)
+    assert "deleted this concept" in curate.render_head(page)
     drafts.keep_mine(page)
     assert texts("corefs", "lighthouse") == ["beacon"]
 
@@ -342,22 +371,26 @@ def test_a_concept_deleted_elsewhere_can_still_be_kept():
 
 
 def test_the_split_is_drawn_with_the_seed_that_is_recorded():
-    page, *_ = curate.seeded(opened(), "", event(do="seed", value="7"))
+    page, *_ = curate.change_seed(opened(), "", event(do="seed", value="7"))
     spec = drafts.read("dog")
     assert spec.provenance.split_seed == 7
     assert len(spec.test_retains) == len(spec.retains) // 3
-    curate.tool(page, "", event(do="resplit"))
+    curate.press_concept_button(page, "", event(do="resplit"))
     assert drafts.read("dog").provenance.split_seed == 8
-    curate.seeded(opened(), "", event(do="seed", value="7"))
+    curate.change_seed(opened(), "", event(do="seed", value="7"))
     assert drafts.read("dog") == spec
     with pytest.raises(gr.Error, match="'-1'"):
-        curate.seeded(opened(), "", event(do="seed", value="-1"))
+        curate.change_seed(opened(), "", event(do="seed", value="-1"))
 
 
 def test_a_run_locks_the_split_but_nothing_else(base):
     runs.create(Job(base, drafts.read("dog"), EraseConfig(steps=2)))
-    assert "held-out terms must stay unseen" in curate.head(opened())
-    for refused in (lambda: press("corefs", "puppy", "split"), lambda: curate.tool(opened(), "", event(do="resplit"))):
+    assert "held-out terms must stay unseen" in curate.render_head(opened())
+    resplit = event(do="resplit")
+    for refused in (
+        lambda: press("corefs", "puppy", "split"),
+        lambda: curate.press_concept_button(opened(), "", resplit),
+    ):
         with pytest.raises(gr.Error, match="Keep a copy"):
             refused()
     press("corefs", "puppy", "drop")
@@ -376,9 +409,9 @@ def test_a_concept_goes_out_and_comes_back_as_json_and_csv(dog, tmp_path):
     assert csv_json.from_csv(bare, csv_json.to_csv(dog), "dog.csv") == dog
 
 
-def brought(tmp_path, name: str, text: str | bytes) -> drafts.Opened:
+def brought(tmp_path, name: str, text: str | bytes) -> drafts.OpenConcept:
     (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
-    return curate.bring(opened(), "", str(tmp_path / name))[0]
+    return curate.import_file(opened(), "", str(tmp_path / name))[0]
 
 
 def test_a_table_adds_and_updates_and_drops_nothing(tmp_path):
@@ -425,8 +458,8 @@ def test_json_opens_the_concept_that_it_is(dog, tmp_path):
 # The talk
 
 
-def said(page: drafts.Opened, wish: str) -> list[tuple]:
-    return list(curate_chat.ask(page, wish, ""))
+def said(page: drafts.OpenConcept, request: str) -> list[tuple]:
+    return list(curate_chat.ask(page, request, ""))
 
 
 @pytest.fixture
@@ -435,18 +468,18 @@ def offline(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def answered(page: drafts.Opened, **lists: tuple) -> drafts.Opened:
+def answered(page: drafts.OpenConcept, **lists: tuple) -> drafts.OpenConcept:
     """The page with a round of a model in its talk, which would leave these lists."""
     made_by = Round("llm", "m", "v", "fewer breeds")
     spec = page.spec
     offer = replace(spec, **lists)
     revision = Revision(edits.apply(spec, edits.changes(spec, offer), made_by), "Gladly.", {"cat": "it barks"})
-    transcript.answer(page.slug, transcript.say(spec, "fewer breeds"), transcript.offer(spec, revision, "m at x"))
+    transcript.answer(page.slug, transcript.say(spec, "fewer breeds"), transcript.build_offer(spec, revision, "m at x"))
     return page
 
 
 @pytest.fixture
-def offered(dog) -> drafts.Opened:
+def offered(dog) -> drafts.OpenConcept:
     """A round that drops the hound, adds a cur, moves the cat and sets the puppy lower."""
     library.save_spec(dog, library.own_path(dog))
     corefs = (replace(dog.corefs[0], certainty="low"), *dog.corefs[2:], Term("cur", source="llm"), dog.retains[0])
@@ -454,20 +487,20 @@ def offered(dog) -> drafts.Opened:
 
 
 def test_a_round_is_shown_with_its_reasons_and_nothing_is_applied(offered, dog):
-    text = curate_chat.log(offered.spec)
+    text = curate_chat.render_chat(offered.spec)
     for shown_text in ("fewer breeds", "Gladly.", "− erase: hound", "+ erase: cur (high)", "it barks", "Accept all"):
         assert shown_text in text
     assert drafts.read(dog.slug) == dog
 
 
 def test_a_whole_round_is_taken_and_undone(offered, dog):
-    after, *_ = curate.talked(offered, "", event(do="take", entry="1"))
+    after, *_ = curate.press_chat_button(offered, "", event(do="take", entry="1"))
     assert [t.text for t in after.spec.corefs] == ["puppy", "pooch", "guide dog", "cur", "cat"]
     assert (after.spec.provenance.rounds, after.spec.provenance.model) == (1, "m")
     assert [entry.by for entry in after.spec.provenance.history] == ["llm"]
     assert len(after.spec.provenance.history[0].changes) == 4
     after = edit("retains", "wolf", "certainty", "1.0", after)
-    back, *_ = curate.talked(after, "", event(do="back", entry="1"))
+    back, *_ = curate.press_chat_button(after, "", event(do="back", entry="1"))
     restored = {(t.text, t.certainty) for t in (*back.spec.corefs, *back.spec.retains)}
     wanted = {(t.text, t.certainty) for t in (*dog.corefs, *dog.retains)} - {("wolf", "low")} | {("wolf", "very high")}
     assert restored == wanted
@@ -475,23 +508,23 @@ def test_a_whole_round_is_taken_and_undone(offered, dog):
 
 
 def test_single_items_of_a_round_are_one_round(offered, dog):
-    after, *_ = curate.talked(offered, "", event(do="take", entry="1", n="0"))
-    after, *_ = curate.talked(after, "", event(do="take", entry="1", n="1"))
+    after, *_ = curate.press_chat_button(offered, "", event(do="take", entry="1", n="0"))
+    after, *_ = curate.press_chat_button(after, "", event(do="take", entry="1", n="1"))
     assert [t.text for t in after.spec.corefs] == ["puppy", "pooch", "guide dog", "cur"]
     assert after.spec.provenance.rounds == 1
     assert [len(entry.changes) for entry in after.spec.provenance.history] == [2]
-    text = curate_chat.log(after.spec)
+    text = curate_chat.render_chat(after.spec)
     assert text.count("✓") == 2
-    assert "Accept the other 2" in text
+    assert "Accept the remaining 2" in text
 
 
 def test_the_next_round_is_told_what_the_expert_changed_by_hand(offered):
-    after, *_ = curate.talked(offered, "", event(do="take", entry="1"))
+    after, *_ = curate.press_chat_button(offered, "", event(do="take", entry="1"))
     after = edit("retains", "fox", "certainty", "0.2", after)
-    since = transcript.since(after.slug)
+    since = transcript.read_since(after.slug)
     assert [change.label for change in edits.changes(since, after.spec)] == ["~ keep: fox (very low)"]
     after = answered(after, corefs=after.spec.corefs[1:])
-    after, *_ = curate.talked(after, "", event(do="take", entry="3"))
+    after, *_ = curate.press_chat_button(after, "", event(do="take", entry="3"))
     assert [(entry.by, entry.changes) for entry in after.spec.provenance.history[1:2]] == [
         ("expert", ("~ keep: fox (very low)",))
     ]
@@ -499,28 +532,28 @@ def test_the_next_round_is_told_what_the_expert_changed_by_hand(offered):
 
 def test_offline_the_talk_says_so_and_understands_a_little(offline):
     said(opened(), "drop wolf")
-    entry = transcript.entries("dog")[-1]
+    entry = transcript.read_entries("dog")[-1]
     assert "no LLM connected" in entry["by"]
-    curate.talked(opened(), "", event(do="take", entry="1"))
+    curate.press_chat_button(opened(), "", event(do="take", entry="1"))
     assert "wolf" not in texts("retains")
 
 
 def test_offline_the_other_sense_becomes_a_concept_of_its_own(offline):
     before = opened("bat-animal")
     said(before, "the other sense")
-    assert "“bat” has another meaning. It is a concept of its own" in curate_chat.log(before.mine)
-    page, *_ = curate.talked(before, "", event(do="sense", entry="1", n="0"))
+    assert "“bat” has another sense. It becomes a separate concept" in curate_chat.render_chat(before.mine)
+    page, *_ = curate.press_chat_button(before, "", event(do="sense", entry="1", n="0"))
     assert page.spec.name == "bat (sports equipment)"
     assert opened("bat-animal").mine == before.mine
 
 
 def test_a_message_that_was_stopped_gets_no_answer(dog):
     length = transcript.say(dog, "more")
-    log, writing = curate_chat.stop(drafts.Opened(dog, dog))
+    log, writing = curate_chat.stop(drafts.OpenConcept(dog, dog))
     assert writing == ""
     assert "You stopped it" in log
     transcript.answer(dog.slug, length, {"who": "note", "text": "too late"})
-    assert "too late" not in json.dumps(transcript.entries(dog.slug))
+    assert "too late" not in json.dumps(transcript.read_entries(dog.slug))
 
 
 def test_a_meaning_is_chosen_before_anything_is_offered(dog):
@@ -528,13 +561,13 @@ def test_a_meaning_is_chosen_before_anything_is_offered(dog):
     library.save_spec(bare, library.own_path(bare))
     told = Provenance(history=(Round("llm", "m"),))
     meanings = [replace(dog, target="seal", sense=sense, provenance=told) for sense in ("animal", "wax stamp")]
-    entry = transcript.choice(meanings, "m at x")
+    entry = transcript.build_choice(meanings, "m at x")
     transcript.answer("seal", transcript.say(bare, "both lists"), entry)
-    assert "seal (wax stamp)" in curate_chat.log(bare)
-    page, *_ = curate.talked(opened("seal"), "", event(do="sense", entry="1", n="1"))
+    assert "seal (wax stamp)" in curate_chat.render_chat(bare)
+    page, *_ = curate.press_chat_button(opened("seal"), "", event(do="sense", entry="1", n="1"))
     assert page.spec.name == "seal (wax stamp)"
     assert page.spec.corefs == ()
-    page, *_ = curate.talked(page, "", event(do="take", entry="1"))
+    page, *_ = curate.press_chat_button(page, "", event(do="take", entry="1"))
     assert {t.text for t in page.spec.corefs} == {t.text for t in dog.corefs}
 
 
@@ -542,18 +575,18 @@ def test_a_meaning_is_chosen_before_anything_is_offered(dog):
 
 
 def test_the_preview_keeps_what_was_moved_in_sight(dog):
-    first = curate_preview.prompts(dog, None, [])
+    first = curate_preview.choose_prompts(dog, None, [])
     assert first == ["dog", "puppy", "pooch", "hound", "cat", "fox", "wolf"]
     moved = edits.with_term(dog, "retains", "pig", certainty="low")
-    second = curate_preview.prompts(moved, dog, first)
+    second = curate_preview.choose_prompts(moved, dog, first)
     assert second[4:] == ["pig", "cat", "fox"]
-    assert curate_preview.prompts(moved, moved, second) == second
+    assert curate_preview.choose_prompts(moved, moved, second) == second
 
 
 def test_the_map_is_scaled_to_its_farthest_point():
-    term = {"text": HOSTILE, "kind": "coref", "cosine": 0.5, "euclidean": 4.0, "tokens": 3, "x": -4.0, "y": 2.0}
-    sphere = {"radius": 2.0, "points": [[1.0, 8.0]]}
-    facts = curate_preview._map({"terms": [term], "sphere": sphere, "limit": 77})
+    term = TermDistance(HOSTILE, "coref", tokens=3, cosine=0.5, euclidean=4.0, x=-4.0, y=2.0)
+    sphere = Sphere(2.0, ((1.0, 8.0),))
+    facts = curate_preview._build_map(DistancesAnswer((term,), 77, sphere))
     assert (facts["radius"], facts["points"]) == (0.25, [(0.125, 1.0)])
     assert (facts["dots"][0]["x"], facts["dots"][0]["y"]) == (-0.5, 0.25)
     text = render("distances", target=HOSTILE, base="emoji-sd", **facts)
@@ -561,44 +594,65 @@ def test_the_map_is_scaled_to_its_farthest_point():
     assert "4.00" in text
 
 
+def test_a_term_too_long_for_the_base_is_in_the_table_and_not_on_the_map():
+    near = TermDistance("pup", "coref", tokens=3, cosine=0.5, euclidean=4.0, x=-4.0, y=2.0)
+    long = TermDistance("dog " * 80, "retain", tokens=82, cosine=None, euclidean=None, x=None, y=None)
+    facts = curate_preview._build_map(DistancesAnswer((long, near), 77, Sphere(0.0, ())))
+    assert [row["text"] for row in facts["rows"]] == [near.text, long.text]
+    assert [dot["text"] for dot in facts["dots"]] == [near.text]
+    assert "too long" in render("distances", target="dog", base="emoji-sd", **facts)
+
+
+def test_a_term_longer_than_the_base_reads_is_listed_as_too_long(answering, base, tiny_sd, dog):
+    long = Term(" ".join("a" * 90))
+    spec = replace(dog, corefs=(long, *dog.corefs))
+    library.save_spec(spec, library.own_path(spec))
+    text = curate_preview.update_distances(opened(spec.slug), base, True, gr.Request(session_hash="tab"))
+    limit, tokens = tiny_sd.tokenizer.model_max_length, text_space.length(tiny_sd, long.text)
+    assert f'title="{tokens} tokens; the text encoder reads {limit}">too long<' in text
+    assert text.count("too long") == 1
+    rows, dots = text.count("<tr class"), text.count('<g class="dot')
+    assert (rows, dots) == (len(spec.corefs) + len(spec.retains), len(dog.corefs) + len(dog.retains) + 1)
+    assert text.index(f">{dog.retains[-1].text}<") < text.index(f">{long.text}<")
+
+
 def test_doubtful_terms_are_marked_with_the_reason(dog):
     spec = replace(dog, corefs=(*dog.corefs, Term("cat toy")))
-    assert "holds the retain" in curate.terms(spec, "corefs")
+    assert "holds the retain" in curate.render_terms(spec, "corefs")
     transcript.remember(spec.slug, drawn={"pooch": [1, 10]})
-    assert "1 of 10" in curate.terms(spec, "corefs")
-    assert "1 of 10" not in curate.terms(spec, "retains")
+    assert "1 of 10" in curate.render_terms(spec, "corefs")
+    assert "1 of 10" not in curate.render_terms(spec, "retains")
 
 
 def test_a_concept_that_the_model_does_not_draw_has_a_letter_and_no_picture():
     drafts.create("lighthouse", "object", "")
-    drawn = {spec.slug for spec in thumbnails.drawn(library.library().values())}
+    drawn = {spec.slug for spec in thumbnails.filter_drawn(library.library().values())}
     assert {"dog", "vampire", "lighthouse"} <= drawn and "batman" not in drawn
-    assert thumbnails.mark("Batman") not in curate.shelf("", "dog") and thumbnails.mark("dog") in curate.shelf(
-        "", "dog"
-    )
-    assert "Batman" not in start.shelf()
+    shelf = curate.render_shelf("", "dog")
+    assert thumbnails.picture_class("Batman") not in shelf and thumbnails.picture_class("dog") in shelf
+    assert "Batman" not in start.render_shelf()
 
 
 def test_pictures_come_as_styles_of_their_phrase(home):
-    assert thumbnails.ready(["dog"]) == []
-    files.write_atomic(home / "thumbs" / f"{thumbnails.mark('dog')}.png", png_bytes(Image.new("RGB", (4, 4))))
-    assert thumbnails.ready(["dog", "cat"]) == ["dog"]
-    assert thumbnails.mark("dog") in thumbnails.styles(["dog", "cat"])
-    assert thumbnails.mark("cat") not in thumbnails.styles(["dog", "cat"])
+    assert thumbnails.list_ready(["dog"]) == []
+    files.write_atomic(home / "thumbs" / f"{thumbnails.picture_class('dog')}.png", encode_png(Image.new("RGB", (4, 4))))
+    assert thumbnails.list_ready(["dog", "cat"]) == ["dog"]
+    assert thumbnails.picture_class("dog") in thumbnails.build_styles(["dog", "cat"])
+    assert thumbnails.picture_class("cat") not in thumbnails.build_styles(["dog", "cat"])
 
 
 # Erase
 
 
 def test_start_queues_at_once_and_a_second_start_waits_behind_it(no_worker, base):
-    form = (base, "crce", "20", "", 1, 5, 3, 0, 2, ["cat"], 1, "ca")
-    first, second = (runs.find(erase.start(slug, *form)) for slug in ("dog", "cat"))
+    form = {"base": base, "steps": "20", "images": 2, "together": ["cat"], "microbatch_size": 1, "backbone": "ca"}
+    first, second = (runs.find(erase.start(concept=slug, **form)) for slug in ("dog", "cat"))
     assert (first.title, second.title) == ("dog + cat", "cat")
     assert (first.state, second.state) == ("queued", "queued")
     config = first.job.config
-    assert (config.steps, config.rows, config.on) == (20, 1, "ca")
-    assert first.evaluation == {"images": 2, "ask": "target"}
-    page = erase.listing(None)
+    assert (config.steps, config.microbatch_size, config.backbone) == (20, 1, "ca")
+    assert first.evaluation == EvaluationRequest(2)
+    page = erase.render_runs(None)
     assert "next in the queue" in page
     assert "number 2 in the queue" in page
 
@@ -606,132 +660,152 @@ def test_start_queues_at_once_and_a_second_start_waits_behind_it(no_worker, base
 @pytest.fixture
 def answering(no_worker, tiny_sd):
     """Answers one question in the worker's place, by the worker's own function."""
-    desk = RequestBroker(dict)
-    desk.open()
+    broker = RequestBroker(lambda: StatusAnswer("cpu"))
+    broker.open()
 
     def answer():
-        glance = desk.take(60)
-        glance.reply(handlers.HANDLERS[glance.asked.kind](glance.asked, tiny_sd, None, lambda: False))
+        pending = broker.take(300)
+        pending.reply(handlers.HANDLERS[pending.request.kind](pending.request, tiny_sd, None, lambda: False))
 
     thread = threading.Thread(target=answer)
     thread.start()
     yield
     thread.join()
-    desk.close()
+    broker.close()
 
 
 def foreseen(base: str) -> list[str]:
-    return list(
-        erase.foreseen("dog", base, "crce", "", 3, 2, ["cat"], 1, "esd-x-strict", gr.Request(session_hash="tab"))
-    )
+    form = {"concept": "dog", "base": base, "corefs": 3, "retains": 2, "together": ["cat"], "microbatch_size": 1}
+    return list(erase.estimate(gr.Request(session_hash="tab"), **form))
 
 
 def test_what_a_run_would_cost_is_told_before_start(answering, base, tiny_sd):
     at_once, told = foreseen(base)
     assert "6 steps." in at_once and "memory" not in at_once
-    specs, config = resolve_conflicts([find_spec("dog"), find_spec("cat")]), EraseConfig(corefs=3, retains=2, rows=1)
-    assert cost.needs(estimate(tiny_sd, specs, config)) in told
+    specs, config = (
+        resolve_conflicts([find_concept("dog"), find_concept("cat")]),
+        EraseConfig(corefs=3, retains=2, microbatch_size=1),
+    )
+    assert cost.describe_room(estimate(tiny_sd, specs, config)) in told
     assert "by a step measured here" in told
 
 
 def test_a_measured_pace_is_better_than_an_estimate(answering, run, base):
-    with run.held():
-        run.record("start", pid=1)
-        run.record("step", step=20, of=20, losses={}, seconds_left=0)
+    with run.hold():
+        run.record(replace(StartEvent(pid=1), time=1_800_000_000))
+        run.record(replace(StepEvent(step=20, of=20, losses={}, seconds_left=0), time=1_800_000_240))
     run.weights_path.write_bytes(b"")
     at_once, told = foreseen(base)
-    assert "About 0 s on this machine." in at_once and "About 0 s on this machine." in told
+    # 12 s a step, and six of them.
+    assert "About 1 min 12 s on this machine." in at_once and "About 1 min 12 s on this machine." in told
     assert "by a step" not in told and "memory" in told
 
 
 def test_without_a_concept_nobody_is_asked(base):
-    (said,) = erase.foreseen(None, base, "crce", "", 5, 3, [], 0, "esd-x-strict", gr.Request(session_hash="tab"))
+    (said,) = erase.estimate(gr.Request(session_hash="tab"), concept=None, base=base)
     assert "Choose a concept first." in said
 
 
 def test_the_details_set_what_it_took_beside_the_estimate(run):
-    run.record("estimate", seconds=70.0, memory=2_000_000, disk=40_000_000, rows=9)
-    assert "estimated 1 min 10 s" in erase.details(run)
-    run.record("cost", seconds=80.0, memory=900_000_000, whose="process", disk=30_000_000)
-    said = erase.details(run)
+    run.record(EstimateEvent(seconds=70.0, memory=2_000_000, disk=40_000_000, rows=9))
+    assert "estimated 1 min 10 s" in erase.render_details(run)
+    run.record(CostEvent(seconds=80.0, memory=900_000_000, whose="process", disk=30_000_000))
+    said = erase.render_details(run)
     assert "1 min 20 s, estimated 1 min 10 s" in said
     assert "900.0 MB (the process&#39;s peak), estimated 2.0 MB" in said
     assert "30.0 MB, estimated 40.0 MB" in said
 
 
 @pytest.mark.parametrize(
-    ("place", "typed", "told"),
+    ("field", "typed", "told"),
     [
-        (0, None, "Choose a concept"),
-        (1, "nowhere", "no base model"),
-        (3, "many", "steps is 'many'"),
-        (3, "2.5", "whole number"),
-        (3, "-1", "steps is -1"),
-        (4, "fast", "learning rate is 'fast'"),
-        (6, 2000, "corefs is 2000"),
+        ("concept", None, "Choose a concept"),
+        ("base", "nowhere", "no base model"),
+        ("steps", "many", "steps is 'many'"),
+        ("steps", "2.5", "whole number"),
+        ("steps", "-1", "steps is -1"),
+        ("learning_rate", "fast", "learning rate is 'fast'"),
+        ("corefs", 2000, "corefs is 2000"),
     ],
 )
-def test_a_bad_setting_is_answered_clearly(no_worker, base, place, typed, told):
-    form = ["dog", base, "crce", "20", "", 1, 5, 3, 0, 2, [], 0, "esd-x-strict"]
-    form[place] = typed
+def test_a_bad_setting_is_answered_clearly(no_worker, base, field, typed, told):
+    form = {"concept": "dog", "base": base, "steps": "20", field: typed}
     with pytest.raises(gr.Error, match=told):
-        erase.start(*form)
+        erase.start(**form)
     assert runs.all_runs() == []
 
 
 def test_the_buttons_of_a_run(no_worker, run):
-    assert erase.act(None, event(do="stop", id=run.id)) == run.id
+    assert erase.press_run_button(None, event(do="stop", id=run.id)) == run.id
     assert run.state == "stopped"
-    erase.act(None, event(do="resume", id=run.id))
+    erase.press_run_button(None, event(do="resume", id=run.id))
     assert run.state == "queued"
     erase.rename(event(id=run.id, value="first try"))
     assert run.title == "first try"
-    assert erase.act(run.id, event(do="delete", id=run.id)) is None
+    assert erase.press_run_button(run.id, event(do="delete", id=run.id)) is None
     assert runs.all_runs() == []
 
 
 def test_again_fills_the_form_with_what_was_asked(dog, base):
     library.save_spec(dog, library.own_path(dog))
-    config = EraseConfig("crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, on="ca", rows=1)
+    config = EraseConfig("crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, backbone="ca", microbatch_size=1)
     run = runs.create(Job(base, dog, config))
-    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase.JUDGED, [], 1, "ca")
-    assert erase.again(event(id=run.id)) == asked
+    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, [], 1, "ca")
+    assert erase.refill_form(event(id=run.id)) == asked
+
+
+def test_the_form_has_a_component_for_each_field():
+    with gr.Blocks():
+        components = erase_form.build_choice() | erase_form.build_settings()
+    assert [*components] == [field.name for field in fields(EraseForm)]
+    assert {*erase_form.COST_FIELDS} < {*components}
+
+
+def test_what_was_asked_for_comes_back_from_the_run(no_worker, base):
+    form = EraseForm("dog", base, "crce", "20", "0.0002", 2.0, 4, 2, 7, erase_form.JUDGED_IMAGES, ["cat"], 1, "ca")
+    assert EraseForm.from_job(runs.create(form.to_job()).job) == form
+
+
+def test_a_method_without_a_learning_rate_can_be_watched_and_repeated(dog, base):
+    run = runs.create(Job(base, dog, EraseConfig("crce-uce")))
+    assert "learning rate <b>none</b>" in erase.render_details(run)
+    assert erase.refill_form(event(id=run.id))[4] == ""
 
 
 def test_a_run_in_words(run, dog):
     def says(**how):
-        return run_view.says(run, run.state, [run.id])
+        return run_view.describe_state(run, run.state, [run.id])
 
     assert says() == "next in the queue"
-    with run.held():
-        run.record("start", pid=1)
+    with run.hold():
+        run.record(StartEvent(pid=1))
         assert says() == "loading the model"
-        run.record("phase", phase="bank", done=3, of=10, seconds_left=70.2)
+        run.record(PhaseEvent(phase="bank", done=3, of=10, seconds_left=70.2))
         assert says() == "preparing 3/10 · 1 min 10 s left"
-        run.record("step", step=5, of=20, losses={"target": 0.5}, seconds_left=3)
+        run.record(StepEvent(step=5, of=20, losses={"target": 0.5}, seconds_left=3))
         assert says() == "erasing 5/20 · 3 s left"
-        assert run_view.percent(run) == 25
-        run.record("checkpoint", step=5)
-    assert says() == "The worker ended before the run did. It is kept at step 5; Resume goes on there."
-    run.record("failed", message="The disk is full.", log_id=None)
+        assert run_view.compute_percent(run) == 25
+        run.record(CheckpointEvent(step=5))
+    assert says() == "The worker stopped at step 5. Press Resume to continue."
+    run.record(FailedEvent(message="The disk is full.", log_id=None))
     assert says() == "The disk is full."
-    run.record("stopped", step=5)
-    assert says() == "stopped at step 5; Resume goes on there"
+    run.record(StoppedEvent(step=5))
+    assert says() == "Stopped at step 5. Press Resume to continue."
 
 
 def test_the_curve_has_few_points_and_all_terms(run):
     for step in range(1, 1001):
-        run.record("step", step=step, of=1000, losses={"target": 1.0, "corefs": 2.0}, seconds_left=None)
-    rows = run_view.losses(run)
+        run.record(StepEvent(step=step, of=1000, losses={"target": 1.0, "corefs": 2.0}, seconds_left=None))
+    rows = run_view.average_losses(run)
     assert len(rows) <= 240
     assert {(row["term"], row["loss"]) for row in rows} == {("target", 1.0), ("corefs", 2.0)}
     assert rows[-1]["step"] == 1000
 
 
 def test_a_look_sends_the_curve_and_pictures_only_when_they_are_new(run):
-    *_, seen = erase.refresh(None, erase._UNSEEN)
+    *_, seen = erase.refresh(None, erase.Seen())
     assert erase.refresh(None, seen)[2:5] == (gr.skip(), gr.skip(), gr.skip())
-    run.record("step", step=1, of=20, losses={"target": 1.0}, seconds_left=None)
+    run.record(StepEvent(step=1, of=20, losses={"target": 1.0}, seconds_left=None))
     listing, _, previews, plot, curve, _ = erase.refresh(None, seen)
     assert run.id in listing
     assert previews == gr.skip()
@@ -745,9 +819,9 @@ def test_previews_stand_in_rows_by_prompt(run):
         names = [f"images/{step}-{place}.png" for place in (0, 1)]
         for name in names:
             Image.new("RGB", (8, 8)).save(run.dir / name)
-        run.record("preview", step=step, prompts=["dog", "cat"], seeds=[0, 0], images=names)
-    rows = run_view.frames(run)
-    assert [(row["prompt"], [shot["step"] for shot in row["shots"]]) for row in rows] == [
+        run.record(PreviewEvent(step=step, prompts=["dog", "cat"], seeds=[0, 0], images=names))
+    rows = run_view.group_previews(run)
+    assert [(row.prompt, [image.step for image in row.images]) for row in rows] == [
         ("dog", [0, 50]),
         ("cat", [0, 50]),
     ]
@@ -755,11 +829,11 @@ def test_previews_stand_in_rows_by_prompt(run):
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (70, "1 min 10 s"), (3720, "1 h 2 min")])
 def test_time_in_words(seconds, words):
-    assert run_view.span(seconds) == words
+    assert run_view.format_duration(seconds) == words
 
 
 def test_a_trial_of_any_tab_is_found_and_goes_to_compare_once(dog, base):
-    run = runs.create(Job(base, dog, EraseConfig(steps=20, corefs=3), name=start.NAME))
+    run = runs.create(Job(base, dog, EraseConfig(steps=20, corefs=3), name=start.TRIAL))
     _, _, _, mine, arrived = start.refresh(run.id, -1)
     assert mine == arrived == gr.skip()
     run.weights_path.write_bytes(b"")
@@ -772,23 +846,22 @@ def test_a_trial_of_any_tab_is_found_and_goes_to_compare_once(dog, base):
 # Compare
 
 
-def cell(yes: bool | None = True) -> dict:
-    png = base64.b64encode(png_bytes(Image.new("RGB", (64, 64), "red"))).decode()
-    return {"png": png, "yes": yes, "p": None if yes is None else 0.9}
+def cell(yes: bool | None = True) -> Cell:
+    png = base64.b64encode(encode_png(Image.new("RGB", (64, 64), "red"))).decode()
+    return Cell(png, yes, None if yes is None else 0.9)
 
 
-def comparison(rows: list[tuple], columns: int = 2) -> dict:
+def comparison(rows: list[tuple], prompts: int | None = None, columns: int = 2) -> Comparison:
     made = [
-        {"kind": kind, "prompt": prompt, "ask": "dog", "cells": [[cell(yes), cell(yes)] for _ in range(columns)]}
-        for kind, prompt, yes in rows
+        Row(Prompt(kind, prompt, "dog"), [[cell(yes), cell(yes)] for _ in range(columns)]) for kind, prompt, yes in rows
     ]
-    titles = [{"name": f"model {number}", "about": "base"} for number in range(columns)]
-    return {"titles": titles, "concept": "dog", "seeds": [0, 1], "rows": made}
+    titles = [Title(f"model {number}", "base") for number in range(columns)]
+    return Comparison("dog", titles, [0, 1], prompts or len(rows), tuple(made))
 
 
 def test_held_out_terms_are_drawn_and_typed_prompts_come_first(dog):
-    rows = compare.prompts(dog, ["target", "retain"], 5, "a dog on a boat\n\n")
-    assert [(row.kind, row.prompt, row.ask) for row in rows] == [
+    rows = compare.choose_prompts(dog, ["target", "retain"], 5, "a dog on a boat\n\n")
+    assert [(row.kind, row.text, row.ask) for row in rows] == [
         ("typed", "a dog on a boat", "dog (animal)"),
         ("target", "dog", "dog (animal)"),
         ("retain", "pig", "pig"),
@@ -803,32 +876,32 @@ def test_held_out_terms_are_drawn_and_typed_prompts_come_first(dog):
     ],
 )  # fmt: skip
 def test_as_it_should_be(kind, column, yes, verdict):
-    assert compare.as_it_should_be(kind, column, yes) is verdict
+    assert compare.judge_outcome(kind, column, yes) is verdict
 
 
 def test_the_grid_marks_what_is_expected():
-    text = compare.grid(comparison([("target", "dog", True), ("retain", "cat", True), ("coref", "pup", None)]), 3)
+    text = compare.render_grid(comparison([("target", "dog", True), ("retain", "cat", True), ("coref", "pup", None)]))
     assert text.count("mark no") == 2
     assert text.count("mark ok") == 2
     assert "Sheet as PNG" in text
 
 
 def test_while_rows_are_missing_there_are_empty_places_and_no_sheet():
-    text = compare.grid(comparison([("target", "dog", True)]), 3)
+    text = compare.render_grid(comparison([("target", "dog", True)], prompts=3))
     assert text.count("ghost") == 2 * 2 * 2
     assert "Sheet as PNG" not in text
 
 
 def test_the_sheet_shows_every_picture_unchanged():
     image = Image.open(
-        io.BytesIO(comparison_sheet.png(comparison([("target", "dog", True), ("retain", "cat", False)])))
+        io.BytesIO(comparison_sheet.draw_sheet(comparison([("target", "dog", True), ("retain", "cat", False)])))
     )
     colours = dict((colour, count) for count, colour in image.getcolors(1 << 20))
     assert colours[(255, 0, 0)] == 2 * 2 * 2 * 96 * 96
 
 
 def test_a_click_shows_the_pair():
-    slider, _ = compare.pair(comparison([("target", "dog", True)]), event(row="0", column="0", place="1"))
+    slider, _ = compare.show_pair(comparison([("target", "dog", True)]), event(row="0", column="0", place="1"))
     assert "seed 1" in slider.label
 
 
@@ -837,8 +910,8 @@ def test_runs_of_different_bases_do_not_stand_side_by_side(dog, base, tmp_path):
     other.mkdir()
     (other / "model_index.json").write_text("{}")
     chosen = [runs.create(Job(place, dog, EraseConfig(steps=2, lr=1e-3, corefs=3))) for place in (base, str(other))]
-    with pytest.raises(CrceError, match="different bases"):
-        compare._common(chosen)
+    with pytest.raises(CrceError, match="different base models"):
+        compare._find_common(chosen)
 
 
 def test_accuracies_stand_with_n_and_interval(run, dog):
@@ -846,7 +919,7 @@ def test_accuracies_stand_with_n_and_interval(run, dog):
     report = {"images": 4, "judge": "embedded", "h": None, "left_out": {"corefs": 2, "retains": 0}}
     files.write_json(run.dir / "report.json", {**report, "metrics": {"acc_u": figure}})
     run.weights_path.write_bytes(b"")
-    text = compare.scores([run.id])
+    text = compare.render_scores([run.id])
     assert "5 %" in text
     assert "n=20, 1–24 %" in text
     assert "2 names, 0 neighbours" in text
@@ -855,7 +928,7 @@ def test_accuracies_stand_with_n_and_interval(run, dog):
 def test_evaluating_asks_the_worker(no_worker, run):
     run.weights_path.write_bytes(b"")
     compare.evaluate([run.id], 3)
-    assert run.evaluation == {"images": 3, "ask": "target"}
+    assert run.evaluation == EvaluationRequest(3)
     with pytest.raises(gr.Error, match="Choose a run"):
         compare.evaluate([], 3)
 
@@ -864,37 +937,38 @@ def test_evaluating_asks_the_worker(no_worker, run):
 
 
 def test_what_will_be_public_is_seen_first():
-    files_, preview, card, rows, header = publish.of_dataset(["dog", "cat"])
+    files_, preview, card, rows, header = publish.preview_dataset(["dog", "cat"])
     assert "data/object/train.parquet" in files_
     assert preview.visible
     assert {row[0] for row in rows} == {"dog"}
     assert "license: cc-by-4.0" in header
     assert "license:" not in card
-    assert publish.of_dataset([])[2] == ""
+    assert publish.preview_dataset([])[2] == ""
 
 
 def test_without_a_token_nothing_leaves_this_machine(monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    form = {"concepts": ["dog"], "parent": "", "private": True, "pull_request": False, "tag": ""}
     with pytest.raises(gr.Error, match="nothing has left this machine"):
-        publish.publish_dataset(["dog"], "me/data", True, False, "", "")
-    with pytest.raises(gr.Error, match="Say where to"):
-        publish.publish_dataset(["dog"], " ", True, False, "", "")
+        publish.publish_dataset(**form, repo="me/data")
+    with pytest.raises(gr.Error, match="Enter the repository"):
+        publish.publish_dataset(**form, repo=" ")
 
 
 def test_the_card_of_weights_is_shown_before(run):
-    card, header = publish.of_weights(run.id, ["diffusers"], "me/weights")
+    card, header = publish.preview_weights(run.id, ["diffusers"], "me/weights")
     assert "dog" in card
     assert "base_model" in header or "license" in header
-    assert publish.of_weights(None, [], "") == ("", "")
+    assert publish.preview_weights(None, [], "") == ("", "")
 
 
 def test_the_card_of_an_adapter_is_shown_for_what_it_can_go_out_as(dog, base):
     gated = runs.create(Job(base, dog, EraseConfig("spm", steps=20)))
-    with pytest.raises(CrceError, match="Choose lora alone"):
-        publish.of_weights(gated.id, ["diffusers", "kohya"], "")
-    assert "not their gate" in publish.of_weights(gated.id, ["lora"], "")[0]
+    with pytest.raises(gr.Error, match="Choose only lora"):
+        publish.preview_weights(gated.id, ["diffusers", "kohya"], "")
+    assert "not their gate" in publish.preview_weights(gated.id, ["lora"], "")[0]
 
 
 def test_pictures_of_a_card_are_not_fetched():
-    assert publish._parts("---\na: 1\n---\n![x](https://example.com/y.png)") == ("a: 1", "*(picture: x)*")
+    assert publish._split_card("---\na: 1\n---\n![x](https://example.com/y.png)") == ("a: 1", "*(picture: x)*")

@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from crce import files, runs
-from crce.concepts.library import find_spec, load_spec
+from crce import bases, files, runs
+from crce.concepts.library import find_concept, load_spec
+from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.worker import client
+from crce.worker.requests import StatusRequest
 from tests import scripted_llm
 from tests.fake_hub import FakeHub
 from tests.scripted_llm import ScriptedLLM, phrases, revised
@@ -28,7 +30,7 @@ from tests.servers import serving
 
 SHOTS = files.ROOT / "out" / "screenshots"
 HOSTILE = "<img src=https://evil.example/x onerror='window.__x=1'> ${window.__x=2}"
-PATIENCE = 180_000  # ms; two cores may have other work
+PATIENCE = 300_000  # ms until a test gives up; nothing here takes that long, but the cores may have other work
 
 
 @dataclass
@@ -37,6 +39,7 @@ class App:
     hub: FakeHub
     llm: ScriptedLLM
     process: subprocess.Popen
+    home: Path
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +49,27 @@ def place(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def home(place, monkeypatch) -> Path:
-    """One home for the whole road: what a tab leaves, the next one finds."""
+    """The home of the one app and its worker, without the concepts, talks and runs of the test before."""
     monkeypatch.setenv("CRCE_HOME", str(place))
+    for run in runs.all_runs():
+        clear(run)
+    for leftover in ("concepts", "history", "talks"):
+        shutil.rmtree(place / leftover, ignore_errors=True)
     return place
+
+
+def clear(run: runs.Run) -> None:
+    run.request_stop()
+    until(lambda: run.state not in ("queued", "running"))
+    run.delete()
+
+
+def until(true) -> None:
+    """Waits until it is true."""
+    end = time.monotonic() + PATIENCE / 1000
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +82,10 @@ def app(place) -> Iterator[App]:
         }  # fmt: skip
         process, url = served({**os.environ, **settings})
         try:
-            yield App(url, hub, llm, process)
+            yield App(url, hub, llm, process, place)
         finally:
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=PATIENCE / 1000)
             end_worker(place)
 
 
@@ -74,14 +95,21 @@ def served(environment: dict) -> tuple[subprocess.Popen, str]:
     command = [sys.executable, "app.py", "--port", str(port)]
     process = subprocess.Popen(command, cwd=files.ROOT, env=environment)
     url = f"http://127.0.0.1:{port}"
-    for _ in range(1800):
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return process, url
-        except OSError:
-            time.sleep(0.1)
-    process.kill()
-    raise AssertionError("the app did not start")
+    try:
+        until(lambda: answers(process, url))
+    except BaseException:
+        process.kill()
+        raise
+    return process, url
+
+
+def answers(process: subprocess.Popen, url: str) -> bool:
+    assert process.poll() is None, "the app did not start"
+    try:
+        urllib.request.urlopen(url, timeout=PATIENCE / 1000).close()
+    except OSError:
+        return False
+    return True
 
 
 def end_worker(place: Path) -> None:
@@ -90,7 +118,7 @@ def end_worker(place: Path) -> None:
         patch.setenv("CRCE_HOME", str(place))
         # It may never have been needed, or have left.
         with suppress(CrceError):
-            os.kill(client.send({"kind": "status"}, timeout=5)["pid"], 15)
+            os.kill(client.send(StatusRequest(), timeout=PATIENCE / 1000).pid, 15)
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +138,13 @@ def page(app, browser) -> Iterator[Page]:
     page.on("request", lambda request: strangers.append(request.url) if not is_local(request.url) else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("dialog", lambda dialog: dialog.accept())
+    app.llm.mode = "strict"
     page.goto(f"{app.url}/?__theme=light")
     yield page
     page.close()
     assert strangers == []
     assert faults == []
+    assert told_secrets(app) == []
 
 
 def opened(browser: Browser, width: int = 1280) -> Page:
@@ -122,6 +152,12 @@ def opened(browser: Browser, width: int = 1280) -> Page:
     page.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
     return page
+
+
+def told_secrets(app: App) -> list[Path]:
+    """Files of the home that hold the key."""
+    texts = [path for path in app.home.rglob("*") if path.suffix in (".json", ".jsonl", ".log")]
+    return [path for path in texts if "sk-canary" in path.read_text(errors="replace")]
 
 
 def is_local(url: str) -> bool:
@@ -190,22 +226,21 @@ def test_terms_are_added_dropped_and_brought_back(page):
     expect(page.get_by_label("drop woofer")).to_have_count(0)
     page.get_by_role("button", name="Undo").click()
     expect(page.get_by_label("drop woofer")).to_be_visible()
-    for _ in range(2):
-        page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Undo").click()
     expect(page.get_by_label("drop bow-wow")).to_have_count(0)
+    expect(page.get_by_label("drop woofer")).to_have_count(0)
+    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
 
 
-def kept(home: Path):
-    return load_spec(home / "concepts" / "object" / "dog.json")
+def kept():
+    """The lists as they lie on the disk: the shipped ones before anything is changed."""
+    return find_concept("dog")
 
 
-def saved(home: Path, text: str, certainty: str):
+def saved(text: str, certainty: str):
     """The spec on the disk, once it has what the hand has just set."""
-    until = time.monotonic() + PATIENCE / 1000
-    while (text, certainty) not in [(t.text, t.certainty) for t in (*kept(home).corefs, *kept(home).retains)]:
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    return kept(home)
+    until(lambda: (text, certainty) in [(t.text, t.certainty) for t in (*kept().corefs, *kept().retains)])
+    return kept()
 
 
 def lists(spec) -> tuple[list[dict], list[dict]]:
@@ -216,20 +251,20 @@ def lists(spec) -> tuple[list[dict], list[dict]]:
     )
 
 
-def ask_for(page: Page, wish: str) -> None:
+def ask_for(page: Page, request: str) -> None:
     box = page.get_by_label("What should change?")
-    box.fill(wish)
+    box.fill(request)
     page.get_by_role("button", name="Propose").click()
     expect(box).to_have_value("")
 
 
-def test_three_rounds_of_talk_sliders_and_the_instant_preview(app, page, home):
+def test_three_rounds_of_talk_sliders_and_the_instant_preview(app, page):
     curate(page)
     page.get_by_label("certainty of wolf").press("ArrowLeft")
     expect(page.get_by_label("certainty of wolf")).to_have_attribute("aria-valuetext", "high")
 
     # A round taken whole: shown as it is written, applied only when it is taken.
-    corefs, retains = lists(saved(home, "wolf", "high"))
+    corefs, retains = lists(saved("wolf", "high"))
     app.llm.mode = "slow"
     app.llm.answer = revised("Fewer breeds.", [*corefs[:-2], *phrases("fido")], retains, hound="a breed group")
     ask_for(page, "fewer breeds")
@@ -247,25 +282,25 @@ def test_three_rounds_of_talk_sliders_and_the_instant_preview(app, page, home):
     app.llm.mode = "strict"
     page.get_by_label("certainty of fido").press("ArrowLeft")
     expect(page.get_by_label("certainty of fido")).to_have_attribute("aria-valuetext", "high")
-    corefs, retains = lists(saved(home, "fido", "high"))
+    corefs, retains = lists(saved("fido", "high"))
     expect(page.get_by_text("1 round with scripted")).to_be_visible()
     app.llm.answer = revised("Two neighbours.", corefs, [*retains, *phrases("gnu", "yak")])
     ask_for(page, "more neighbours")
-    page.get_by_role("button", name=re.compile("^take . keep: yak")).click()
+    page.get_by_role("button", name=re.compile("^accept . keep: yak")).click()
     expect(page.get_by_label("drop yak")).to_be_visible()
     expect(page.get_by_label("drop gnu")).to_have_count(0)
     asked = json.dumps(app.llm.requests[-1])
     assert "~ erase: fido (high)" in asked
 
     # A round that is undone.
-    corefs, retains = lists(kept(home))
+    corefs, retains = lists(kept())
     app.llm.answer = revised("As you wish.", corefs, retains[:-1], yak="too far")
     ask_for(page, "no cattle")
     page.get_by_role("button", name="Accept all").click()
     expect(page.get_by_label("drop yak")).to_have_count(0)
-    page.get_by_role("button", name="Undo the round").click()
+    page.get_by_role("button", name="Undo this round").click()
     expect(page.get_by_label("drop yak")).to_be_visible()
-    told = kept(home).provenance
+    told = kept().provenance
     assert (told.rounds, told.model) == (2, "scripted")
     assert [(entry.by, entry.wish) for entry in told.history[-3:]] == [
         ("llm", "fewer breeds"), ("expert", ""), ("llm", "more neighbours"),
@@ -286,49 +321,46 @@ def test_three_rounds_of_talk_sliders_and_the_instant_preview(app, page, home):
     expect(page.get_by_label("drop yak")).to_be_visible()
 
 
-def test_a_round_is_stopped_and_the_lists_stay(app, page, home):
+def test_a_round_is_stopped_and_the_lists_stay(app, page):
     curate(page)
-    before = kept(home)
+    before = kept()
     app.llm.mode, hung_up = "silent", app.llm.left
     ask_for(page, "take your time")
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.get_by_text("You stopped it.")).to_be_visible()
     expect(page.get_by_text("is writing about")).to_have_count(0)
-    assert kept(home) == before
-    until = time.monotonic() + PATIENCE / 1000
-    while app.llm.left == hung_up and time.monotonic() < until:
-        time.sleep(0.1)
-    assert app.llm.left == hung_up + 1
+    assert kept() == before
+    until(lambda: app.llm.left == hung_up + 1)
 
 
-def test_what_goes_wrong_at_the_model_is_said_in_the_talk(app, page, home):
+def test_what_goes_wrong_at_the_model_is_said_in_the_talk(app, page):
     curate(page)
-    before = kept(home)
+    before = kept()
     app.llm.mode = "refusal"
     ask_for(page, "something forbidden")
     expect(page.get_by_text("declines to answer")).to_be_visible()
-    expect(page.get_by_text("The lists are as they were.")).to_be_visible()
-    assert kept(home) == before
+    expect(page.get_by_text("The lists are unchanged.")).to_be_visible()
+    assert kept() == before
 
 
-def test_hostile_proposals_are_shown_as_text_and_nothing_is_applied_before_it_is_taken(app, page, home):
+def test_hostile_proposals_are_shown_as_text_and_nothing_is_applied_before_it_is_taken(app, page):
     app.llm.mode = "strict"
-    corefs, retains = lists(kept(home) if (home / "concepts").exists() else find_spec("dog"))
+    corefs, retains = lists(kept())
     dirty = phrases(HOSTILE, *scripted_llm.HOSTILE)
     app.llm.answer = revised(HOSTILE, [*corefs, *dirty], retains)
     curate(page)
     ask_for(page, HOSTILE)
-    expect(page.get_by_role("button", name="take + erase: <script>")).to_be_visible()
+    expect(page.get_by_role("button", name="accept + erase: <script>")).to_be_visible()
     shot(page, "propose")
     page.get_by_role("button", name="Accept all").click()
     expect(page.locator("li[data-term^='<script>']")).to_be_visible()
     note = page.get_by_label("note on puppy", exact=True)
     note.fill(HOSTILE)
     note.press("Enter")
-    expect(page.get_by_role("button", name="Undo the round")).to_be_visible()
+    expect(page.get_by_role("button", name="Undo this round")).to_be_visible()
     assert page.locator("img[src*=evil]").count() == 0
     assert page.evaluate("window.__x") is None
-    page.get_by_role("button", name="Undo the round").click()
+    page.get_by_role("button", name="Undo this round").click()
     expect(page.locator("li[data-term^='<script>']")).to_have_count(0)
 
 
@@ -369,7 +401,7 @@ def test_a_bad_table_is_answered_with_its_line_and_a_good_one_is_added(page, tmp
     expect(page.get_by_label("drop woofer")).to_have_count(0)
 
 
-def test_two_windows_at_one_concept_never_overwrite_silently(app, page, browser, home):
+def test_two_windows_at_one_concept_never_overwrite_silently(app, page, browser):
     curate(page)
     other = opened(browser)
     other.goto(f"{app.url}/?__theme=light")
@@ -384,7 +416,7 @@ def test_two_windows_at_one_concept_never_overwrite_silently(app, page, browser,
     expect(other.get_by_label("drop coyote")).to_have_count(0)
     expect(alert).to_have_count(0)
     other.close()
-    assert "coyote" not in [term.text for term in kept(home).retains]
+    assert "coyote" not in [term.text for term in kept().retains]
     page.get_by_role("button", name="Undo", exact=False).first.click()
     expect(page.get_by_label("drop coyote")).to_be_visible()
 
@@ -429,13 +461,23 @@ def test_a_run_is_started_watched_and_survives_a_closed_tab(app, page, browser):
     shot(page, "erase-running")
     expect(card.get_by_text("done", exact=True)).to_be_visible()
     expect(page.locator(".strip img").first).to_be_visible()
-    time.sleep(2)
     shot(page, "erase-done")
     page.close()
-    assert runs.all_runs()[0].report["images"] == 1
+    assert runs.all_runs()[0].report.images == 1
 
 
-def test_before_and_after_on_the_same_seeds(page):
+@pytest.fixture
+def erased(home) -> runs.Run:
+    """A finished and judged run of few steps."""
+    config = EraseConfig("esd-x-strict", steps=5, preview_every=0)
+    run = runs.create(runs.Job(bases.EMOJI_SD, find_concept("dog"), config))
+    run.request_evaluate(1)
+    client.ensure_worker()
+    until(lambda: run.report and run.state == "done")
+    return run
+
+
+def test_before_and_after_on_the_same_seeds(erased, page):
     tab(page, "Erase")
     page.get_by_role("article").first.get_by_role("button", name="Compare").click()
     expect(page.get_by_role("link", name="Sheet as PNG")).to_be_visible()
@@ -443,7 +485,6 @@ def test_before_and_after_on_the_same_seeds(page):
     page.get_by_role("button", name=re.compile("^dog, dog, seed 0")).click()
     expect(page.get_by_text("“dog”, seed 0: before | dog")).to_be_visible()
     expect(page.get_by_text("Wilson intervals")).to_be_visible()
-    time.sleep(1)
     shot(page, "compare")
     with page.expect_download() as sheet:
         page.get_by_role("link", name="Sheet as PNG").click()
@@ -463,12 +504,12 @@ def test_stop_resume_rename_and_delete(page):
     expect(card.get_by_text("running", exact=True)).to_be_visible()
     card.get_by_role("button", name="Stop").click()
     expect(card.get_by_text("stopped", exact=True)).to_be_visible()
-    name = card.get_by_label("name of the run")
+    name = card.get_by_label("run name")
     name.fill("too long")
     name.press("Enter")
     expect(page.get_by_role("heading", name="too long")).to_be_visible()
     card.get_by_role("button", name=re.compile("^Delete")).click()
-    expect(page.get_by_label("name of the run")).to_have_count(len(runs.all_runs()))
+    expect(page.get_by_label("run name")).to_have_count(len(runs.all_runs()))
     assert "too long" not in [run.title for run in runs.all_runs()]
 
 
@@ -477,7 +518,7 @@ def test_a_bad_setting_is_answered_in_words(page):
     page.get_by_text("Settings", exact=True).first.click()
     page.get_by_label("Steps").fill("many")
     page.get_by_role("button", name="Start", exact=True).click()
-    expect(page.get_by_text("steps is 'many'; write a number").first).to_be_visible()
+    expect(page.get_by_text("steps is 'many'; enter a number").first).to_be_visible()
 
 
 def test_the_dataset_is_published_after_it_was_seen(app, page):
@@ -486,7 +527,7 @@ def test_the_dataset_is_published_after_it_was_seen(app, page):
     shot(page, "publish")
     page.get_by_label("To", exact=True).first.fill("tester/CorefConcept")
     page.get_by_label("Tag").first.fill("v1")
-    page.get_by_role("button", name="What would change there?").click()
+    page.get_by_role("button", name="Preview changes").click()
     expect(page.get_by_text("does not exist yet")).to_be_visible()
     assert app.hub.repos == {}
     page.get_by_role("button", name="Publish the dataset").click()
@@ -501,26 +542,42 @@ def test_the_dataset_is_published_after_it_was_seen(app, page):
 def test_try_it_ends_in_compare(page):
     page.get_by_role("button", name="Try it: erase “dog”").click()
     expect(page.get_by_text(re.compile("preparing|erasing"))).to_be_visible()
-    time.sleep(3)
     shot(page, "try-it")
     expect(page.get_by_role("tab", name="Compare", exact=True)).to_have_attribute("aria-selected", "true")
     expect(page.get_by_role("link", name="Sheet as PNG")).to_be_visible()
     shot(page, "tried")
 
 
+# What a tab shows once it is filled.
+SHOWN = {
+    "Start": lambda page: page.get_by_role("button", name="horse", exact=True),
+    "Curate": lambda page: page.get_by_label("certainty of puppy"),
+    "Erase": lambda page: page.get_by_label("Concept").first,
+    "Compare": lambda page: page.get_by_label("Your own prompts, one a line"),
+    "Publish": lambda page: page.get_by_text("files in one commit"),
+}
+
+
 @pytest.mark.parametrize("width", [1280, 800])
 def test_it_is_readable_in_the_dark_and_in_a_small_window(app, browser, width):
     page = opened(browser, width)
     page.goto(f"{app.url}/?__theme=dark")
-    for name in ("Start", "Curate", "Erase", "Compare", "Publish"):
+    for name, filled in SHOWN.items():
         tab(page, name)
-        time.sleep(1.5)
+        expect(filled(page)).to_be_visible()
         shot(page, f"dark-{width}-{name.lower()}")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
 
 
-def test_no_secret_is_left_behind(home):
-    texts = [path for path in home.rglob("*") if path.suffix in (".json", ".jsonl", ".log")]
-    assert texts
-    assert not [path for path in texts if "sk-canary" in path.read_text(errors="replace")]
+def test_no_secret_is_left_behind(app, page, home):
+    """Not even where the model that was asked with the key failed. `page` looks after every other test, too."""
+    curate(page)
+    app.llm.mode = "401"
+    ask_for(page, "fewer breeds")
+    expect(page.get_by_text("Check OPENAI_API_KEY")).to_be_visible()
+    assert app.llm.keys[-1] == "Bearer sk-canary"
+    assert (home / "talks" / "dog.json").exists()
+    (home / "leak.log").write_text("sk-canary")
+    assert told_secrets(app) == [home / "leak.log"]
+    (home / "leak.log").unlink()

@@ -8,9 +8,9 @@ from contextlib import closing
 import pytest
 
 from crce.errors import CrceError
+from crce.generators import drain
 from crce.proposers import chat
 from crce.proposers.chat import Chat, Form
-from crce.proposers.offers import finish
 from tests.scripted_llm import PIECE, ScriptedLLM
 from tests.servers import serving
 
@@ -34,7 +34,7 @@ def url(llm):
 
 @pytest.fixture
 def ask(url):
-    return lambda silence=10: Chat("tiny", url, silence=silence).ask(Names, "Which?", "You list names.")
+    return lambda silence=300: Chat("tiny", url, silence=silence).ask(Names, "Which?", "You list names.")
 
 
 def test_an_answer_is_seen_while_it_is_written(ask, llm):
@@ -54,13 +54,13 @@ def test_an_answer_is_seen_while_it_is_written(ask, llm):
 )  # fmt: skip
 def test_servers_that_need_patience(ask, llm, mode, asked):
     llm.mode = mode
-    assert finish(ask()).names == llm.answer["names"]
+    assert drain(ask()).names == llm.answer["names"]
     assert len(llm.requests) == asked
 
 
 def test_a_strict_schema_is_sent_and_left_out_where_it_is_refused(ask, llm):
     llm.mode = "schema-400"
-    finish(ask())
+    drain(ask())
     first, second = llm.requests
     assert first["response_format"]["json_schema"]["strict"] and first["stream"]
     assert first["response_format"]["json_schema"]["schema"]["additionalProperties"] is False
@@ -69,7 +69,7 @@ def test_a_strict_schema_is_sent_and_left_out_where_it_is_refused(ask, llm):
 
 def test_the_repair_round_says_what_was_wrong(ask, llm):
     llm.mode = "truncated-once"
-    finish(ask())
+    drain(ask())
     assert "no complete JSON object" in llm.requests[1]["messages"][-1]["content"]
 
 
@@ -87,27 +87,27 @@ def test_the_repair_round_says_what_was_wrong(ask, llm):
 def test_failures_say_what_to_do(ask, llm, mode, says):
     llm.mode = mode
     with pytest.raises(CrceError) as error:
-        finish(ask())
+        drain(ask())
     assert says in str(error.value)
 
 
 def test_a_server_that_asks_for_an_hour_is_not_waited_for(ask, llm):
     llm.mode = "429"
     with pytest.raises(CrceError, match="3600 s"):
-        finish(ask())
+        drain(ask())
     assert len(llm.requests) == 1
 
 
 def test_a_silent_server_is_given_up(ask, llm):
     llm.mode = "silent"
     with pytest.raises(CrceError, match=r"said nothing for 0\.5 s"):
-        finish(ask(silence=0.5))
+        drain(ask(silence=0.5))
 
 
-@pytest.mark.parametrize("mode", ["slow", "silent"])
+@pytest.mark.parametrize("mode", ["stalls", "silent"])
 def test_closing_cancels_the_request(ask, llm, mode, caplog):
     llm.mode = mode
-    writing = ask(silence=60)
+    writing = ask()
     while not llm.requests:
         next(writing)
     writing.close()
@@ -117,7 +117,7 @@ def test_closing_cancels_the_request(ask, llm, mode, caplog):
 
 def test_closing_is_heard_from_another_thread(ask, llm):
     """The app steps and closes a generator in whichever thread is free."""
-    llm.mode = "slow"
+    llm.mode = "stalls"
     with closing(ask()) as writing:
         while not llm.requests:
             next(writing)
@@ -135,7 +135,7 @@ def _wait_for(happens):
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "nonsense", "http://[", "http://a b/v1"])
 def test_an_address_where_nobody_answers(url):
     with pytest.raises(CrceError, match="cannot be reached"):
-        finish(Chat("tiny", url).ask(Names, "Which?"))
+        drain(Chat("tiny", url).ask(Names, "Which?"))
 
 
 def test_models_are_those_that_the_endpoint_lists(llm, url, monkeypatch):

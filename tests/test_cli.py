@@ -22,7 +22,7 @@ from crce.cli.main import main
 from crce.concepts import library
 from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
-from crce.files import ROOT, home
+from crce.files import ROOT, home, read_json
 from crce.runs import Job
 from crce.worker.service import lock_file
 from tests.fake_hub import FakeHub
@@ -109,7 +109,7 @@ def test_dataset_check_ends_with_one_where_something_is_wrong(crce, tmp_path):
 
 
 def test_an_erasure_leaves_its_weights_and_says_how_to_go_on(erased, crce, spec, tiny_sd_dir, tmp_path):
-    assert runs.opened(erased).state == "done" and not runs.all_runs()
+    assert runs.open_run(erased).state == "done" and not runs.all_runs()
     code, out, _ = crce("erase", spec, "--base", tiny_sd_dir, *LISTS, "--steps", 1, "--json")
     facts = json.loads(out)
     assert code == 0 and facts["state"] == "done" and facts["config"]["steps"] == 1
@@ -154,7 +154,7 @@ def test_generate_without_a_run_draws_the_base(crce, tiny_sd_dir, tmp_path):
 
 def test_evaluate_prints_the_report(erased, crce):
     code, out, _ = crce("evaluate", erased, "--images", 1, "--json")
-    assert code == 0 and json.loads(out) == runs.opened(erased).report
+    assert code == 0 and json.loads(out) == read_json(erased / "report.json")
     code, out, _ = crce("evaluate", erased, "--images", 1)
     assert code == 0 and "Acc_U" in out and "95 % interval" in out
 
@@ -217,11 +217,10 @@ def test_bad_input_is_one_clear_line_and_exit_code_1(crce, spec, tiny_sd_dir, tm
 def test_wrong_usage_is_exit_code_2(crce):
     assert crce("erase")[0] == 2
     assert crce("erase", "dog", "--steps", "many")[0] == 2
-    assert crce("evaluate", "x", "--judge", "me")[0] == 2
 
 
 def test_ctrl_c_keeps_the_run_and_resume_ends_it(crce, spec, tiny_sd_dir, tmp_path):
-    command = [sys.executable, "-m", "crce", "erase", spec, "--base", tiny_sd_dir, *LISTS, "--steps", "60"]
+    command = [sys.executable, "-m", "crce", "erase", spec, "--base", tiny_sd_dir, *LISTS, "--steps", "150"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while not (found := runs.all_runs()) or not found[0].progress:
         assert process.poll() is None
@@ -235,7 +234,7 @@ def test_ctrl_c_keeps_the_run_and_resume_ends_it(crce, spec, tiny_sd_dir, tmp_pa
     code, out, err = crce("erase", spec, "--resume", "--json")
     assert code == 0, err
     assert json.loads(out)["id"] == run.id and run.state == "done"
-    assert [e["kind"] for e in run.events()].count("start") == 3  # created, begun, resumed
+    assert [e.kind for e in run.events()].count("start") == 3  # created, begun, resumed
 
     code, _, err = crce("erase", "cat", "--resume", "--out", run.dir)
     assert code == 1 and "There is no unfinished run of 'cat'" in err
@@ -384,10 +383,10 @@ def test_refine_by_a_model_takes_its_reasons_along(crce, llm, spec):
 
 
 def test_refining_a_concept_of_the_library_makes_an_own_copy(crce, no_llm, home):
-    shipped = library.find_spec("frog")
+    shipped = library.find_concept("frog")
     code, out, _ = crce("refine", "frog", f"drop {shipped.corefs[0].text}", "--yes")
     assert code == 0 and Path(out.splitlines()[-1]) == home / "concepts" / "object" / "frog.json"
-    assert len(library.find_spec("frog").corefs) == len(shipped.corefs) - 1
+    assert len(library.find_concept("frog").corefs) == len(shipped.corefs) - 1
 
 
 def test_suggest_lists_names(crce, llm, monkeypatch):

@@ -7,16 +7,16 @@ from safetensors.torch import load_file
 
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.models.erased_weights import ErasedWeights, combine
-from crce.training.loop import erase
+from crce.methods.erased_weights import ErasedWeights, combine
+from crce.training.loop import erase_steps
 
 
 @pytest.fixture(scope="module")
 def delta(tiny_sd):
     from crce.concepts.spec import ConceptSpec
 
-    *_, step = erase(tiny_sd, ConceptSpec("dog"), EraseConfig("esd-x-strict", steps=4, lr=1e-2))
-    return step.delta
+    *_, step = erase_steps(tiny_sd, ConceptSpec("dog"), EraseConfig("esd-x-strict", steps=4, lr=1e-2))
+    return step.weights()
 
 
 def weights(model, delta):

@@ -8,10 +8,10 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.methods.registry import keys_values
+from crce.methods.erased_weights import ErasedWeights
+from crce.methods.parameters import keys_values
 from crce.models.diffusion import Diffusion, NoisySample
-from crce.models.erased_weights import ErasedWeights
-from crce.training.loop import erase
+from crce.training.loop import erase_steps
 
 
 def test_we_draw_what_the_stock_pipeline_draws(tiny_sd, tiny_sd_dir):
@@ -33,7 +33,7 @@ def test_a_picture_depends_on_its_prompt_and_seed_alone(tiny_sd):
 
 
 def test_generate_takes_the_settings_of_the_base(tiny_sd):
-    image = tiny_sd.generate(["dog"], [0])[0]
+    image = tiny_sd.generate_batch(["dog"], [0])[0]
     assert image.size == (16, 16) and tiny_sd.defaults.sample_steps == 4
 
 
@@ -104,7 +104,7 @@ def on_meta(tiny_sd_dir) -> Diffusion:
 def test_nothing_stays_on_the_cpu_when_drawing_and_training(tiny_sd_dir, dog):
     model = on_meta(tiny_sd_dir)
     assert model.draw(["dog", "cat"], [0, 1], 2, 3.0).device.type == "meta"
-    moments = [m for m in model.denoise(model.noise([0]), model.embed(["dog"]), 2, 3.0) if isinstance(m, NoisySample)]
+    moments = [sample for sample, _ in model.denoise(model.noise([0]), model.embed(["dog"]), 2, 3.0)]
     assert all(getattr(moments[0], f.name).device.type == "meta" for f in dataclasses.fields(NoisySample))
     for method in ("crce", "crce-sphere"):
         assert first_losses_are_on_meta(model, dog, method)
@@ -113,20 +113,20 @@ def test_nothing_stays_on_the_cpu_when_drawing_and_training(tiny_sd_dir, dog):
 def first_losses_are_on_meta(model, dog, method) -> bool:
     """The road up to the losses' values, which `meta` does not have: reading one is where it must stop."""
     with pytest.raises((RuntimeError, NotImplementedError), match="(?i)meta"):
-        list(erase(model, dog, EraseConfig(method=method, steps=1, corefs=2, retains=1)))
+        list(erase_steps(model, dog, EraseConfig(method=method, steps=1, corefs=2, retains=1)))
     return True
 
 
 def test_an_edit_finds_its_device(tiny_sd, tiny_sd_dir, dog):
-    *_, step = erase(tiny_sd, dog, EraseConfig(steps=1, corefs=0, retains=0))
-    with step.delta.applied(on_meta(tiny_sd_dir)) as model:
+    *_, step = erase_steps(tiny_sd, dog, EraseConfig(steps=1, corefs=0, retains=0))
+    with step.weights().applied(on_meta(tiny_sd_dir)) as model:
         assert model.draw(["dog"], [0], 2, 3.0).device.type == "meta"
 
 
 @pytest.mark.gpu
 def test_the_road_on_a_gpu(tiny_sd_dir, dog, tmp_path):
     model = Diffusion.load(str(tiny_sd_dir), device="cuda")
-    *_, step = erase(model, dog, EraseConfig(steps=3, corefs=2, retains=2))
-    step.delta.save(tmp_path / "delta.safetensors")
+    *_, step = erase_steps(model, dog, EraseConfig(steps=3, corefs=2, retains=2))
+    step.weights().save(tmp_path / "delta.safetensors")
     with ErasedWeights.load(tmp_path / "delta.safetensors").applied(model):
-        assert model.generate(["dog"], [0])[0].size == (16, 16)
+        assert model.generate_batch(["dog"], [0])[0].size == (16, 16)

@@ -8,11 +8,13 @@ import torch
 from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.evaluation.evaluate import coverage, evaluate, look, questions
-from crce.evaluation.metrics import metrics
+from crce.evaluation.coverage import measure_coverage
+from crce.evaluation.evaluate import evaluate, evaluate_steps, judge_images, list_questions
+from crce.evaluation.metrics import compute_accuracies
 from crce.files import write_json
+from crce.generators import Stream
 from crce.judges.embedded import EmbeddedJudge
-from crce.training.loop import erase
+from crce.training.loop import erase_steps
 
 
 @pytest.fixture(scope="module")
@@ -22,71 +24,68 @@ def judge(tiny_sd):
 
 def run(generator):
     """The steps and the result of a generator."""
-    steps = []
-    while True:
-        try:
-            steps.append(next(generator))
-        except StopIteration as end:
-            return steps, end.value
+    stream = Stream(generator)
+    return list(stream), stream.result
 
 
 def test_corefs_are_asked_for_the_target_and_retains_for_themselves(judge, dog):
-    asked = {q.text: q.asked for q in questions(dog, 1, judge)}
+    asked = {q.text: q.asked for q in list_questions(dog, 1, judge)}
     assert asked["puppy"] == asked["guide dog"] == asked["dog"] == "dog (animal)"
     assert (asked["cat"], asked["pig"]) == ("cat", "pig")
-    phrases = {q.text: q.asked for q in questions(dog, 1, judge, ask="coref")}
+    phrases = {q.text: q.asked for q in list_questions(dog, 1, judge, ask="coref")}
     assert phrases["puppy"] == "puppy" and "hound" not in phrases
 
 
 def test_the_target_has_five_times_the_seeds_and_all_count_from_zero(judge, dog):
-    seeds = {q.text: q.seeds for q in questions(dog, 2, judge)}
+    seeds = {q.text: q.seeds for q in list_questions(dog, 2, judge)}
     assert seeds["dog"] == tuple(range(10)) and seeds["cat"] == (0, 1)
 
 
 def test_a_retain_unknown_to_the_judge_is_left_out_and_a_target_is_an_error(judge, dog):
     more = dataclasses.replace(dog, retains=(*dog.retains, Term("onager")))
-    assert "onager" not in {q.text for q in questions(more, 1, judge)}
+    assert "onager" not in {q.text for q in list_questions(more, 1, judge)}
     with pytest.raises(CrceError, match="does not know 'yeti'"):
-        questions(ConceptSpec("yeti"), 1, judge)
+        list_questions(ConceptSpec("yeti"), 1, judge)
 
 
 def test_the_same_seeds_before_and_after_and_no_change_without_a_delta(tiny_sd, judge, dog):
-    *_, step = erase(tiny_sd, dog, EraseConfig(steps=1, corefs=1, retains=1))
-    unchanged = dataclasses.replace(step.delta, tensors={})
-    steps, answers = run(evaluate(tiny_sd, judge, dog, unchanged, images=2))
+    *_, step = erase_steps(tiny_sd, dog, EraseConfig(steps=1, corefs=1, retains=1))
+    unchanged = dataclasses.replace(step.weights(), tensors={})
+    steps, answers = run(evaluate_steps(tiny_sd, judge, dog, unchanged, images=2))
     assert all(a.yes == a.base_yes and len(a.p) == len(a.seeds) for a in answers)
+    assert evaluate(tiny_sd, dog, unchanged, images=2) == answers
     assert steps[-1][0] == steps[-1][1] == 2 * sum(len(a.seeds) for a in answers)
-    assert set(metrics(answers)) == {"acc_u", "acc_c_train", "acc_c_test", "acc_r_train", "acc_r_test"}
+    assert set(compute_accuracies(answers)) == {"acc_u", "acc_c_train", "acc_c_test", "acc_r_train", "acc_r_test"}
 
 
 def test_what_the_base_draws_is_judged_once(tiny_sd, judge, dog, home):
-    question = questions(dog, 1, judge)[0]
-    (first,) = look(tiny_sd, judge, [question])
+    question = list_questions(dog, 1, judge)[0]
+    (first,) = judge_images(tiny_sd, judge, [question])
     (file,) = (home / "verdicts").iterdir()
     write_json(file, [{"yes": not v.yes, "p": 0.0} for v in first])
-    assert [v.yes for v in look(tiny_sd, judge, [question])[0]] == [not v.yes for v in first]
+    assert [v.yes for v in judge_images(tiny_sd, judge, [question])[0]] == [not v.yes for v in first]
 
 
 def test_questions_asked_together_are_answered_each_by_its_own_pictures(tiny_sd, judge, dog):
-    asked = questions(dog, 2, judge)
-    *_, step = erase(tiny_sd, dog, EraseConfig(steps=2, corefs=1, retains=1, lr=0.1))
-    for delta in (None, step.delta):
-        resolve_conflicts = look(tiny_sd, judge, asked, delta)
-        alone = [look(tiny_sd, judge, [q], delta)[0] for q in asked]
-        assert [[v.yes for v in row] for row in resolve_conflicts] == [[v.yes for v in row] for row in alone]
+    asked = list_questions(dog, 2, judge)
+    *_, step = erase_steps(tiny_sd, dog, EraseConfig(steps=2, corefs=1, retains=1, lr=0.1))
+    for delta in (None, step.weights()):
+        together = judge_images(tiny_sd, judge, asked, delta)
+        alone = [judge_images(tiny_sd, judge, [q], delta)[0] for q in asked]
+        assert [[v.yes for v in row] for row in together] == [[v.yes for v in row] for row in alone]
 
 
 def test_coverage_counts_the_seeds_that_show_it(tiny_sd, judge, dog):
-    steps, found = run(coverage(tiny_sd, judge, [dog, ConceptSpec("yeti")]))
+    steps, found = run(measure_coverage(tiny_sd, judge, [dog, ConceptSpec("yeti")]))
     rows = {(r["text"], r["asked"]): r["yes"] for r in found["terms"]}
-    pictures = tiny_sd.generate(["wolf"] * 10, list(range(10)))
+    pictures = tiny_sd.generate_batch(["wolf"] * 10, list(range(10)))
     assert rows["wolf", "wolf"] == sum(v.yes for v in judge.classify(pictures, "wolf"))
     assert set(judge.names) <= {text for text, _ in rows} and steps[-1] == (len(rows), len(rows))
     assert set(found["concepts"]) == {"dog-animal"} and found["concepts"]["dog-animal"]["covered"] is False
 
 
 def test_the_judge_shares_out_its_probability(tiny_sd, judge):
-    pictures = tiny_sd.generate(["dog"] * 3, [0, 1, 2])
+    pictures = tiny_sd.generate_batch(["dog"] * 3, [0, 1, 2])
     shares = [judge.classify(pictures, name) for name in judge.names]
     assert torch.tensor([[v.p for v in row] for row in shares]).sum(0) == pytest.approx([1.0] * 3, abs=1e-5)
     assert all(v.yes == (v.p >= judge.threshold) for row in shares for v in row)

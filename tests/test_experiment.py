@@ -7,6 +7,7 @@ import pytest
 from crce.concepts.library import load_spec, save_spec
 from crce.config import EraseConfig
 from crce.errors import CrceError
+from crce.evaluation.report import read_report
 from crce.experiments import studies
 from crce.experiments.tables import insert_table, load_reports, measure, render, write_table
 from crce.files import read_json, write_json
@@ -35,7 +36,7 @@ def test_every_method_on_every_concept_once(measured):
     run, folder = measured
     run(["crce"])
     kept = read_json(folder / "cat-crce.json")
-    assert {(e["concept"], e["method"]) for e in run(["crce", "esd-x-strict"])} == {
+    assert {(e.concept, e.method) for e in run(["crce", "esd-x-strict"])} == {
         ("dog (animal)", "esd-x-strict"),
         ("cat", "esd-x-strict"),
     }
@@ -43,7 +44,7 @@ def test_every_method_on_every_concept_once(measured):
         f"{c}-{m}.json" for c in ("cat", "dog-animal") for m in ("crce", "esd-x-strict")
     ]
     assert read_json(folder / "cat-crce.json") == kept
-    assert [r["method"] for r in load_reports(folder)] == ["esd-x-strict"] * 2 + ["crce"] * 2
+    assert [r.method for r in load_reports(folder)] == ["esd-x-strict"] * 2 + ["crce"] * 2
 
 
 def test_the_rendered_table_is_put_between_its_marks(measured, tmp_path):
@@ -64,12 +65,12 @@ def test_every_method_is_compared_where_all_were_measured(measured):
     run, folder = measured
     run([*METHODS, "uce", "crce-uce"])
     (folder / "dog-animal-uce.json").unlink()
-    assert "Every method" not in render([r for r in load_reports(folder) if r["method"] in METHODS])
+    assert "Every method" not in render([r for r in load_reports(folder) if r.method in METHODS])
     with pytest.raises(CrceError, match="at least 2"):
         render(load_reports(folder))
     run(["uce"])
     found = load_reports(folder)
-    assert found[-1]["method"] == "uce"
+    assert found[-1].method == "uce"
     costs = {"concept": "dog", "machine": "a machine", "methods": {"uce": 0.25}}
     (row,) = [line for line in render(found, costs).splitlines() if line.startswith("| uce |")]
     assert "| crce-uce − crce |" in render(found)
@@ -91,12 +92,12 @@ def test_a_backbone_has_a_row_alone_and_one_with_corefs_and_retains(tiny_sd_dir,
     """CRCE on another backbone has a report of its own beside CRCE's."""
     save_spec(dog, tmp_path / "dog.json")
     spec, settings = load_spec(tmp_path / "dog.json"), {"steps": 2, "lr": 1e-3, "corefs": 1, "retains": 1}
-    asked = [EraseConfig("ca", **settings), EraseConfig(**settings), EraseConfig(on="ca", **settings)]
+    asked = [EraseConfig("ca", **settings), EraseConfig(**settings), EraseConfig(backbone="ca", **settings)]
     events = list(measure([Job(str(tiny_sd_dir), spec, config) for config in asked], 1, tmp_path / "reports"))
-    assert {event["method"] for event in events} == {"ca", "crce", "crce on ca"}
+    assert {event.method for event in events} == {"ca", "crce", "crce on ca"}
     names = ["dog-animal-ca.json", "dog-animal-crce-on-ca.json", "dog-animal-crce.json"]
     assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == names
-    page = studies.render_backbone_rows(list(map(read_json, (tmp_path / "reports").iterdir())))
+    page = studies.render_backbone_rows(list(map(read_report, (tmp_path / "reports").iterdir())))
     rows = [line.split(" | ")[:3] for line in page if " | with" in line]
     assert [row[::2] for row in rows] == [["| ca", "without"], ["| ca", "with"], ["| esd-x-strict", "with"]]
     assert {row[1] for row in rows} == {"2 at 0.001"}

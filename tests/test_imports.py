@@ -23,7 +23,7 @@ BELOW = {
     "evaluation": {"concepts", "models", "judges", "methods"},
     "runs": {"concepts", "models", "judges", "methods", "training", "evaluation"},
     "worker": {"concepts", "models", "judges", "methods", "training", "evaluation", "runs"},
-    "publishing": {"concepts", "evaluation/questions", "runs"},
+    "publishing": {"concepts", "evaluation/questions", "evaluation/report", "runs"},
     "experiments": {"concepts", "models", "judges", "methods", "training", "evaluation", "runs"},
     "cli": {"concepts", "proposers", "models", "methods", "training", "evaluation", "runs", "worker", "publishing",
             "experiments"},

@@ -13,10 +13,11 @@ from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.files import ROOT
-from crce.models.erased_weights import ErasedWeights
-from crce.runs import Busy, Job
-from crce.runs.execute import check_room, execute, picture_name
-from crce.runs.failures import explained
+from crce.methods.erased_weights import ErasedWeights
+from crce.runs import Busy, EvaluationRequest, Job
+from crce.runs.events import FailedEvent, PhaseEvent, StepEvent
+from crce.runs.execute import WRITE_EVERY, check_room, execute, picture_name
+from crce.runs.failures import explain
 from crce.runs.models import Models
 
 SETTINGS = EraseConfig(steps=6, corefs=2, retains=2, preview_every=2, checkpoint_every=2)
@@ -45,7 +46,7 @@ def whole(models, tiny_sd_dir, dog, tmp_path_factory):
 
 
 def kinds(events):
-    return [event["kind"] for event in events]
+    return [event.kind for event in events]
 
 
 def same(run, other):
@@ -58,26 +59,31 @@ def test_a_run_goes_from_queued_to_done(whole):
     events, run = whole
     assert run.state == "done" and run.erased
     assert kinds(events)[0] == "start" and kinds(events)[-1] == "done"
-    assert [e["done"] for e in events if e["kind"] == "phase"] == list(range(1, 51))
-    assert [e["step"] for e in events if e["kind"] == "step"] == [1, 2, 3, 4, 5, 6]
-    assert [e["step"] for e in events if e["kind"] == "checkpoint"] == [2, 4, 6]
+    assert [e.done for e in events if e.kind == "phase"] == list(range(1, 51))
+    assert [e.step for e in events if e.kind == "step"] == [1, 2, 3, 4, 5, 6]
+    assert [e.step for e in events if e.kind == "checkpoint"] == [2, 4, 6]
     assert not (run.dir / "checkpoint.safetensors").exists()
 
 
 def test_events_are_thinned_on_disk_but_ends_are_kept(whole):
     events, run = whole
-    assert set(map(str, run.events())) < set(map(str, events))
-    assert run.last("phase")["done"] == 50 and run.last("step")["step"] == 6
-    assert set(run.last("step")["losses"]) == {"target", "corefs", "retains"}
+    assert set(map(str, run.events())) <= set(map(str, events))
+    for kind in (PhaseEvent, StepEvent):
+        times = [event.time for event in events if isinstance(event, kind)]
+        written = sum(isinstance(event, kind) for event in run.events())
+        # The first, the last, and one in half a second between them: on a fast machine three of 50.
+        assert 1 <= written <= 3 + (times[-1] - times[0]) / WRITE_EVERY
+    assert run.last(PhaseEvent).done == 50 and run.last(StepEvent).step == 6
+    assert set(run.last(StepEvent).losses) == {"target", "corefs", "retains"}
     assert run.progress == runs.Progress("train", 6, 6, 0.0)
 
 
 def test_previews_show_target_coref_and_retain(whole):
     events, run = whole
-    previews = [e for e in events if e["kind"] == "preview"]
-    assert [p["step"] for p in previews] == [0, 2, 4, 6]
-    assert previews[0]["prompts"] == ["dog", "puppy", "cat"]
-    assert all(Image.open(run.dir / name).size == (16, 16) for p in previews for name in p["images"])
+    previews = [e for e in events if e.kind == "preview"]
+    assert [p.step for p in previews] == [0, 2, 4, 6]
+    assert previews[0].prompts == ("dog", "puppy", "cat")
+    assert all(Image.open(run.dir / name).size == (16, 16) for p in previews for name in p.images)
 
 
 def test_without_previews_there_are_none(job, models):
@@ -87,7 +93,7 @@ def test_without_previews_there_are_none(job, models):
 
 
 def test_a_held_run_is_busy(run, models):
-    with run.held(), pytest.raises(Busy):
+    with run.hold(), pytest.raises(Busy):
         next(execute(run, models))
 
 
@@ -109,13 +115,13 @@ def test_stop_and_resume_give_the_same_delta(whole, run, models, after):
 def test_left_in_the_middle_it_is_interrupted_and_goes_on(whole, run, models):
     """And drawing between the steps, as the worker does for open tabs, changes nothing."""
     events = execute(run, models)
-    while next(events)["kind"] != "checkpoint":
-        models.glance(run.job.base).generate(["a cat"], [5])
+    while next(events).kind != "checkpoint":
+        models.get_loaded(run.job.base).generate_batch(["a cat"], [5])
     assert run.state == "running"
     events.close()
     assert run.state == "interrupted" and run.kept_step == 2
     resumed = list(execute(run, models))
-    assert [e["step"] for e in resumed if e["kind"] == "step"] == [3, 4, 5, 6]
+    assert [e.step for e in resumed if e.kind == "step"] == [3, 4, 5, 6]
     assert same(run, whole[1])
 
 
@@ -133,14 +139,14 @@ def test_an_evaluation_ends_in_a_report_with_pictures(run, models):
     run.request_evaluate(2)
     events = list(execute(run, models))
     assert kinds(events)[-2:] == ["evaluated", "done"] and run.evaluation is None
-    drawn = [(e["done"], e["of"]) for e in events if e.get("phase") == "pictures"]
+    drawn = [(e.done, e.of) for e in events if isinstance(e, PhaseEvent) and e.phase == "pictures"]
     report = run.report
-    assert drawn[-1] == (len(report["terms"]), len(report["terms"]))
-    assert report["concept"] == "dog (animal)" and report["images"] == 2 and report["ask"] == "target"
-    assert report["metrics"]["acc_u"]["n"] == 10
-    for number, term in enumerate(report["terms"]):
+    assert drawn[-1] == (len(report.terms), len(report.terms))
+    assert report.concept == "dog (animal)" and report.images == 2 and report.ask == "target"
+    assert report.metrics["acc_u"].n == 10
+    for number, term in enumerate(report.terms):
         for prefix in ("", "base-"):
-            name = picture_name(term["kind"], number, 1, prefix)
+            name = picture_name(term.kind, number, 1, prefix)
             assert Image.open(run.dir / name).size == (16, 16)
 
 
@@ -150,15 +156,15 @@ def test_several_concepts_in_one_run_have_a_report_each(tiny_sd_dir, dog, models
     run = runs.create(job, tmp_path / "both")
     assert run.title == "dog (animal) + cat" and run.job.also == (cat,)
     run.request_evaluate(1)
-    assert [e["step"] for e in execute(run, models) if e["kind"] == "step"][-1] == 4
-    (other,) = run.report["also"]
-    assert [run.report["concept"], other["concept"]] == ["dog (animal)", "cat"]
-    assert "cat" not in {term["text"] for report in (run.report, other) for term in report["terms"][1:]}
+    assert [e.step for e in execute(run, models) if e.kind == "step"][-1] == 4
+    (other,) = run.report.also
+    assert [run.report.concept, other.concept] == ["dog (animal)", "cat"]
+    assert "cat" not in {term.text for report in (run.report, other) for term in report.terms[1:]}
 
 
 def test_an_evaluation_can_be_stopped_and_taken_up_again(run, models):
-    for event in (events := execute(run, models, evaluation={"images": 1, "ask": "target"})):
-        if event.get("phase") == "evaluate":
+    for event in (events := execute(run, models, evaluation=EvaluationRequest(1))):
+        if isinstance(event, PhaseEvent) and event.phase == "evaluate":
             run.request_stop()
             break
     assert kinds(events)[-1] == "stopped" and run.erased and not run.report
@@ -171,8 +177,8 @@ def test_an_erasure_that_cannot_be_measured_is_not_lost(job, models):
     yeti = ConceptSpec("yeti")
     config = EraseConfig(method="esd-x-strict", steps=1, preview_every=0)
     run = runs.create(Job(job.base, yeti, config))
-    *_, last = execute(run, models, evaluation={"images": 1, "ask": "target"})
-    assert last["message"].startswith("The erasure is done and kept, but not measured: The judge")
+    *_, last = execute(run, models, evaluation=EvaluationRequest(1))
+    assert last.message.startswith("The erasure is done and kept, but not measured: The judge")
     assert run.state == "failed" and run.erased
 
 
@@ -181,27 +187,26 @@ def test_a_base_that_has_gone_fails_the_run(run, models, tmp_path):
     job = (run.dir / "job.json").read_text().replace(run.job.base, str(tmp_path / "gone"))
     (run.dir / "job.json").write_text(job)
     *_, last = execute(run, models)
-    assert (last["kind"], run.state) == ("failed", "failed")
-    assert "There is no base model" in last["message"]
+    assert (last.kind, run.state) == ("failed", "failed")
+    assert "There is no base model" in last.message
 
 
-def test_the_unexpected_is_logged_under_an_id_without_secrets(run, models, home):
+def test_the_unexpected_is_logged_under_an_id_without_secrets(job, models, home, tmp_path):
+    run = runs.create(job, tmp_path / "hf_abcdefghijklmnop")
     (run.dir / "images").write_text("a file, where a folder must be")
-    (run.dir / "evaluate.json").write_text('{"hf_abcdefghijklmnop": 1}')
     *_, last = execute(run, models)
-    assert last["kind"] == "failed" and last["log_id"] in last["message"]
-    assert f"unexpected error {last['log_id']}" in (home / "worker.log").read_text()
+    assert last.kind == "failed" and last.log_id in last.message
+    log = (home / "worker.log").read_text()
+    assert f"unexpected error {last.log_id}" in log and "hf_…" in log and "abcdefgh" not in log
     (run.dir / "images").unlink()
     *_, last = execute(run, models)
-    log = (home / "worker.log").read_text()
-    assert last["log_id"] in log and "hf_…" in log and "abcdefgh" not in log
-    assert run.erased
+    assert last.kind == "done" and run.erased
 
 
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from crce.jobs import execute
+from crce.runs.execute import execute
 from crce.runs import Run
 
 def limit(bytes):
@@ -212,7 +217,7 @@ limit(0)
 print(*execute(run))
 limit(resource.RLIM_INFINITY)
 for event in execute(run):
-    if event["kind"] == "checkpoint":
+    if event.kind == "checkpoint":
         limit(16 << 10)
 """
 
@@ -222,9 +227,9 @@ def test_a_full_disk_is_named_and_leaves_the_last_checkpoint(whole, run, models)
     child = [sys.executable, "-c", LIMITED, run.dir]
     said = subprocess.run(child, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert f"{run.dir} cannot be written: File too large. Step 0 is kept. Free some space and resume." in said
-    assert said.count("'kind'") == 1
+    assert said.count("Event(") == 1
     assert run.state == "failed" and run.kept_step == 2
-    assert "File too large. Step 2 is kept." in run.last("failed")["message"]
+    assert "File too large. Step 2 is kept." in run.last(FailedEvent).message
     assert not list(run.dir.glob(".checkpoint*"))
     assert kinds(execute(run, models))[-1] == "done"
     assert same(run, whole[1])
@@ -240,13 +245,13 @@ def test_too_little_room_is_said_before_the_training(job, models):
 def test_out_of_memory_keeps_the_run(run):
     with pytest.raises(RuntimeError) as error:
         torch.empty(1 << 60, dtype=torch.uint8)
-    said = explained(error.value, run)
-    assert said["log_id"] is None
-    assert said["message"].startswith("Out of memory. Step 0 is kept. Free memory on the device and resume")
+    said = explain(error.value, run)
+    assert said.log_id is None
+    assert said.message.startswith("Out of memory. Step 0 is kept. Free memory on the device and resume")
 
 
 def test_one_base_is_loaded_at_a_time(models, tiny_sd_dir):
     first = models.get(str(tiny_sd_dir))
-    assert models.get(str(tiny_sd_dir)) is first is models.glance(str(tiny_sd_dir))
+    assert models.get(str(tiny_sd_dir)) is first is models.get_loaded(str(tiny_sd_dir))
     other = models.get(str(tiny_sd_dir), dtype="bf16")
-    assert other.dtype == torch.bfloat16 and models.glance(str(tiny_sd_dir)) is other
+    assert other.dtype == torch.bfloat16 and models.get_loaded(str(tiny_sd_dir)) is other

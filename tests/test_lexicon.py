@@ -8,8 +8,9 @@ from crce.concepts import edits, library
 from crce.concepts.spec import CERTAINTY, ConceptSpec, Term
 from crce.errors import CrceError
 from crce.files import ROOT
+from crce.generators import drain
 from crce.proposers import commands, lexicon, prompts
-from crce.proposers.offers import finish, parse_terms
+from crce.proposers.offers import parse_terms
 from crce.proposers.offline import LexiconProposer
 from crce.proposers.wordnet import FILE, wordnet
 
@@ -17,7 +18,7 @@ WHO = LexiconProposer()
 
 
 def meanings(*concept):
-    return finish(WHO.meanings(*concept))
+    return drain(WHO.meanings(*concept))
 
 
 def texts(terms):
@@ -25,7 +26,7 @@ def texts(terms):
 
 
 def round_of(spec, wish):
-    return finish(WHO.revise(spec, wish))
+    return drain(WHO.revise(spec, wish))
 
 
 def labels(spec, wish):
@@ -164,7 +165,7 @@ def test_what_it_does_not_know_it_says_and_what_to_do(concept, says):
 
 
 def test_names_are_corefconcepts():
-    assert "Katniss Everdeen" in finish(WHO.names("ip")) and "Tom Cruise" in finish(WHO.names("celebrity"))
+    assert "Katniss Everdeen" in drain(WHO.names("ip")) and "Tom Cruise" in drain(WHO.names("celebrity"))
     assert set(prompts.LIST_PROMPTS) == {"ip", "celebrity"}
 
 

@@ -92,7 +92,7 @@ def test_files_that_are_no_specs_are_said_to_be(tmp_path):
     with pytest.raises(CrceError, match="cannot be read"):
         library.load_spec(tmp_path)
     with pytest.raises(CrceError, match="No such file"):
-        library.find_spec(str(tmp_path / "none.json"))
+        library.find_concept(str(tmp_path / "none.json"))
 
 
 def test_every_shipped_file_is_a_spec_named_after_itself():
@@ -112,20 +112,20 @@ def test_every_shipped_file_is_a_spec_named_after_itself():
     ],
 )
 def test_a_concept_is_found_by_any_of_its_names(name, found):
-    assert library.find_spec(name).name == found
+    assert library.find_concept(name).name == found
 
 
 def test_a_word_of_one_sense_needs_no_sense():
     wand = ConceptSpec("wand", sense="magic")
     library.save_spec(wand, library.own_path(wand))
-    assert library.find_spec("wand") == library.find_spec("wand (magic)") == wand
+    assert library.find_concept("wand") == library.find_concept("wand (magic)") == wand
 
 
 def test_an_unknown_concept_names_the_near_ones():
     with pytest.raises(CrceError, match="no concept 'dgo'. Did you mean \"dog\""):
-        library.find_spec("dgo")
+        library.find_concept("dgo")
     with pytest.raises(CrceError, match="crce concepts"):
-        library.find_spec("")
+        library.find_concept("")
 
 
 def test_ones_own_concept_wins_and_a_broken_file_hides_nothing():
@@ -136,12 +136,12 @@ def test_ones_own_concept_wins_and_a_broken_file_hides_nothing():
     assert library.library()["dog"] == own
     assert "cat" in library.library()
     with pytest.raises(CrceError, match="wombat.json: line 1, column 2"):
-        library.find_spec("wombat")
+        library.find_concept("wombat")
 
 
 def test_two_senses_ask_which():
     with pytest.raises(CrceError, match=r'several senses. Use "bat \(animal\)" or "bat \(sports equipment\)"'):
-        library.find_spec("bat")
+        library.find_concept("bat")
 
 
 def test_a_file_that_changes_is_read_again():

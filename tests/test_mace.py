@@ -9,10 +9,11 @@ import torch
 from crce.config import EraseConfig
 from crce.methods.attention import positions
 from crce.methods.losses import StepContext
-from crce.methods.mace import DAMPING, _inside, _prompts, _square, adapted, around, fused, shares, unattended, where
-from crce.methods.registry import METHODS, keys_values
-from crce.training.latent_cache import sample_latents, shuffled
-from crce.training.loop import erase
+from crce.methods.mace import DAMPING, _inside, _prompts, _square, around, shares, where
+from crce.methods.parameters import keys_values
+from crce.methods.registry import METHODS
+from crce.training.latent_cache import sample_latents, shuffle_latents
+from crce.training.loop import erase_steps
 
 CONFIG = EraseConfig("mace", steps=40, lr=3e-2)
 
@@ -64,8 +65,8 @@ def test_the_refinement_brings_what_surrounds_the_concept_to_where_it_is_without
 def test_before_training_the_adapters_do_nothing_and_each_has_its_own(tiny_sd, dog, cat, trained):
     names = keys_values(tiny_sd.unet)
     fresh = METHODS["mace"].start(tiny_sd, (dog, cat), CONFIG, names)
-    assert all(torch.equal(adapted(tiny_sd, dog, fresh)[name], fresh[name]) for name in names)
-    mine, others = adapted(tiny_sd, dog, trained), adapted(tiny_sd, cat, trained)
+    assert all(torch.equal(METHODS["mace"].replaced(tiny_sd, dog, fresh)[name], fresh[name]) for name in names)
+    mine, others = METHODS["mace"].replaced(tiny_sd, dog, trained), METHODS["mace"].replaced(tiny_sd, cat, trained)
     for name in names:
         change = mine[name] - trained[name]
         assert torch.linalg.matrix_rank(change, rtol=1e-4) == 1 and not torch.allclose(
@@ -79,10 +80,12 @@ def test_the_fusion_is_the_minimum_of_what_it_minimises(tiny_sd, dog, cat, train
     def gradient(name, w):
         parts = [DAMPING * (w - trained[name]).double()]
         for spec in (dog, cat):
-            parts.append((w - adapted(tiny_sd, spec, trained)[name]).double() @ _square(tiny_sd, spec).double())
+            parts.append(
+                (w - METHODS["mace"].replaced(tiny_sd, spec, trained)[name]).double() @ _square(tiny_sd, spec).double()
+            )
         return sum(parts).norm()
 
-    for name, w in fused(tiny_sd, (dog, cat), trained).items():
+    for name, w in METHODS["mace"].finish(tiny_sd, (dog, cat), trained).items():
         assert gradient(name, w) < 1e-4 * gradient(name, trained[name])
 
 
@@ -110,25 +113,25 @@ def test_the_mask_is_where_the_words_are_looked_at():
 
 def test_the_attention_inside_the_mask_falls(tiny_sd, dog):
     """That of the fused weights on the concept's own prompts, against the refined ones."""
-    *_, step = erase(tiny_sd, dog, CONFIG)
+    *_, step = erase_steps(tiny_sd, dog, CONFIG)
     names = keys_values(tiny_sd.unet)
     refined = METHODS["mace"].start(tiny_sd, (dog,), CONFIG, names)
-    bank = shuffled(list(sample_latents(tiny_sd, "dog", CONFIG)), CONFIG.seed)
+    bank = shuffle_latents(list(sample_latents(tiny_sd, "dog", CONFIG)), CONFIG.seed)
 
     def attention(weights):
         draws = [StepContext(tiny_sd, dog, CONFIG, {}, weights, bank.at(i), random.Random(i)) for i in range(20)]
         with torch.no_grad():
-            return sum(unattended(draw)["target"] for draw in draws).item()
+            return sum(METHODS["mace"].losses(draw)["target"] for draw in draws).item()
 
-    assert attention(step.delta.tensors) < 0.9 * attention({name: refined[name] for name in names})
+    assert attention(step.weights().tensors) < 0.9 * attention({name: refined[name] for name in names})
 
 
 def test_a_resumed_run_of_two_concepts_ends_bit_identical(tiny_sd, dog, cat, tmp_path):
     config, file = EraseConfig("mace", steps=4, lr=1e-2, checkpoint_every=3), tmp_path / "checkpoint.safetensors"
-    *_, whole = erase(tiny_sd, (dog, cat), config)
-    for step in erase(tiny_sd, (dog, cat), config, checkpoint=file):
+    *_, whole = erase_steps(tiny_sd, (dog, cat), config)
+    for step in erase_steps(tiny_sd, (dog, cat), config, checkpoint=file):
         if (step.phase, step.number) == ("train", 5):
             break
-    *_, resumed = erase(tiny_sd, (dog, cat), config, checkpoint=file, resume=True)
+    *_, resumed = erase_steps(tiny_sd, (dog, cat), config, checkpoint=file, resume=True)
     assert whole.number == resumed.number == 8
-    assert all(torch.equal(w, resumed.delta.tensors[name]) for name, w in whole.delta.tensors.items())
+    assert all(torch.equal(w, resumed.weights().tensors[name]) for name, w in whole.weights().tensors.items())

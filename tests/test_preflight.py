@@ -9,22 +9,24 @@ import torch
 
 from crce import cost, runs
 from crce.catalogue import CLOSED_FORM, METHOD_FACTS
-from crce.config import EraseConfig, with_defaults
+from crce.config import EraseConfig, resolve_config
 from crce.cost import Cost
 from crce.errors import CrceError
+from crce.methods.erased_weights import ErasedWeights
 from crce.models.diffusion import Diffusion
-from crce.models.erased_weights import ErasedWeights
 from crce.runs import Job
+from crce.runs.events import CostEvent, DoneEvent, EstimateEvent
 from crce.runs.execute import execute
 from crce.runs.models import Models
-from crce.training.estimate import FP32, Held, disk, estimate, shaped, tried, values
-from crce.training.loop import TrainState, erase
+from crce.training.estimate import FP32, count_values, disk_bytes, estimate, trace_shapes, try_steps
+from crce.training.loop import TrainState, erase_steps
+from crce.training.saved_bytes import SavedBytes
 
 TERMS = {"corefs": 3, "retains": 2}
 
 
 def configured(model, method="crce", **settings):
-    return with_defaults(EraseConfig(method, **{**TERMS, **settings}), model.base)
+    return resolve_config(EraseConfig(method, **{**TERMS, **settings}), model.base)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,7 @@ def configured(model, method="crce", **settings):
 def test_rows_are_counted_in_a_step(tiny_sd, dog, method, rows):
     """The students' and, for what is held, the frozen model's."""
     config = configured(tiny_sd, method)
-    assert tried(tiny_sd, [dog], config).rows == shaped(tiny_sd, [dog], config).rows == rows
+    assert try_steps(tiny_sd, [dog], config).rows == trace_shapes(tiny_sd, [dog], config).rows == rows
     bank = 2 * 50 * math.ceil(config.steps / 50)
     assert estimate(tiny_sd, [dog], config).rows == rows * config.steps + bank
 
@@ -51,19 +53,19 @@ def test_every_method_can_be_foretold(tiny_sd, dog, method):
 @pytest.mark.parametrize("method", ["crce", "esd-x", "esd-u"])
 @pytest.mark.parametrize("rows", [0, 1, 4])
 def test_shapes_tell_what_a_step_really_keeps(tiny_sd, dog, method, rows):
-    config = configured(tiny_sd, method, rows=rows)
-    told, kept = shaped(tiny_sd, [dog], config).held, tried(tiny_sd, [dog], config).held
+    config = configured(tiny_sd, method, microbatch_size=rows)
+    told, kept = trace_shapes(tiny_sd, [dog], config).held, try_steps(tiny_sd, [dog], config).held
     # The losses' own few bytes are not a prediction's.
     assert kept * 0.95 < told <= kept
 
 
 def test_one_row_at_a_time_is_flat_in_the_number_of_terms(tiny_sd, dog):
     one, few, many = (
-        tried(tiny_sd, [dog], configured(tiny_sd, corefs=m, retains=n, rows=1)).held
+        try_steps(tiny_sd, [dog], configured(tiny_sd, corefs=m, retains=n, microbatch_size=1)).held
         for m, n in ((0, 0), (1, 1), (3, 3))
     )
     assert one == few == many
-    assert tried(tiny_sd, [dog], configured(tiny_sd, corefs=3, retains=3)).held > 6 * one
+    assert try_steps(tiny_sd, [dog], configured(tiny_sd, corefs=3, retains=3)).held > 6 * one
 
 
 def test_a_large_model_on_a_cpu_is_not_tried(tiny_sd_dir, dog, tmp_path):
@@ -79,14 +81,14 @@ def test_a_large_model_on_a_cpu_is_not_tried(tiny_sd_dir, dog, tmp_path):
 
 def test_what_is_kept_is_what_autograd_holds_and_let_go_with_it():
     weight, x = torch.randn(4, 4, requires_grad=True), torch.randn(8, 4)
-    held = Held([weight])
+    held = SavedBytes([weight])
     with held.counting():
         y = (x @ weight).exp()
     # x and the exponential, 8 × 4 of fp32 each; the weight is known.
-    assert held.now == held.most == 2 * 8 * 4 * FP32
+    assert held.now == held.peak == 2 * 8 * 4 * FP32
     y.sum().backward()
     del y
-    assert (held.now, held.most) == (0, 2 * 8 * 4 * FP32)
+    assert (held.now, held.peak) == (0, 2 * 8 * 4 * FP32)
 
 
 @pytest.mark.parametrize("method", ["crce", "spm", "esd-u"])
@@ -97,26 +99,26 @@ def test_memory_has_all_that_a_run_has(tiny_sd, dog, method):
     base = sum(p.nbytes for part in parts for p in part.parameters())
     own = sum(tensor.nbytes for tensor in tuned.tensors.values())
     told = estimate(tiny_sd, [dog], config).memory
-    assert values(tiny_sd, [dog], config) * FP32 == own
+    assert count_values(tiny_sd, [dog], config) * FP32 == own
     bank = 50 * 4 * tiny_sd.noise([0]).nbytes
-    assert told == base + 4 * own + tried(tiny_sd, [dog], config).held + bank
+    assert told == base + 4 * own + try_steps(tiny_sd, [dog], config).held + bank
 
 
 def test_the_disk_has_room_for_a_delta_and_two_checkpoints(tiny_sd, dog, tmp_path):
     config, checkpoint = configured(tiny_sd, "esd-u", checkpoint_every=1), tmp_path / "checkpoint"
-    *_, step = erase(tiny_sd, dog, config, checkpoint=checkpoint)
-    step.delta.save(tmp_path / "delta")
+    *_, step = erase_steps(tiny_sd, dog, config, checkpoint=checkpoint)
+    step.weights().save(tmp_path / "delta")
     files = (tmp_path / "delta", checkpoint, checkpoint)
     written = sum(tensor.nbytes for path in files for tensor in ErasedWeights.load(path).tensors.values())
     # Adam counts its steps, too, in 4 bytes for each tensor.
-    assert written * 0.99 < disk(tiny_sd, [dog], config) - (32 << 20) <= written
+    assert written * 0.99 < disk_bytes(tiny_sd, [dog], config) - (32 << 20) <= written
 
 
 def test_a_closed_form_takes_no_row_and_no_checkpoint(tiny_sd, dog):
     told = estimate(tiny_sd, [dog], EraseConfig("crce-uce"))
     assert (told.seconds, told.rows) == (None, 0)
-    assert told.disk == FP32 * values(tiny_sd, [dog], EraseConfig("uce")) + (32 << 20)
-    assert cost.takes(told) == "Solved at once, without training."
+    assert told.disk == FP32 * count_values(tiny_sd, [dog], EraseConfig("uce")) + (32 << 20)
+    assert cost.describe_time(told) == "Solved at once, without training."
 
 
 def test_several_concepts_cost_several_times_the_rows(tiny_sd, dog):
@@ -126,9 +128,9 @@ def test_several_concepts_cost_several_times_the_rows(tiny_sd, dog):
 
 def test_an_estimate_changes_nothing_of_the_run(tiny_sd, dog):
     config = configured(tiny_sd, steps=2)
-    before = list(erase(tiny_sd, dog, config))[-1].delta
+    before = list(erase_steps(tiny_sd, dog, config))[-1].weights()
     estimate(tiny_sd, [dog], config)
-    after = list(erase(tiny_sd, dog, config))[-1].delta
+    after = list(erase_steps(tiny_sd, dog, config))[-1].weights()
     assert all(torch.equal(before.tensors[name], after.tensors[name]) for name in before.tensors)
 
 
@@ -140,25 +142,25 @@ def test_too_few_terms_are_said_before_anything_is_tried(tiny_sd, dog):
 def test_a_run_keeps_the_estimate_and_what_it_took(tiny_sd_dir, tiny_sd, dog):
     config = configured(tiny_sd, preview_every=0)
     run = runs.create(Job(str(tiny_sd_dir), dog, config))
-    kinds = [event["kind"] for event in execute(run, Models("cpu"))]
+    kinds = [event.kind for event in execute(run, Models("cpu"))]
     assert kinds.index("estimate") < kinds.index("step") < kinds.index("cost")
-    told, took = run.last("estimate"), run.last("cost")
-    assert told["memory"] == estimate(tiny_sd, [dog], config).memory
-    assert took["whose"] == "process" and took["memory"] > told["memory"]
-    assert run.weights_path.stat().st_size < took["disk"] < told["disk"]
-    assert 0 < took["seconds"] <= run.last("done")["seconds"] + 0.05
+    told, took = run.last(EstimateEvent), run.last(CostEvent)
+    assert told.memory == estimate(tiny_sd, [dog], config).memory
+    assert took.whose == "process" and took.memory > told.memory
+    assert run.weights_path.stat().st_size < took.disk < told.disk
+    assert 0 < took.seconds <= run.last(DoneEvent).seconds + 0.05
 
 
 def test_an_interrupted_run_claims_no_time(tiny_sd_dir, tiny_sd, dog):
     run = runs.create(Job(str(tiny_sd_dir), dog, configured(tiny_sd, preview_every=0, checkpoint_every=2)))
     for event in (events := execute(run, Models("cpu"))):
-        if event["kind"] == "checkpoint":
+        if event.kind == "checkpoint":
             events.close()
-    assert "cost" not in [event["kind"] for event in execute(run, Models("cpu"))]
+    assert "cost" not in [event.kind for event in execute(run, Models("cpu"))]
 
 
 def test_costs_in_words():
     told = Cost(70.4, 12_300_000_000, 40_000_000, 100)
-    assert cost.takes(told) == "About 1 min 10 s by a step measured here."
-    assert cost.needs(told) == "Needs about 12.3 GB of memory and up to 40.0 MB of disk."
-    assert "these are 100" in cost.takes(Cost(None, 1, 1, 100))
+    assert cost.describe_time(told) == "About 1 min 10 s by a step measured here."
+    assert cost.describe_room(told) == "Needs about 12.3 GB of memory and up to 40.0 MB of disk."
+    assert "the run needs 100" in cost.describe_time(Cost(None, 1, 1, 100))

@@ -35,8 +35,8 @@ def test_the_table_is_what_the_reports_say():
 
 PAGES = {
     **studies.render_pages(),
-    bank.FOLDER.with_suffix(".md"): bank.render_page(),
-    figures.FOLDER.with_suffix(".md"): figures.render_page(),
+    bank.WRITTEN: bank.render_page(),
+    figures.WRITTEN: figures.render_page(),
 }
 
 

@@ -10,7 +10,7 @@ from crce.config import EraseConfig
 from crce.methods import receler
 from crce.methods.losses import StepContext
 from crce.methods.registry import METHODS
-from crce.training.latent_cache import sample_latents, shuffled
+from crce.training.latent_cache import sample_latents, shuffle_latents
 
 CONFIG = EraseConfig("receler", steps=50)
 METHOD = METHODS["receler"]
@@ -18,7 +18,7 @@ METHOD = METHODS["receler"]
 
 @pytest.fixture(scope="module")
 def bank(tiny_sd):
-    return shuffled(list(sample_latents(tiny_sd, "dog", CONFIG)), 0)
+    return shuffle_latents(list(sample_latents(tiny_sd, "dog", CONFIG)), 0)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def tensors(tiny_sd, dog):
 
 
 def drawn(model, spec, bank, tensors, number=0):
-    adapter = partial(METHOD.adapter, model, spec, tensors)
+    adapter = partial(METHOD.attached, model, spec, tensors)
     return StepContext(model, spec, CONFIG, tensors, {}, bank.at(number), random.Random(number), adapter)
 
 
@@ -37,9 +37,9 @@ def energy_after(model, spec, bank, tensors, weight):
     adam = torch.optim.Adam(own, lr=3e-2)
     for number in range(0, 50, 2):
         adam.zero_grad()
-        sum(receler.receler(drawn(model, spec, bank, tensors, number), weight).values()).backward()
+        sum(receler.receler_losses(drawn(model, spec, bank, tensors, number), weight).values()).backward()
         adam.step()
-    found = [receler.receler(drawn(model, spec, bank, tensors, number), 1.0) for number in range(1, 50, 10)]
+    found = [receler.receler_losses(drawn(model, spec, bank, tensors, number), 1.0) for number in range(1, 50, 10)]
     return sum(losses["outside"].item() for losses in found)
 
 
@@ -60,10 +60,10 @@ def test_the_soft_words_learn_to_bring_the_target_back_and_go_on_in_the_next_ste
         said = torch.cat([state[:4], soft, state[4 + len(soft) :]])
         return (draw.predict([said]) - draw.sample.e_c).square().mean().item()
 
-    receler.receler(drawn(tiny_sd, dog, bank, tensors))
+    receler.receler_losses(drawn(tiny_sd, dog, bank, tensors))
     once = tensors["soft/dog"].clone()
     assert distance(once) < distance(first)
-    receler.receler(drawn(tiny_sd, dog, bank, tensors))
+    receler.receler_losses(drawn(tiny_sd, dog, bank, tensors))
     assert distance(tensors["soft/dog"]) < distance(once)
 
 

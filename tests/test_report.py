@@ -5,16 +5,17 @@ import pytest
 from crce.concepts.spec import ConceptSpec, Term
 from crce.errors import CrceError
 from crce.evaluation.metrics import (
-    Answers,
     base_report,
+    compute_accuracies,
     difference,
-    harmonic,
+    harmonic_mean,
     mean_interval,
-    metrics,
     summarise,
     table,
-    wilson,
+    wilson_interval,
 )
+from crce.evaluation.questions import Answers
+from crce.evaluation.report import Accuracy, LeftOut
 
 
 def answers(kind, split, yes, base, covered=None, text="x"):
@@ -29,33 +30,33 @@ def report(concept, method, u=0, c=1, r=3):
     rows = [answers("target", "train", four(u), four(4))]
     for split in ("train", "test"):
         rows += [answers("coref", split, four(c), four(4)), answers("retain", split, four(r), four(4))]
-    return summarise(ConceptSpec(concept), rows, {"method": method})
+    return summarise(ConceptSpec(concept), rows, method=method)
 
 
 def test_wilson_of_nothing_in_twenty():
-    low, high = wilson(0, 20)
+    low, high = wilson_interval(0, 20)
     assert low == pytest.approx(0, abs=1e-12) and high == pytest.approx(0.1611, abs=1e-4)
 
 
 def test_rates_count_covered_terms_only():
     rows = [answers("coref", "test", [1, 0], [1, 1], covered=True),
             answers("coref", "test", [1, 1], [0, 0], covered=False)]  # fmt: skip
-    found = metrics(rows)["acc_c_test"]
-    assert (found["yes"], found["n"], found["rate"], found["base_rate"], found["ratio"]) == (
+    found = compute_accuracies(rows)["acc_c_test"]
+    assert (found.yes, found.n, found.rate, found.base_rate, found.ratio) == (
         1,
         2,
         0.5,
         1.0,
         0.5,
     )
-    assert "acc_r_test" not in metrics(rows)
+    assert "acc_r_test" not in compute_accuracies(rows)
 
 
 @pytest.mark.parametrize(("u", "r", "said"), [(4, 4, "Hardly anything is erased: 4 of 4"), (0, 4, ""),
                                               (0, 1, "The neighbours went too: 1 of 4"), (2, 2, "")])  # fmt: skip
 def test_a_run_without_effect_and_one_that_takes_all_with_it_say_so(u, r, said):
-    alarm = report("dog", "crce", u=u, r=r)["alarm"]
-    assert alarm.startswith(said) and bool(alarm) == bool(said)
+    warning = report("dog", "crce", u=u, r=r).warning
+    assert warning.startswith(said) and bool(warning) == bool(said)
 
 
 def test_what_was_left_out_is_counted():
@@ -63,17 +64,22 @@ def test_what_was_left_out_is_counted():
     spec = ConceptSpec("dog", corefs=(Term("puppy"),), retains=(Term("cat"), Term("wolf"), Term("onager")))
     rows = [answers("coref", "train", [1], [1], covered=True), answers("retain", "train", [1], [1], covered=True),
             answers("retain", "train", [1], [1], covered=False)]  # fmt: skip
-    assert summarise(spec, rows, {})["left_out"] == {"corefs": 0, "retains": 2}
+    assert summarise(spec, rows).left_out == LeftOut(corefs=0, retains=2)
 
 
 def test_h_is_the_harmonic_mean():
-    assert harmonic({"acc_u": 0.0, "acc_c_test": 0.25, "acc_r_test": 0.75}) == pytest.approx(3 / (1 + 2 / 0.75))
-    assert harmonic({"acc_u": 1.0, "acc_c_test": 0.0, "acc_r_test": 1.0}) == 0
+    def h(acc_u, acc_c_test, acc_r_test):
+        rates = {"acc_u": acc_u, "acc_c_test": acc_c_test, "acc_r_test": acc_r_test}
+        return harmonic_mean({key: Accuracy(0, 1, rate, 0, 1, 1, None) for key, rate in rates.items()})
+
+    assert h(0.0, 0.25, 0.75) == pytest.approx(3 / (1 + 2 / 0.75))
+    assert h(1.0, 0.0, 1.0) == 0
+    assert harmonic_mean({}) is None
 
 
 def test_the_base_row_is_what_the_base_draws():
     base = base_report(report("dog", "crce"))
-    assert base["method"] == "base" and base["metrics"]["acc_u"]["rate"] == 1.0 and base["h"] == 0
+    assert base.method == "base" and base.metrics["acc_u"].rate == 1.0 and base.h == 0
 
 
 def test_the_interval_over_concepts_holds_the_mean_and_needs_two():

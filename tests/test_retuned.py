@@ -10,13 +10,13 @@ from crce.methods.attention import attention_maps, positions
 from crce.methods.losses import StepContext
 from crce.methods.parameters import everything
 from crce.methods.registry import METHODS
-from crce.training.latent_cache import sample_latents, shuffled
-from crce.training.loop import erase
+from crce.training.latent_cache import sample_latents, shuffle_latents
+from crce.training.loop import erase_steps
 
 
 def erased(model, spec, method, **settings):
-    *_, step = erase(model, spec, EraseConfig(method, **settings))
-    return step.delta
+    *_, step = erase_steps(model, spec, EraseConfig(method, **settings))
+    return step.weights()
 
 
 def draw(model, spec, method, moment):
@@ -26,7 +26,7 @@ def draw(model, spec, method, moment):
 
 
 def bank(model, prompt):
-    return shuffled(list(sample_latents(model, prompt, EraseConfig(steps=50))), 0)
+    return shuffle_latents(list(sample_latents(model, prompt, EraseConfig(steps=50))), 0)
 
 
 def attention(model, prompt, words, moment):
@@ -58,7 +58,7 @@ def test_fmn_starts_at_the_norm_of_all_that_the_name_and_the_ends_of_text_get(ti
 def test_ca_has_its_optimum_where_the_target_is_the_anchor(tiny_sd, dog):
     """The most certain retain, on its own latents: with itself for a target there is nothing to change."""
     ca = METHODS["ca"]
-    assert ca.latents(dog) == "cat"
+    assert ca.latent_prompt(dog) == "cat"
     moment = bank(tiny_sd, "cat").at(0)
     own = dataclasses.replace(dog, target="cat")
     steps = [draw(tiny_sd, spec, "ca", moment) for spec in (own, dog)]
@@ -100,6 +100,6 @@ def test_saluns_new_label_is_the_most_certain_retain(tiny_sd, dog):
     step = draw(tiny_sd, dog, "salun", moment)
     torch.testing.assert_close(method.goal(step), tiny_sd.predict(moment.x, moment.t, tiny_sd.embed(["cat"])))
     (target, kept), retains = method.loss_terms(step), tiny_sd.embed(["cat", "wolf", "fox"])
-    assert (target.part, target.held, target.weight) == ("target", False, 1)
-    assert (kept.part, kept.held, kept.weight) == ("retains", True, 0.5)
+    assert (target.name, target.held, target.weight) == ("target", False, 1)
+    assert (kept.name, kept.held, kept.weight) == ("retains", True, 0.5)
     assert any(torch.equal(kept.state, state) for state in retains)

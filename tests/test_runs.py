@@ -9,13 +9,14 @@ from crce import runs
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.files import ROOT
-from crce.runs import Busy, Job, Progress, Run
+from crce.runs import Busy, EvaluationRequest, Job, Progress, Run
+from crce.runs.events import CheckpointEvent, DoneEvent, FailedEvent, PhaseEvent, StartEvent, StepEvent, StoppedEvent
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from crce.runs import Run
-with Run(Path(sys.argv[1])).held():
+with Run(Path(sys.argv[1])).hold():
     print("held", flush=True)
     time.sleep(600)
 """
@@ -67,7 +68,7 @@ def test_fewer_terms_than_a_step_draws_make_no_run(job, short):
 
 
 def test_a_folder_that_is_there_and_empty_will_do(job, tmp_path):
-    assert runs.opened(runs.create(job, tmp_path).dir).state == "queued"
+    assert runs.open_run(runs.create(job, tmp_path).dir).state == "queued"
 
 
 def test_a_relative_base_is_found_from_anywhere(job, tiny_sd_dir, monkeypatch):
@@ -90,20 +91,20 @@ def test_a_place_that_cannot_be_written_is_named(job, tmp_path):
 
 
 def test_states_follow_the_events(run):
-    run.record("start", pid=1)
+    run.record(StartEvent(pid=1))
     assert run.state == "interrupted"
     run.request_resume()
     assert run.state == "queued"
-    run.record("start", pid=2)
+    run.record(StartEvent(pid=2))
     run.clear("resume")
     assert run.state == "interrupted"
-    for kind in runs.ENDINGS:
-        run.record(kind)
-        assert run.state == kind
+    for ending in runs.ENDINGS:
+        run.record(ending())
+        assert run.state == ending.kind
 
 
 def test_held_is_running_until_the_holder_is_killed(run, holder):
-    run.record("start", pid=holder.pid)
+    run.record(StartEvent(pid=holder.pid))
     assert run.state == "running"
     for forbidden in (run.delete, run.request_resume):
         with pytest.raises(CrceError):
@@ -116,17 +117,17 @@ def test_held_is_running_until_the_holder_is_killed(run, holder):
 
 
 def test_a_run_is_held_once_also_within_a_process(run):
-    with run.held(), pytest.raises(Busy), run.held():
+    with run.hold(), pytest.raises(Busy), run.hold():
         pass
-    with run.held():
+    with run.hold():
         pass
 
 
 def test_a_run_that_cannot_be_locked_is_no_ones_and_says_why(run):
-    run.record("start", pid=1)
+    run.record(StartEvent(pid=1))
     (run.dir / "lock").mkdir()
     assert run.state == "interrupted"
-    with pytest.raises(CrceError, match=f"{run.dir} cannot be written: Is a directory"), run.held():
+    with pytest.raises(CrceError, match=f"{run.dir} cannot be written: Is a directory"), run.hold():
         pass
 
 
@@ -140,20 +141,20 @@ def test_stop_takes_a_waiting_run_out_of_the_queue(run):
 
 
 def test_stop_leaves_an_ended_run_as_it_was(run):
-    run.record("failed", message="no")
+    run.record(FailedEvent(message="no"))
     run.request_stop()
     assert run.state == "failed" and not run.stopping
 
 
 def test_an_evaluation_queues_a_run_that_has_ended_and_stop_calls_it_off(run):
-    run.record("done", seconds=1)
+    run.record(DoneEvent(seconds=1))
     with pytest.raises(CrceError, match="nothing to resume"):
         run.request_resume()
     run.request_evaluate(3)
-    assert run.evaluation == {"images": 3, "ask": "target"} and run.state == "queued"
+    assert run.evaluation == EvaluationRequest(3, "target") and run.state == "queued"
     run.request_stop()
     assert run.state == "done"
-    run.record("failed", message="no")
+    run.record(FailedEvent(message="no"))
     run.request_evaluate(3)
     assert run.state == "queued"
     with pytest.raises(CrceError, match="images is 0"):
@@ -162,31 +163,31 @@ def test_an_evaluation_queues_a_run_that_has_ended_and_stop_calls_it_off(run):
 
 def test_progress_is_that_of_the_last_attempt(run):
     assert run.progress is None
-    run.record("phase", phase="bank", done=3, of=50, seconds_left=4.0)
+    run.record(PhaseEvent(phase="bank", done=3, of=50, seconds_left=4.0))
     assert run.progress == Progress("bank", 3, 50, 4.0)
-    run.record("step", step=2, of=6, losses={"target": 1.0}, seconds_left=None)
-    run.record("checkpoint", step=2)
+    run.record(StepEvent(step=2, of=6, losses={"target": 1.0}, seconds_left=None))
+    run.record(CheckpointEvent(step=2))
     assert run.progress == Progress("train", 2, 6, None)
     assert run.kept_step == 2
-    run.record("start", pid=1)
+    run.record(StartEvent(pid=1))
     assert run.progress is None
 
 
 def test_a_torn_line_hides_neither_what_came_before_nor_what_comes_after(run):
-    events = [run.record("step", step=i, of=3, losses={"target": 0.5}) for i in range(3)]
+    events = [run.record(StepEvent(step=i, of=3, losses={"target": 0.5})) for i in range(3)]
     path = run.dir / "events.jsonl"
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        run.record("stopped", step=0)
-        assert [event["kind"] for event in run.events()][-1] == "stopped"
-        complete = [event for event in run.events() if event["kind"] == "step"]
+        run.record(StoppedEvent(step=0))
+        assert [event.kind for event in run.events()][-1] == "stopped"
+        complete = [event for event in run.events() if event.kind == "step"]
         assert complete == events[: len(complete)] and len(complete) >= whole[:length].count(b"\n")
 
 
 def test_strange_lines_are_no_events(run):
     (run.dir / "events.jsonl").write_bytes(b'3\n[]\n{"no": "kind"}\n\xff\xfe\n\n{"kind": "start"}')
-    assert run.events() == ({"kind": "start"},)
+    assert [event.kind for event in run.events()] == ["start"]
 
 
 @pytest.mark.parametrize(
@@ -247,5 +248,21 @@ def test_delete_leaves_nothing(run):
 
 def test_opened_names_what_is_missing(tmp_path):
     with pytest.raises(CrceError, match="holds no run: job.json is missing"):
-        runs.opened(tmp_path)
+        runs.open_run(tmp_path)
     assert Run(tmp_path).events() == ()
+
+
+def test_a_report_that_cannot_be_read_is_none(run):
+    """And one of an earlier version, in which the warning was called alarm, is read."""
+    for broken in ("", "[]", "{}", '{"metrics": 3}', '{"metrics": {"acc_u": {"n": 1}}}'):
+        (run.dir / "report.json").write_text(broken)
+        assert run.report is None
+    (run.dir / "report.json").write_text('{"metrics": {}, "alarm": "a", "also": [{"metrics": {}, "alarm": "b"}]}')
+    assert (run.report.warning, run.report.also[0].warning) == ("a", "b")
+
+
+@pytest.mark.parametrize("broken", ["", "[]", "{}", '{"images": 0}', '{"images": "many"}'])
+def test_a_request_that_cannot_be_read_is_none(run, broken):
+    run.record(DoneEvent())
+    (run.dir / "evaluate.json").write_text(broken)
+    assert run.evaluation is None and run.state == "done"

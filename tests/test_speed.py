@@ -9,7 +9,8 @@ from crce.concepts.library import bundled
 from crce.concepts.spec import Term
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.methods.speed import NEGLIGIBLE, _free, _hurt, _inside, values
+from crce.methods.parameters import values
+from crce.methods.speed import NEGLIGIBLE, _free, _hurt, _inside
 from crce.methods.uce import Rows
 from crce.models.diffusion import Diffusion
 from crce.training.loop import solve_closed_form

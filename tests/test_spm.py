@@ -8,7 +8,7 @@ import torch
 from crce.config import EraseConfig
 from crce.methods.losses import StepContext
 from crce.methods.registry import METHODS
-from crce.training.loop import erase
+from crce.training.loop import erase_steps
 
 
 def pulls(model, spec, seed=0):
@@ -35,7 +35,9 @@ def test_training_starts_from_the_base_itself(tiny_sd, dog, part):
     """The membranes add nothing yet: no loss where the base is held, and ESD's own where it is pushed."""
 
     def first(method):
-        return next(s.losses for s in erase(tiny_sd, dog, EraseConfig(method, steps=1, lr=1e-3)) if s.phase == "train")
+        return next(
+            s.losses for s in erase_steps(tiny_sd, dog, EraseConfig(method, steps=1, lr=1e-3)) if s.phase == "train"
+        )
 
     if part == "anchoring":
         assert first("spm")[part] < 1e-8

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from crce.concepts.spec import Term
-from crce.config import EraseConfig, with_defaults
+from crce.config import EraseConfig, resolve_config
+from crce.methods.erased_weights import ErasedWeights
 from crce.methods.uce import Rows, solve
-from crce.models.erased_weights import ErasedWeights
 from crce.runs import Job, create
+from crce.runs.events import PreviewEvent
 from crce.runs.execute import execute
-from crce.training.loop import erase, solve_closed_form
+from crce.training.loop import erase_steps, solve_closed_form
 
 WIDTH = 24
 
@@ -74,9 +75,9 @@ def test_what_counts_more_is_held_better(matrices, rows):
 
 
 def edited(model, spec, method="crce-uce", **settings):
-    *_, step = erase(model, spec, EraseConfig(method, **settings))
+    *_, step = erase_steps(model, spec, EraseConfig(method, **settings))
     assert (step.number, step.of) == (1, 1)
-    return step.delta
+    return step.weights()
 
 
 def differ(a, b):
@@ -105,7 +106,7 @@ def test_uce_is_crce_uce_without_lists(tiny_sd, dog):
 
 
 def test_steps_rates_and_seeds_do_not_apply(tiny_sd, dog):
-    config = with_defaults(EraseConfig("uce", steps=300, lr=1e-3), tiny_sd.base)
+    config = resolve_config(EraseConfig("uce", steps=300, lr=1e-3), tiny_sd.base)
     assert (config.steps, config.lr) == (1, None)
     assert not differ(edited(tiny_sd, dog, seed=0), edited(tiny_sd, dog, seed=1, steps=9, corefs=100))
 
@@ -113,9 +114,14 @@ def test_steps_rates_and_seeds_do_not_apply(tiny_sd, dog):
 def test_a_run_with_it_ends_like_any_other(tiny_sd, tiny_sd_dir, dog, tmp_path):
     run = create(Job(str(tiny_sd_dir), dog, EraseConfig("crce-uce")), tmp_path / "run", queued=False)
     *_, last = execute(run)
-    assert last["kind"] == "done" and run.last("preview")["step"] == 1
+    assert last.kind == "done" and run.last(PreviewEvent).step == 1
     saved, expected = ErasedWeights.load(run.weights_path), solve_closed_form(tiny_sd, dog, EraseConfig("crce-uce"))
-    assert not differ(saved, expected) and saved.info["method"] == "crce-uce"
+    # The run embeds its prompts in other batches, where some processors round otherwise.
+    assert saved.tensors.keys() == expected.tensors.keys() and saved.info["method"] == "crce-uce"
+    for name, tensor in expected.tensors.items():
+        torch.testing.assert_close(saved.tensors[name], tensor, atol=1e-5, rtol=1e-4)
+    base = dict(tiny_sd.unet.named_parameters())
+    assert max((tensor - base[name]).abs().max().item() for name, tensor in expected.tensors.items()) > 1e-3
     with saved.applied(tiny_sd):
-        after = tiny_sd.generate(["dog"], [0])
-    assert after[0].tobytes() != tiny_sd.generate(["dog"], [0])[0].tobytes()
+        after = tiny_sd.generate_batch(["dog"], [0])
+    assert after[0].tobytes() != tiny_sd.generate_batch(["dog"], [0])[0].tobytes()

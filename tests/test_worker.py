@@ -26,15 +26,25 @@ from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.files import ROOT
 from crce.judges.embedded import EmbeddedJudge
+from crce.methods.erased_weights import ErasedWeights
 from crce.models import text_space
-from crce.models.erased_weights import ErasedWeights
-from crce.runs import Job, locked
+from crce.runs import Job, is_locked
+from crce.runs.events import StartEvent
 from crce.runs.execute import execute
 from crce.training.estimate import estimate
 from crce.training.loop import solve_closed_form
 from crce.worker import client
+from crce.worker.answers import Cell, CoverageAnswer, GenerateAnswer, StatusAnswer
 from crce.worker.broker import RequestBroker
 from crce.worker.client import ensure_worker
+from crce.worker.requests import (
+    Column,
+    CoverageRequest,
+    DistancesRequest,
+    GenerateRequest,
+    PreviewRequest,
+    StatusRequest,
+)
 from crce.worker.service import lock_file
 
 PATIENCE = 300  # seconds until a test gives up; nothing here takes that long
@@ -74,7 +84,8 @@ def draw(base, columns=({},), prompts=("dog",), seeds=(0,), ask=None, tab="tab")
 
 
 def ask(request):
-    return client.send(request, timeout=PATIENCE)
+    """The JSON of the answer, also to a request that is wrong."""
+    return client.exchange(json.dumps(request).encode(), PATIENCE)
 
 
 def decoded(png):
@@ -90,15 +101,15 @@ def long_job(base, dog, steps=60):
 
 
 def test_killed_and_terminated_in_the_middle_the_run_ends_as_if_nothing_had_been(worker, tiny_sd_dir, dog, tmp_path):
-    run = runs.create(long_job(tiny_sd_dir, dog))
+    run = runs.create(long_job(tiny_sd_dir, dog, steps=150))
     until(lambda: run.kept_step >= 10)
-    assert run.state == "running" and run.last("start")["pid"] == worker.pid
+    assert run.state == "running" and run.last(StartEvent).pid == worker.pid
     worker.kill()
     worker.wait()
     assert run.state == "interrupted"
 
     second = start()
-    until(lambda: locked(lock_file("auto")))
+    until(lambda: is_locked(lock_file("auto")))
     # It waits for a person: the new worker, which is there, leaves it alone.
     assert "columns" in ask(draw(tiny_sd_dir))
     assert run.state == "interrupted"
@@ -113,8 +124,8 @@ def test_killed_and_terminated_in_the_middle_the_run_ends_as_if_nothing_had_been
     assert not (files.home() / "worker.json").exists()
 
     *_, last = execute(run)
-    assert last["kind"] == "done"
-    whole = runs.create(long_job(tiny_sd_dir, dog), tmp_path / "whole")
+    assert last.kind == "done"
+    whole = runs.create(run.job, tmp_path / "whole")
     list(execute(whole))
     one, two = ErasedWeights.load(run.weights_path), ErasedWeights.load(whole.weights_path)
     assert all(torch.equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
@@ -126,13 +137,13 @@ def test_pictures_come_with_verdicts_and_bad_questions_with_errors(tiny_sd_dir, 
     (stuck.dir / "lock").mkdir()
     run = runs.create(long_job(tiny_sd_dir, dog, steps=2), queued=False)
     *_, last = execute(run)
-    assert last["kind"] == "done"
+    assert last.kind == "done"
     columns = [{}, {"run": run.id}, {"run": run.id, "strength": 0.0}]
     request = draw(tiny_sd_dir, columns, ["dog", "a cat"], [0, 7], ["dog", None])
     base, erased, none = ask(request)["columns"]
-    pid = client.send({"kind": "status"}, timeout=PATIENCE)["pid"]
+    pid = client.send(StatusRequest(), timeout=PATIENCE).pid
 
-    drawn = tiny_sd.generate(["dog", "dog", "a cat", "a cat"], [0, 7, 0, 7])
+    drawn = tiny_sd.generate_batch(["dog", "dog", "a cat", "a cat"], [0, 7, 0, 7])
     assert [picture(cell).tobytes() for cell in base] == [image.tobytes() for image in drawn]
     assert [cell["png"] for cell in none] == [cell["png"] for cell in base]
     assert [cell["png"] for cell in erased] != [cell["png"] for cell in base]
@@ -155,8 +166,8 @@ def test_pictures_come_with_verdicts_and_bad_questions_with_errors(tiny_sd_dir, 
     next_one = runs.create(long_job(tiny_sd_dir, dog, steps=1))
     until(lambda: next_one.state == "done")
     assert stuck.state == "queued"
-    idle = {"device": "cpu", "base": str(tiny_sd_dir), "run": None, "pid": pid, "waiting": 0}
-    until(lambda: client.send({"kind": "status"}, timeout=PATIENCE) == idle)
+    idle = StatusAnswer("cpu", str(tiny_sd_dir), run=None, pid=pid, waiting=0)
+    until(lambda: client.send(StatusRequest(), timeout=PATIENCE) == idle)
     os.kill(pid, signal.SIGTERM)
     until(lambda: not (files.home() / "worker.json").exists())
 
@@ -167,12 +178,12 @@ def about(kind, base, spec, **facts):
 
 def test_what_the_curator_sees_comes_also_while_a_run_trains(worker, tiny_sd_dir, tiny_sd, dog):
     """The same model object trains: the instant edit leaves no trace in it."""
-    run = runs.create(long_job(tiny_sd_dir, dog, steps=400))
+    run = runs.create(long_job(tiny_sd_dir, dog, steps=5000))  # more than it has time for
     until(lambda: run.kept_step > 0)
     prompts = ["dog", "puppy", "cat"]
     preview = ask(about("preview", tiny_sd_dir, dog, prompts=prompts, seeds=[3, 0]))
     pairs = [(prompt, seed) for prompt in prompts for seed in (3, 0)]
-    draw_all = partial(tiny_sd.generate, [prompt for prompt, _ in pairs], [seed for _, seed in pairs])
+    draw_all = partial(tiny_sd.generate_batch, [prompt for prompt, _ in pairs], [seed for _, seed in pairs])
     assert [decoded(png).tobytes() for png in preview["before"]] == [image.tobytes() for image in draw_all()]
     with solve_closed_form(tiny_sd, dog, EraseConfig("crce-uce")).applied(tiny_sd):
         edited = draw_all()
@@ -190,7 +201,9 @@ def test_what_the_curator_sees_comes_also_while_a_run_trains(worker, tiny_sd_dir
     assert "config: Value error, eta is -1" in ask({**asked, "config": {"eta": -1}})["error"]
 
     judge = EmbeddedJudge.load(str(tiny_sd_dir))
-    images = {term: tiny_sd.generate([term] * 10, range(10)) for term in ("dog", "puppy", "guide dog", "cat", "pig")}
+    images = {
+        term: tiny_sd.generate_batch([term] * 10, range(10)) for term in ("dog", "puppy", "guide dog", "cat", "pig")
+    }
     coverage = ask(about("coverage", tiny_sd_dir, dog))["terms"]
     found = {(row["kind"], row["text"]): row["yes"] for row in coverage}
     asked = {"dog": "dog (animal)", "puppy": "dog (animal)", "guide dog": "dog (animal)", "cat": "cat", "pig": "pig"}
@@ -232,72 +245,82 @@ def test_what_cannot_be_seen_is_said(tiny_sd_dir, dog, tmp_path):
 
 
 @pytest.fixture
-def desk(home):
-    """Where glances wait, served by the test in place of a worker, whose lock it holds."""
+def broker(home):
+    """Its requests are served by the test in place of a worker, whose lock it holds."""
     home.mkdir()
-    desk = RequestBroker(dict)
+    broker = RequestBroker(lambda: StatusAnswer("cpu"))
     with FileLock(lock_file("auto")):
-        desk.open()
-        yield desk
-        desk.close()
+        broker.open()
+        yield broker
+        broker.close()
 
 
-def test_a_newer_question_of_the_same_tab_replaces_the_older(desk):
+def send_in_thread(answers, name, request):
+    """Sends, and keeps the answer under the name."""
+    thread = threading.Thread(target=lambda: answers.__setitem__(name, client.send(request, PATIENCE)))
+    thread.start()
+    return thread
+
+
+def drawing(*pngs):
+    return GenerateAnswer((tuple(map(Cell, pngs)),))
+
+
+def test_a_newer_question_of_the_same_tab_replaces_the_older(broker):
     answers = {}
 
     def put(name, tab, waiting):
-        """Asks, and waits until `waiting` questions wait."""
-        question = draw("emoji-sd", prompts=[name], tab=tab)
-        thread = threading.Thread(target=lambda: answers.__setitem__(name, ask(question)))
-        thread.start()
-        until(lambda: desk.waiting() == waiting)
+        """Sends, and waits until `waiting` requests wait."""
+        thread = send_in_thread(answers, name, GenerateRequest(tab, "emoji-sd", [Column()], [name], [0], [None]))
+        until(lambda: broker.waiting() == waiting)
         return thread
 
     threads = [put("first", "mine", 1), put("other", "yours", 2), put("second", "mine", 2)]
-    until(lambda: answers == {"first": {"replaced": True}})
-    served = [desk.take()]
-    served.append(desk.take())
-    assert [glance.asked.prompts for glance in served] == [["other"], ["second"]]
+    until(lambda: answers == {"first": None})
+    served = [broker.take()]
+    served.append(broker.take())
+    assert [pending.request.prompts for pending in served] == [["other"], ["second"]]
     threads.append(put("third", "mine", 1))
-    assert [glance.replaced for glance in served] == [False, True]
-    served.append(desk.take())
-    for glance in served:
-        glance.reply({"drawn": glance.asked.prompts})
+    assert [pending.replaced for pending in served] == [False, True]
+    served.append(broker.take())
+    for pending in served:
+        pending.reply(drawing(*pending.request.prompts))
     for thread in threads:
         thread.join()
-    assert answers["other"] == {"drawn": ["other"]} and answers["third"] == {"drawn": ["third"]}
-    assert desk.take() is None
+    assert answers["other"] == drawing("other") and answers["third"] == drawing("third")
+    assert broker.take() is None
 
 
-def test_questions_of_other_kinds_stand_beside_each_other_and_long_ones_give_way(desk):
+def test_questions_of_other_kinds_stand_beside_each_other_and_long_ones_give_way(broker):
     answers = {}
 
-    def put(name, kind, waiting):
-        spec = ConceptSpec(name)
-        asked = about(kind, "emoji-sd", spec, **({"prompts": [name]} if kind == "preview" else {}))
-        thread = threading.Thread(target=lambda: answers.__setitem__(name, ask(asked)))
-        thread.start()
-        until(lambda: desk.waiting() == waiting)
+    def put(name, kind, waiting, **facts):
+        thread = send_in_thread(answers, name, kind("tab", "emoji-sd", ConceptSpec(name), **facts))
+        until(lambda: broker.waiting() == waiting)
         return thread
 
-    threads = [put("long", "coverage", 1), put("map", "distances", 2), put("look", "preview", 3)]
-    long = desk.take()
-    desk.put_back(long)
-    assert [desk.take().asked.spec.target for _ in range(3)] == ["map", "look", "long"]
+    threads = [
+        put("long", CoverageRequest, 1),
+        put("map", DistancesRequest, 2),
+        put("look", PreviewRequest, 3, prompts=["look"]),
+    ]
+    long = broker.take()
+    broker.put_back(long)
+    assert [broker.take().request.spec.target for _ in range(3)] == ["map", "look", "long"]
     # While the long one has its turn, the same tab asks anew: what is put back then is replaced.
-    threads.append(put("newer", "coverage", 1))
+    threads.append(put("newer", CoverageRequest, 1))
     assert long.replaced
-    desk.put_back(long)
-    until(lambda: answers == {"long": {"replaced": True}})
-    newer = desk.take()
-    assert newer.asked.spec.target == "newer" and desk.take() is None
-    newer.reply({"terms": []})
+    broker.put_back(long)
+    until(lambda: answers == {"long": None})
+    newer = broker.take()
+    assert newer.request.spec.target == "newer" and broker.take() is None
+    newer.reply(CoverageAnswer(()))
     threads[0].join()
     threads[-1].join()
-    assert answers["newer"] == {"terms": []}
+    assert answers["newer"] == CoverageAnswer(())
 
 
-def test_only_who_has_the_key_is_heard(desk, home):
+def test_only_who_has_the_key_is_heard(broker, home):
     assert stat.S_IMODE((home / "worker.json").stat().st_mode) == 0o600
     address = json.loads((home / "worker.json").read_text())
     # One visitor says nothing, one talks nonsense, one has the wrong key; none keeps the others out.
@@ -306,9 +329,9 @@ def test_only_who_has_the_key_is_heard(desk, home):
         nonsense.sendall(b"GET / HTTP/1.1\r\n\r\n")
     files.write_json(home / "worker.json", {**address, "key": "00" * 32})
     with pytest.raises(CrceError, match="does not answer"):
-        client.send({"kind": "status"}, timeout=PATIENCE)
+        client.send(StatusRequest(), timeout=PATIENCE)
     files.write_json(home / "worker.json", address)
-    assert client.send({"kind": "status"}, timeout=PATIENCE) == {"waiting": 0}
+    assert client.send(StatusRequest(), timeout=PATIENCE) == StatusAnswer("cpu")
     silent.close()
 
 
@@ -323,4 +346,4 @@ def test_there_is_one_worker_however_often_it_is_asked_for(home):
 
 def test_without_a_worker_the_status_says_so_at_once(home):
     with pytest.raises(CrceError, match="The worker does not answer"):
-        client.send({"kind": "status"}, timeout=PATIENCE)
+        client.send(StatusRequest(), timeout=PATIENCE)

@@ -1,6 +1,7 @@
 """A real Stable Diffusion, too small to draw anything: real classes, random weights, a byte-level tokenizer."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from crce.judges.embedded import ImageEncoder
+from crce.models.diffusion import Diffusion
 
 STATES = 32
 
@@ -26,6 +28,24 @@ def save_tiny_sd(folder: Path) -> None:
     settings = {"guidance": 3.0, "sample_steps": 4, "erase_steps": 6, "lr": 1e-3, "methods": {}}
     (folder / "crce.json").write_text(json.dumps(settings))
     save_tiny_judge(folder)
+
+
+def felt(model: Diffusion, names: Iterable[str]) -> set[str]:
+    """Those of the U-Net's weights that a prediction depends on, found by shaking each. Training must move these, on
+    every processor; the gradient of the others is zero, but for the noise that some processors make of it.
+    """
+    parameters, dice = dict(model.unet.named_parameters()), torch.Generator().manual_seed(0)
+    asked = model.noise([0, 1]), torch.tensor([500, 500]), model.embed(["dog", "a cat"])
+    with torch.no_grad():
+        still = model.predict(*asked)
+
+        def far(name: str) -> float:
+            weight = parameters[name]
+            shaken = weight + 0.1 * torch.randn(weight.shape, generator=dice)
+            return ((model.predict(*asked, {name: shaken}) - still).abs().max() / still.abs().max()).item()
+
+        # Rounding does a hundredth of that, and the weakest weight that counts several times as much.
+        return {name for name in names if far(name) > 1e-4}
 
 
 def save_tiny_judge(folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""Specs on their way: every change is on the disk at once, with the former state for undo.
+"""Concepts being edited: every change is saved at once, with the previous state for undo.
 
-A page knows what it has read (`Opened.seen`). Where the disk holds something else by then, another window was
-faster: nothing is saved before the person at the page has chosen.
+A page knows the version it has read (`OpenConcept.seen`). If the disk holds another one by now, another window was
+faster: nothing is saved until the user has chosen between the two.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from crce import files
 from crce.concepts.library import library, own_path, parse_spec, save_spec
-from crce.concepts.spec import ConceptSpec, Provenance, spec_from_dict, spec_to_dict
+from crce.concepts.spec import ConceptSpec, spec_from_dict, spec_to_dict
 from crce.errors import CrceError
 
 FIRST = "dog"
@@ -20,8 +20,8 @@ _REMEMBERED = 100
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A concept on a page: as it was read from the disk, and as the page shows it."""
+class OpenConcept:
+    """A concept on a page: as it was read from disk (`seen`), and as the page shows it (`mine`)."""
 
     seen: ConceptSpec | None = None
     mine: ConceptSpec | None = None
@@ -32,14 +32,14 @@ class Opened:
 
     @property
     def spec(self) -> ConceptSpec:
-        """Raises CrceError before a page has opened its concept."""
+        """What the page shows. Raises CrceError before the page has opened a concept."""
         if self.mine is None:
-            raise CrceError("The lists are still being opened. Try again in a moment; what you typed is kept.")
+            raise CrceError("The lists are still being opened. Try again in a moment; your input is kept.")
         return self.mine
 
     @property
     def theirs(self) -> ConceptSpec | None:
-        """What lies on the disk now; None where the concept was deleted."""
+        """What is on disk now; None if the concept was deleted."""
         return library().get(self.slug)
 
     @property
@@ -48,44 +48,45 @@ class Opened:
         return self.seen != self.theirs
 
 
-def show(slug: str) -> Opened:
+def open_concept(slug: str) -> OpenConcept:
     spec = read(slug) if slug else None
-    return Opened(spec, spec)
+    return OpenConcept(spec, spec)
 
 
-def settled(opened: Opened) -> ConceptSpec:
-    """The lists on screen, as they lie on the disk. Raises CrceError while two versions wait for a choice."""
+def require_saved(opened: OpenConcept) -> ConceptSpec:
+    """The lists on screen, as saved. Raises CrceError while the user has to choose between two versions."""
     if opened.spec and opened.stale:
-        raise CrceError("Another window changed these lists. Choose in Curate which version holds, then go on.")
+        raise CrceError("Another window changed these lists. Choose in Curate which version to keep, then try again.")
     return opened.spec
 
 
 def read(slug: str) -> ConceptSpec:
-    """Raises CrceError for a concept that is gone."""
+    """Raises CrceError for a concept that does not exist."""
     specs = library()
     if slug not in specs:
-        raise CrceError(f"There is no concept {slug!r} any more. Choose another in the list.")
+        raise CrceError(f"The concept {slug!r} no longer exists. Choose another one.")
     return specs[slug]
 
 
-def open_or_first(slug: str | None) -> str:
+def find_slug(slug: str | None) -> str:
+    """The slug if there is such a concept, else that of the first concept."""
     specs = library()
     return slug if slug in specs else FIRST if FIRST in specs else next(iter(specs), "")
 
 
 def create(target: str, category: str, sense: str) -> ConceptSpec:
-    """A new, empty draft. Raises CrceError for a name that is taken or empty."""
+    """Saves a new, empty concept. Raises CrceError for a name that is taken or empty."""
     spec = ConceptSpec(target=target.strip(), category=category, sense=sense.strip())
     if spec.slug in library():
-        raise CrceError(f"The library has {spec.name!r} already: choose it there, or say which sense is new.")
+        raise CrceError(f"The library already has {spec.name!r}. Choose it there, or enter another sense.")
     save_spec(spec, own_path(spec))
     return spec
 
 
-def change(opened: Opened, edit: Callable[[ConceptSpec], ConceptSpec]) -> Opened:
-    """Saves what `edit` makes of the draft; on a stale page it only shows it, for the person to choose.
+def change(opened: OpenConcept, edit: Callable[[ConceptSpec], ConceptSpec]) -> OpenConcept:
+    """Applies `edit` and saves the result. A stale page only shows it, until the user has chosen a version.
 
-    A review holds for what was reviewed, so a change ends it.
+    A review is void after any change.
     """
     before = opened.spec
     after = edit(before)
@@ -93,47 +94,47 @@ def change(opened: Opened, edit: Callable[[ConceptSpec], ConceptSpec]) -> Opened
         return opened
     if after.provenance == before.provenance:
         after = replace(after, provenance=replace(before.provenance, reviewer=""))
-    return Opened(opened.seen, _checked(after)) if opened.stale else _save(after, before)
+    return OpenConcept(opened.seen, _validate(after)) if opened.stale else _save(after, before)
 
 
-def keep_mine(opened: Opened) -> Opened:
-    """Puts what the page shows in the place of what another window saved; one undo brings that back."""
+def keep_mine(opened: OpenConcept) -> OpenConcept:
+    """Replaces what another window saved with what the page shows; one undo brings the other version back."""
     return _save(opened.spec, opened.theirs)
 
 
-def keep_copy(opened: Opened) -> Opened:
-    """What the page shows, as a concept of its own beside the other."""
+def keep_copy(opened: OpenConcept) -> OpenConcept:
+    """Saves what the page shows as a new concept."""
     spec, taken = opened.spec, library()
     senses = (f"{spec.sense} copy {number}".strip() for number in count(1))
     copies = (replace(spec, sense=sense) for sense in senses)
     return _save(next(copy for copy in copies if copy.slug not in taken), None)
 
 
-def undo(opened: Opened) -> Opened:
+def undo(opened: OpenConcept) -> OpenConcept:
     return _step(opened, "past", "future")
 
 
-def redo(opened: Opened) -> Opened:
+def redo(opened: OpenConcept) -> OpenConcept:
     return _step(opened, "future", "past")
 
 
-def steps(slug: str) -> tuple[int, int]:
-    """How many changes can be undone and redone."""
+def count_steps(slug: str) -> tuple[int, int]:
+    """How many changes can be undone, and how many redone."""
     history = _history(slug)
     return len(history["past"]), len(history["future"])
 
 
-def discard(opened: Opened) -> Opened:
-    """Removes the user's own version; opens the shipped one behind it, or the first concept."""
+def discard(opened: OpenConcept) -> OpenConcept:
+    """Deletes the user's version; opens the shipped one, or the first concept if there is none."""
     if opened.stale:
         return opened
     own_path(opened.spec).unlink(missing_ok=True)
     _history_path(opened.slug).unlink(missing_ok=True)
-    return show(open_or_first(opened.slug))
+    return open_concept(find_slug(opened.slug))
 
 
-def former(slug: str) -> ConceptSpec | None:
-    """The draft before its last change."""
+def read_previous(slug: str) -> ConceptSpec | None:
+    """The concept before its last change."""
     past = _history(slug)["past"]
     return spec_from_dict(past[-1]) if past else None
 
@@ -142,26 +143,26 @@ def is_own(spec: ConceptSpec) -> bool:
     return own_path(spec).exists()
 
 
-def reviewed(spec: ConceptSpec, reviewer: str) -> ConceptSpec:
+def mark_reviewed(spec: ConceptSpec, reviewer: str) -> ConceptSpec:
     if not reviewer.strip():
-        raise CrceError("Write your name: it stands in the dataset as the reviewer of this concept.")
-    facts: Provenance = replace(spec.provenance, reviewer=reviewer.strip())
-    return replace(spec, provenance=facts)
+        raise CrceError("Enter your name: the dataset lists it as the reviewer of this concept.")
+    return replace(spec, provenance=replace(spec.provenance, reviewer=reviewer.strip()))
 
 
-def _save(after: ConceptSpec, before: ConceptSpec | None) -> Opened:
+def _save(after: ConceptSpec, before: ConceptSpec | None) -> OpenConcept:
     save_spec(after, own_path(after))
     past = [*_history(after.slug)["past"], *([spec_to_dict(before)] if before else [])]
     _remember(after.slug, past=past[-_REMEMBERED:], future=[])
-    return show(after.slug)
+    return open_concept(after.slug)
 
 
-def _checked(spec: ConceptSpec) -> ConceptSpec:
-    """The spec. Raises CrceError where saving it would."""
+def _validate(spec: ConceptSpec) -> ConceptSpec:
+    """The spec as saving it would leave it. Raises CrceError if it cannot be saved."""
     return parse_spec(json.dumps(spec_to_dict(spec)), f"{spec.slug}.json")
 
 
-def _step(opened: Opened, source: str, other: str) -> Opened:
+def _step(opened: OpenConcept, source: str, other: str) -> OpenConcept:
+    """One step through the history, from `source` to `other`: its "past" or its "future"."""
     history = _history(opened.spec.slug)
     if opened.stale or not history[source]:
         return opened
@@ -169,7 +170,7 @@ def _step(opened: Opened, source: str, other: str) -> Opened:
     history[other].append(spec_to_dict(opened.spec))
     save_spec(spec, own_path(spec))
     _remember(opened.slug, **history)
-    return show(opened.slug)
+    return open_concept(opened.slug)
 
 
 def _history_path(slug: str) -> Path:

@@ -1,16 +1,18 @@
-"""What the base draws for a phrase, small: drawn once by the worker when it is idle, then kept."""
+"""A small picture of what the base draws for a phrase: drawn once by the idle worker, then kept."""
 
 import base64
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from app.components import data_url, small
+from app.components import data_url, shrink
 from crce import bases, files
 from crce.concepts.library import bundled
 from crce.concepts.spec import ConceptSpec
 from crce.errors import CrceError
 from crce.worker import client
+from crce.worker.requests import Column, GenerateRequest
 
 BASE = bases.EMOJI_SD
 HERO = {"dog": "gone", "puppy": "gone", "guide dog": "gone", "cat": "kept", "wolf": "kept"}
@@ -18,61 +20,47 @@ _AT_ONCE = 8
 _SEED = 0
 
 
-def mark(prompt: str) -> str:
+def picture_class(prompt: str) -> str:
     """The CSS class that shows the picture of `prompt`."""
-    return f"t-{hashlib.sha256(f'{_version()} {prompt}'.encode()).hexdigest()[:16]}"
+    return f"t-{hashlib.sha256(f'{_read_version()} {prompt}'.encode()).hexdigest()[:16]}"
 
 
-def drawn(specs: Iterable[ConceptSpec]) -> list[ConceptSpec]:
-    """Without bundled concepts that the base was not found to draw: their pictures would show something else."""
+def filter_drawn(specs: Iterable[ConceptSpec]) -> list[ConceptSpec]:
+    """The concepts without those bundled ones that the base cannot draw: a picture would show something else."""
     known, shipped = files.read_json(Path(bases.resolve(BASE)) / "covered.json")["concepts"], bundled()
     return [spec for spec in specs if spec.slug in known or spec.slug not in shipped]
 
 
-def styles(prompts: list[str]) -> str:
-    """A style sheet with the pictures there are: they appear without drawing any list anew."""
-    found = {mark(prompt): _path(prompt) for prompt in prompts}
-    rules = [
-        f".{name}{{background-image:url({data_url(path.read_bytes(), 'image/png')})!important}}"
-        for name, path in found.items()
-        if path.exists()
-    ]
+def build_styles(prompts: list[str]) -> str:
+    """A style sheet with the existing pictures, so that they appear without redrawing a list."""
+    urls = {prompt: data_url(_path(prompt).read_bytes(), "image/png") for prompt in list_ready(prompts)}
+    rules = [f".{picture_class(prompt)}{{background-image:url({url})!important}}" for prompt, url in urls.items()]
     return f"<style>{''.join(rules)}</style>"
 
 
-def ready(prompts: list[str]) -> list[str]:
+def list_ready(prompts: list[str]) -> list[str]:
     return [prompt for prompt in dict.fromkeys(prompts) if _path(prompt).exists()]
 
 
-def missing(prompts: list[str]) -> list[str]:
-    return [prompt for prompt in dict.fromkeys(prompts) if not _path(prompt).exists()]
-
-
-def draw(prompts: list[str], tab: str) -> bool:
-    """Asks the worker for the next few pictures. False when nothing came back."""
-    wanted = missing(prompts)[:_AT_ONCE]
-    if not wanted:
-        return False
-    answer = client.send(_request(wanted, tab), timeout=60)
-    if "columns" not in answer:
-        return False
-    for prompt, cell in zip(wanted, answer["columns"][0], strict=True):
-        files.write_atomic(_path(prompt), small(base64.b64decode(cell["png"])))
-    return True
-
-
-def _request(prompts: list[str], tab: str) -> dict:
-    base = {"run": None, "strength": 1.0}
-    asked = {"columns": [base], "prompts": prompts, "seeds": [_SEED], "ask": [None] * len(prompts)}
-    return {"kind": "draw", "tab": f"{tab}-thumbs", "base": BASE, **asked}
+def draw_missing(prompts: list[str], session: str | None) -> None:
+    """Asks the worker for the next few pictures that do not exist yet."""
+    missing = [prompt for prompt in dict.fromkeys(prompts) if not _path(prompt).exists()][:_AT_ONCE]
+    if not missing:
+        return
+    request = GenerateRequest(f"{session}-thumbs", BASE, [Column()], missing, [_SEED], [None] * len(missing))
+    # An error or a newer request leaves them for the next time.
+    with suppress(CrceError):
+        if answer := client.send(request, timeout=60):
+            for prompt, cell in zip(missing, answer.columns[0], strict=True):
+                files.write_atomic(_path(prompt), shrink(base64.b64decode(cell.png)))
 
 
 def _path(prompt: str) -> Path:
-    return files.home() / "thumbs" / f"{mark(prompt)}.png"
+    return files.home() / "thumbs" / f"{picture_class(prompt)}.png"
 
 
-def _version() -> int:
-    """Pictures of a base that was trained further are pictures of another model."""
+def _read_version() -> int:
+    """Changes when the base is trained further: its pictures are then those of another model."""
     try:
         return int(Path(bases.resolve(BASE), "model_index.json").stat().st_mtime)
     except CrceError:

@@ -1,131 +1,156 @@
-"""Compare: the same prompts and seeds, before and after, with what the judge sees in each picture."""
+"""Compare: the same prompts and seeds before and after, with the judge's verdict on each picture."""
 
 import base64
 import io
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 from PIL import Image
 
-from app.components import data_url, html_panel, render, small
+from app.components import data_url, html_panel, render, shrink
 from app.errors import report_errors
-from app.tabs import comparison_sheet, run_view
+from app.events import QUIET
+from app.session.comparison import Comparison, Prompt, Row, Title
+from app.tabs import run_view
+from app.tabs.comparison_sheet import draw_sheet
+from app.tabs.erase import EraseTab
+from app.tabs.start import StartTab
+from app.worker import ask_worker, tab_id
 from crce import bases, runs
-from crce.concepts.library import find_spec
+from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
+from crce.cost import format_duration
 from crce.errors import CrceError
 from crce.evaluation.questions import METRICS
 from crce.runs import Run
 from crce.worker import client
+from crce.worker.answers import Cell
 from crce.worker.client import ensure_worker
+from crce.worker.requests import Column, GenerateRequest, StatusRequest
 
-COLUMNS = 3
+MAX_RUNS = 3
 KINDS = {"concept": "target", "names": "coref", "neighbours": "retain"}
-_HELP = {"target": "must go", "coref": "must go", "retain": "must stay", "typed": "your prompt"}
+_LABELS = {"target": "must go", "coref": "must go", "retain": "must stay", "typed": "your prompt"}
 _SIDE = 512
 _LARGE = 500 << 20  # bytes of weights
-_MOST_ON_CPU = 4  # pictures of a large model that a CPU draws while someone waits
+_MAX_ON_CPU = 4  # pictures of a large model that a CPU draws while the user waits
 
 
 @dataclass(frozen=True)
-class Row:
-    """A prompt, why it is drawn, and the concept that the judge is asked for."""
+class CompareForm:
+    """What to draw: a field for each component. combine: whether a last column has the changes of all runs."""
 
-    kind: str
-    prompt: str
-    ask: str | None
+    runs: list[str]
+    typed: str
+    kinds: list[str]
+    terms: float
+    seeds: float
+    strength: float
+    combine: bool
+
+    @property
+    def combined(self) -> bool:
+        return self.combine and len(self.runs) > 1
+
+
+@dataclass(frozen=True)
+class CompareTab:
+    """form: the components by the fields of `CompareForm`. comparison: what is drawn, or None."""
+
+    form: dict[str, Any]
+    draw: gr.Button
+    comparison: gr.State
+    timer: gr.Timer
+    grid: gr.HTML
+    hint: gr.Markdown
+    pair: gr.ImageSlider
+    scores: gr.HTML
+    images: gr.Number
+    evaluate: gr.Button
+    time: gr.Markdown
 
 
 # What is drawn
 
 
-def choices() -> list[tuple[str, str]]:
+def list_choices() -> list[tuple[str, str]]:
     """The runs that have something to compare."""
-    return [(f"{run.title} · {run.job.config.title}", run.id) for run in _erased()]
+    return [(f"{run.title} · {run.job.config.title}", run.id) for run in _list_erased()]
 
 
-def _erased() -> list[Run]:
+def _list_erased() -> list[Run]:
     return [run for run in runs.all_runs() if run.erased]
 
 
-def prompts(spec: ConceptSpec, kinds: list[str], count: int, typed: str) -> list[Row]:
-    """The held-out terms show what was learned; those seen in training would flatter."""
-    terms = {
-        "target": [Row("target", spec.target, spec.name)],
-        "coref": [Row("coref", term.text, spec.name) for term in spec.test_corefs[:count]],
-        "retain": [Row("retain", term.text, term.text) for term in spec.test_retains[:count]],
+def choose_prompts(spec: ConceptSpec, kinds: list[str], terms: int, typed: str) -> list[Prompt]:
+    """The typed prompts, then `terms` held-out terms of each kind: those used for training would flatter."""
+    listed = {
+        "target": [Prompt("target", spec.target, spec.name)],
+        "coref": [Prompt("coref", term.text, spec.name) for term in spec.test_corefs[:terms]],
+        "retain": [Prompt("retain", term.text, term.text) for term in spec.test_retains[:terms]],
     }
-    own = [Row("typed", line.strip(), spec.name) for line in typed.splitlines() if line.strip()]
-    return [*own, *(row for kind in KINDS.values() if kind in kinds for row in terms[kind])]
+    own = [Prompt("typed", line.strip(), spec.name) for line in typed.splitlines() if line.strip()]
+    return [*own, *(prompt for kind in KINDS.values() if kind in kinds for prompt in listed[kind])]
 
 
-def as_it_should_be(kind: str, column: int, yes: bool | None) -> bool | None:
-    """None where nothing is expected: the base's own pictures, typed prompts, and what the judge cannot tell."""
+def judge_outcome(kind: str, column: int, yes: bool | None) -> bool | None:
+    """Whether the picture is as expected. None if nothing is: the base's own, typed prompts, no verdict."""
     if yes is None or column == 0 or kind == "typed":
         return None
     return yes if kind == "retain" else not yes
 
 
-def request(tab: str, base: str, ids: list[str], strength: float, row: Row, seeds: list[int], sum_up: bool) -> dict:
-    columns = [{"run": None, "strength": 1.0}, *({"run": name, "strength": strength} for name in ids)]
-    if sum_up:
-        columns.append({"run": ids[0], "also": ids[1:], "strength": strength})
-    asked = {"prompts": [row.prompt], "seeds": seeds, "ask": [row.ask]}
-    return {"kind": "draw", "tab": tab, "base": base, "columns": columns, **asked}
-
-
 @report_errors
-def draw(
-    ids: list[str], seeds: int, strength: float, kinds: list[str], count: int, typed: str, sum_up: bool, web: gr.Request
-) -> Iterator[tuple]:
-    """Row by row, so that the first pictures are there while the others are drawn."""
-    chosen = [runs.find(name) for name in ids]
-    base, spec = _common(chosen)
-    rows = prompts(spec, [KINDS[name] for name in kinds], int(count), typed)
-    if not rows:
-        raise CrceError("There is nothing to draw: choose what to show, or type a prompt.")
-    sum_up = sum_up and len(ids) > 1
-    _refuse_hours(base, len(rows) * int(seeds) * (len(ids) + 1 + sum_up))
+def draw(http: gr.Request, **values: Any) -> Iterator[tuple]:
+    """Row by row, so that the first pictures appear while the others are drawn."""
+    form = CompareForm(**values)
+    chosen = [runs.find(name) for name in form.runs]
+    base, spec = _find_common(chosen)
+    prompts = choose_prompts(spec, [KINDS[name] for name in form.kinds], int(form.terms), form.typed)
+    if not prompts:
+        raise CrceError("Nothing to draw. Choose what to show, or enter a prompt.")
+    titles, seeds = _list_titles(base, chosen, form.combined), list(range(int(form.seeds)))
+    _refuse_slow(base, len(prompts) * len(seeds) * len(titles))
     ensure_worker()
-    drawn = {
-        "titles": _titles(base, chosen, sum_up),
-        "concept": spec.name,
-        "seeds": list(range(int(seeds))),
-        "rows": [],
-    }
-    yield grid(drawn, len(rows)), drawn
-    for row in rows:
-        asked = request(f"{web.session_hash}-compare", base, ids, strength, row, drawn["seeds"], sum_up)
-        answer = client.send(asked, timeout=600)
-        if answer.get("replaced"):
+    comparison = Comparison(spec.name, titles, seeds, len(prompts))
+    yield render_grid(comparison), comparison
+    for prompt in prompts:
+        columns = _list_columns(form)
+        answer = ask_worker(GenerateRequest(tab_id(http, "compare"), base, columns, [prompt.text], seeds, [prompt.ask]))
+        if answer is None:
             return
-        if "error" in answer:
-            raise CrceError(answer["error"])
-        drawn = {**drawn, "rows": [*drawn["rows"], {**asdict(row), "cells": answer["columns"]}]}
-        yield grid(drawn, len(rows)), drawn
+        comparison = replace(comparison, rows=(*comparison.rows, Row(prompt, answer.columns)))
+        yield render_grid(comparison), comparison
 
 
-def _common(chosen: list[Run]) -> tuple[str, ConceptSpec]:
+def _list_columns(form: CompareForm) -> list[Column]:
+    """The base, each run, and if asked for all runs combined."""
+    columns = [Column(), *(Column(name, strength=form.strength) for name in form.runs)]
+    return [*columns, Column(form.runs[0], form.runs[1:], form.strength)] if form.combined else columns
+
+
+def _find_common(chosen: list[Run]) -> tuple[str, ConceptSpec]:
+    """The base of the runs and the concept of the first. Raises CrceError for runs of different bases."""
     if not chosen:
-        return bases.EMOJI_SD, find_spec("dog")
+        return bases.EMOJI_SD, find_concept("dog")
     used = {run.job.base for run in chosen}
     if len(used) > 1:
-        raise CrceError(f"These runs have different bases ({', '.join(sorted(used))}); choose runs of one.")
+        raise CrceError(f"These runs use different base models ({', '.join(sorted(used))}). Choose runs of one base.")
     return used.pop(), chosen[0].job.spec
 
 
-def _refuse_hours(base: str, pictures: int) -> None:
-    """A large model on a CPU takes minutes for a picture: say so instead of starting."""
-    if pictures <= _MOST_ON_CPU or not _is_large(base):
+def _refuse_slow(base: str, pictures: int) -> None:
+    """Raises CrceError where a large model on a CPU would take minutes for each picture."""
+    if pictures <= _MAX_ON_CPU or not _is_large(base):
         return
-    device = client.send({"kind": "status"}, timeout=30).get("device", "")
-    if "cpu" in device.lower():
+    status = client.send(StatusRequest(), timeout=30)
+    if status and "cpu" in status.device.lower():
         raise CrceError(
             f"{pictures} pictures of {base} would take minutes each without a GPU. "
-            f"Show fewer: one seed and one term, at most {_MOST_ON_CPU} pictures."
+            f"Show at most {_MAX_ON_CPU}: for example one seed and one term."
         )
 
 
@@ -134,97 +159,99 @@ def _is_large(base: str) -> bool:
     return not place.is_dir() or sum(path.stat().st_size for path in place.rglob("*.safetensors")) > _LARGE
 
 
-def _titles(base: str, chosen: list[Run], sum_up: bool) -> list[dict]:
-    after = [{"name": run.title, "about": run.job.config.title} for run in chosen]
-    resolve_conflicts = [{"name": "all together", "about": "their changes added"}] if sum_up else []
-    return [{"name": "before", "about": base}, *after, *resolve_conflicts]
+def _list_titles(base: str, chosen: list[Run], combined: bool) -> list[Title]:
+    after = [Title(run.title, run.job.config.title) for run in chosen]
+    return [Title("before", base), *after, *([Title("combined", "changes of all runs")] if combined else [])]
 
 
-# What the screen shows
+# What the tab shows
 
 
-def grid(drawn: dict, rows: int) -> str:
-    if not drawn:
+def render_grid(comparison: Comparison | None) -> str:
+    if comparison is None:
         return render("grid", titles=[])
-    cells = [_row_cells(row) for row in drawn["rows"]]
-    shown_rows = [
-        {**row, "help": _HELP[row["kind"]], "cells": own} for row, own in zip(drawn["rows"], cells, strict=True)
+    rows = [
+        {"kind": row.prompt.kind, "prompt": row.prompt.text, "label": _LABELS[row.prompt.kind], "cells": _describe(row)}
+        for row in comparison.rows
     ]
-    left = rows - len(shown_rows)
-    link = "" if left else data_url(comparison_sheet.png(drawn), "image/png")
-    facts = {"titles": drawn["titles"], "seeds": drawn["seeds"], "concept": drawn["concept"]}
-    return render("grid", rows=shown_rows, left=left, sheet=link, **facts)
+    return render(
+        "grid",
+        rows=rows,
+        missing=comparison.prompts - len(rows),
+        titles=comparison.titles,
+        seeds=comparison.seeds,
+        concept=comparison.concept,
+        sheet=data_url(draw_sheet(comparison), "image/png") if comparison.complete else "",
+    )
 
 
-def _row_cells(row: dict) -> list[list[dict]]:
-    return [[_cell(row, place, cell) for cell in cells] for place, cells in enumerate(row["cells"])]
+def _describe(row: Row) -> list[list[dict]]:
+    return [
+        [_describe_picture(row.prompt, column, picture) for picture in pictures]
+        for column, pictures in enumerate(row.columns)
+    ]
 
 
-def _cell(row: dict, column: int, cell: dict) -> dict:
-    verdict = as_it_should_be(row["kind"], column, cell["yes"])
-    seen = "The judge cannot tell"
-    if cell["yes"] is not None:
-        seen = f"The judge sees {'a' if cell['yes'] else 'no'} “{row['ask']}” (p = {cell['p']:.2f})"
-    src = data_url(small(base64.b64decode(cell["png"])), "image/png")
-    return {"src": src, "verdict": verdict, "seen": seen}
+def _describe_picture(prompt: Prompt, column: int, picture: Cell) -> dict:
+    verdict = "The judge cannot tell"
+    if picture.yes is not None:
+        verdict = f"The judge sees {'a' if picture.yes else 'no'} “{prompt.ask}” (p = {picture.p:.2f})"
+    src = data_url(shrink(base64.b64decode(picture.png)), "image/png")
+    return {"src": src, "expected": judge_outcome(prompt.kind, column, picture.yes), "verdict": verdict}
 
 
-def scores(ids: list[str]) -> str:
-    """The accuracies of the chosen runs, each with its n and interval, beside those of the base."""
-    chosen = [run for name in ids if (run := _found(name))]
-    reports = [run.report for run in chosen]
-    first = next((report for report in reports if report), None)
+@report_errors
+def render_scores(ids: list[str]) -> str:
+    """The accuracies of the chosen runs with n and interval, next to those of the base."""
+    # A run may have been deleted in another window since it was chosen.
+    chosen = [run for name in ids for run in _list_erased() if run.id == name]
+    first = next((report for run in chosen if (report := run.report)), None)
     return render(
         "scores",
-        runs=[{"title": run.title, "busy": _busy(run), "report": run.report} for run in chosen],
+        runs=[{"title": run.title, "progress": _describe_work(run), "report": run.report} for run in chosen],
         metrics=METRICS if first else {},
         first=first,
     )
 
 
-def _found(name: str) -> Run | None:
-    """A run may have been deleted in another tab since it was chosen."""
-    return next((run for run in _erased() if run.id == name), None)
-
-
-def _busy(run: Run) -> str:
+def _describe_work(run: Run) -> str:
     state = run.state
-    return run_view.says(run, state, [run.id]) if state in ("queued", "running") else ""
+    return run_view.describe_state(run, state, [run.id]) if state in ("queued", "running") else ""
 
 
-def expected(ids: list[str], images: float) -> str:
-    """How long judging takes, from the last time it was done here."""
-    reports = [report for run in runs.all_runs() if (report := run.report) and report.get("seconds")]
+@report_errors
+def estimate_time(ids: list[str], images: float | None) -> str:
+    """How long the evaluation takes, at the pace of the last one on this machine; empty without one."""
+    reports = [report for run in runs.all_runs() if (report := run.report) and report.seconds]
     if not ids or not images or not reports:
         return ""
-    return f"about {run_view.span(reports[0]['seconds'] / reports[0]['images'] * images * len(ids))}"
+    return f"about {format_duration((reports[0].seconds or 0.0) / reports[0].images * images * len(ids))}"
 
 
-# What a person does
-
-
-@report_errors
-def offer(ids: list[str]) -> gr.Dropdown:
-    """The runs to choose from; what was chosen stays, the newest stands in for nothing."""
-    found = choices()
-    known = [name for name in ids if any(name == other for _, other in found)]
-    return gr.Dropdown(found, value=known or [name for _, name in found[:1]])
+# What the user does
 
 
 @report_errors
-def pair(drawn: dict, event: gr.EventData) -> tuple:
-    """One picture large, before under after."""
-    facts = event._data
-    row, column, place = (int(facts[key]) for key in ("row", "column", "place"))
-    told = drawn["rows"][row]
-    column = column or min(1, len(told["cells"]) - 1)
-    before, after = (large(told["cells"][side][place]["png"]) for side in (0, column))
-    title = drawn["titles"][column]["name"]
-    label = f"“{told['prompt']}”, seed {drawn['seeds'][place]}: before | {title}"
+def refresh_choices(ids: list[str]) -> gr.Dropdown:
+    """The runs to choose from. The selection stays; if it is empty, the newest run is selected."""
+    choices = list_choices()
+    kept = [name for name in ids if any(name == other for _, other in choices)]
+    return gr.Dropdown(choices, value=kept or [name for _, name in choices[:1]])
+
+
+@report_errors
+def show_pair(comparison: Comparison, event: gr.EventData) -> tuple:
+    """One picture in large, before and after."""
+    number, column, place = (int(event._data[key]) for key in ("row", "column", "place"))
+    row = comparison.rows[number]
+    column = column or min(1, len(row.columns) - 1)
+    before, after = (_enlarge(row.columns[side][place].png) for side in (0, column))
+    title = comparison.titles[column].name
+    label = f"“{row.prompt.text}”, seed {comparison.seeds[place]}: before | {title}"
     return gr.ImageSlider((before, after), label=label, visible=True), gr.Markdown(visible=False)
 
 
-def large(png: str) -> Image.Image:
+def _enlarge(png: str) -> Image.Image:
     image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     return image.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
 
@@ -232,87 +259,80 @@ def large(png: str) -> Image.Image:
 @report_errors
 def evaluate(ids: list[str], images: float) -> str:
     if not ids:
-        raise CrceError("Choose a run to judge first.")
+        raise CrceError("Choose a run to evaluate first.")
     for name in ids:
         runs.find(name).request_evaluate(int(images))
     ensure_worker()
-    return scores(ids)
+    return render_scores(ids)
+
+
+@report_errors
+def open_from_card(event: gr.EventData) -> tuple:
+    """A Compare button of a run's card was pressed."""
+    return open_run(event._data["id"])
+
+
+def open_run(name: str) -> tuple:
+    return gr.Tabs(selected="compare"), gr.Dropdown(list_choices(), value=[name])
 
 
 # The tab
 
 
-def build() -> SimpleNamespace:
-    ui = SimpleNamespace(drawn=gr.State({}), timer=gr.Timer(2))
-    _form(ui)
+def build() -> CompareTab:
+    comparison, timer = gr.State(None), gr.Timer(2)
+    form, draw_button = _build_form()
     with gr.Row(equal_height=False):
         with gr.Column(scale=7, min_width=520):
-            ui.grid = html_panel(grid({}, 0))
+            grid = html_panel(render_grid(None))
         with gr.Column(scale=4, min_width=320):
-            ui.hint = gr.Markdown("Click a picture: before and after, large, under one slider.", elem_classes="mute")
-            ui.pair = gr.ImageSlider(
+            hint = gr.Markdown("Click a picture to see it in large, before and after.", elem_classes="mute")
+            pair = gr.ImageSlider(
                 format="png", type="pil", visible=False, interactive=False, slider_position=50, height=400,
                 buttons=["download", "fullscreen"],
             )  # fmt: skip
-            ui.scores = html_panel()
-            _judging(ui)
-    return ui
+            scores = html_panel()
+            with gr.Row(elem_classes="line"):
+                images = gr.Number(10, label="Pictures per term", precision=0, minimum=1, maximum=1000, min_width=110)
+                with gr.Column(min_width=160):
+                    evaluate_button = gr.Button("Evaluate all")
+                    time = gr.Markdown(elem_classes="mute")
+    return CompareTab(form, draw_button, comparison, timer, grid, hint, pair, scores, images, evaluate_button, time)
 
 
-def _form(ui: SimpleNamespace) -> None:
+def _build_form() -> tuple[dict[str, Any], gr.Button]:
+    form: dict[str, Any] = {}
     with gr.Row(elem_classes="line"):
-        ui.chosen = gr.Dropdown(
-            choices(), value=[], multiselect=True, max_choices=COLUMNS, scale=4, min_width=300,
-            label="Runs, each a column beside the base",
+        form["runs"] = gr.Dropdown(
+            list_choices(), value=[], multiselect=True, max_choices=MAX_RUNS, scale=4, min_width=300,
+            label="Runs to compare with the base",
         )  # fmt: skip
-        ui.typed = gr.Textbox(
-            "", label="Your own prompts, one a line", lines=1, max_lines=4, max_length=2000, scale=3, min_width=220
+        form["typed"] = gr.Textbox(
+            "", label="Your own prompts, one per line", lines=1, max_lines=4, max_length=2000, scale=3, min_width=220
         )
-        ui.draw = gr.Button("Draw", variant="primary", min_width=130, scale=0)
+        draw_button = gr.Button("Draw", variant="primary", min_width=130, scale=0)
     with gr.Row(equal_height=True):
-        ui.kinds = gr.CheckboxGroup(list(KINDS), value=list(KINDS), label="Show", scale=4, min_width=300)
-        ui.count = gr.Slider(1, 5, 3, step=1, label="Terms a list", scale=2, min_width=150)
-        ui.seeds = gr.Slider(1, 6, 3, step=1, label="Seeds", scale=2, min_width=150)
-        ui.strength = gr.Slider(0, 1.5, 1, step=0.1, label="Strength", scale=2, min_width=150)
-        ui.sum_up = gr.Checkbox(False, label="All together", info="One more column: the runs combined", min_width=150)
+        form["kinds"] = gr.CheckboxGroup(list(KINDS), value=list(KINDS), label="Show", scale=4, min_width=300)
+        form["terms"] = gr.Slider(1, 5, 3, step=1, label="Terms per list", scale=2, min_width=150)
+        form["seeds"] = gr.Slider(1, 6, 3, step=1, label="Seeds", scale=2, min_width=150)
+        form["strength"] = gr.Slider(0, 1.5, 1, step=0.1, label="Strength", scale=2, min_width=150)
+        form["combine"] = gr.Checkbox(False, label="Combine", info="Add a column with all runs", min_width=150)
+    return form, draw_button
 
 
-def _judging(ui: SimpleNamespace) -> None:
-    with gr.Row(elem_classes="line"):
-        ui.images = gr.Number(10, label="Pictures per term", precision=0, minimum=1, maximum=1000, min_width=110)
-        with gr.Column(min_width=160):
-            ui.evaluate = gr.Button("Evaluate all")
-            ui.expect = gr.Markdown(elem_classes="mute")
-
-
-def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    form = [ui.chosen, ui.seeds, ui.strength, ui.kinds, ui.count, ui.typed, ui.sum_up]
-    # A second press need not wait: what it asks of the worker replaces what the first still waits for.
-    drawing = {"fn": draw, "inputs": form, "outputs": [ui.grid, ui.drawn], "trigger_mode": "multiple"}
-    gr.on([ui.draw.click, ui.typed.submit], **drawing, **quiet)
-    app.tab["compare"].select(offer, ui.chosen, ui.chosen, **quiet)
-    ui.grid.click(pair, ui.drawn, [ui.pair, ui.hint], **quiet)
-    ui.timer.tick(report_errors(scores), ui.chosen, ui.scores, **quiet)
-    ui.chosen.change(report_errors(scores), ui.chosen, ui.scores, **quiet)
-    gr.on([ui.chosen.change, ui.images.change], report_errors(expected), [ui.chosen, ui.images], ui.expect, **quiet)
-    ui.evaluate.click(evaluate, [ui.chosen, ui.images], ui.scores, api_visibility="private")
-    _wire_arrivals(ui, app, drawing)
-
-
-def _wire_arrivals(ui: SimpleNamespace, app: SimpleNamespace, drawing: dict) -> None:
-    """Start and Erase send runs here; they are drawn at once."""
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    place = [app.tabs, ui.chosen]
-    for events in (app.start.card, app.erase.runs):
-        events.select(bring, None, place, **quiet).success(**drawing, **quiet)
-    app.start.arrived.change(arrive, app.start.arrived, place, **quiet).success(**drawing, **quiet)
-
-
-@report_errors
-def bring(event: gr.EventData) -> tuple:
-    return arrive(event._data["id"])
-
-
-def arrive(name: str) -> tuple:
-    return gr.Tabs(selected="compare"), gr.Dropdown(choices(), value=[name])
+def wire(ui: CompareTab, start_tab: StartTab, erase_tab: EraseTab, tabs: gr.Tabs, page: gr.Tab) -> None:
+    chosen = ui.form["runs"]
+    # A second press need not wait: its requests replace those that the first one still waits for.
+    drawing = {"fn": draw, "inputs_kwargs": ui.form, "outputs": [ui.grid, ui.comparison], "trigger_mode": "multiple"}
+    gr.on([ui.draw.click, ui.form["typed"].submit], **drawing, **QUIET)
+    page.select(refresh_choices, chosen, chosen, **QUIET)
+    ui.grid.click(show_pair, ui.comparison, [ui.pair, ui.hint], **QUIET)
+    for event in (ui.timer.tick, chosen.change):
+        event(render_scores, chosen, ui.scores, **QUIET)
+    gr.on([chosen.change, ui.images.change], estimate_time, [chosen, ui.images], ui.time, **QUIET)
+    ui.evaluate.click(evaluate, [chosen, ui.images], ui.scores, api_visibility="private")
+    # Start and Erase send runs here; they are drawn at once.
+    for select in (start_tab.card.select, erase_tab.runs.select):
+        select(open_from_card, None, [tabs, chosen], **QUIET).success(**drawing, **QUIET)
+    finished = start_tab.finished
+    finished.change(open_run, finished, [tabs, chosen], **QUIET).success(**drawing, **QUIET)

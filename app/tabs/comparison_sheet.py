@@ -1,52 +1,28 @@
-"""The comparison as one picture, for papers and mails."""
+"""A comparison as one picture, for papers and mails."""
 
 import base64
 import io
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from app.components import png_bytes
+from app.components import encode_png
+from app.session.comparison import Comparison
+from crce.picture_grid import GONE, KEPT, GridRow, Label, draw_grid
 
-_SIDE, _GAP, _HEAD, _LABEL = 96, 6, 34, 190
-_INK, _MUTE, _OK, _NO = "#0f172a", "#64748b", "#0b8a72", "#d6336c"
-
-
-def png(drawn: dict) -> bytes:
-    """Columns of runs, rows of prompts; every picture as it was drawn, never lossy."""
-    seeds, columns = len(drawn["seeds"]), len(drawn["titles"])
-    wide = seeds * (_SIDE + _GAP) + 2 * _GAP
-    size = _LABEL + columns * wide, _HEAD + len(drawn["rows"]) * (_SIDE + _GAP) + 26
-    image = Image.new("RGB", size, "white")
-    pen = ImageDraw.Draw(image)
-    for place, title in enumerate(drawn["titles"]):
-        pen.text((_LABEL + place * wide, 9), f"{title['name']} · {title['about']}", _INK, _font(14))
-    for number, row in enumerate(drawn["rows"]):
-        top = _HEAD + number * (_SIDE + _GAP)
-        _label(pen, row, top)
-        for place, cells in enumerate(row["cells"]):
-            _paste(image, cells, (_LABEL + place * wide, top))
-    note = f"seeds {', '.join(map(str, drawn['seeds']))}, the same in every column · concept: {drawn['concept']}"
-    pen.text((10, size[1] - 20), note, _MUTE, _font(12))
-    return png_bytes(image)
+_SIDE = 96  # pixels
+_NOTES = {"target": ("must go", GONE), "coref": ("must go", GONE), "retain": ("must stay", KEPT)}
 
 
-def _label(pen: ImageDraw.ImageDraw, row: dict, top: int) -> None:
-    colour = _OK if row["kind"] == "retain" else _NO if row["kind"] in ("target", "coref") else _MUTE
-    words = {"target": "must go", "coref": "must go", "retain": "must stay", "typed": "typed"}[row["kind"]]
-    pen.text((10, top + 30), _short(row["prompt"]), _INK, _font(14))
-    pen.text((10, top + 50), words, colour, _font(12))
-
-
-def _paste(image: Image.Image, cells: list[dict], corner: tuple[int, int]) -> None:
-    for place, cell in enumerate(cells):
-        picture = Image.open(io.BytesIO(base64.b64decode(cell["png"]))).convert("RGB")
-        picture = picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-        image.paste(picture, (corner[0] + place * (_SIDE + _GAP), corner[1]))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 26 else f"{text[:25]}…"
-
-
-def _font(size: int) -> ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def draw_sheet(comparison: Comparison) -> bytes:
+    """A PNG with models in columns and prompts in rows. Pictures are never compressed with loss."""
+    columns = [Label(title.name, title.about) for title in comparison.titles]
+    rows = [
+        GridRow(
+            Label(row.prompt.text, *_NOTES.get(row.prompt.kind, ("typed",))),
+            [[Image.open(io.BytesIO(base64.b64decode(cell.png))) for cell in cells] for cells in row.columns],
+        )
+        for row in comparison.rows
+    ]
+    seeds = ", ".join(map(str, comparison.seeds))
+    note = f"seeds {seeds}, the same in every column · concept: {comparison.concept}"
+    return encode_png(draw_grid(columns, rows, _SIDE, note))

@@ -1,76 +1,143 @@
-"""Curate: which names are erased with a concept, which neighbours are kept, and how sure that is."""
+"""Curate: which names are erased with a concept, which neighbours are kept, and how certain each of them is."""
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 
 from app.components import data_url, html_panel, render
 from app.errors import report_errors
+from app.events import QUIET
 from app.session import drafts, thumbnails, transcript
-from app.session.drafts import Opened
+from app.session.drafts import OpenConcept
 from app.tabs import curate_chat, curate_preview
+from app.tabs.curate_chat import ChatPanel, NamesPanel
+from app.tabs.curate_preview import DistancesPanel, PreviewPanel
 from crce import runs
 from crce.concepts import csv_json, edits
 from crce.concepts.library import is_shipped, library, parse_spec
 from crce.concepts.lint import Finding, lint
-from crce.concepts.spec import CATEGORIES, CERTAINTY, ConceptSpec
+from crce.concepts.spec import CATEGORIES, CERTAINTY, ConceptSpec, Term
 from crce.errors import CrceError
 
-_WORDS = {
+# Of each list: title, explanation, and hint while it is empty.
+_TEXTS = {
     "corefs": (
         "erase (corefs)",
-        "Other names of the same thing: each must go with it. The slider says how certain that is.",
-        "Propose some, or type names that mean the same: puppy, hound, guide dog.",
+        "Other names for the concept, erased with it. The slider sets how certain each one is.",
+        "Press Propose, or add other names for the same thing: puppy, hound, guide dog.",
     ),
     "retains": (
         "keep (retains)",
-        "Close, but something else: each must stay. The slider says how much it counts.",
-        "Propose some, or type neighbours that must survive: wolf, cat, fox.",
+        "Close but different concepts, to be kept. The slider sets how much each one counts.",
+        "Press Propose, or add neighbours to keep: wolf, cat, fox.",
     ),
 }
 _OTHER = {"corefs": "retains", "retains": "corefs"}
-_NAMES = {weight: name for name, weight in CERTAINTY.items()}
-_MOST_SHOWN = 12  # differences between two versions
+_CERTAINTIES = {weight: name for name, weight in CERTAINTY.items()}
+_MAX_DIFFERENCES = 12  # shown between two versions
 
 
-# What the screen shows
+@dataclass(frozen=True)
+class Shelf:
+    """The library beside the lists, with the form for a new concept."""
+
+    search: gr.Textbox
+    concepts: gr.HTML
+    reviewed: gr.Markdown
+    own_concept: gr.Accordion
+    name: gr.Textbox
+    category: gr.Dropdown
+    sense: gr.Textbox
+    create: gr.Button
+    names: NamesPanel
 
 
-def shelf(search: str, slug: str) -> str:
-    """The library: what is drafted, reviewed and used."""
-    specs, used = library(), _used()
-    found = [spec for spec in specs.values() if search.strip().casefold() in spec.name.casefold()]
-    states = {spec.slug: _state(spec, used) for spec in found}
-    drawn = {spec.slug for spec in thumbnails.drawn(found)}
-    return render("library", specs=found, states=states, slug=slug, mark=thumbnails.mark, drawn=drawn)
+@dataclass(frozen=True)
+class Actions:
+    """The buttons above the lists."""
+
+    import_file: gr.UploadButton
+    check: gr.Button
+    reviewer: gr.Textbox
+    sign: gr.Button
+    erase: gr.Button
 
 
-def search_shelf(search: str, opened: Opened) -> str:
-    return shelf(search, opened.slug)
+@dataclass(frozen=True)
+class TermList:
+    terms: gr.HTML
+    more: gr.Textbox
 
 
-def reviewed_count() -> str:
+@dataclass(frozen=True)
+class CurateTab:
+    """opened: an `OpenConcept`. slug: of that concept. drawn: the phrases whose pictures the page has."""
+
+    opened: gr.State
+    slug: gr.State
+    drawn: gr.State
+    shelf: Shelf
+    head: gr.HTML
+    actions: Actions
+    preview: PreviewPanel
+    lists: dict[str, TermList]
+    distances: DistancesPanel
+    chat: ChatPanel
+
+    @property
+    def terms(self) -> list[gr.HTML]:
+        return [part.terms for part in self.lists.values()]
+
+    @property
+    def parts(self) -> list[Any]:
+        """What shows the concept, in the order of `render_all`."""
+        shelf = self.shelf
+        return [self.opened, self.slug, self.head, *self.terms, shelf.concepts, shelf.reviewed, self.chat.log]
+
+
+# What the tab shows
+
+
+def render_shelf(search: str, slug: str) -> str:
+    """The library, with whether each concept is a draft, reviewed or used."""
+    uses = _count_runs()
+    specs = [spec for spec in library().values() if search.strip().casefold() in spec.name.casefold()]
+    return render(
+        "library",
+        specs=specs,
+        states={spec.slug: _describe_state(spec, uses) for spec in specs},
+        slug=slug,
+        picture_class=thumbnails.picture_class,
+        drawn={spec.slug for spec in thumbnails.filter_drawn(specs)},
+    )
+
+
+def search_shelf(search: str, opened: OpenConcept) -> str:
+    return render_shelf(search, opened.slug)
+
+
+def count_reviewed() -> str:
     specs = library().values()
     return f"{sum(bool(spec.provenance.reviewer) for spec in specs)} of {len(specs)} reviewed"
 
 
-def head(opened: Opened) -> str:
+def render_head(opened: OpenConcept) -> str:
     spec = opened.spec
-    undo, redo = drafts.steps(spec.slug)
+    undo, redo = drafts.count_steps(spec.slug)
     return render(
         "spec",
         spec=spec,
-        conflict=_conflict(opened),
-        mark=thumbnails.mark,
+        conflict=_describe_conflict(opened),
+        picture_class=thumbnails.picture_class,
         own=drafts.is_own(spec),
         shipped=is_shipped(spec),
-        runs=_used()[spec.slug],
-        locked=_locked(spec.slug),
+        runs=_count_runs()[spec.slug],
+        locked=_explain_lock(spec.slug),
         undo=undo,
         redo=redo,
         json=data_url(csv_json.to_json(spec), "application/json"),
@@ -78,343 +145,366 @@ def head(opened: Opened) -> str:
     )
 
 
-def terms(spec: ConceptSpec, kind: str) -> str:
-    title, about, hint = _WORDS[kind]
+def render_terms(spec: ConceptSpec, kind: str) -> str:
+    title, explanation, hint = _TEXTS[kind]
     return render(
         "terms",
         title=title,
-        help=about,
+        explanation=explanation,
         hint=hint,
-        mark=thumbnails.mark,
+        picture_class=thumbnails.picture_class,
         terms=getattr(spec, kind),
         list=kind,
         side=edits.LISTS[kind],
         other=edits.LISTS[_OTHER[kind]],
-        locked=_locked(spec.slug),
-        lint=_lint(spec, kind),
-        told=_told(spec),
+        locked=_explain_lock(spec.slug),
+        lint=_group_findings(spec, kind),
+        reasons=_collect_reasons(spec),
     )
 
 
-def screen(opened: Opened, search: str = "") -> tuple:
-    """Everything that shows the concept, in the order of `ui.classify`."""
+def render_all(opened: OpenConcept, search: str = "") -> tuple:
+    """Everything that shows the concept, in the order of `CurateTab.parts`."""
     if not opened.slug:
-        return opened, "", "", "", "", shelf(search, ""), reviewed_count(), ""
+        return opened, "", "", "", "", render_shelf(search, ""), count_reviewed(), ""
     spec, slug = opened.spec, opened.slug
-    lists = (terms(spec, kind) for kind in edits.LISTS)
-    return opened, slug, head(opened), *lists, shelf(search, slug), reviewed_count(), curate_chat.log(spec)
+    lists = (render_terms(spec, kind) for kind in edits.LISTS)
+    shelf = render_shelf(search, slug)
+    return opened, slug, render_head(opened), *lists, shelf, count_reviewed(), curate_chat.render_chat(spec)
 
 
-def _conflict(opened: Opened) -> dict | None:
-    """What another window has made of the concept since this page read it."""
+def _describe_conflict(opened: OpenConcept) -> dict | None:
+    """What another window has changed since this page read the concept."""
     theirs = opened.theirs
     if theirs == opened.seen:
         return None
     if theirs is None:
-        return {"title": "Another window deleted this concept.", "about": "What you see is not saved.", "lines": []}
+        return {"title": "Another window deleted this concept.", "about": "Your version is not saved.", "lines": []}
     lines = [change.label for change in edits.changes(opened.spec, theirs)]
-    left = len(lines) - _MOST_SHOWN
-    more = [f"and {left} more"] if left > 0 else []
-    about = "Yours are not saved over them. Theirs differ by:" if lines else "Notes, the split or the review differ."
-    return {"title": "Another window changed these lists.", "about": about, "lines": lines[:_MOST_SHOWN] + more}
-
-
-def _lint(spec: ConceptSpec, kind: str) -> dict[str, list[Finding]]:
-    """By term, what is doubtful about it; under "" what is doubtful about the whole list."""
-    facts = transcript.read(spec.slug)["facts"]
-    marks = defaultdict(list)
-    for found in lint(spec, library().values(), facts.get("tokens"), facts.get("limit", 77), facts.get("drawn")):
-        if found.kind == kind:
-            marks[found.text].append(found)
-    return marks
-
-
-def _told(spec: ConceptSpec) -> dict[str, str]:
-    """By term, its note, and why the proposer wanted it where the note says something else."""
-    whys = {
-        change.term.text: change.why for entry in curate_chat.offers(spec.slug) for change in transcript.changes(entry)
+    hidden = len(lines) - _MAX_DIFFERENCES
+    more = [f"and {hidden} more"] if hidden > 0 else []
+    differences = "Their version differs by:" if lines else "Their version differs in notes, split or review."
+    return {
+        "title": "Another window changed these lists.",
+        "about": f"Your version is not saved. {differences}",
+        "lines": lines[:_MAX_DIFFERENCES] + more,
     }
-    return {term.text: _reasons(term.note, whys.get(term.text, "")) for term in (*spec.corefs, *spec.retains)}
 
 
-def _reasons(note: str, why: str) -> str:
-    return " · ".join(filter(None, [note, f"the proposer: {why}" if why and why != note else ""]))
+def _group_findings(spec: ConceptSpec, kind: str) -> dict[str, list[Finding]]:
+    """Warnings by term; those about the whole list under ""."""
+    facts = transcript.read(spec.slug)["facts"]
+    found = lint(spec, library().values(), facts.get("tokens"), facts.get("limit", 77), facts.get("drawn"))
+    groups = defaultdict(list)
+    for finding in found:
+        if finding.kind == kind:
+            groups[finding.text].append(finding)
+    return groups
 
 
-def _used() -> Counter:
+def _collect_reasons(spec: ConceptSpec) -> dict[str, str]:
+    """By term: its note, and the proposer's reason if that is another one."""
+    rounds = [entry for entry in transcript.read_entries(spec.slug) if entry["who"] == "proposer"]
+    reasons = {change.term.text: change.why for entry in rounds for change in transcript.read_changes(entry)}
+    return {term.text: _join_reasons(term.note, reasons.get(term.text, "")) for term in (*spec.corefs, *spec.retains)}
+
+
+def _join_reasons(note: str, reason: str) -> str:
+    return " · ".join(filter(None, [note, f"proposer: {reason}" if reason and reason != note else ""]))
+
+
+def _count_runs() -> Counter[str]:
+    """How many runs each concept is used in, by slug."""
     return Counter(run.job.spec.slug for run in runs.all_runs())
 
 
-def _locked(slug: str) -> str:
-    """Why the split may not change any more; "" while no run uses it."""
-    used = _used()[slug]
-    count = f"{used} run{'s' if used > 1 else ''}"
-    return f"The split is kept: {count} trained with it, and held-out terms must stay unseen." if used else ""
+def _explain_lock(slug: str) -> str:
+    """Why the split can no longer change; "" while no run uses it."""
+    count = _count_runs()[slug]
+    trained = f"{count} run{'s' if count > 1 else ''}"
+    return f"The split is locked: {trained} trained with it, and held-out terms must stay unseen." if count else ""
 
 
-def _state(spec: ConceptSpec, used: Counter) -> str:
+def _describe_state(spec: ConceptSpec, uses: Counter[str]) -> str:
     if spec.provenance.reviewer:
         return "✓ reviewed"
-    return "● used, draft" if used[spec.slug] else "◐ draft"
+    return "● used, draft" if uses[spec.slug] else "◐ draft"
 
 
-def _phrases(slug: str) -> list[str]:
-    """What there should be pictures of: the first screen, the library, the lists of the open concept."""
+def _list_phrases(slug: str) -> list[str]:
+    """What is shown with a picture: on Start, in the library, and in the lists of the open concept."""
     specs = library()
     spec = specs.get(slug)
     own = [term.text for term in (*spec.corefs, *spec.retains)] if spec else []
-    return [*thumbnails.HERO, *(other.target for other in thumbnails.drawn(specs.values())), *own]
+    return [*thumbnails.HERO, *(other.target for other in thumbnails.filter_drawn(specs.values())), *own]
 
 
-# What a person does
+# What the user does
 
 
 @report_errors
 def restore(remembered: str | None) -> tuple:
-    return screen(drafts.show(drafts.open_or_first(remembered)))
+    """Opens the concept that this browser had open last."""
+    return render_all(drafts.open_concept(drafts.find_slug(remembered)))
 
 
 @report_errors
-def marked(opened: Opened) -> tuple:
-    """The lists, with what has been learned of their terms."""
-    return tuple(terms(opened.spec, kind) for kind in edits.LISTS)
+def redraw_lists(opened: OpenConcept) -> tuple:
+    return tuple(render_terms(opened.spec, kind) for kind in edits.LISTS)
 
 
 @report_errors
-def choose(search: str, event: gr.EventData) -> tuple:
-    return screen(drafts.show(event.slug), search)
+def choose_concept(search: str, event: gr.EventData) -> tuple:
+    return render_all(drafts.open_concept(event._data["slug"]), search)
 
 
 @report_errors
-def moved(opened: Opened, search: str, event: gr.EventData) -> tuple:
-    """A field of a row was changed. The lists are drawn anew only when that shows something new."""
-    after = drafts.change(opened, lambda spec: _edited(spec, event._data))
-    everything = screen(after, search)
+def change_field(opened: OpenConcept, search: str, event: gr.EventData) -> tuple:
+    """A field of a term was changed. The lists are redrawn only if that shows something new."""
+    after = drafts.change(opened, lambda spec: _edit_field(spec, event._data))
+    everything = render_all(after, search)
     if event._data["do"] == "text":
         return everything
     return *everything[:3], gr.skip(), gr.skip(), *everything[5:]
 
 
-def _edited(spec: ConceptSpec, row: dict) -> ConceptSpec:
+def _edit_field(spec: ConceptSpec, field: dict) -> ConceptSpec:
     facts = {
-        "certainty": lambda value: {"certainty": _NAMES[round(float(value), 1)]},
+        "certainty": lambda value: {"certainty": _CERTAINTIES[round(float(value), 1)]},
         "note": lambda value: {"note": value.strip()},
         "text": lambda value: {"text": value.strip(), "source": "expert"},
-    }[row["do"]](row["value"])
-    return edits.with_term(spec, row["list"], row["text"], **facts)
+    }[field["do"]](field["value"])
+    return edits.with_term(spec, field["list"], field["text"], **facts)
 
 
 @report_errors
-def pressed(opened: Opened, search: str, event: gr.EventData) -> tuple:
-    """A button of a row: drop, the other split, the other list."""
-    row = event._data
-    edit = {"drop": edits.without_term, "split": _other_split, "move": _other_list}[row["do"]]
-    return screen(drafts.change(opened, lambda spec: edit(spec, row["list"], row["text"])), search)
+def press_term_button(opened: OpenConcept, search: str, event: gr.EventData) -> tuple:
+    """Drops a term, or moves it to the other split or list."""
+    button = event._data
+    edit = {"drop": edits.without_term, "split": _move_to_split, "move": _move_to_list}[button["do"]]
+    return render_all(drafts.change(opened, lambda spec: edit(spec, button["list"], button["text"])), search)
 
 
-def _other_split(spec: ConceptSpec, kind: str, text: str) -> ConceptSpec:
+def _move_to_split(spec: ConceptSpec, kind: str, text: str) -> ConceptSpec:
     _refuse_locked(spec)
-    term = _term(spec, kind, text)
-    return edits.with_term(spec, kind, text, split="test" if term.split == "train" else "train")
+    split = "test" if _find_term(spec, kind, text).split == "train" else "train"
+    return edits.with_term(spec, kind, text, split=split)
 
 
-def _other_list(spec: ConceptSpec, kind: str, text: str) -> ConceptSpec:
-    here, there = edits.without_term(spec, kind, text), _OTHER[kind]
-    return replace(here, **{there: (*getattr(here, there), _term(spec, kind, text))})
+def _move_to_list(spec: ConceptSpec, kind: str, text: str) -> ConceptSpec:
+    here, other = edits.without_term(spec, kind, text), _OTHER[kind]
+    lists: dict[str, Any] = {other: (*getattr(here, other), _find_term(spec, kind, text))}
+    return replace(here, **lists)
 
 
-def _term(spec: ConceptSpec, kind: str, text: str):
+def _find_term(spec: ConceptSpec, kind: str, text: str) -> Term:
     return next(term for term in getattr(spec, kind) if term.text == text)
 
 
 def _refuse_locked(spec: ConceptSpec) -> None:
-    if why := _locked(spec.slug):
-        raise CrceError(f"{why} Keep a copy of the concept to split it another way.")
+    if reason := _explain_lock(spec.slug):
+        raise CrceError(f"{reason} Keep a copy of the concept to split it another way.")
 
 
 @report_errors
-def tool(opened: Opened, search: str, event: gr.EventData) -> tuple:
-    """A button above the lists, with which the whole concept changes."""
-    return screen(_TOOLS[event._data["do"]](opened), search)
+def press_concept_button(opened: OpenConcept, search: str, event: gr.EventData) -> tuple:
+    """A button above the lists, which changes the whole concept."""
+    return render_all(_CONCEPT_BUTTONS[event._data["do"]](opened), search)
 
 
-def _theirs(opened: Opened) -> Opened:
-    return drafts.show(drafts.open_or_first(opened.slug))
+def _load_theirs(opened: OpenConcept) -> OpenConcept:
+    return drafts.open_concept(drafts.find_slug(opened.slug))
 
 
-def _discard(opened: Opened) -> Opened:
+def _discard(opened: OpenConcept) -> OpenConcept:
     transcript.forget(opened.slug)
     return drafts.discard(opened)
 
 
-_TOOLS: dict[str, Callable[[Opened], Opened]] = {
+_CONCEPT_BUTTONS: dict[str, Callable[[OpenConcept], OpenConcept]] = {
     "undo": drafts.undo,
     "redo": drafts.redo,
     "discard": _discard,
-    "theirs": _theirs,
+    "theirs": _load_theirs,
     "mine": drafts.keep_mine,
     "copy": drafts.keep_copy,
-    "resplit": lambda opened: _split(opened, opened.spec.provenance.split_seed + 1),
+    "resplit": lambda opened: _redraw_split(opened, opened.spec.provenance.split_seed + 1),
 }
 
 
 @report_errors
-def seeded(opened: Opened, search: str, event: gr.EventData) -> tuple:
-    """The seed of the split was typed."""
-    typed = event._data["value"].strip()
-    if not typed.isdecimal():
-        raise CrceError(f"The seed is {typed!r}; write a whole number of at least 0.")
-    return screen(_split(opened, int(typed)), search)
+def change_seed(opened: OpenConcept, search: str, event: gr.EventData) -> tuple:
+    """Redraws the split with the seed that was entered."""
+    text = event._data["value"].strip()
+    if not text.isdecimal():
+        raise CrceError(f"The seed is {text!r}; enter a whole number of at least 0.")
+    return render_all(_redraw_split(opened, int(text)), search)
 
 
-def _split(opened: Opened, seed: int) -> Opened:
-    def drawn(spec: ConceptSpec) -> ConceptSpec:
+def _redraw_split(opened: OpenConcept, seed: int) -> OpenConcept:
+    def redraw(spec: ConceptSpec) -> ConceptSpec:
         _refuse_locked(spec)
-        lists = {kind: edits.draw_split(_sorted(getattr(spec, kind)), seed) for kind in edits.LISTS}
-        return replace(spec, **lists, provenance=replace(spec.provenance, reviewer="", split_seed=seed))
+        lists: dict[str, Any] = {kind: edits.draw_split(_sort(getattr(spec, kind)), seed) for kind in edits.LISTS}
+        return replace(spec, provenance=replace(spec.provenance, reviewer="", split_seed=seed), **lists)
 
-    return drafts.change(opened, drawn)
+    return drafts.change(opened, redraw)
 
 
-def _sorted(terms: tuple) -> list:
-    """In an order of their own, so that the same terms and seed give the same split."""
+def _sort(terms: tuple[Term, ...]) -> list[Term]:
+    """By certainty and text, so that the same terms and seed always give the same split."""
     return sorted(terms, key=lambda term: (-term.weight, term.text))
 
 
 @report_errors
-def add(opened: Opened, search: str, kind: str, typed: str) -> tuple:
+def add_terms(opened: OpenConcept, search: str, kind: str, typed: str) -> tuple:
     """One phrase, or a pasted list."""
     texts = [text for text in re.split(r"[\n,;]+", typed) if text.strip()]
     after = drafts.change(opened, lambda spec: edits.with_terms(spec, kind, texts))
     if texts and after == opened:
-        raise CrceError("The lists have this already, or it is the concept itself.")
-    return "", *screen(after, search)
+        raise CrceError("The lists already have this, or it is the concept itself.")
+    return "", *render_all(after, search)
 
 
 @report_errors
-def bring(opened: Opened, search: str, path: str) -> tuple:
-    """A file: JSON is a whole concept, which is opened; CSV adds to the lists on screen and updates their rows."""
+def import_file(opened: OpenConcept, search: str, path: str) -> tuple:
+    """JSON is a whole concept, which is opened. CSV adds terms to the lists on screen and updates existing ones."""
     file = Path(path)
-    text = csv_json.text_of(file)
+    text = csv_json.read_text(file)
     if file.suffix.casefold() == ".csv":
         after = drafts.change(opened, lambda spec: csv_json.from_csv(spec, text, file.name))
     else:
-        after = _brought(opened, parse_spec(text, file.name))
-    gr.Info("Undo takes it back.", title="Imported")
-    return screen(after, search)
+        after = _import_spec(opened, parse_spec(text, file.name))
+    gr.Info("Press Undo to revert.", title="Imported")
+    return render_all(after, search)
 
 
-def _brought(opened: Opened, spec: ConceptSpec) -> Opened:
+def _import_spec(opened: OpenConcept, spec: ConceptSpec) -> OpenConcept:
     if spec.slug == opened.slug:
         return drafts.change(opened, lambda _: spec)
     if spec.slug in library():
-        return drafts.change(drafts.show(spec.slug), lambda _: spec)
-    return drafts.keep_mine(Opened(None, spec))
+        return drafts.change(drafts.open_concept(spec.slug), lambda _: spec)
+    return drafts.keep_mine(OpenConcept(None, spec))
 
 
 @report_errors
-def begin(name: str, category: str, sense: str) -> tuple:
+def create_concept(name: str, category: str, sense: str) -> tuple:
     slug = drafts.create(name, category, sense).slug
-    return "", "", *screen(drafts.show(slug))
+    return "", "", *render_all(drafts.open_concept(slug))
 
 
 @report_errors
-def sign(opened: Opened, search: str, reviewer: str) -> tuple:
-    return screen(drafts.change(opened, lambda spec: drafts.reviewed(spec, reviewer)), search)
+def sign_review(opened: OpenConcept, search: str, reviewer: str) -> tuple:
+    return render_all(drafts.change(opened, lambda spec: drafts.mark_reviewed(spec, reviewer)), search)
 
 
 @report_errors
-def talked(opened: Opened, search: str, event: gr.EventData) -> tuple:
-    """A button of the talk: a change or a round is taken, a round undone, a meaning chosen."""
-    row = event._data
-    chosen = int(row["n"]) if "n" in row else None
-    return screen(curate_chat.pressed(opened, int(row["entry"]), chosen, row["do"]), search)
+def press_chat_button(opened: OpenConcept, search: str, event: gr.EventData) -> tuple:
+    """Accepts a change or a round, undoes a round, or chooses a sense."""
+    return render_all(curate_chat.press_button(opened, event._data), search)
 
 
 @report_errors
-def pictures(slug: str, seen: list[str], request: gr.Request) -> tuple:
-    """Draws a few missing pictures, unless a run needs the machine. Sends them only when there are new ones."""
-    phrases = _phrases(slug)
+def draw_pictures(slug: str, drawn: list[str], http: gr.Request) -> tuple:
+    """Draws a few missing pictures, unless a run needs the machine. Sends them only if there are new ones."""
+    phrases = _list_phrases(slug)
     if not any(run.state in ("queued", "running") for run in runs.all_runs()):
-        thumbnails.draw(phrases, request.session_hash)
-    ready = thumbnails.ready(phrases)
-    return (gr.skip(), gr.skip()) if ready == seen else (thumbnails.styles(ready), ready)
+        thumbnails.draw_missing(phrases, http.session_hash)
+    ready = thumbnails.list_ready(phrases)
+    return (gr.skip(), gr.skip()) if ready == drawn else (thumbnails.build_styles(ready), ready)
 
 
 # The tab
 
 
-def build() -> SimpleNamespace:
-    ui = SimpleNamespace(opened=gr.State(Opened()), slug=gr.State(""), pictured=gr.State([]))
+def build() -> CurateTab:
+    opened, slug, drawn = gr.State(OpenConcept()), gr.State(""), gr.State([])
     with gr.Row(equal_height=False, elem_classes="desk"):
         with gr.Column(scale=2, min_width=190, elem_classes="shelfside"):
-            _library(ui)
+            shelf = _build_shelf()
         with gr.Column(scale=8, min_width=600, elem_classes="middle"):
-            ui.head = html_panel()
-            _actions(ui)
-            curate_preview.build_preview(ui)
+            head = html_panel()
+            actions = _build_actions()
+            preview = curate_preview.build_preview()
             with gr.Row(equal_height=False):
-                ui.lists = {kind: _list(kind) for kind in edits.LISTS}
-            curate_preview.build_distances(ui)
-        with gr.Column(scale=3, min_width=290, elem_classes="talkside"):
-            curate_chat.build(ui)
-    lists = [part.rows for part in ui.lists.values()]
-    ui.classify = [ui.opened, ui.slug, ui.head, *lists, ui.shelf, ui.count, ui.log]
-    return ui
+                lists = {kind: _build_list(kind) for kind in edits.LISTS}
+            distances = curate_preview.build_distances()
+        with gr.Column(scale=3, min_width=290, elem_classes="chatside"):
+            chat = curate_chat.build()
+    return CurateTab(opened, slug, drawn, shelf, head, actions, preview, lists, distances, chat)
 
 
-def _library(ui: SimpleNamespace) -> None:
-    ui.search = gr.Textbox("", placeholder="Search the library", show_label=False, container=False)
-    ui.shelf = html_panel()
-    ui.count = gr.Markdown(elem_classes="mute")
-    with gr.Accordion("+ your own concept", open=False) as ui.own:
-        ui.name = gr.Textbox("", label="Concept", placeholder="lighthouse", max_length=200)
-        ui.category = gr.Dropdown(CATEGORIES, label="Category", value="object")
-        ui.sense = gr.Textbox("", label="Sense", info="Only if the word has several", max_length=200)
-        ui.begin = gr.Button("Begin", size="sm")
-        curate_chat.build_names(ui)
+def _build_shelf() -> Shelf:
+    search = gr.Textbox("", placeholder="Search the library", show_label=False, container=False)
+    concepts, reviewed = html_panel(), gr.Markdown(elem_classes="mute")
+    with gr.Accordion("+ your own concept", open=False) as own_concept:
+        name = gr.Textbox("", label="Concept", placeholder="lighthouse", max_length=200)
+        category = gr.Dropdown(CATEGORIES, label="Category", value="object")
+        sense = gr.Textbox("", label="Sense", info="Only if the word has several", max_length=200)
+        create = gr.Button("Create", size="sm")
+        names = curate_chat.build_names()
+    return Shelf(search, concepts, reviewed, own_concept, name, category, sense, create, names)
 
 
-def _actions(ui: SimpleNamespace) -> None:
+def _build_actions() -> Actions:
     with gr.Row(elem_classes="line"):
-        ui.bring = gr.UploadButton("Import", file_types=[".json", ".csv"], size="sm", scale=0, min_width=76)
-        ui.check = gr.Button("Check what the model draws", size="sm", scale=0, min_width=196)
-        ui.reviewer = gr.Textbox("", placeholder="Your name", show_label=False, container=False, scale=1, min_width=110)
-        ui.sign = gr.Button("Mark reviewed", size="sm", scale=0, min_width=110)
-        ui.erase = gr.Button("Erase this →", variant="primary", size="sm", scale=0, min_width=110)
+        return Actions(
+            import_file=gr.UploadButton("Import", file_types=[".json", ".csv"], size="sm", scale=0, min_width=76),
+            check=gr.Button("Check what the model draws", size="sm", scale=0, min_width=196),
+            reviewer=gr.Textbox("", placeholder="Your name", show_label=False, container=False, scale=1, min_width=110),
+            sign=gr.Button("Mark reviewed", size="sm", scale=0, min_width=110),
+            erase=gr.Button("Erase this →", variant="primary", size="sm", scale=0, min_width=110),
+        )
 
 
-def _list(kind: str) -> SimpleNamespace:
+def _build_list(kind: str) -> TermList:
     with gr.Column(min_width=290):
-        rows = html_panel()
+        terms = html_panel()
         more = gr.Textbox(
-            "", placeholder=f"Add to {_WORDS[kind][0].split()[0]}: one phrase, or a pasted list",
+            "", placeholder=f"Add to {edits.LISTS[kind]}: one phrase, or a pasted list",
             show_label=False, container=False, lines=1, max_lines=8,
         )  # fmt: skip
-    return SimpleNamespace(rows=rows, more=more)
+    return TermList(terms, more)
 
 
-def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    # One change after the other: each starts from the draft that the one before has saved.
-    edits = {"concurrency_id": "drafts", "concurrency_limit": 1, **quiet}
-    shows, where = ui.classify, [ui.opened, ui.search]
-    app.demo.load(restore, app.remembered, shows, **quiet)
-    ui.slug.change(lambda slug: slug, ui.slug, app.remembered, **quiet)
-    ui.search.change(search_shelf, [ui.search, ui.opened], ui.shelf, **quiet)
-    ui.shelf.click(choose, ui.search, shows, **quiet)
-    # Two quick presses of Undo are two steps back.
-    ui.head.click(tool, where, shows, trigger_mode="multiple", **edits)
-    ui.head.input(seeded, where, shows, **edits)
+def wire(ui: CurateTab, base: gr.Dropdown, demo: gr.Blocks, remembered: gr.BrowserState) -> None:
+    """base: the model with which previews and distances are computed."""
+    _wire_shelf(ui, demo, remembered)
+    _wire_edits(ui)
+    curate_chat.wire(ui.chat, ui.opened, demo)
+    curate_chat.wire_names(ui.shelf.names, ui.chat.model, ui.shelf.name, ui.shelf.category)
+    curate_preview.wire_preview(ui.preview, ui.opened, base)
+    curate_preview.wire_check(ui.preview, ui.actions.check, ui.opened, base, ui.terms, redraw_lists)
+    curate_preview.wire_distances(ui.distances, ui.opened, base)
+
+
+def _wire_shelf(ui: CurateTab, demo: gr.Blocks, remembered: gr.BrowserState) -> None:
+    shelf = ui.shelf
+    demo.load(restore, remembered, ui.parts, **QUIET)
+    ui.slug.change(lambda slug: slug, ui.slug, remembered, **QUIET)
+    shelf.search.change(search_shelf, [shelf.search, ui.opened], shelf.concepts, **QUIET)
+    shelf.concepts.click(choose_concept, shelf.search, ui.parts, **QUIET)
+
+
+def _wire_edits(ui: CurateTab) -> None:
+    # One edit after the other: each starts from what the one before has saved.
+    one_by_one: dict[str, Any] = {"concurrency_id": "drafts", "concurrency_limit": 1, **QUIET}
+    # No event is skipped while another waits: two quick presses of Undo are two steps back.
+    every = {"trigger_mode": "multiple", **one_by_one}
+    inputs, shelf, actions = [ui.opened, ui.shelf.search], ui.shelf, ui.actions
+    ui.head.click(press_concept_button, inputs, ui.parts, **every)
+    ui.head.input(change_seed, inputs, ui.parts, **one_by_one)
     for kind, part in ui.lists.items():
-        # Each row speaks for itself: none may replace another's event that still waits.
-        part.rows.input(moved, where, shows, trigger_mode="multiple", **edits)
-        part.rows.click(pressed, where, shows, trigger_mode="multiple", **edits)
-        part.more.submit(add, [*where, gr.State(kind), part.more], [part.more, *shows], **edits)
-    ui.bring.upload(bring, [*where, ui.bring], shows, **edits)
-    ui.begin.click(begin, [ui.name, ui.category, ui.sense], [ui.name, ui.sense, *shows], **edits)
-    ui.sign.click(sign, [*where, ui.reviewer], shows, **edits)
-    gr.on([app.redraw.tick, ui.slug.change], pictures, [ui.slug, ui.pictured], [app.pictures, ui.pictured], **quiet)
-    ui.log.click(talked, where, shows, **edits)
-    curate_chat.wire(ui, app)
-    curate_preview.wire(ui, app, marked)
+        part.terms.input(change_field, inputs, ui.parts, **every)
+        part.terms.click(press_term_button, inputs, ui.parts, **every)
+        part.more.submit(add_terms, [*inputs, gr.State(kind), part.more], [part.more, *ui.parts], **one_by_one)
+    actions.import_file.upload(import_file, [*inputs, actions.import_file], ui.parts, **one_by_one)
+    shelf.create.click(
+        create_concept, [shelf.name, shelf.category, shelf.sense], [shelf.name, shelf.sense, *ui.parts], **one_by_one
+    )
+    actions.sign.click(sign_review, [*inputs, actions.reviewer], ui.parts, **one_by_one)
+    ui.chat.log.click(press_chat_button, inputs, ui.parts, **one_by_one)
+
+
+def wire_pictures(ui: CurateTab, styles: gr.HTML, redraw: gr.Timer) -> None:
+    """styles: a style sheet with the pictures, for the whole page."""
+    gr.on([redraw.tick, ui.slug.change], draw_pictures, [ui.slug, ui.drawn], [styles, ui.drawn], **QUIET)

@@ -1,217 +1,242 @@
-"""The talk beside the lists: what is wished for, what the proposer would change, and what is taken of it."""
+"""The chat beside the lists: what the user requests, what the proposer would change, and what is accepted of it."""
 
 import os
 import threading
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import replace
-from types import SimpleNamespace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from app.components import html_panel, render
 from app.errors import report_errors
+from app.events import QUIET
 from app.session import drafts, transcript
-from app.session.drafts import Opened
-from crce.concepts.edits import Revision
+from app.session.drafts import OpenConcept
+from crce.concepts.edits import Change, Revision
 from crce.concepts.library import library
 from crce.concepts.spec import ConceptSpec, Provenance, spec_from_dict
 from crce.errors import CrceError
+from crce.generators import Stream
+
+if TYPE_CHECKING:
+    from crce.proposers.llm import ChatProposer
+    from crce.proposers.offline import LexiconProposer
 
 IMPROVE = "Improve both lists; keep what is right."
-_SAID = {True: "Improve both lists.", False: "Propose both lists."}
 _CATEGORIES = {"ip": "Characters", "celebrity": "Celebrities"}
-_OFTEN = 0.15  # seconds between two looks at what is being written
-_TAIL = 160  # characters shown of what cannot be read yet
+_INTERVAL = 0.15  # seconds between two updates of an answer that is being written
+_TAIL = 160  # characters shown of an answer that has no complete term yet
+_ASKING: dict[str, Any] = {"concurrency_id": "llm", "concurrency_limit": 4, **QUIET}
 
 
-# What the screen shows
+@dataclass(frozen=True)
+class ChatPanel:
+    """who: the proposer. writing: an answer that is being written. model: which model of the endpoint answers."""
+
+    who: gr.HTML
+    log: gr.HTML
+    writing: gr.HTML
+    request: gr.Textbox
+    propose: gr.Button
+    model: gr.Dropdown
 
 
-def log(spec: ConceptSpec) -> str:
-    """The conversation. Only the last round can be taken or undone; older ones are history."""
-    entries = [_row(spec, entry) for entry in transcript.entries(spec.slug)]
+@dataclass(frozen=True)
+class NamesPanel:
+    """Suggestions of concepts, by category."""
+
+    suggest: dict[str, gr.Button]
+    names: gr.HTML
+
+
+# What the panel shows
+
+
+def render_chat(spec: ConceptSpec) -> str:
+    """The conversation. Only the last round can be accepted or undone."""
+    entries = [_describe_entry(spec, entry) for entry in transcript.read_entries(spec.slug)]
     rounds = [number for number, entry in enumerate(entries) if entry["who"] == "proposer"]
-    return render("talk", spec=spec, entries=entries, last=rounds[-1] if rounds else None)
+    return render("chat", spec=spec, entries=entries, last=rounds[-1] if rounds else None)
 
 
-def offers(slug: str) -> list[dict]:
-    return [entry for entry in transcript.entries(slug) if entry["who"] == "proposer"]
-
-
-def _row(spec: ConceptSpec, entry: dict) -> dict:
-    """An entry as it is shown: what was taken of it, and the meanings that it asks about."""
+def _describe_entry(spec: ConceptSpec, entry: dict) -> dict:
+    """An entry for the template: with what is accepted of a round, or with the senses to choose from."""
     if entry["who"] == "proposer":
-        rows = [_change(spec, change) for change in transcript.changes(entry)]
-        return {**entry, "rows": rows, "open": sum(not row["held"] for row in rows)}
+        rows = [_describe_change(spec, change) for change in transcript.read_changes(entry)]
+        return {**entry, "rows": rows, "open": sum(not row["applied"] for row in rows)}
     if entry["who"] == "senses":
         specs = map(spec_from_dict, entry["specs"])
         return {**entry, "senses": [{"name": s.name, "like": ", ".join(t.text for t in s.corefs[:3])} for s in specs]}
     return entry
 
 
-def _change(spec: ConceptSpec, change) -> dict:
-    label = replace(change, why="").label
-    return {"verb": change.verb, "label": label, "why": change.why, "held": transcript.held(spec, change)}
+def _describe_change(spec: ConceptSpec, change: Change) -> dict:
+    label, applied = replace(change, why="").label, transcript.is_applied(spec, change)
+    return {"verb": change.verb, "label": label, "why": change.why, "applied": applied}
 
 
-def _writing(spec: ConceptSpec, by: str, text: str) -> str:
+def render_writing(spec: ConceptSpec, by: str, text: str) -> str:
     from crce.proposers.offers import parse_terms
 
     tail = " ".join(text[-_TAIL:].split())
     return render("writing", target=spec.name, by=by, count=len(text), terms=parse_terms(text), tail=tail)
 
 
-# What a person does
+# What the user does
 
 
 @report_errors
-def ask(opened: Opened, wish: str, model: str) -> Iterator[tuple]:
-    """A round: what the proposer would change, to choose from. Nothing is applied yet."""
+def ask(opened: OpenConcept, request: str, model: str) -> Iterator[tuple]:
+    """A round: the changes that the proposer offers. Nothing is applied yet."""
     from crce.proposers.proposers import proposer
 
-    spec, wish, who = drafts.settled(opened), wish.strip(), proposer(model or "")
-    length = transcript.say(spec, wish or _SAID[bool(spec.corefs or spec.retains)])
-    yield log(spec), _writing(spec, who.label, ""), ""
+    spec, request, who = drafts.require_saved(opened), request.strip(), proposer(model or "")
+    default = "Improve both lists." if spec.corefs or spec.retains else "Propose both lists."
+    length = transcript.say(spec, request or default)
+    yield render_chat(spec), render_writing(spec, who.label, ""), ""
     try:
-        entry = yield from _watched(spec, who, _entry(spec, wish, who))
+        entry = yield from _watch(spec, who.label, _write_entry(spec, request, who))
     except CrceError as error:
         entry = {"who": "trouble", "text": str(error)}
     except GeneratorExit:
-        transcript.answer(spec.slug, length, {"who": "note", "text": "Stopped before the answer was there."})
+        transcript.answer(spec.slug, length, {"who": "note", "text": "Stopped before the answer was complete."})
         raise
     transcript.answer(spec.slug, length, entry)
     yield gr.skip(), gr.skip(), gr.skip()
 
 
-def _watched(spec: ConceptSpec, who, writing: Generator) -> Generator[tuple, None, dict]:
-    """What the writing comes to; meanwhile the page shows how far it is."""
-    text, looked = "", 0.0
+def _watch(spec: ConceptSpec, by: str, writing: Generator[str, None, dict]) -> Generator[tuple, None, dict]:
+    """Shows an answer while it is written; returns its entry."""
+    text, updated, stream = "", 0.0, Stream(writing)
     try:
-        while True:
-            try:
-                text += next(writing)
-            except StopIteration as end:
-                return end.value
-            if time.monotonic() - looked > _OFTEN:
-                looked = time.monotonic()
-                yield gr.skip(), _writing(spec, who.label, text), gr.skip()
+        for piece in stream:
+            text += piece
+            if time.monotonic() - updated > _INTERVAL:
+                updated = time.monotonic()
+                yield gr.skip(), render_writing(spec, by, text), gr.skip()
+        return stream.result
     finally:
-        # Gradio ends a handler that was stopped on its event loop's thread, where the request's own loop cannot run.
+        # Gradio ends a stopped handler on the thread of its event loop, where the request's own loop cannot run.
         threading.Thread(target=writing.close).start()
 
 
-def _entry(spec: ConceptSpec, wish: str, who) -> Generator[str, None, dict]:
-    if wish or spec.corefs or spec.retains:
-        revision = yield from who.revise(spec, wish or IMPROVE, transcript.since(spec.slug))
+def _write_entry(spec: ConceptSpec, request: str, who: "ChatProposer | LexiconProposer") -> Generator[str, None, dict]:
+    if request or spec.corefs or spec.retains:
+        revision = yield from who.revise(spec, request or IMPROVE, transcript.read_since(spec.slug))
         if revision.spec.slug != spec.slug:
-            # Another meaning is a concept of its own; this one stays as it is.
-            return transcript.choice([revision.spec], who.label)
-        return transcript.offer(spec, revision, who.label)
+            # Another sense is a separate concept; this one stays unchanged.
+            return transcript.build_choice([revision.spec], who.label)
+        return transcript.build_offer(spec, revision, who.label)
     seed = spec.provenance.split_seed
-    found = yield from who.meanings(spec.target, spec.category, spec.sense, seed)
-    if len(found) > 1:
-        return transcript.choice(found, who.label)
-    return transcript.offer(spec, Revision(found[0]), who.label)
+    specs = yield from who.meanings(spec.target, spec.category, spec.sense, seed)
+    if len(specs) > 1:
+        return transcript.build_choice(specs, who.label)
+    return transcript.build_offer(spec, Revision(specs[0]), who.label)
 
 
 @report_errors
-def stop(opened: Opened) -> tuple:
-    talk = transcript.entries(opened.slug)
-    if talk and talk[-1]["who"] == "you":
-        transcript.answer(opened.slug, len(talk), {"who": "note", "text": "You stopped it."})
-    return refreshed(opened)
+def stop(opened: OpenConcept) -> tuple:
+    entries = transcript.read_entries(opened.slug)
+    if entries and entries[-1]["who"] == "you":
+        transcript.answer(opened.slug, len(entries), {"who": "note", "text": "You stopped it."})
+    return refresh(opened)
 
 
 @report_errors
-def refreshed(opened: Opened) -> tuple:
-    """The talk about the concept that is open by now."""
-    return (log(opened.mine) if opened.mine else ""), ""
+def refresh(opened: OpenConcept) -> tuple:
+    """The chat about the concept that is open now, without an answer that is being written."""
+    return (render_chat(opened.mine) if opened.mine else ""), ""
 
 
-def pressed(opened: Opened, number: int, chosen: int | None, do: str) -> Opened:
-    """A button of the talk: take something, undo a round, or say which meaning."""
-    drafts.settled(opened)
-    if do == "take":
-        return transcript.take(opened, number, chosen)
-    if do == "back":
+def press_button(opened: OpenConcept, facts: dict) -> OpenConcept:
+    """A button in the chat: accepts changes, undoes a round, or chooses a sense.
+
+    facts: of the button: do, entry (its number), and n (of the change or sense).
+    """
+    drafts.require_saved(opened)
+    number = int(facts["entry"])
+    if facts["do"] == "take":
+        return transcript.take(opened, number, int(facts["n"]) if "n" in facts else None)
+    if facts["do"] == "back":
         return transcript.take_back(opened, number)
-    return _meant(opened, transcript.entries(opened.slug)[number], chosen)
+    return _open_sense(transcript.read_entries(opened.slug)[number], int(facts["n"]))
 
 
-def _meant(opened: Opened, entry: dict, chosen: int) -> Opened:
-    """Opens the meaning that was chosen, with its lists as an offer."""
+def _open_sense(entry: dict, chosen: int) -> OpenConcept:
+    """Opens the chosen sense as a concept, with its lists as an offer."""
     offered = spec_from_dict(entry["specs"][chosen])
     bare = replace(offered, corefs=(), retains=(), provenance=Provenance(split_seed=offered.provenance.split_seed))
     if offered.slug not in library():
-        drafts.keep_mine(Opened(None, bare))
-    after = drafts.show(offered.slug)
+        drafts.keep_mine(OpenConcept(None, bare))
+    after = drafts.open_concept(offered.slug)
     length = transcript.say(after.spec, f"“{offered.target}” as in {offered.sense}")
-    transcript.answer(after.slug, length, transcript.offer(after.spec, Revision(offered), entry["by"]))
+    transcript.answer(after.slug, length, transcript.build_offer(after.spec, Revision(offered), entry["by"]))
     return after
 
 
 @report_errors
-def label(model: str) -> str:
+def render_proposer(model: str) -> str:
     from crce.proposers.proposers import proposer
 
     return render("proposer", by=proposer(model or "").label)
 
 
 @report_errors
-def models() -> tuple:
-    """The models of the endpoint to choose from, where it lists them."""
+def list_models() -> tuple:
+    """The models of the endpoint, if it lists them; and the proposer."""
     from crce.proposers import chat
 
-    found, chosen = chat.models(), os.environ.get("CRCE_MODEL", "")
-    return gr.Dropdown(found, value=chosen, visible=bool({*found} - {chosen})), label(chosen)
+    models, chosen = chat.models(), os.environ.get("CRCE_MODEL", "")
+    return gr.Dropdown(models, value=chosen, visible=bool({*models} - {chosen})), render_proposer(chosen)
 
 
 @report_errors
-def suggest(category: str, model: str) -> Iterator[str]:
-    from crce.proposers.offers import finish
+def suggest_names(category: str, model: str) -> Iterator[str]:
+    from crce.generators import drain
     from crce.proposers.proposers import proposer
 
     who = proposer(model or "")
-    yield render("line", text=f"{who.label} is thinking of names…")
-    yield render("names", names=finish(who.names(category)), category=category, by=who.label)
+    yield render("line", text=f"Waiting for names from {who.label}…")
+    yield render("names", names=drain(who.names(category)), category=category, by=who.label)
 
 
-def suggested(event: gr.EventData) -> tuple:
+def use_name(event: gr.EventData) -> tuple:
     return event._data["name"], event._data["category"]
 
 
-# The parts of the tab
+# The panels
 
 
-def build(ui: SimpleNamespace) -> None:
-    ui.who = html_panel()
-    ui.log = html_panel(elem_classes="log")
-    ui.writing = html_panel(elem_classes="maybe")
-    ui.wish = gr.Textbox(
+def build() -> ChatPanel:
+    who, log, writing = html_panel(), html_panel(elem_classes="log"), html_panel(elem_classes="maybe")
+    request = gr.Textbox(
         "", placeholder="fewer breeds, more synonyms…", label="What should change?", show_label=False,
         container=False, lines=2, max_lines=6, max_length=2000,
     )  # fmt: skip
-    ui.propose = gr.Button("Propose", size="md")
-    ui.model = gr.Dropdown([], value="", label="Model", allow_custom_value=True, visible=False)
+    propose = gr.Button("Propose", size="md")
+    model = gr.Dropdown([], value="", label="Model", allow_custom_value=True, visible=False)
+    return ChatPanel(who, log, writing, request, propose, model)
 
 
-def build_names(ui: SimpleNamespace) -> None:
+def build_names() -> NamesPanel:
     gr.Markdown("No idea yet? Suggest concepts:", elem_classes="mute")
     with gr.Row():
-        ui.suggest = {key: gr.Button(name, size="sm", min_width=60) for key, name in _CATEGORIES.items()}
-    ui.names = html_panel(elem_classes="maybe")
+        buttons = {key: gr.Button(name, size="sm", min_width=60) for key, name in _CATEGORIES.items()}
+    return NamesPanel(buttons, html_panel(elem_classes="maybe"))
 
 
-def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
-    asked = {"concurrency_id": "llm", "concurrency_limit": 4, "show_progress": "hidden", "api_visibility": "private"}
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    said = [ui.log, ui.writing]
-    asking = gr.on([ui.propose.click, ui.wish.submit], ask, [ui.opened, ui.wish, ui.model], [*said, ui.wish], **asked)
-    asking.then(refreshed, ui.opened, said, **quiet)
-    ui.writing.stop(stop, ui.opened, said, cancels=[asking], **quiet)
-    app.demo.load(models, None, [ui.model, ui.who], **quiet)
-    ui.model.change(label, ui.model, ui.who, **quiet)
-    for category, button in ui.suggest.items():
-        button.click(suggest, [gr.State(category), ui.model], ui.names, **asked)
-    ui.names.click(suggested, None, [ui.name, ui.category], **quiet)
+def wire(panel: ChatPanel, opened: gr.State, demo: gr.Blocks) -> None:
+    shown, inputs = [panel.log, panel.writing], [opened, panel.request, panel.model]
+    asking = gr.on([panel.propose.click, panel.request.submit], ask, inputs, [*shown, panel.request], **_ASKING)
+    asking.then(refresh, opened, shown, **QUIET)
+    panel.writing.stop(stop, opened, shown, cancels=[asking], **QUIET)
+    demo.load(list_models, None, [panel.model, panel.who], **QUIET)
+    panel.model.change(render_proposer, panel.model, panel.who, **QUIET)
+
+
+def wire_names(panel: NamesPanel, model: gr.Dropdown, name: gr.Textbox, category: gr.Dropdown) -> None:
+    for key, button in panel.suggest.items():
+        button.click(suggest_names, [gr.State(key), model], panel.names, **_ASKING)
+    panel.names.click(use_name, None, [name, category], **QUIET)

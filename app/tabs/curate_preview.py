@@ -1,132 +1,156 @@
-"""What the base model makes of the lists: an instant edit in pictures, distances, and what it cannot draw."""
+"""What the base model makes of the lists: a quick edit in pictures, distances, and what it can draw."""
 
+import math
 import time
-from collections.abc import Iterator
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import gradio as gr
 
 from app.components import html_panel, render
 from app.errors import report_errors
+from app.events import EVERY_CHANGE, QUIET
 from app.session import drafts, transcript
-from app.session.drafts import Opened
-from crce.concepts.spec import ConceptSpec, Term, spec_to_dict
+from app.session.drafts import OpenConcept
+from app.worker import ask_worker, tab_id
+from crce.concepts.spec import ConceptSpec, Term
 from crce.errors import CrceError
-from crce.worker import client
+from crce.worker.answers import DistancesAnswer
+from crce.worker.requests import CoverageRequest, DistancesRequest, PreviewRequest
 
 SHOWN = 3  # terms of each list in the preview
 _SEED = 0
-_STILL = 0.7  # seconds without a change before anything is drawn
-_PATIENCE = 600  # seconds for an answer
+_PAUSE = 0.7  # seconds without a change before anything is computed
 _PNG = "data:image/png;base64,"
 _SIDES = {"target": "target", "coref": "erase", "retain": "keep"}
-_NO_LISTS = "Once there are names to erase, you see here at once what erasing them would do."
+_NO_COREFS = "Add names to erase to see here what erasing them would do."
 _NO_TERMS = "Add terms to see how far they are from the concept."
 
 
-# The instant edit in pictures
+@dataclass(frozen=True)
+class PreviewPanel:
+    """last: what the preview shows, see `update_preview`. drawable: the result of the check what the base draws."""
+
+    last: gr.State
+    drawable: gr.HTML
+    preview: gr.HTML
 
 
-def prompts(spec: ConceptSpec, before: ConceptSpec | None, seen: list[str]) -> list[str]:
-    """The target and three of each list: what was touched since `before`, what was seen, and the most certain."""
+@dataclass(frozen=True)
+class DistancesPanel:
+    """open: whether the panel is expanded."""
+
+    open: gr.State
+    accordion: gr.Accordion
+    distances: gr.HTML
+
+
+# A quick edit in pictures
+
+
+def choose_prompts(spec: ConceptSpec, before: ConceptSpec | None, shown: list[str]) -> list[str]:
+    """The target and three terms of each list: those changed since `before`, those shown last, the most certain."""
     lists = [[*spec.train_corefs, *spec.test_corefs], [*spec.train_retains, *spec.test_retains]]
     old = {*before.corefs, *before.retains} if before else None
-    return [spec.target, *(text for terms in lists for text in _picked(terms, old, seen))]
+    return [spec.target, *(text for terms in lists for text in _choose_terms(terms, old, shown))]
 
 
-def _picked(terms: list[Term], old: set[Term] | None, seen: list[str]) -> list[str]:
+def _choose_terms(terms: list[Term], old: set[Term] | None, shown: list[str]) -> list[str]:
     texts = [term.text for term in terms]
-    touched = [term.text for term in terms if old is not None and term not in old and term.text not in seen]
-    return [text for text in dict.fromkeys([*touched, *seen, *texts]) if text in texts][:SHOWN]
+    changed = [term.text for term in terms if old is not None and term not in old and term.text not in shown]
+    return [text for text in dict.fromkeys([*changed, *shown, *texts]) if text in texts][:SHOWN]
 
 
 @report_errors
-def preview(opened: Opened, base: str, last: dict, request: gr.Request) -> Iterator[tuple]:
-    """Before and after the instant edit, once the expert stops moving. A newer question replaces an older one."""
+def update_preview(opened: OpenConcept, base: str, last: dict, http: gr.Request) -> Iterator[tuple]:
+    """Before and after the closed-form edit, once the user pauses. A newer request replaces an older one.
+
+    last: the spec and prompts of the previous preview with the worker's answer; empty before the first.
+    """
     spec = opened.mine
     if spec is None or not spec.train_corefs:
-        yield render("preview", hint=_NO_LISTS), {}
+        yield render("preview", hint=_NO_COREFS), {}
         return
-    time.sleep(_STILL)
+    time.sleep(_PAUSE)
     if opened.stale:
         return
-    texts = prompts(spec, drafts.former(spec.slug), last.get("prompts", []))
-    yield render("preview", busy=True, **_pictures(last)), gr.skip()
-    asked = {"spec": spec_to_dict(spec), "prompts": texts, "seeds": [_SEED]}
-    answer = answered("preview", base, request, asked)
-    if not answer.get("replaced"):
-        now = {"spec": spec, "prompts": texts, **answer}
-        yield render("preview", **_pictures(now)), now
-
-
-def _pictures(drawn: dict) -> dict:
-    """What the page shows of an answer."""
-    if "before" not in drawn:
-        return {"trouble": drawn.get("error")}
-    kinds = ["target", *(_kind(drawn["spec"], text) for text in drawn["prompts"][1:])]
-    rows = zip(drawn["prompts"], kinds, drawn["before"], drawn["after"], strict=True)
-    columns = [
-        {"prompt": text, "side": _SIDES[kind], "before": _PNG + before, "after": _PNG + after}
-        for text, kind, before, after in rows
-    ]
-    return {"columns": columns, "seconds": drawn["seconds"], "seed": _SEED}
-
-
-def _kind(spec: ConceptSpec, text: str) -> str:
-    return "coref" if text in [term.text for term in spec.corefs] else "retain"
-
-
-def answered(kind: str, base: str, request: gr.Request, asked: dict) -> dict:
-    """The worker's answer; {"error": …} where there is none."""
+    texts = choose_prompts(spec, drafts.read_previous(spec.slug), last.get("prompts", []))
+    yield render("preview", busy=True, **_list_pictures(last)), gr.skip()
+    now = {"spec": spec, "prompts": texts}
     try:
-        tab = f"{request.session_hash}-{kind}"
-        return client.send({"kind": kind, "tab": tab, "base": base, **asked}, timeout=_PATIENCE)
+        answer = ask_worker(PreviewRequest(tab_id(http, "preview"), base, spec, texts, [_SEED]))
     except CrceError as error:
-        return {"error": str(error)}
+        now |= {"error": str(error)}
+    else:
+        if answer is None:
+            return
+        now |= vars(answer)
+    yield render("preview", **_list_pictures(now)), now
+
+
+def _list_pictures(preview: dict) -> dict:
+    """The template's values for a preview."""
+    if "before" not in preview:
+        return {"problem": preview.get("error")}
+    corefs = {term.text for term in preview["spec"].corefs}
+    sides = ["target", *("erase" if text in corefs else "keep" for text in preview["prompts"][1:])]
+    rows = zip(preview["prompts"], sides, preview["before"], preview["after"], strict=True)
+    columns = [
+        {"prompt": text, "side": side, "before": _PNG + before, "after": _PNG + after}
+        for text, side, before, after in rows
+    ]
+    return {"columns": columns, "seconds": preview["seconds"], "seed": _SEED}
 
 
 # Distances
 
 
 @report_errors
-def distances(opened: Opened, base: str, wanted: bool, request: gr.Request) -> str:
-    """The table and the map, only while someone looks at them. The token counts stay for the marks of the terms."""
+def update_distances(opened: OpenConcept, base: str, is_open: bool, http: gr.Request) -> str:
+    """The table and the map, while the panel is open. The token counts are kept for the warnings on the terms."""
     spec = opened.mine
-    if not wanted or spec is None:
+    if not is_open or spec is None:
         return gr.skip()
     if not spec.corefs and not spec.retains:
         return render("distances", hint=_NO_TERMS)
-    time.sleep(_STILL)
+    time.sleep(_PAUSE)
     if opened.stale:
         return gr.skip()
-    answer = answered("distances", base, request, {"spec": spec_to_dict(spec)})
-    if answer.get("replaced"):
+    try:
+        answer = ask_worker(DistancesRequest(tab_id(http, "distances"), base, spec))
+    except CrceError as error:
+        return render("distances", problem=str(error))
+    if answer is None:
         return gr.skip()
-    if "error" in answer:
-        return render("distances", trouble=answer["error"])
-    tokens = {term["text"]: term["tokens"] for term in answer["terms"]}
-    transcript.remember(spec.slug, tokens=tokens, limit=answer["limit"])
-    return render("distances", target=spec.target, base=base, **_map(answer))
+    tokens = {term.text: term.tokens for term in answer.terms}
+    transcript.remember(spec.slug, tokens=tokens, limit=answer.limit)
+    return render("distances", target=spec.target, base=base, **_build_map(answer))
 
 
-def _map(answer: dict) -> dict:
-    """Rows for the table, nearest first, and the map scaled so that the farthest point is at 1."""
-    terms = [{**term, "side": _SIDES[term["kind"]]} for term in answer["terms"]]
-    points = answer["sphere"]["points"]
-    places = [(term["x"], term["y"]) for term in terms] + [tuple(point) for point in points]
+def _build_map(answer: DistancesAnswer) -> dict:
+    """Rows of the table, nearest first, and the map, scaled so that its farthest point is at 1.
+
+    A term that is longer than the encoder reads has no distance: it is last in the table, and not on the map.
+    """
+    points = answer.sphere.points
+    measured = [(term, term.x, term.y) for term in answer.terms if term.x is not None and term.y is not None]
+    places = [*((x, y) for _, x, y in measured), *points]
     scale = max((abs(value) for place in places for value in place), default=1) or 1
-    dots = [{**term, "x": term["x"] / scale, "y": term["y"] / scale} for term in terms]
+    dots = [{**vars(term), "side": _SIDES[term.kind], "x": x / scale, "y": y / scale} for term, x, y in measured]
+    rows = [term for term in answer.terms if term.kind != "target"]
+    rows.sort(key=lambda term: math.inf if term.euclidean is None else term.euclidean)
     return {
-        "rows": sorted((t for t in terms if t["kind"] != "target"), key=lambda term: term["euclidean"]),
-        "dots": [{**dot, "anchor": _anchor(dot["x"])} for dot in dots],
+        "rows": [{**vars(term), "side": _SIDES[term.kind]} for term in rows],
+        "limit": answer.limit,
+        "dots": [{**dot, "anchor": _align_label(dot["x"])} for dot in dots],
         "points": [(x / scale, y / scale) for x, y in points],
-        "radius": answer["sphere"]["radius"] / scale,
+        "radius": answer.sphere.radius / scale,
         "rings": (0.25, 0.5, 0.75, 1),
     }
 
 
-def _anchor(x: float) -> str:
-    """Where a name begins, so that it stays inside the map."""
+def _align_label(x: float) -> str:
+    """Keeps a label inside the map."""
     return "end" if x > 0.4 else "start" if x < -0.4 else "middle"
 
 
@@ -134,52 +158,60 @@ def _anchor(x: float) -> str:
 
 
 @report_errors
-def coverage(opened: Opened, base: str, request: gr.Request) -> Iterator[str]:
-    """Whether the base draws what the terms say, by generating and judging."""
+def check_drawable(opened: OpenConcept, base: str, http: gr.Request) -> Iterator[str]:
+    """Whether the base draws each term, by generating and judging pictures."""
     spec = opened.spec
-    yield render("line", text=f"{base} draws each term ten times and its judge looks: some minutes. Go on meanwhile.")
-    answer = answered("coverage", base, request, {"spec": spec_to_dict(spec)})
-    if "error" in answer:
-        yield render("line", text=answer["error"])
-    elif not answer.get("replaced"):
-        drawn = {term["text"]: (term["yes"], term["of"]) for term in answer["terms"]}
+    yield render("line", text=f"Drawing and judging ten pictures of each term with {base}. This takes some minutes.")
+    try:
+        answer = ask_worker(CoverageRequest(tab_id(http, "coverage"), base, spec))
+    except CrceError as error:
+        yield render("line", text=str(error))
+        return
+    if answer:
+        drawn = {term.text: (term.yes, term.of) for term in answer.terms}
         transcript.remember(spec.slug, drawn=drawn)
-        yield render("line", text=_summary(spec, drawn))
+        yield render("line", text=_summarize_drawn(spec, drawn))
 
 
-def _summary(spec: ConceptSpec, drawn: dict[str, tuple[int, int]]) -> str:
+def _summarize_drawn(spec: ConceptSpec, drawn: dict[str, tuple[int, int]]) -> str:
     known = {text: (yes, of) for text, (yes, of) in drawn.items() if of and text != spec.target}
-    dead = [text for text, (yes, of) in known.items() if yes < of / 2]
+    missing = [text for text, (yes, of) in known.items() if yes < of / 2]
     if not known:
-        return "The judge of this base knows none of these terms, so nothing can be said."
-    missing = f" Not drawn: {', '.join(dead)}." if dead else ""
-    return f"{len(known) - len(dead)} of {len(known)} terms are drawn.{missing}"
+        return "The judge of this base knows none of these terms."
+    details = f" Not drawn: {', '.join(missing)}." if missing else ""
+    return f"{len(known) - len(missing)} of {len(known)} terms are drawn.{details}"
 
 
-# The parts of the tab
+# The panels
 
 
-def build_preview(ui: SimpleNamespace) -> None:
-    ui.previewed = gr.State({})
-    ui.checked = html_panel(elem_classes="maybe")
-    ui.preview = html_panel(render("preview", hint=_NO_LISTS), elem_classes="strip-of")
+def build_preview() -> PreviewPanel:
+    last, drawable = gr.State({}), html_panel(elem_classes="maybe")
+    return PreviewPanel(last, drawable, html_panel(render("preview", hint=_NO_COREFS), elem_classes="strip-of"))
 
 
-def build_distances(ui: SimpleNamespace) -> None:
-    ui.wanted = gr.State(False)
-    with gr.Accordion("How far is each term from the concept?", open=False) as ui.far:
-        ui.distances = html_panel()
+def build_distances() -> DistancesPanel:
+    is_open = gr.State(False)
+    with gr.Accordion("How far is each term from the concept?", open=False) as accordion:
+        distances = html_panel()
+    return DistancesPanel(is_open, accordion, distances)
 
 
-def wire(ui: SimpleNamespace, app: SimpleNamespace, marks) -> None:
-    """marks: draws the lists anew, with what has been learned of their terms."""
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    # Each change asks anew; the worker drops what is out of date.
-    busy = {"trigger_mode": "multiple", "concurrency_limit": None, **quiet}
-    base, lists = app.erase.base, [part.rows for part in ui.lists.values()]
-    moved = [ui.opened.change, base.change]
-    gr.on(moved, preview, [ui.opened, base, ui.previewed], [ui.preview, ui.previewed], **busy)
-    gr.on([*moved, ui.wanted.change], distances, [ui.opened, base, ui.wanted], ui.distances, **busy)
-    ui.far.expand(lambda: True, None, ui.wanted, **quiet)
-    ui.far.collapse(lambda: False, None, ui.wanted, **quiet)
-    ui.check.click(coverage, [ui.opened, base], ui.checked, **quiet).then(marks, ui.opened, lists, **quiet)
+def wire_preview(panel: PreviewPanel, opened: gr.State, base: gr.Dropdown) -> None:
+    changes = [opened.change, base.change]
+    gr.on(changes, update_preview, [opened, base, panel.last], [panel.preview, panel.last], **EVERY_CHANGE)
+
+
+def wire_distances(panel: DistancesPanel, opened: gr.State, base: gr.Dropdown) -> None:
+    changes = [opened.change, base.change, panel.open.change]
+    gr.on(changes, update_distances, [opened, base, panel.open], panel.distances, **EVERY_CHANGE)
+    panel.accordion.expand(lambda: True, None, panel.open, **QUIET)
+    panel.accordion.collapse(lambda: False, None, panel.open, **QUIET)
+
+
+def wire_check(
+    panel: PreviewPanel, check: gr.Button, opened: gr.State, base: gr.Dropdown, lists: list[gr.HTML], redraw: Callable
+) -> None:
+    """redraw: the handler that renders the lists again, with the warnings that follow from the check."""
+    checked = check.click(check_drawable, [opened, base], panel.drawable, **QUIET)
+    checked.then(redraw, opened, lists, **QUIET)

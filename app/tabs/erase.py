@@ -1,211 +1,200 @@
-"""Erase: start runs and watch them. Runs belong to the worker, so closing the page changes nothing."""
+"""Erase: start runs and watch them. Runs belong to the worker, so they continue when the page is closed."""
 
 import html
 from collections.abc import Iterator
-from dataclasses import asdict
-from types import SimpleNamespace
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import gradio as gr
 import pandas as pd
 
 from app.components import html_panel, render
 from app.errors import report_errors
-from app.session.drafts import Opened, open_or_first, settled
-from app.tabs import run_view
-from app.tabs.curate_preview import answered
-from crce import bases, runs
-from crce.catalogue import BACKBONES, METHOD_FACTS
-from crce.concepts.library import find_spec, library
-from crce.concepts.spec import resolve_conflicts, spec_to_dict
-from crce.config import EraseConfig, with_defaults
-from crce.cost import Cost, needs, takes
+from app.events import EVERY_CHANGE, QUIET
+from app.session.drafts import OpenConcept, require_saved
+from app.tabs import erase_form, run_view
+from app.tabs.curate import CurateTab
+from app.tabs.erase_form import EraseForm
+from app.worker import ask_worker, tab_id
+from crce import runs
+from crce.catalogue import METHOD_FACTS
+from crce.concepts.spec import resolve_conflicts
+from crce.cost import Cost, describe_room, describe_time, format_duration
 from crce.errors import CrceError
 from crce.runs import Job, Run
+from crce.runs.events import StartEvent, StepEvent
 from crce.worker.client import ensure_worker
+from crce.worker.requests import EstimateRequest
 
-JUDGED = 4  # pictures per term that are judged after a run, unless another number is asked for
 _COLOURS = {"target": "#6366f1", "corefs": "#d6336c", "retains": "#0b8a72"}
 _NO_LOSS = pd.DataFrame({"step": [], "term": [], "loss": []})
-_UNSEEN = [None, 0, 0]
 
 
-# What the screen shows
+@dataclass(frozen=True)
+class Seen:
+    """What a page has drawn of a run: the plot and the previews are sent again only when there are new ones."""
+
+    run: str | None = None
+    steps: int = 0
+    previews: int = 0
 
 
-def concepts() -> list[tuple[str, str]]:
-    return [(spec.name, slug) for slug, spec in library().items()]
+@dataclass(frozen=True)
+class EraseTab:
+    """form: the components by the fields of `EraseForm`. chosen: the id of the run to show; seen: a `Seen`."""
+
+    form: dict[str, Any]
+    chosen: gr.State
+    seen: gr.State
+    timer: gr.Timer
+    method_facts: gr.Markdown
+    estimate: gr.HTML
+    start: gr.Button
+    runs: gr.HTML
+    details: gr.HTML
+    previews: gr.HTML
+    plot: gr.Column
+    curve: gr.LinePlot
 
 
-def about(method: str) -> str:
-    card = METHOD_FACTS[method]
-    return f"{card.what} Changes {card.touches}. *{card.source}*"
+# What the tab shows
 
 
-def about_run(slug: str | None, base: str, method: str, steps: str, on: str = EraseConfig.on) -> str:
-    """What is about to start, and how long the last one like it took."""
-    if not slug:
+def describe_method(method: str) -> str:
+    facts = METHOD_FACTS[method]
+    return f"{facts.what} Changes {facts.touches}. *{facts.source}*"
+
+
+def describe_run(form: EraseForm) -> str:
+    """What is about to start, and the time if one like it was measured here."""
+    if not form.concept:
         return "Choose a concept first."
-    spec = find_spec(slug)
-    config = with_defaults(EraseConfig(method=method, steps=_whole("steps", steps), on=on), base)
+    spec = form.find_specs()[0]
     lists = f"{len(spec.train_corefs)} names to erase and {len(spec.train_retains)} to keep"
-    return f"{spec.name}: {lists}, {config.steps} steps. {measured(base, config)}"
+    return f"{spec.name}: {lists}, {form.count_steps()} steps. {measure_time(form)}"
 
 
-def expected(base: str, config: EraseConfig) -> str:
-    """An honest guess from what was measured here, or none."""
-    return measured(base, config) or "The time is known once a first run has been made here."
+def measure_time(form: EraseForm) -> str:
+    """The time at the pace of the last run of this base and method on this machine; empty without one."""
+    found = [run for run in runs.all_runs() if run.job.base == form.base and run.job.config.method == form.method]
+    paces = [pace for run in found if (pace := _measure_pace(run))]
+    return f"About {format_duration(paces[0] * form.count_steps())} on this machine." if paces else ""
 
 
-def measured(base: str, config: EraseConfig) -> str:
-    """By the pace of the last run of this base and method on this machine; nothing where there was none."""
-    paces = [pace for run in runs.all_runs() if run.job.base == base and (pace := _pace(run, config.method))]
-    return f"About {run_view.span(paces[0] * config.steps)} on this machine." if paces else ""
-
-
-@report_errors
-def foreseen(
-    slug: str | None, base: str, method: str, steps: str, corefs: float, retains: float, also: list[str],
-    rows: float, on: str, request: gr.Request,
-) -> Iterator[str]:  # fmt: skip
-    """That at once, and with the worker's estimate when it comes. A time that was measured stands for an estimated."""
-    known = about_run(slug, base, method, steps, on)
-    yield render("line", text=known)
-    if not slug:
-        return
-    drawn = {"corefs": int(corefs or 0), "retains": int(retains or 0), "rows": int(rows or 0), "on": on}
-    config = EraseConfig(method=method, steps=_whole("steps", steps), **drawn)
-    specs = resolve_conflicts([find_spec(slug), *(find_spec(other) for other in also if other != slug)])
-    asked = {"specs": list(map(spec_to_dict, specs)), "config": asdict(config)}
-    answer = answered("preflight", base, request, asked)
-    if not answer.get("replaced"):
-        yield render("line", text=f"{known} {_told(answer, measured(base, with_defaults(config, base)))}")
-
-
-def _told(answer: dict, pace: str) -> str:
-    if "error" in answer:
-        return answer["error"]
-    cost = Cost(**answer)
-    return needs(cost) if pace else f"{takes(cost)} {needs(cost)}"
-
-
-def _pace(run: Run, method: str) -> float | None:
-    """Seconds for a step, from the start to the last step of a run that trained in one go."""
-    events = run.events()
-    starts = [event for event in events if event["kind"] == "start"]
-    last = run.last("step")
-    if not run.erased or len(starts) != 1 or not last or run.job.config.method != method:
+def _measure_pace(run: Run) -> float | None:
+    """Seconds per step of a run that trained without interruption, else None."""
+    starts = [event for event in run.events() if isinstance(event, StartEvent)]
+    last = run.last(StepEvent)
+    if not run.erased or len(starts) != 1 or not last:
         return None
-    return (last["time"] - starts[0]["time"]) / last["step"]
+    return (last.time - starts[0].time) / last.step
 
 
-def listing(chosen: str | None) -> str:
+def render_runs(chosen: str | None) -> str:
     found = runs.all_runs()
-    queue = [run.id for run in reversed(found) if run.state == "queued"]
-    return render("runs", runs=[run_view.facts(run, queue) for run in found], chosen=chosen)
+    queue = run_view.list_queue(found)
+    return render("runs", runs=[run_view.summarize(run, queue) for run in found], chosen=chosen)
 
 
-def watched(chosen: str | None) -> Run | None:
-    """The chosen run; without a choice the one that works, else the newest."""
+def find_run(chosen: str | None) -> Run | None:
+    """The chosen run, else the running one, else the newest."""
     found = runs.all_runs()
     first = next((run for run in found if run.state == "running"), found[0] if found else None)
     return next((run for run in found if run.id == chosen), first)
 
 
-def details(run: Run | None) -> str:
+def render_details(run: Run | None) -> str:
     if run is None:
-        return render("facts", run=None)
-    config = run.job.config
+        return render("details", run=None)
+    form = EraseForm.from_job(run.job)
     settings = {
-        "base": run.job.base,
-        "method": config.title,
-        "steps": config.steps,
-        "learning rate": f"{config.lr:g}",
-        "η": f"{config.eta:g}",
-        "M": config.corefs,
-        "N": config.retains,
-        "at once": config.rows or "all terms",
-        "seed": config.seed,
+        "base": form.base,
+        "method": run.job.config.title,
+        "steps": form.steps,
+        "learning rate": form.learning_rate or "none",
+        "η": f"{form.eta:g}",
+        "M": form.corefs,
+        "N": form.retains,
+        "microbatch": form.microbatch_size or "all terms",
+        "seed": form.seed,
         "spec": run.job.spec.digest[:8],
         "device": run.job.device,
-        **run_view.costs(run),
+        **run_view.compare_costs(run),
     }
-    return render("facts", run=run_view.facts(run, []), settings=settings)
+    return render("details", run=run_view.summarize(run, []), settings=settings)
 
 
-def curve(run: Run | None) -> tuple[gr.Column, pd.DataFrame]:
-    rows = run_view.losses(run) if run else []
+def update_plot(run: Run | None) -> tuple[gr.Column, pd.DataFrame]:
+    rows = run_view.average_losses(run) if run else []
     return gr.Column(visible=bool(rows)), pd.DataFrame(rows) if rows else _NO_LOSS
 
 
-def strip(run: Run | None) -> str:
-    rows = run_view.frames(run) if run else []
-    hint = "Previews appear here while the run trains." if run else ""
+def render_previews(run: Run | None) -> str:
+    rows = run_view.group_previews(run) if run else []
+    hint = "Previews appear here during training." if run else ""
     return render("strip", rows=rows, hint=hint, side=56)
 
 
-# What a person does
+# What the user does
 
 
 @report_errors
-def refresh(chosen: str | None, seen: list) -> tuple:
-    """What changed since the last look; the curve and the pictures only when there are new ones."""
-    run = watched(chosen)
-    identity = run.id if run else None
-    now = [identity, *(_count(run, kind) for kind in ("step", "preview"))]
-    new_steps, new_frames = (now[0] != seen[0] or now[place] != seen[place] for place in (1, 2))
-    plot = curve(run) if new_steps or seen == _UNSEEN else (gr.skip(), gr.skip())
-    previews = strip(run) if new_frames or seen == _UNSEEN else gr.skip()
-    return listing(identity), details(run), previews, *plot, now
+def estimate(http: gr.Request, **values: Any) -> Iterator[str]:
+    """What is known at once, then the worker's estimate. A time measured here is preferred to an estimated one."""
+    form = EraseForm.from_values(values)
+    description = describe_run(form)
+    yield render("line", text=description)
+    if not form.concept:
+        return
+    specs = resolve_conflicts(form.find_specs())
+    try:
+        cost = ask_worker(EstimateRequest(tab_id(http, "estimate"), form.base, list(specs), form.to_config()))
+    except CrceError as error:
+        yield render("line", text=f"{description} {error}")
+        return
+    if cost:
+        yield render("line", text=f"{description} {_describe_cost(cost, measured=bool(measure_time(form)))}")
 
 
-def _count(run: Run | None, kind: str) -> int:
-    return sum(event["kind"] == kind for event in run.events()) if run else 0
+def _describe_cost(cost: Cost, measured: bool) -> str:
+    return describe_room(cost) if measured else f"{describe_time(cost)} {describe_room(cost)}"
 
 
 @report_errors
-def start(
-    slug: str, base: str, method: str, steps: str, lr: str, eta: float, corefs: float, retains: float,
-    seed: float, judged: float, also: list[str], rows: float, on: str,
-) -> str:  # fmt: skip
-    if not slug:
-        raise CrceError("Choose a concept to erase first.")
-    config = EraseConfig(
-        method, _whole("steps", steps), _number("learning rate", lr), eta, int(corefs), int(retains), int(seed),
-        on=on, rows=int(rows or 0),
-    )  # fmt: skip
-    others = tuple(find_spec(other) for other in also if other != slug)
-    run = begin(Job(base.strip(), find_spec(slug), config, also=others), int(judged or 0))
-    gr.Info(f"{html.escape(run.title)} is in the queue. You may close this page; it goes on.", title="Started")
+def start(**values: Any) -> str:
+    form = EraseForm.from_values(values)
+    run = queue_run(form.to_job(), int(form.images))
+    gr.Info(f"{html.escape(run.title)} is queued. It continues if you close this page.", title="Started")
     return run.id
 
 
-def begin(job: Job, judged: int) -> Run:
-    """Queues a run and wakes the worker."""
+def queue_run(job: Job, images: int) -> Run:
+    """images: pictures per term that are judged after the training; 0 for none."""
     run = runs.create(job)
-    if judged:
-        run.request_evaluate(judged)
+    if images:
+        run.request_evaluate(images)
     ensure_worker()
     return run
 
 
-def _number(name: str, typed: str) -> float | None:
-    """None where nothing is typed: the base's preset. Gradio's number field would show that as 0."""
-    try:
-        return float(typed) if typed.strip() else None
-    except ValueError:
-        raise CrceError(f"{name} is {typed!r}; write a number, or nothing for the preset.") from None
+@report_errors
+def refresh(chosen: str | None, seen: Seen) -> tuple:
+    """The runs and the details of one of them; its plot and previews only when there are new ones."""
+    run = find_run(chosen)
+    now = Seen(run.id, _count_events(run, "step"), _count_events(run, "preview")) if run else Seen()
+    first = seen == Seen() or now.run != seen.run
+    plot = update_plot(run) if first or now.steps != seen.steps else (gr.skip(), gr.skip())
+    previews = render_previews(run) if first or now.previews != seen.previews else gr.skip()
+    return render_runs(now.run), render_details(run), previews, *plot, now
 
 
-def _whole(name: str, typed: str) -> int | None:
-    number = _number(name, typed)
-    if number is not None and number != int(number):
-        raise CrceError(f"{name} is {typed!r}; write a whole number, or nothing for the preset.")
-    return None if number is None else int(number)
+def _count_events(run: Run, kind: str) -> int:
+    return sum(event.kind == kind for event in run.events())
 
 
 @report_errors
-def act(chosen: str | None, event: gr.EventData) -> str | None:
-    """Stop, resume, delete or watch a run. Returns the one to be watched."""
+def press_run_button(chosen: str | None, event: gr.EventData) -> str | None:
+    """Stops, resumes, deletes or shows a run. Returns the id of the run to show."""
     run = runs.find(event._data["id"])
     match event._data["do"]:
         case "stop":
@@ -225,94 +214,64 @@ def rename(event: gr.EventData) -> None:
 
 
 @report_errors
-def again(event: gr.EventData) -> tuple:
-    """The form as it was for this run; only the concept's lists are those of today."""
-    job = runs.find(event._data["id"]).job
-    c = job.config
-    gr.Info("The form above is filled with the settings of this run.", title="Again with changes")
-    slug = job.spec.slug if job.spec.slug in library() else None
-    others = [spec.slug for spec in job.also if spec.slug in library()]
-    return (
-        slug, job.base, c.method, str(c.steps), f"{c.lr:g}", c.eta, c.corefs, c.retains, c.seed, JUDGED, others,
-        c.rows, c.on,
-    )  # fmt: skip
+def refill_form(event: gr.EventData) -> tuple:
+    """The settings of a run, for a run with changes."""
+    gr.Info("The form now has the settings of this run and the current lists.", title="Settings copied")
+    return astuple(EraseForm.from_job(runs.find(event._data["id"]).job))
+
+
+@report_errors
+def open_concept(opened: OpenConcept) -> tuple:
+    return gr.Tabs(selected="erase"), gr.Dropdown(erase_form.list_concepts(), value=require_saved(opened).slug)
 
 
 # The tab
 
 
-def build() -> SimpleNamespace:
-    ui = SimpleNamespace(chosen=gr.State(None), seen=gr.State(_UNSEEN), timer=gr.Timer(1.5))
+def build() -> EraseTab:
+    chosen, seen, timer = gr.State(None), gr.State(Seen()), gr.Timer(1.5)
     with gr.Row(equal_height=True):
-        ui.concept = gr.Dropdown(
-            concepts(), value=open_or_first(None), label="Concept", info="Its lists come from Curate"
-        )
-        ui.base = gr.Dropdown(
-            list(bases.BASES), value=bases.EMOJI_SD, label="Base model", allow_custom_value=True,
-            info="Or the path of a diffusers folder, or a Hub id",
-        )  # fmt: skip
-        methods = [(card.title, key) for key, card in METHOD_FACTS.items()]
-        ui.method = gr.Dropdown(methods, value="crce", label="Method", info="CRCE erases names, keeps neighbours")
-    ui.about = gr.Markdown(about("crce"), elem_classes="mute")
-    ui.settings = _settings()
+        form = erase_form.build_choice()
+    method_facts = gr.Markdown(describe_method(EraseForm.method), elem_classes="mute")
+    with gr.Accordion("Settings", open=False), gr.Row():
+        form |= erase_form.build_settings()
     with gr.Row(elem_classes="line"):
-        ui.expect = html_panel()
-        ui.start = gr.Button("Start", variant="primary", scale=0, min_width=180)
+        expected = html_panel()
+        start_button = gr.Button("Start", variant="primary", scale=0, min_width=180)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=420):
-            ui.runs = html_panel()
+            cards = html_panel()
         with gr.Column(scale=6, min_width=420):
-            ui.details = html_panel()
-            ui.strip = html_panel()
-            with gr.Column(visible=False) as ui.plot:
-                html_panel(render("legend", curves=_COLOURS))
-                ui.curve = gr.LinePlot(
-                    _NO_LOSS, x="step", y="loss", color="term", color_map=_COLOURS, height=210,
-                    show_label=False, x_title="step", y_title="loss",
-                )  # fmt: skip
-    return ui
+            details, previews = html_panel(), html_panel()
+            plot, curve = _build_plot()
+    return EraseTab(
+        form, chosen, seen, timer, method_facts, expected, start_button, cards, details, previews, plot, curve
+    )
 
 
-def _settings() -> list:
-    preset = EraseConfig()
-    with gr.Accordion("Settings", open=False), gr.Row():
-        return [
-            gr.Textbox("", label="Steps", info="Empty: preset", placeholder="preset", min_width=90),
-            gr.Textbox("", label="Learning rate", info="Empty: preset", placeholder="preset", min_width=110),
-            gr.Number(preset.eta, label="η", info="Strength of the push", minimum=0),
-            gr.Number(preset.corefs, label="M", info="Names erased per step", precision=0, minimum=0),
-            gr.Number(preset.retains, label="N", info="Neighbours held per step", precision=0, minimum=0),
-            gr.Number(preset.seed, label="Seed", info="Same seed, same result", precision=0, minimum=0),
-            gr.Number(JUDGED, label="Judge", info="Pictures per term, after", precision=0, minimum=0),
-            gr.Dropdown(concepts(), value=[], multiselect=True, label="Together with", info="More in the same run"),
-            gr.Number(preset.rows, label="At once", info="Terms in a batch; 0: all, 1: least memory", precision=0,
-                      minimum=0),
-            gr.Dropdown([(METHOD_FACTS[key].title, key) for key in BACKBONES], value=preset.on, label="CRCE on",
-                        info="Whose loss its lists are added to"),
-        ]  # fmt: skip
+def _build_plot() -> tuple[gr.Column, gr.LinePlot]:
+    with gr.Column(visible=False) as plot:
+        html_panel(render("legend", curves=_COLOURS))
+        curve = gr.LinePlot(
+            _NO_LOSS, x="step", y="loss", color="term", color_map=_COLOURS, height=210,
+            show_label=False, x_title="step", y_title="loss",
+        )  # fmt: skip
+    return plot, curve
 
 
-def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    form = [ui.concept, ui.base, ui.method, *ui.settings]
-    view = [ui.runs, ui.details, ui.strip, ui.plot, ui.curve, ui.seen]
-    look = {"fn": refresh, "inputs": [ui.chosen, ui.seen], "outputs": view, **quiet}
-    ui.timer.tick(**look)
-    app.demo.load(**look)
-    ui.start.click(start, form, ui.chosen, api_visibility="private").success(**look)
-    ui.runs.click(act, ui.chosen, ui.chosen, **quiet).then(**look)
-    ui.runs.input(rename, **quiet).then(**look)
-    ui.runs.edit(again, None, form, **quiet)
-    ui.method.change(about, ui.method, ui.about, **quiet)
-    steps, _, _, corefs, retains, _, _, others, rows, on = ui.settings
-    chosen = [ui.concept, ui.base, ui.method, steps, corefs, retains, others, rows, on]
-    # Each change asks anew; the worker drops what is out of date. A page that only opens wakes no worker.
-    busy = {"trigger_mode": "multiple", "concurrency_limit": None, **quiet}
-    gr.on([app.tab["erase"].select, *(part.change for part in chosen)], foreseen, chosen, ui.expect, **busy)
-    app.tab["erase"].select(lambda: gr.Dropdown(concepts()), None, ui.concept, **quiet)
-    app.curate.erase.click(_bring, app.curate.opened, [app.tabs, ui.concept], **quiet)
-
-
-@report_errors
-def _bring(opened: Opened) -> tuple:
-    return gr.Tabs(selected="erase"), gr.Dropdown(concepts(), value=settled(opened).slug)
+def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, page: gr.Tab) -> None:
+    fields, view = list(ui.form.values()), [ui.runs, ui.details, ui.previews, ui.plot, ui.curve, ui.seen]
+    update = {"fn": refresh, "inputs": [ui.chosen, ui.seen], "outputs": view, **QUIET}
+    ui.timer.tick(**update)
+    demo.load(**update)
+    ui.start.click(start, None, ui.chosen, inputs_kwargs=ui.form, api_visibility="private").success(**update)
+    ui.runs.click(press_run_button, ui.chosen, ui.chosen, **QUIET).then(**update)
+    ui.runs.input(rename, **QUIET).then(**update)
+    ui.runs.edit(refill_form, None, fields, **QUIET)
+    ui.form["method"].change(describe_method, ui.form["method"], ui.method_facts, **QUIET)
+    # Opening the tab asks too, but not loading the page: that alone must not start a worker.
+    costs = {name: ui.form[name] for name in erase_form.COST_FIELDS}
+    changes = [page.select, *(part.change for part in costs.values())]
+    gr.on(changes, estimate, None, ui.estimate, inputs_kwargs=costs, **EVERY_CHANGE)
+    page.select(lambda: gr.Dropdown(erase_form.list_concepts()), None, ui.form["concept"], **QUIET)
+    curate_tab.actions.erase.click(open_concept, curate_tab.opened, [tabs, ui.form["concept"]], **QUIET)

@@ -1,19 +1,21 @@
-"""Publish: what will be public is seen first, and nothing leaves this machine before the button is pressed."""
+"""Publish: everything is previewed first, and nothing leaves this machine before the button is pressed."""
 
 import re
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import gradio as gr
 import huggingface_hub
 
 from app.components import html_panel, render
 from app.errors import report_errors
+from app.events import QUIET
 from app.session.drafts import FIRST
 from app.tabs import compare
-from app.tabs.run_view import size
+from app.tabs.curate import CurateTab
 from crce import runs
 from crce.concepts.library import library, publishable
 from crce.concepts.spec import ConceptSpec
+from crce.cost import format_size
 from crce.errors import CrceError
 from crce.publishing import hub
 from crce.publishing.cards import weights_card
@@ -24,189 +26,256 @@ _FORMATS = {"diffusers": "diffusers", "kohya": "A1111, Forge, ComfyUI", "lora": 
 _HEADER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
-# What the screen shows
+@dataclass(frozen=True)
+class Target:
+    """Where to publish, and how."""
+
+    repo: gr.Textbox
+    private: gr.Checkbox
+    pull_request: gr.Checkbox
+    tag: gr.Textbox
 
 
-def concepts() -> list[tuple[str, str]]:
+@dataclass(frozen=True)
+class Card:
+    text: gr.Markdown
+    header: gr.Code
+
+
+@dataclass(frozen=True)
+class DatasetPanel:
+    """parent: the commit that the previewed differences are relative to, or ""."""
+
+    parent: gr.State
+    concepts: gr.Dropdown
+    reviewed: gr.Button
+    all: gr.Button
+    target: Target
+    compare: gr.Button
+    publish: gr.Button
+    result: gr.HTML
+    files: gr.HTML
+    preview: gr.Column
+    rows: gr.Dataframe
+    card: Card
+
+
+@dataclass(frozen=True)
+class WeightsPanel:
+    run: gr.Dropdown
+    formats: gr.CheckboxGroup
+    dataset: gr.Textbox
+    target: Target
+    publish: gr.Button
+    result: gr.HTML
+    card: Card
+
+
+@dataclass(frozen=True)
+class PublishTab:
+    login: gr.HTML
+    dataset: DatasetPanel
+    weights: WeightsPanel
+
+
+# What the tab shows
+
+
+def list_concepts() -> list[tuple[str, str]]:
     return [(f"{'✓ ' if spec.provenance.reviewer else ''}{spec.name}", slug) for slug, spec in library().items()]
 
 
-def login() -> str:
+def render_login() -> str:
     return render("login", token=bool(huggingface_hub.get_token()), advice=hub.NO_TOKEN)
 
 
-def of_dataset(slugs: list[str]) -> tuple:
-    """The files with their sizes, the first rows and the card; nothing of it while no concept is chosen."""
-    if not slugs:
+@report_errors
+def preview_dataset(concepts: list[str]) -> tuple:
+    """The files with their sizes, the card and the first rows; empty while no concept is chosen."""
+    if not concepts:
         return render("public", files={}), gr.Column(visible=False), "", [], ""
-    seen = hub.preview(_chosen(slugs))
-    header, body = _parts(seen.card)
-    files = {name: size(count) for name, count in seen.files.items()}
-    rows = [[str(row[column]) for column in _COLUMNS] for row in seen.rows]
-    public = render("public", files=files, problems=seen.problems)
-    return public, gr.Column(visible=True), body, rows, header
+    preview = hub.preview(_find_specs(concepts))
+    header, text = _split_card(preview.card)
+    files = {name: format_size(count) for name, count in preview.files.items()}
+    rows = [[str(row[column]) for column in _COLUMNS] for row in preview.rows]
+    public = render("public", files=files, differences=preview.problems)
+    return public, gr.Column(visible=True), text, rows, header
 
 
-def of_weights(name: str | None, formats: list[str], repo: str) -> tuple[str, str]:
-    if not name:
+@report_errors
+def preview_weights(run_id: str | None, formats: list[str], repo: str) -> tuple[str, str]:
+    """Text and header of the card; empty while no run is chosen."""
+    if not run_id:
         return "", ""
-    run = runs.find(name)
+    run = runs.find(run_id)
     if formats:
         check(formats, run.job.config.method)
     files = [FORMATS[key][0] for key in FORMATS if key in formats]
-    header, body = _parts(weights_card(run.job, run.report, files, repo.strip() or "your-name/repository"))
-    return body, header
+    header, text = _split_card(weights_card(run.job, run.report, files, repo.strip() or "your-name/repository"))
+    return text, header
 
 
-def _chosen(slugs: list[str]) -> list[ConceptSpec]:
+def _find_specs(slugs: list[str]) -> list[ConceptSpec]:
     specs = library()
     if not slugs:
         raise CrceError("Choose at least one concept to publish.")
     return [specs[slug] for slug in slugs if slug in specs]
 
 
-def _parts(card: str) -> tuple[str, str]:
-    """Header and text of a card. Pictures in it would be fetched from elsewhere, so they are named instead."""
-    found = _HEADER.match(card)
-    header, body = (found[1], card[found.end() :]) if found else ("", card)
-    return header, re.sub(r"!\[([^\]]*)\]\([^)]*\)", r"*(picture: \1)*", body)
+def _split_card(card: str) -> tuple[str, str]:
+    """Header and text of a card. Its pictures would be fetched from other machines, so only their names are shown."""
+    match = _HEADER.match(card)
+    header, text = (match[1], card[match.end() :]) if match else ("", card)
+    return header, re.sub(r"!\[([^\]]*)\]\([^)]*\)", r"*(picture: \1)*", text)
 
 
-# What a person does
-
-
-@report_errors
-def enter(slugs: list[str], weights: str | None, opened: str) -> tuple:
-    """The choices of today. At first, what was reviewed is chosen, or else the concept that is open in Curate."""
-    found = compare.choices()
-    known = [slug for slug in slugs if slug in library()] or reviewed() or [opened or FIRST]
-    kept = weights if any(weights == name for _, name in found) else None
-    picked = kept or (found[0][1] if found else None)
-    return login(), gr.Dropdown(concepts(), value=known), gr.Dropdown(found, value=picked)
+# What the user does
 
 
 @report_errors
-def reviewed() -> list[str]:
+def refresh_choices(concepts: list[str], run_id: str | None, opened: str) -> tuple:
+    """What can be chosen now. By default, the reviewed concepts are selected, else the one open in Curate."""
+    choices = compare.list_choices()
+    selected = [slug for slug in concepts if slug in library()] or list_reviewed() or [opened or FIRST]
+    kept = run_id if any(run_id == name for _, name in choices) else None
+    run = kept or (choices[0][1] if choices else None)
+    return render_login(), gr.Dropdown(list_concepts(), value=selected), gr.Dropdown(choices, value=run)
+
+
+@report_errors
+def list_reviewed() -> list[str]:
     return [slug for slug, spec in library().items() if spec.provenance.reviewer]
 
 
 @report_errors
-def difference(slugs: list[str], repo: str) -> tuple[str, str]:
-    """What would change there. The commit that was seen is the only one that will be written upon."""
-    specs, place = _chosen(slugs), _named(repo)
-    found = hub.Hub.connect().difference(specs, place)
-    return render("difference", found=found), found.parent
+def show_difference(concepts: list[str], repo: str) -> tuple[str, str]:
+    """What would change in the repository, and the commit it is at: if that changes, nothing is published."""
+    specs, place = _find_specs(concepts), _require_repo(repo)
+    difference = hub.Hub.connect().difference(specs, place)
+    return render("difference", difference=difference), difference.parent
 
 
 @report_errors
-def publish_dataset(slugs: list[str], repo: str, private: bool, pull: bool, tag: str, parent: str) -> tuple[str, str]:
-    specs, place = _chosen(slugs), _named(repo)
-    done = hub.Hub.connect().publish_dataset(specs, place, private, pull, tag.strip(), parent)
+def publish_dataset(
+    *, concepts: list[str], parent: str, repo: str, private: bool, pull_request: bool, tag: str
+) -> tuple[str, str]:
+    specs, place = _find_specs(concepts), _require_repo(repo)
+    done = hub.Hub.connect().publish_dataset(specs, place, private, pull_request, tag.strip(), parent)
     what = f"{len(specs)} concept{'s' if len(specs) > 1 else ''}"
-    return render("published", done=done, what=what, private=private, pull=pull), ""
+    return render("published", done=done, what=what, private=private, pull_request=pull_request), ""
 
 
 @report_errors
 def publish_weights(
-    name: str | None, formats: list[str], repo: str, private: bool, pull: bool, tag: str, dataset: str
+    *, run_id: str | None, formats: list[str], dataset: str, repo: str, private: bool, pull_request: bool, tag: str
 ) -> str:
-    if not name:
-        raise CrceError("Choose the run whose weights are to be published.")
-    run, place = runs.find(name), _named(repo)
+    if not run_id:
+        raise CrceError("Choose the run whose weights to publish.")
+    run, place = runs.find(run_id), _require_repo(repo)
     chosen = tuple(key for key in FORMATS if key in formats)
-    done = hub.Hub.connect().publish_weights(run, place, chosen, private, pull, tag.strip(), dataset.strip())
-    return render("published", done=done, what=f"the weights of {run.title}", private=private, pull=pull)
+    done = hub.Hub.connect().publish_weights(run, place, chosen, private, pull_request, tag.strip(), dataset.strip())
+    what = f"the weights of {run.title}"
+    return render("published", done=done, what=what, private=private, pull_request=pull_request)
 
 
-def _named(repo: str) -> str:
+def _require_repo(repo: str) -> str:
     if not repo.strip():
-        raise CrceError("Say where to: your-name/repository.")
+        raise CrceError("Enter the repository: your-name/repository.")
     return repo
 
 
 # The tab
 
 
-def build() -> SimpleNamespace:
-    ui = SimpleNamespace(login=html_panel(), data=SimpleNamespace(parent=gr.State("")), weights=SimpleNamespace())
+def build() -> PublishTab:
+    login = html_panel()
     with gr.Tabs():
         with gr.Tab("Dataset"), gr.Row(equal_height=False):
-            _dataset(ui.data)
+            dataset = _build_dataset()
         with gr.Tab("Weights of a run"), gr.Row(equal_height=False):
-            _weights(ui.weights)
-    return ui
+            weights = _build_weights()
+    return PublishTab(login, dataset, weights)
 
 
-def _dataset(ui: SimpleNamespace) -> None:
+def _build_dataset() -> DatasetPanel:
+    parent = gr.State("")
     with gr.Column(scale=4, min_width=340):
-        ui.concepts = gr.Dropdown([], value=[], multiselect=True, label="Concepts", info="✓ reviewed by a named person")
+        concepts = gr.Dropdown([], value=[], multiselect=True, label="Concepts", info="✓: reviewed by a named person")
         with gr.Row():
-            ui.reviewed = gr.Button("All reviewed", size="sm")
-            ui.all = gr.Button("All", size="sm")
-        _target(ui, "your-name/CorefConcept")
-        ui.look = gr.Button("What would change there?")
-        ui.publish = gr.Button("Publish the dataset", variant="primary")
-        ui.result = html_panel()
+            reviewed, everything = gr.Button("All reviewed", size="sm"), gr.Button("All", size="sm")
+        target = _build_target("your-name/CorefConcept")
+        difference = gr.Button("Preview changes")
+        publish = gr.Button("Publish the dataset", variant="primary")
+        result = html_panel()
     with gr.Column(scale=7, min_width=420):
-        ui.public = html_panel()
-        with gr.Column(visible=False) as ui.preview:
-            ui.rows = gr.Dataframe(
+        files = html_panel()
+        with gr.Column(visible=False) as preview:
+            rows = gr.Dataframe(
                 headers=list(_COLUMNS), datatype="str", interactive=False, label="First rows", max_height=300
             )
-            _card(ui)
+            card = _build_card()
+    return DatasetPanel(
+        parent, concepts, reviewed, everything, target, difference, publish, result, files, preview, rows, card
+    )
 
 
-def _weights(ui: SimpleNamespace) -> None:
+def _build_weights() -> WeightsPanel:
     with gr.Column(scale=4, min_width=340):
-        ui.run = gr.Dropdown([], label="Run")
+        run = gr.Dropdown([], label="Run")
         choices = [(_FORMATS.get(key, key), key) for key in FORMATS]
-        ui.formats = gr.CheckboxGroup(choices, value=["diffusers", "kohya"], label="Formats")
-        ui.dataset = gr.Textbox(
-            value="", label="Dataset of its terms", info="If it is published", placeholder="your-name/CorefConcept"
+        formats = gr.CheckboxGroup(choices, value=["diffusers", "kohya"], label="Formats")
+        dataset = gr.Textbox(
+            value="", label="Dataset of the terms", info="If published", placeholder="your-name/CorefConcept"
         )
-        _target(ui, "your-name/emoji-sd-without-dog")
-        ui.publish = gr.Button("Publish the weights", variant="primary")
-        ui.result = html_panel()
+        target = _build_target("your-name/emoji-sd-without-dog")
+        publish = gr.Button("Publish the weights", variant="primary")
+        result = html_panel()
     with gr.Column(scale=7, min_width=420):
-        _card(ui)
+        card = _build_card()
+    return WeightsPanel(run, formats, dataset, target, publish, result, card)
 
 
-def _target(ui: SimpleNamespace, example: str) -> None:
-    ui.repo = gr.Textbox("", label="To", placeholder=example, max_length=200)
+def _build_target(example: str) -> Target:
+    repo = gr.Textbox("", label="To", placeholder=example, max_length=200)
     with gr.Row():
-        ui.private = gr.Checkbox(True, label="Private", min_width=100)
-        ui.pull = gr.Checkbox(False, label="As pull request", min_width=130)
-    ui.tag = gr.Textbox("", label="Tag", info="Optional, such as v1; a pull request gets none", max_length=50)
+        private = gr.Checkbox(True, label="Private", min_width=100)
+        pull_request = gr.Checkbox(False, label="As pull request", min_width=130)
+    tag = gr.Textbox("", label="Tag", info="Optional, such as v1; not for a pull request", max_length=50)
+    return Target(repo, private, pull_request, tag)
 
 
-def _card(ui: SimpleNamespace) -> None:
-    with gr.Accordion("The card", open=True):
-        ui.card = gr.Markdown(sanitize_html=True, max_height=420)
-        with gr.Accordion("Its header, for machines", open=False):
-            ui.header = gr.Code(language="yaml", interactive=False, show_label=False)
+def _build_card() -> Card:
+    with gr.Accordion("Card", open=True):
+        text = gr.Markdown(sanitize_html=True, max_height=420)
+        with gr.Accordion("Machine-readable header", open=False):
+            header = gr.Code(language="yaml", interactive=False, show_label=False)
+    return Card(text, header)
 
 
-def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+def wire(ui: PublishTab, curate_tab: CurateTab, page: gr.Tab) -> None:
+    chosen = [ui.dataset.concepts, ui.weights.run]
+    page.select(refresh_choices, [*chosen, curate_tab.slug], [ui.login, *chosen], **QUIET)
     slow = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 1}
-    data, weights = ui.data, ui.weights
-    app.tab["publish"].select(
-        enter, [data.concepts, weights.run, app.curate.slug], [ui.login, data.concepts, weights.run], **quiet
-    )
-    data.concepts.change(
-        report_errors(of_dataset),
-        data.concepts,
-        [data.public, data.preview, data.card, data.rows, data.header],
-        **quiet,
-    )
-    data.reviewed.click(reviewed, None, data.concepts, **quiet)
-    data.all.click(report_errors(lambda: list(publishable())), None, data.concepts, **quiet)
-    data.look.click(difference, [data.concepts, data.repo], [data.result, data.parent], **slow)
-    form = [data.concepts, data.repo, data.private, data.pull, data.tag, data.parent]
-    data.publish.click(publish_dataset, form, [data.result, data.parent], **slow)
-    # What was seen of one repository says nothing of another.
-    gr.on([data.repo.change, data.concepts.change], lambda: "", None, data.parent, **quiet)
-    facts = [weights.run, weights.formats, weights.repo]
-    gr.on([part.change for part in facts], report_errors(of_weights), facts, [weights.card, weights.header], **quiet)
-    form = [*facts, weights.private, weights.pull, weights.tag, weights.dataset]
-    weights.publish.click(publish_weights, form, weights.result, **slow)
+    _wire_dataset(ui.dataset, slow)
+    _wire_weights(ui.weights, slow)
+
+
+def _wire_dataset(panel: DatasetPanel, slow: dict) -> None:
+    preview = [panel.files, panel.preview, panel.card.text, panel.rows, panel.card.header]
+    panel.concepts.change(preview_dataset, panel.concepts, preview, **QUIET)
+    panel.reviewed.click(list_reviewed, None, panel.concepts, **QUIET)
+    panel.all.click(report_errors(lambda: list(publishable())), None, panel.concepts, **QUIET)
+    result, repo = [panel.result, panel.parent], panel.target.repo
+    panel.compare.click(show_difference, [panel.concepts, repo], result, **slow)
+    form = {"concepts": panel.concepts, "parent": panel.parent, **vars(panel.target)}
+    panel.publish.click(publish_dataset, None, result, inputs_kwargs=form, **slow)
+    # The differences hold for one repository and one choice of concepts.
+    gr.on([repo.change, panel.concepts.change], lambda: "", None, panel.parent, **QUIET)
+
+
+def _wire_weights(panel: WeightsPanel, slow: dict) -> None:
+    facts = [panel.run, panel.formats, panel.target.repo]
+    changes = [panel.run.change, panel.formats.change, panel.target.repo.change]
+    gr.on(changes, preview_weights, facts, [panel.card.text, panel.card.header], **QUIET)
+    form = {"run_id": panel.run, "formats": panel.formats, "dataset": panel.dataset, **vars(panel.target)}
+    panel.publish.click(publish_weights, None, panel.result, inputs_kwargs=form, **slow)

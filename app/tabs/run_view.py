@@ -1,119 +1,171 @@
-"""A run in words and pictures, as the Start and Erase screens show it."""
+"""A run in words and pictures, as the Start and Erase tabs show it."""
 
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
-from app.components import data_url, small
-from crce.cost import size, span
+from app.components import data_url, shrink
+from crce.cost import format_duration, format_size
 from crce.evaluation.questions import METRICS
 from crce.runs import PHASES, Run
+from crce.runs.events import (
+    CostEvent,
+    DoneEvent,
+    EstimateEvent,
+    FailedEvent,
+    PreviewEvent,
+    StepEvent,
+    StoppedEvent,
+)
 
 _CHIPS = {"running": "busy", "done": "good", "failed": "bad", "interrupted": "bad"}
-_MOST_POINTS = 120
+N = TypeVar("N", int, float)
+_MAX_POINTS = 120  # of a loss curve
 
 
-def facts(run: Run, waiting: list[str]) -> dict:
-    """One run's row. `waiting` are the ids in the queue, the next one first."""
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run's card shows. chip: the CSS class of its state; percent: progress of the current phase."""
+
+    id: str
+    title: str
+    method: str
+    base: str
+    state: str
+    chip: str
+    description: str
+    percent: int
+    erased: bool
+    scores: str
+    size: str
+
+
+@dataclass(frozen=True)
+class PreviewImage:
+    """A picture drawn during training. place: its position among those of the same step."""
+
+    prompt: str
+    place: int
+    step: int
+    src: str
+
+
+@dataclass(frozen=True)
+class PreviewRow:
+    """The pictures of one prompt, by step."""
+
+    prompt: str
+    images: list[PreviewImage]
+
+
+def list_queue(found: list[Run]) -> list[str]:
+    """The ids of the queued runs, the next one first. `found` has the newest first."""
+    return [run.id for run in reversed(found) if run.state == "queued"]
+
+
+def summarize(run: Run, queue: list[str]) -> RunSummary:
     state = run.state
-    return {
-        "id": run.id,
-        "title": run.title,
-        "method": run.job.config.method,
-        "base": run.job.base,
-        "state": "stopping" if run.stopping and state == "running" else state,
-        "chip": _CHIPS.get(state, ""),
-        "says": says(run, state, waiting),
-        "part": percent(run),
-        "erased": run.erased,
-        "scores": scores(run),
-        "size": size(run.size),
-    }
+    return RunSummary(
+        id=run.id,
+        title=run.title,
+        method=run.job.config.method,
+        base=run.job.base,
+        state="stopping" if run.stopping and state == "running" else state,
+        chip=_CHIPS.get(state, ""),
+        description=describe_state(run, state, queue),
+        percent=compute_percent(run),
+        erased=run.erased,
+        scores=summarize_scores(run),
+        size=format_size(run.size),
+    )
 
 
-def says(run: Run, state: str, waiting: list[str]) -> str:
+def describe_state(run: Run, state: str, queue: list[str]) -> str:
     if state == "queued":
-        place = waiting.index(run.id) + 1 if run.id in waiting else 1
+        place = queue.index(run.id) + 1 if run.id in queue else 1
         return "next in the queue" if place == 1 else f"number {place} in the queue"
-    if state == "failed":
-        failed = run.last("failed")
-        return f"{failed['message']} (log: {failed['log_id']})" if failed.get("log_id") else failed["message"]
+    if state == "failed" and (failed := run.last(FailedEvent)):
+        return f"{failed.message} (log: {failed.log_id})" if failed.log_id else failed.message
     if state == "interrupted":
-        return f"The worker ended before the run did. It is kept at step {run.kept_step}; Resume goes on there."
-    if state == "stopped":
-        return f"stopped at step {run.last('stopped')['step']}; Resume goes on there"
-    if state == "done":
-        return f"done in {span(run.last('done')['seconds'])}"
-    return _working(run)
+        return f"The worker stopped at step {run.kept_step}. Press Resume to continue."
+    if state == "stopped" and (stopped := run.last(StoppedEvent)):
+        return f"Stopped at step {stopped.step}. Press Resume to continue."
+    if state == "done" and (done := run.last(DoneEvent)):
+        return f"Done in {format_duration(done.seconds)}."
+    return _describe_progress(run)
 
 
-def _working(run: Run) -> str:
+def _describe_progress(run: Run) -> str:
     progress = run.progress
     if progress is None:
         return "loading the model"
-    left = f" · {span(progress.seconds_left)} left" if progress.seconds_left is not None else ""
+    left = f" · {format_duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
     return f"{PHASES[progress.phase]} {progress.done}/{progress.of}{left}"
 
 
-def percent(run: Run) -> int:
+def compute_percent(run: Run) -> int:
     progress = run.progress
     return round(100 * progress.done / max(progress.of, 1)) if progress else 0
 
 
-def scores(run: Run) -> str:
-    """The accuracies of the report, short."""
-    metrics = (run.report or {}).get("metrics", {})
-    found = [(METRICS[key].name, metrics[key]) for key in ("acc_u", "acc_c_test", "acc_r_test") if key in metrics]
-    return " · ".join(f"{name} {metric['rate']:.0%} (n={metric['n']})" for name, metric in found)
+def summarize_scores(run: Run) -> str:
+    """The main accuracies of the report in one line."""
+    metrics = run.report.metrics if run.report else {}
+    scores = [(METRICS[key].name, metrics[key]) for key in ("acc_u", "acc_c_test", "acc_r_test") if key in metrics]
+    return " · ".join(f"{name} {score.rate:.0%} (n={score.n})" for name, score in scores)
 
 
-def costs(run: Run) -> dict[str, str]:
-    """What the training took, beside what was estimated; one of the two while there is no more."""
-    told, took = run.last("estimate") or {}, run.last("cost") or {}
-    whose = f" (the {took['whose']}'s peak)" if took else ""
-    rows = (("seconds", "time", span, ""), ("memory", "memory", size, whose), ("disk", "disk", size, ""))
-    both = {name: _beside(took.get(key), told.get(key), show, more) for key, name, show, more in rows}
-    return {name: said for name, said in both.items() if said}
+def compare_costs(run: Run) -> dict[str, str]:
+    """What the training took, next to its estimate; either may be missing."""
+    estimate, cost = run.last(EstimateEvent), run.last(CostEvent)
+    peak = f" (the {cost.whose}'s peak)" if cost else ""
+    texts = {
+        "time": _compare_cost(cost.seconds if cost else None, estimate.seconds if estimate else None, format_duration),
+        "memory": _compare_cost(
+            cost.memory if cost else None, estimate.memory if estimate else None, format_size, peak
+        ),
+        "disk": _compare_cost(cost.disk if cost else None, estimate.disk if estimate else None, format_size),
+    }
+    return {name: text for name, text in texts.items() if text}
 
 
-def _beside(took: float | None, told: float | None, show: Callable[[float], str], more: str) -> str:
-    estimated = "" if told is None else f"estimated {show(told)}"
-    if took is None:
-        return estimated
-    return f"{show(took)}{more}, {estimated}" if estimated else f"{show(took)}{more}"
+def _compare_cost(actual: N | None, estimated: N | None, show: Callable[[N], str], note: str = "") -> str:
+    parts = [
+        *([f"{show(actual)}{note}"] if actual is not None else []),
+        *([f"estimated {show(estimated)}"] if estimated is not None else []),
+    ]
+    return ", ".join(parts)
 
 
-def losses(run: Run) -> list[dict]:
-    """Rows for the curve: the mean loss of each term over a handful of steps."""
-    steps = [event for event in run.events() if event["kind"] == "step"]
-    width = math.ceil(len(steps) / _MOST_POINTS) or 1
-    return [row for start in range(0, len(steps), width) for row in _mean(steps[start : start + width])]
+def average_losses(run: Run) -> list[dict]:
+    """Rows of the loss curve: the mean loss of each term over a few steps."""
+    steps = [event for event in run.events() if isinstance(event, StepEvent)]
+    width = math.ceil(len(steps) / _MAX_POINTS) or 1
+    return [row for start in range(0, len(steps), width) for row in _average(steps[start : start + width])]
 
 
-def _mean(steps: list[dict]) -> list[dict]:
-    terms = steps[-1]["losses"]
-    means = {term: sum(step["losses"].get(term, 0) for step in steps) / len(steps) for term in terms}
-    return [{"step": steps[-1]["step"], "term": term, "loss": mean} for term, mean in means.items()]
+def _average(steps: list[StepEvent]) -> list[dict]:
+    terms, last = steps[-1].losses, steps[-1].step
+    means = {term: sum(step.losses.get(term, 0) for step in steps) / len(steps) for term in terms}
+    return [{"step": last, "term": term, "loss": mean} for term, mean in means.items()]
 
 
-def frames(run: Run) -> list[dict]:
-    """Per prompt, the previews in order of their steps."""
-    shots = [shot for event in run.events() if event["kind"] == "preview" for shot in _shots(run, event)]
-    by_prompt = sorted(shots, key=lambda shot: (shot["place"], shot["step"]))
-    groups = itertools.groupby(by_prompt, key=lambda shot: (shot["place"], shot["prompt"]))
-    return [{"prompt": prompt, "shots": list(group)} for (_, prompt), group in groups]
+def group_previews(run: Run) -> list[PreviewRow]:
+    """The pictures drawn during training, by prompt."""
+    events = [event for event in run.events() if isinstance(event, PreviewEvent)]
+    images = [image for event in events for image in _read_previews(run, event)]
+    images.sort(key=lambda image: (image.place, image.step))
+    groups = itertools.groupby(images, key=lambda image: (image.place, image.prompt))
+    return [PreviewRow(prompt, list(group)) for (_, prompt), group in groups]
 
 
-def _shots(run: Run, event: dict) -> list[dict]:
-    known = [(place, run.dir / name) for place, name in enumerate(event["images"])]
-    prompts = event["prompts"]
+def _read_previews(run: Run, event: PreviewEvent) -> list[PreviewImage]:
+    prompts = event.prompts
+    paths = [(place, run.dir / name) for place, name in enumerate(event.images)]
     return [
-        {
-            "place": place,
-            "prompt": prompts[place % len(prompts)],
-            "step": event["step"],
-            "src": data_url(small(path.read_bytes()), "image/png"),
-        }
-        for place, path in known
+        PreviewImage(prompts[place % len(prompts)], place, event.step, data_url(shrink(path.read_bytes()), "image/png"))
+        for place, path in paths
         if path.exists()
     ]

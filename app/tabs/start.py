@@ -1,59 +1,84 @@
-"""Start: one button that shows the whole thing, and the library in pictures."""
+"""Start: one button that runs a complete example, and the library in pictures."""
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import gradio as gr
 
 from app.components import html_panel, render
 from app.errors import report_errors
+from app.events import QUIET
 from app.session import thumbnails
-from app.tabs import curate, erase, run_view
+from app.tabs import curate, erase, erase_form, run_view
+from app.tabs.curate import CurateTab
+from app.tabs.erase_form import EraseForm
 from crce import bases, runs
-from crce.concepts.library import find_spec, library
-from crce.config import EraseConfig, with_defaults
+from crce.concepts.library import find_concept, library
+from crce.config import EraseConfig
 from crce.runs import Job, Run
 
-NAME = "Try it: dog"
+TRIAL = "Try it: dog"
 
 
-def shelf() -> str:
-    """The concepts that the default model draws; Curate has them all."""
-    return render("shelf", specs=thumbnails.drawn(library().values()), mark=thumbnails.mark)
+@dataclass(frozen=True)
+class StartTab:
+    """own_trial: the run that this page started; drawn: how many previews it shows; finished: goes to Compare."""
+
+    own_trial: gr.State
+    drawn: gr.State
+    finished: gr.State
+    timer: gr.Timer
+    try_it: gr.Button
+    time: gr.Markdown
+    card: gr.HTML
+    previews: gr.HTML
+    shelf: gr.HTML
+    own_concept: gr.Button
+
+
+# What the tab shows
+
+
+def render_shelf() -> str:
+    """The concepts that the default model draws; Curate lists all of them."""
+    specs = thumbnails.filter_drawn(library().values())
+    return render("shelf", specs=specs, picture_class=thumbnails.picture_class)
 
 
 @report_errors
-def expected() -> str:
-    return erase.expected(bases.EMOJI_SD, with_defaults(EraseConfig(), bases.EMOJI_SD))
+def estimate_time() -> str:
+    return erase.measure_time(EraseForm()) or "The time will be known after the first run on this machine."
 
 
-def latest() -> Run | None:
-    """The trial of any tab: a page that is opened again finds it."""
-    return next((run for run in runs.all_runs() if run.job.name == NAME), None)
+def find_trial() -> Run | None:
+    """The latest trial of any page, so that a page that is reloaded finds it."""
+    return next((run for run in runs.all_runs() if run.job.name == TRIAL), None)
+
+
+# What the user does
 
 
 @report_errors
-def begin() -> str:
-    """Erases "dog" with the preset. A trial under way is joined, not doubled."""
-    run = latest()
+def start_trial() -> str:
+    """Erases "dog" with the preset. A trial in progress is joined, not started twice."""
+    run = find_trial()
     if run and run.state in ("queued", "running"):
         return run.id
-    job = Job(bases.EMOJI_SD, find_spec("dog"), EraseConfig(), name=NAME)
-    return erase.begin(job, erase.JUDGED).id
+    job = Job(bases.EMOJI_SD, find_concept("dog"), EraseConfig(), name=TRIAL)
+    return erase.queue_run(job, erase_form.JUDGED_IMAGES).id
 
 
 @report_errors
-def refresh(mine: str | None, seen: int) -> tuple:
-    """The trial's progress; when the one that this page started has erased, its id goes to Compare."""
-    run = latest()
+def refresh(own_trial: str | None, drawn: int) -> tuple:
+    """The trial's progress. When the trial that this page started has erased, its id goes to Compare."""
+    run = find_trial()
     if run is None:
         return "", "", 0, gr.skip(), gr.skip()
-    queue = [other.id for other in reversed(runs.all_runs()) if other.state == "queued"]
-    rows = run_view.frames(run) if run.state != "done" else []
-    shots = sum(len(row["shots"]) for row in rows)
-    previews = gr.skip() if shots == seen else render("strip", rows=rows, side=64)
-    arrived = mine == run.id and run.erased
-    card = render("trial", run=run_view.facts(run, queue))
-    return card, previews, shots, *((None, run.id) if arrived else (gr.skip(), gr.skip()))
+    rows = run_view.group_previews(run) if run.state != "done" else []
+    count = sum(len(row.images) for row in rows)
+    previews = gr.skip() if count == drawn else render("strip", rows=rows, side=64)
+    finished = own_trial == run.id and run.erased
+    card = render("trial", run=run_view.summarize(run, run_view.list_queue(runs.all_runs())))
+    return card, previews, count, *((None, run.id) if finished else (gr.skip(), gr.skip()))
 
 
 @report_errors
@@ -61,34 +86,36 @@ def stop(event: gr.EventData) -> None:
     runs.find(event._data["id"]).request_stop()
 
 
-def _own() -> tuple:
+def open_own_concept() -> tuple:
+    """Goes to the form for a new concept."""
     return gr.Tabs(selected="curate"), gr.Accordion(open=True)
 
 
-def build() -> SimpleNamespace:
-    ui = SimpleNamespace(mine=gr.State(None), seen=gr.State(-1), arrived=gr.State(None), timer=gr.Timer(1))
-    html_panel(render("start", hero=thumbnails.HERO, mark=thumbnails.mark))
+# The tab
+
+
+def build() -> StartTab:
+    own_trial, drawn, finished, timer = gr.State(None), gr.State(-1), gr.State(None), gr.Timer(1)
+    html_panel(render("start", hero=thumbnails.HERO, picture_class=thumbnails.picture_class))
     with gr.Row(elem_classes="line"):
-        ui.try_it = gr.Button("Try it: erase “dog”", variant="primary", size="lg", scale=0, min_width=240)
-        ui.expect = gr.Markdown(elem_classes="mute")
-    ui.card = html_panel()
-    ui.previews = html_panel()
+        try_it = gr.Button("Try it: erase “dog”", variant="primary", size="lg", scale=0, min_width=240)
+        time = gr.Markdown(elem_classes="mute")
+    card, previews = html_panel(), html_panel()
     gr.Markdown("#### Or pick a concept from the library")
-    ui.shelf = html_panel(shelf())
+    shelf = html_panel(render_shelf())
     with gr.Row():
-        ui.own = gr.Button("+ your own concept", size="sm", scale=0, min_width=180)
-    return ui
+        own_concept = gr.Button("+ your own concept", size="sm", scale=0, min_width=180)
+    return StartTab(own_trial, drawn, finished, timer, try_it, time, card, previews, shelf, own_concept)
 
 
-def wire(ui: SimpleNamespace, app: SimpleNamespace) -> None:
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    seen = [ui.card, ui.previews, ui.seen, ui.mine, ui.arrived]
-    look = {"fn": refresh, "inputs": [ui.mine, ui.seen], "outputs": seen, **quiet}
-    ui.timer.tick(**look)
-    app.demo.load(shelf, None, ui.shelf, **quiet)
-    app.demo.load(expected, None, ui.expect, **quiet)
-    ui.try_it.click(begin, None, ui.mine, **quiet).success(**look)
-    ui.card.click(stop, **quiet).then(**look)
-    ui.own.click(_own, None, [app.tabs, app.curate.own], **quiet)
-    ui.shelf.click(lambda: gr.Tabs(selected="curate"), None, app.tabs, **quiet)
-    ui.shelf.click(curate.choose, app.curate.search, app.curate.classify, **quiet)
+def wire(ui: StartTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs) -> None:
+    progress = [ui.card, ui.previews, ui.drawn, ui.own_trial, ui.finished]
+    update = {"fn": refresh, "inputs": [ui.own_trial, ui.drawn], "outputs": progress, **QUIET}
+    ui.timer.tick(**update)
+    demo.load(render_shelf, None, ui.shelf, **QUIET)
+    demo.load(estimate_time, None, ui.time, **QUIET)
+    ui.try_it.click(start_trial, None, ui.own_trial, **QUIET).success(**update)
+    ui.card.click(stop, **QUIET).then(**update)
+    ui.own_concept.click(open_own_concept, None, [tabs, curate_tab.shelf.own_concept], **QUIET)
+    ui.shelf.click(lambda: gr.Tabs(selected="curate"), None, tabs, **QUIET)
+    ui.shelf.click(curate.choose_concept, curate_tab.shelf.search, curate_tab.parts, **QUIET)

@@ -1,32 +1,34 @@
-"""The line at the top: what draws, what proposes, what is being worked on, and what is missing."""
+"""The line at the top: device, proposer, runs in progress, and what is missing."""
 
 from app.components import render
 from app.errors import report_errors
 from crce import bases, runs
 from crce.errors import CrceError
 from crce.worker import client
+from crce.worker.answers import StatusAnswer
+from crce.worker.requests import StatusRequest
 
 _DEVICES = {"cpu": "CPU", "cuda": "GPU", "cuda:0": "GPU", "auto": "starting"}
 
 
-def at_first() -> str:
-    """The line before anything has been asked."""
+def render_initial() -> str:
+    """The line before the worker has been asked."""
     return render("status", base=bases.EMOJI_SD)
 
 
 @report_errors
-def line() -> str:
-    # The LLM client takes a second to import, which a page that opens must not wait for.
+def render_status() -> str:
+    # The LLM client takes a second to import; the page must not wait for it.
     from crce.proposers.proposers import proposer_status
 
     states = [run.state for run in runs.all_runs()]
-    worker = _worker()
+    worker = _ask_status()
     connected, proposer = proposer_status()
     return render(
         "status",
         asked=True,
-        device=_DEVICES.get(worker.get("device", ""), worker.get("device")),
-        trouble=_model_trouble() or worker.get("error"),
+        device=_DEVICES.get(worker.device, worker.device) if worker else None,
+        problem=_find_model_problem(),
         base=bases.EMOJI_SD,
         connected=connected,
         proposer=proposer,
@@ -35,18 +37,18 @@ def line() -> str:
     )
 
 
-def _model_trouble() -> str | None:
+def _find_model_problem() -> str | None:
     """Why the default model cannot be used, if it cannot."""
     try:
         bases.resolve(bases.EMOJI_SD)
     except CrceError:
-        return f"{bases.EMOJI_SD} is not here: its folder under assets/ is missing"
+        return f"{bases.EMOJI_SD} is missing: its folder under assets/ was not found"
     return None
 
 
-def _worker() -> dict:
-    """What the worker says of itself; nothing while it starts, or when it was not needed yet."""
+def _ask_status() -> StatusAnswer | None:
+    """The worker's status; None while it is starting or has not been needed yet."""
     try:
-        return client.send({"kind": "status"}, timeout=1)
+        return client.send(StatusRequest(), timeout=1)
     except CrceError:
-        return {}
+        return None

@@ -1,13 +1,13 @@
-// One listener for every page: a button or field with data-do tells Python what was done, with its data-* facts.
-// The values are taken when the hand moves, so a page drawn anew a moment later cannot change what is sent.
+// One listener for every panel: a button or field with data-do sends its data-* attributes to Python.
+// The values are read at once, so that redrawing the panel a moment later cannot change what is sent.
 const facts = (field) => ({ ...field.dataset, value: field.value ?? "" });
 const pause = 200;
 const waiting = new Map();
 
-const send = (field, told) => {
+const send = (field, values) => {
   clearTimeout(waiting.get(field));
   waiting.delete(field);
-  trigger("input", told);
+  trigger("input", values);
 };
 
 element.addEventListener("click", (event) => {
@@ -19,15 +19,15 @@ element.addEventListener("click", (event) => {
 element.addEventListener("input", (event) => {
   const field = event.target.closest("input[type=range][data-do]");
   if (!field) return;
-  const told = facts(field);
+  const values = facts(field);
   const name = field.dataset.names.split("|")[Math.round(field.value * 5) - 1];
-  // The attribute follows the hand: pages are compared by attribute when they are drawn anew.
+  // The attribute follows the slider, because panels are compared by attribute when they are redrawn.
   field.setAttribute("value", field.value);
   field.setAttribute("aria-valuetext", name);
   field.style.setProperty("--part", `${((field.value - 0.2) / 0.8) * 100}%`);
   field.nextElementSibling.textContent = name;
   clearTimeout(waiting.get(field));
-  waiting.set(field, setTimeout(() => send(field, told), pause));
+  waiting.set(field, setTimeout(() => send(field, values), pause));
 });
 
 element.addEventListener("change", (event) => {
@@ -39,7 +39,7 @@ element.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target.matches("input[data-do]:not([type=range])")) event.target.blur();
 });
 
-// Ctrl with the key that a button names presses it, unless someone writes.
+// Ctrl with a button's data-keys presses it, unless the user is typing.
 document.addEventListener("keydown", (event) => {
   if (!(event.ctrlKey || event.metaKey) || event.target.closest("input:not([type=range]), textarea")) return;
   const button = element.querySelector(`button[data-keys="${CSS.escape(event.key)}"]`);
@@ -48,12 +48,12 @@ document.addEventListener("keydown", (event) => {
   button.click();
 });
 
-// A talk shows its newest entry, but stays where it is while one is being taken apart.
+// The chat scrolls to its newest entry, but stays in place while changes are accepted one by one.
 const log = element.closest(".log");
-const said = () => element.querySelectorAll(".talk > *").length;
-let heard = 0;
+const count = () => element.querySelectorAll(".chat > *").length;
+let shown = 0;
 const follow = () => {
-  if (said() !== heard) log.scrollTop = log.scrollHeight;
-  heard = said();
+  if (count() !== shown) log.scrollTop = log.scrollHeight;
+  shown = count();
 };
 if (log) watch("value", follow);

@@ -10,7 +10,7 @@ from rich.table import Table
 from crce.cli import terminal
 from crce.cli.options import AsJson, Concept, Seed
 from crce.concepts import edits
-from crce.concepts.library import SHIPPED, find_spec, library, own_path, save_spec
+from crce.concepts.library import SHIPPED, find_concept, library, own_path, save_spec
 from crce.concepts.spec import ConceptSpec, spec_to_dict
 from crce.errors import CrceError
 
@@ -97,7 +97,7 @@ def refine(
     from crce.proposers.proposers import proposer
 
     _check_suffix(out)
-    spec, who = find_spec(concept), proposer(model)
+    spec, who = find_concept(concept), proposer(model)
     revision = terminal.show_terms(who.revise(spec, request))
     labels = [change.label for change in edits.changes(spec, revision.spec, revision.why)]
     if not as_json:
@@ -121,10 +121,10 @@ def suggest(
 
         python -m crce suggest ip
     """
-    from crce.proposers.offers import finish
+    from crce.generators import drain
     from crce.proposers.proposers import proposer
 
-    names = finish(proposer(model).names(category))
+    names = drain(proposer(model).names(category))
     terminal.say(names, "\n".join(names), as_json)
 
 
@@ -152,7 +152,7 @@ def _tabulate_terms(spec: ConceptSpec) -> Table:
 @datasets.command("check")
 def check_dataset(
     folder: Annotated[
-        Path, typer.Argument(help="Folder with CATEGORY/CONCEPT.json files.", show_default="corefconcept")
+        Path, typer.Argument(help="Contains CATEGORY/CONCEPT.json.", show_default="corefconcept")
     ] = SHIPPED,
     as_json: AsJson = False,
 ):
@@ -182,11 +182,11 @@ def check_dataset(
 def write_card(as_json: AsJson = False):
     """Update the header and the contents section of corefconcept/README.md.
 
-    Run it after changing a spec; a test compares the two.
+    Run it after changing a spec; a test compares the two. Needs a checkout.
     """
     from crce import files
     from crce.concepts import dataset
 
-    path = SHIPPED / "README.md"
+    path = files.checkout() / "corefconcept" / "README.md"
     files.write_atomic(path, dataset.render_card(dataset.read(SHIPPED)))
     terminal.say({"card": str(path)}, str(path), as_json)

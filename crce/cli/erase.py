@@ -11,12 +11,12 @@ import typer
 from crce import bases, runs
 from crce.catalogue import CLOSED_FORM, METHOD_FACTS
 from crce.cli import terminal
-from crce.cli.options import AsJson, Base, Concept, Device, Dtype, On, Seed
+from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, OldBackbone, Seed
 from crce.cli.runs import describe_run, open_run
-from crce.concepts.library import find_spec
+from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
-from crce.config import EraseConfig, with_defaults
-from crce.cost import needs, takes
+from crce.config import EraseConfig, resolve_config
+from crce.cost import describe_room, describe_time
 from crce.errors import CrceError
 from crce.runs import Job, Run
 from crce.runs.execute import execute
@@ -27,15 +27,13 @@ def erase(
     concept: Concept,
     base: Base = bases.EMOJI_SD,
     method: Annotated[str, typer.Option(help="A method; `methods` lists them.")] = "crce",
-    on: On = EraseConfig.on,
+    backbone: Backbone = EraseConfig.backbone,
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the base's preset")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.", show_default="the base's preset")] = None,
-    eta: Annotated[
-        float, typer.Option(help="Negative guidance η: how far to move past the empty prompt's prediction.")
-    ] = 1.0,
+    eta: Annotated[float, typer.Option(help="Negative guidance η: how far past the empty prompt to move.")] = 1.0,
     corefs: Annotated[int, typer.Option(help="M: corefs sampled per step. 0 uses none.")] = 5,
     retains: Annotated[int, typer.Option(help="N: retains sampled per step. 0 uses none.")] = 3,
-    rows: Annotated[
+    microbatch_size: Annotated[
         int, typer.Option(help="Terms through the U-Net at once. 0: all, the fastest; 1 needs the least memory.")
     ] = 0,
     seed: Seed = 0,
@@ -45,11 +43,11 @@ def erase(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out, or the concept's newest unfinished run.")
     ] = False,
-    also: Annotated[
-        list[str] | None, typer.Option(help="A further concept to erase in the same run. Repeatable.")
-    ] = None,
+    also: Annotated[list[str] | None, typer.Option(help="A further concept for the same run. Repeatable.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate the time, memory and disk space.")] = False,
     as_json: AsJson = False,
+    on: OldBackbone = None,
+    rows: Annotated[int | None, typer.Option(hidden=True, help="The former name of --microbatch-size.")] = None,
 ):
     """Erase a concept and its corefs, and keep its retains.
 
@@ -61,17 +59,25 @@ def erase(
         python -m crce erase dog
         python -m crce erase "bat (animal)" --steps 300 --corefs 3 --out out/bat
         python -m crce erase cat --also dog --also horse
-        python -m crce erase dog --on ca
+        python -m crce erase dog --backbone ca
         python -m crce erase my-spec.json --base CompVis/stable-diffusion-v1-4 --device cuda --dry-run
     """
-    spec = find_spec(concept)
+    spec = find_concept(concept)
     if resume:
         run = _find_unfinished(spec, out)
     else:
         config = EraseConfig(
-            method=method, steps=steps, lr=lr, eta=eta, corefs=corefs, retains=retains, on=on, seed=seed, rows=rows
+            method=method,
+            steps=steps,
+            lr=lr,
+            eta=eta,
+            corefs=corefs,
+            retains=retains,
+            seed=seed,
+            backbone=on or backbone,
+            microbatch_size=microbatch_size if rows is None else rows,
         )
-        others = tuple(map(find_spec, also or ()))
+        others = tuple(map(find_concept, also or ()))
         job = Job(base, spec, config, device, dtype, also=others)
         if dry_run:
             return _print_estimate(job, as_json)
@@ -85,12 +91,12 @@ def _print_estimate(job: Job, as_json: bool) -> None:
     from crce.training.estimate import estimate
 
     cost = estimate(Models().get(job.base, job.device, job.dtype), job.specs, job.config)
-    terminal.say(asdict(cost), f"{takes(cost)} {needs(cost)}", as_json)
+    terminal.say(asdict(cost), f"{describe_time(cost)} {describe_room(cost)}", as_json)
 
 
 def _find_unfinished(spec: ConceptSpec, out: Path | None) -> Run:
     """The run to resume. Raises CrceError if there is none, or if it belongs to another spec."""
-    found = [runs.opened(out)] if out else [run for run in runs.all_runs() if run.job.spec.digest == spec.digest]
+    found = [runs.open_run(out)] if out else [run for run in runs.all_runs() if run.job.spec.digest == spec.digest]
     run = next((run for run in found if run.state in ("interrupted", "stopped", "failed", "queued")), None)
     if not run:
         raise CrceError(f"There is no unfinished run of {spec.name!r} to resume. Omit --resume to start one.")
@@ -115,7 +121,7 @@ def generate(
     out: Annotated[Path, typer.Option(help="Folder for the PNGs.")],
     run: Annotated[
         list[str] | None,
-        typer.Option(help="A run's id or folder: draws before/ and after/. Several runs are combined."),
+        typer.Option(help="A run's id or folder: draws before/ and after/. Several are combined."),
     ] = None,
     base: Annotated[str | None, typer.Option(help="The model.", show_default="the run's, else emoji-sd")] = None,
     strength: Annotated[float, typer.Option(help="Strength of the erasure, from 0 (none) to 1 (full).")] = 1.0,
@@ -140,7 +146,7 @@ def generate(
     pairs = list(product(prompts, range(seed, seed + images)))
     written = _draw(model, pairs, out / "before" if erased else out)
     if erased:
-        from crce.models.erased_weights import ErasedWeights, combine
+        from crce.methods.erased_weights import ErasedWeights, combine
 
         delta = combine([ErasedWeights.load(each.weights_path) for each in erased], model)
         with delta.applied(model, strength):
@@ -163,7 +169,7 @@ def _draw(model, pairs: list[tuple[str, int]], folder: Path) -> list[str]:
     with terminal.bar() as bar:
         task = bar.add_task(f"drawing {folder.name}", total=len(pairs))
         show = lambda done, of: bar.update(task, completed=done)  # noqa: E731
-        pictures = model.generate([prompt for prompt, _ in pairs], [seed for _, seed in pairs], progress=show)
+        pictures = model.generate_batch([prompt for prompt, _ in pairs], [seed for _, seed in pairs], progress=show)
     numbers = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in pairs), 1)}
     paths = [folder / f"{numbers[p]:02d}-{ConceptSpec(target=p).slug[:40]}-{seed}.png" for p, seed in pairs]
     try:
@@ -185,7 +191,7 @@ def distances(concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "a
     """
     from crce.models import text_space
 
-    found = text_space.distances(Models().get(base, device), find_spec(concept))
+    found = text_space.distances(Models().get(base, device), find_concept(concept))
     rows = sorted(found["terms"], key=lambda row: (row["euclidean"] is None, row["euclidean"] or 0.0))
     columns = ("kind", "text", "cosine", "euclidean", "tokens")
     cells = [["too long" if row[key] is None else row[key] for key in columns] for row in rows]
@@ -212,7 +218,7 @@ def preview(
     from crce.training.loop import solve_closed_form
     from crce.worker.handlers import check_quick
 
-    spec, model = find_spec(concept), Models().get(base, device, dtype)
+    spec, model = find_concept(concept), Models().get(base, device, dtype)
     check_quick(model)
     began = time.monotonic()
     delta = solve_closed_form(model, spec, EraseConfig("crce-uce"))
@@ -242,5 +248,5 @@ def _describe_preset(method: str) -> str:
     if card.kind == CLOSED_FORM:
         return "no steps"
     steps, lr = card.published or (bases.BaseDefaults.erase_steps, bases.BaseDefaults.lr)
-    ours = with_defaults(EraseConfig(method), bases.EMOJI_SD)
+    ours = resolve_config(EraseConfig(method), bases.EMOJI_SD)
     return f"{bases.SD_V1_4}: {steps} × {lr:g} · {bases.EMOJI_SD}: {ours.steps} × {ours.lr:g}"

@@ -1,16 +1,18 @@
 """Commands that measure erasures and write reports."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from crce import bases, runs
 from crce.cli import terminal
-from crce.cli.options import AsJson, Base, Concept, Device, Dtype, Images, On, RunName, Seed
+from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, Images, OldBackbone, RunName, Seed
 from crce.cli.runs import describe_run, open_run
-from crce.concepts.library import find_spec, library
+from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
+from crce.evaluation.report import read_report
 from crce.runs import Job, Run
 from crce.runs.execute import execute
 from crce.runs.models import Models
@@ -19,10 +21,7 @@ from crce.runs.models import Models
 def evaluate(
     run: RunName,
     images: Images = 10,
-    judge: Annotated[Literal["embedded"], typer.Option(help="The base's own judge.")] = "embedded",
-    ask: Annotated[
-        str, typer.Option(help="What the judge looks for in a coref's picture: 'target' or 'coref'.")
-    ] = "target",
+    ask: Annotated[str, typer.Option(help="What to look for in a coref's picture: 'target' or 'coref'.")] = "target",
     as_json: AsJson = False,
 ):
     """Measure an erasure: what the judge still sees, on the same seeds before and after.
@@ -38,15 +37,15 @@ def evaluate(
     """
     found = open_run(run)
     _measure(found, images, ask)
-    report = found.report or {}
-    every = [report, *report.get("also", [])]
-    terminal.say(report, terminal.accuracy_table(every), as_json)
-    terminal.warn([f"{each['concept']}: {each['alarm']}" for each in every if each["alarm"]])
+    report = read_report(found.dir / "report.json")
+    every = [report, *report.also]
+    terminal.say(asdict(report), terminal.accuracy_table(every), as_json)
+    terminal.warn([f"{each.concept}: {each.warning}" for each in every if each.warning])
 
 
 def _measure(run: Run, images: int, ask: str = "target") -> None:
     run.clear("stop")
-    terminal.follow(run, execute(run, evaluation=runs.evaluation(images, ask)))
+    terminal.follow(run, execute(run, evaluation=runs.EvaluationRequest(images, ask)))
 
 
 def demo(
@@ -66,7 +65,7 @@ def demo(
     """
     from crce.experiments.html_report import write_page
 
-    run = runs.create(Job(base, find_spec(concept), EraseConfig(), device), out, queued=False)
+    run = runs.create(Job(base, find_concept(concept), EraseConfig(), device), out, queued=False)
     _measure(run, images)
     page = write_page(run)
     terminal.say({**describe_run(run), "page": str(page)}, str(page), as_json)
@@ -78,11 +77,13 @@ def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", dtype: Dtype = "
     Accuracies count only covered terms. Run this on a new base model before the first erasure.
     """
     from crce import files
-    from crce.evaluation.evaluate import coverage
+    from crce.evaluation.coverage import measure_coverage
 
     models = Models(device)
     model = models.get(base, dtype=dtype)
-    found = terminal.show_progress("drawing terms", coverage(model, models.judge(base), list(library().values())))
+    found = terminal.show_progress(
+        "drawing terms", measure_coverage(model, models.judge(base), list(library().values()))
+    )
     files.write_json(model.covered_file, found)
     covered = sum(concept["covered"] for concept in found["concepts"].values())
     text = f"{covered} of {len(found['concepts'])} concepts are covered: {model.covered_file}"
@@ -92,7 +93,7 @@ def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", dtype: Dtype = "
 def measure(
     concept: Annotated[list[str], typer.Argument(help="Concepts or spec files; a mean needs at least two.")],
     method: Annotated[list[str] | None, typer.Option(help="A method. Repeatable.", show_default="the README's")] = None,
-    on: On = EraseConfig.on,
+    backbone: Backbone = EraseConfig.backbone,
     base: Base = bases.EMOJI_SD,
     images: Images = 10,
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the base's preset")] = None,
@@ -100,7 +101,8 @@ def measure(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    out: Annotated[Path | None, typer.Option(help="Folder for the reports.", show_default="docs/reports")] = None,
+    on: OldBackbone = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the reports.", show_default="docs/results/table")] = None,
     as_json: AsJson = False,
 ):
     """Erase every concept with every method under the same settings, and save the reports for `table`.
@@ -110,13 +112,22 @@ def measure(
     Examples:
 
         python -m crce measure dog cat horse --images 10
-        python -m crce measure dog cat --method crce --on ca --out out/on-ca
+        python -m crce measure dog cat --method crce --backbone ca --out out/on-ca
     """
+    from crce import files
     from crce.experiments import tables
 
     methods, folder = method or list(tables.TABLE_METHODS), out or tables.REPORTS
+    if not out:
+        files.checkout("Give --out")
     planned = [
-        Job(base, find_spec(name), EraseConfig(key, steps, lr, on=on, seed=seed, preview_every=0), device, dtype)
+        Job(
+            base,
+            find_concept(name),
+            EraseConfig(key, steps, lr, backbone=on or backbone, seed=seed, preview_every=0),
+            device,
+            dtype,
+        )
         for name in concept
         for key in methods
     ]
@@ -144,19 +155,20 @@ def sheet(
     """
     from crce.experiments.contact_sheet import contact_sheet
 
-    job = Job(base, find_spec(concept), EraseConfig(seed=seed, preview_every=0), device, dtype)
+    job = Job(base, find_concept(concept), EraseConfig(seed=seed, preview_every=0), device, dtype)
     terminal.watch(contact_sheet(job, out))
     paths = {"sheet": str(out / "methods.png"), "seconds": str(out / "seconds.json")}
     terminal.say(paths, paths["sheet"], as_json)
 
 
 def table(as_json: AsJson = False):
-    """Write the README's tables from the reports in docs/reports, and docs/*.md from the other reports."""
+    """Write the README's tables and the pages in docs/ from the reports in docs/results/. Needs a checkout."""
     from crce import files
     from crce.experiments import studies, tables
 
+    files.checkout()
     tables.write_table()
     for path, text in studies.render_pages().items():
         files.write_atomic(path, text)
     found = tables.load_reports()
-    terminal.say(found, f"{tables.README} was updated from {len(found)} reports.", as_json)
+    terminal.say(list(map(asdict, found)), f"{tables.README} was updated from {len(found)} reports.", as_json)

@@ -15,11 +15,12 @@ Dtype = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16. Trained weig
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout; progress goes to stderr.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id (see `runs`) or its folder.")]
 Seed = Annotated[int, typer.Option(help="The random seed; the same seed gives the same result.")]
-On = Annotated[
+Backbone = Annotated[
     str,
     typer.Option(
         help=f"The backbone: whose loss CRCE adds its corefs and retains to. One of {', '.join(BACKBONES)}. "
         "Steps and learning rate are then that method's. The other methods have none."
     ),
 ]
+OldBackbone = Annotated[str | None, typer.Option("--on", hidden=True, help="The former name of --backbone.")]
 Images = Annotated[int, typer.Option(help="Pictures per term, with seeds 0, 1, …; the target gets five times as many.")]

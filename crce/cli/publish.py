@@ -8,7 +8,7 @@ import typer
 from crce.cli import terminal
 from crce.cli.options import AsJson, RunName
 from crce.cli.runs import open_run
-from crce.concepts.library import find_spec, publishable
+from crce.concepts.library import find_concept, publishable
 
 publish = typer.Typer(
     no_args_is_help=True,
@@ -43,7 +43,7 @@ def publish_dataset(
     """
     from crce.publishing.hub import Hub
 
-    specs = [find_spec(name) for name in concept] if concept else list(publishable().values())
+    specs = [find_concept(name) for name in concept] if concept else list(publishable().values())
     done = Hub.connect().publish_dataset(specs, repo, private=private, pull_request=pull_request, tag=tag)
     terminal.say(asdict(done), done.url, as_json)
 

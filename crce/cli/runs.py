@@ -8,6 +8,7 @@ from crce import runs
 from crce.cli import terminal
 from crce.cli.options import AsJson, Device, RunName
 from crce.runs import Run
+from crce.runs.events import FailedEvent
 from crce.worker.client import ensure_worker
 
 
@@ -49,12 +50,12 @@ def worker(device: Device = "auto"):
 
 def open_run(name: str) -> Run:
     """Opens a run by folder or id. Raises CrceError if there is none."""
-    return runs.opened(Path(name)) if Path(name).is_dir() else runs.find(name)
+    return runs.open_run(Path(name)) if Path(name).is_dir() else runs.find(name)
 
 
 def describe_run(run: Run) -> dict:
     """A run as `--json` prints it."""
-    job, progress, failed = run.job, run.progress, run.last("failed")
+    job, progress, failed = run.job, run.progress, run.last(FailedEvent)
     return {
         "id": run.id,
         "dir": str(run.dir.resolve()),
@@ -67,6 +68,6 @@ def describe_run(run: Run) -> dict:
         "config": asdict(job.config),
         "created": time.strftime("%FT%TZ", time.gmtime(job.created)),
         "done": f"{progress.done}/{progress.of} {progress.phase}" if progress else "",
-        "message": failed["message"] if failed and run.state == "failed" else None,
+        "message": failed.message if failed and run.state == "failed" else None,
         "delta": str(run.weights_path.resolve()) if run.erased else None,
     }

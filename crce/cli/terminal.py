@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 from rich.console import Console
@@ -15,7 +15,13 @@ from rich.text import Text
 
 from crce.errors import CrceError
 from crce.evaluation.questions import METRICS
-from crce.runs import PHASES, Run
+from crce.evaluation.report import Report
+from crce.generators import Stream
+from crce.runs import PHASES, Event, Run
+from crce.runs.events import FailedEvent, PhaseEvent, StepEvent, StoppedEvent
+
+if TYPE_CHECKING:
+    from crce.experiments.tables import JobEvent
 
 T = TypeVar("T")
 console = Console(stderr=True, highlight=False)
@@ -49,12 +55,10 @@ def show_progress(label: str, steps: Generator[tuple[int, int], None, T]) -> T:
     """Shows the yielded (done, of) as a progress bar and returns what `steps` returns."""
     with bar() as progress:
         task = progress.add_task(label, total=None)
-        while True:
-            try:
-                done, of = next(steps)
-            except StopIteration as end:
-                return end.value
+        stream = Stream(steps)
+        for done, of in stream:
             progress.update(task, completed=done, total=of)
+        return stream.result
 
 
 def show_terms(pieces: Generator[str, None, T]) -> T:
@@ -62,50 +66,46 @@ def show_terms(pieces: Generator[str, None, T]) -> T:
     from crce.proposers.offers import parse_terms
 
     text, shown = "", 0
+    stream = Stream(pieces)
     with closing(pieces):
-        while True:
-            try:
-                text += next(pieces)
-            except StopIteration as end:
-                return end.value
+        for piece in stream:
+            text += piece
             for term in parse_terms(text)[shown:]:
                 console.print(f"  {term}", markup=False, soft_wrap=True)
                 shown += 1
+    return stream.result
 
 
-def watch(events: Iterable[dict]) -> None:
+def watch(events: "Iterable[JobEvent]") -> None:
     """Shows the events of several runs in turn."""
     with bar() as progress:
         task = progress.add_task("loading the model", total=None)
         for event in events:
-            _show_event(progress, task, event, f"{event['concept']}, {event['method']}: ")
+            _show_event(progress, task, event.event, f"{event.concept}, {event.method}: ")
 
 
-def follow(run: Run, events: Iterator[dict]) -> None:
+def follow(run: Run, events: Iterator[Event]) -> None:
     """Shows a run until it ends. Raises CrceError if it fails; exits with code 130 if it is stopped.
 
     Ctrl-C stops after the current step, a second Ctrl-C immediately. Either way the run can be resumed.
     """
-    last: dict = {}
+    last: Event | None = None
     with _stop_on_ctrl_c(run), bar() as progress:
         task = progress.add_task("loading the model", total=None)
         for last in events:
             _show_event(progress, task, last)
-    if last["kind"] == "failed":
-        raise CrceError(last["message"])
-    if last["kind"] == "stopped":
-        console.print(
-            f"stopped; step {last['step']} is kept. Continue with the same command and --resume, or from the app."
-        )
+    if isinstance(last, FailedEvent):
+        raise CrceError(last.message)
+    if isinstance(last, StoppedEvent):
+        console.print(f"stopped; step {last.step} is kept. Continue with --resume, or from the app.")
         raise typer.Exit(130)
 
 
-def _show_event(progress: Progress, task: TaskID, event: dict, name: str = "") -> None:
-    if event["kind"] in ("phase", "step"):
-        done = event["step"] if event["kind"] == "step" else event["done"]
-        losses = "".join(f"  {name} {loss:.4f}" for name, loss in event.get("losses", {}).items())
-        label = name + PHASES[event.get("phase", "train")] + losses
-        progress.update(task, description=label, completed=done, total=event["of"])
+def _show_event(progress: Progress, task: TaskID, event: Event, name: str = "") -> None:
+    if isinstance(event, PhaseEvent | StepEvent):
+        losses = event.losses if isinstance(event, StepEvent) else {}
+        label = name + PHASES[event.progress.phase] + "".join(f"  {key} {loss:.4f}" for key, loss in losses.items())
+        progress.update(task, description=label, completed=event.progress.done, total=event.of)
 
 
 @contextmanager
@@ -132,18 +132,18 @@ def table(headings: list[str], rows: Iterable[Iterable[object]]) -> Table:
     return result
 
 
-def accuracy_table(reports: list[dict]) -> Table:
+def accuracy_table(reports: list[Report]) -> Table:
     """Each concept's five accuracies with n, interval, and the base model's value on the same seeds."""
     rows = [
         (
-            report["concept"],
+            report.concept,
             METRICS[name].name,
-            f"{100 * m['rate']:.0f} %",
-            f"{100 * m['low']:.0f} to {100 * m['high']:.0f} %",
-            f"{100 * m['base_rate']:.0f} %",
-            m["n"],
+            f"{100 * m.rate:.0f} %",
+            f"{100 * m.low:.0f} to {100 * m.high:.0f} %",
+            f"{100 * m.base_rate:.0f} %",
+            m.n,
         )
         for report in reports
-        for name, m in report["metrics"].items()
+        for name, m in report.metrics.items()
     ]
     return table(["", "", "after", "95 % interval", "before", "pictures"], rows)

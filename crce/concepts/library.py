@@ -17,10 +17,10 @@ from crce import files
 from crce.concepts.spec import Category, Certainty, ConceptSpec, Source, Split, spec_from_dict, spec_to_dict
 from crce.errors import CrceError
 
-SHIPPED = files.ROOT / "corefconcept"
+SHIPPED = files.DATA / "corefconcept"
 # Concepts that the default model draws and CorefConcept lacks: fantasy figures that stand in for protected characters,
 # and both senses of "cricket".
-EXTRAS = files.ROOT / "assets" / "emoji-sd" / "concepts"
+EXTRAS = files.DATA / "assets" / "emoji-sd" / "concepts"
 LONGEST = 200  # characters; CLIP reads 77 tokens at most
 
 
@@ -134,7 +134,7 @@ def is_shipped(spec: ConceptSpec) -> bool:
     return any((folder / spec.category / f"{spec.slug}.json").exists() for folder in (EXTRAS, SHIPPED))
 
 
-def find_spec(name: str) -> ConceptSpec:
+def find_concept(name: str) -> ConceptSpec:
     """Finds a concept by path, slug, "bat (animal)" or "bat". Raises CrceError with the most similar names."""
     if name.endswith(".json"):
         return load_spec(Path(name))

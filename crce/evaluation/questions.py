@@ -1,6 +1,11 @@
 """What the judge was asked, what it said, and what that is counted as."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from crce.files import read_json
+
+COVERED_FROM = 5  # of 10 pictures of the base, to call a term drawn
 
 
 @dataclass(frozen=True)
@@ -63,3 +68,10 @@ METRICS = {
     "acc_r_train": Metric("Acc_R train", "neighbours, seen", "retain", "train"),
     "acc_r_test": Metric("Acc_R test", "neighbours, held out", "retain", "test"),
 }
+
+
+def read_coverage(file: Path) -> dict[tuple[str, str], bool]:
+    """(text, asked) → whether the base draws it, from its covered.json; empty if there is none."""
+    if not file.exists():
+        return {}
+    return {(row["text"], row["asked"]): row["yes"] >= COVERED_FROM for row in read_json(file)["terms"]}

@@ -9,9 +9,9 @@ from crce import files
 from crce.bases import public_name
 from crce.catalogue import METHOD_FACTS
 from crce.errors import CrceError
-from crce.evaluation.questions import METRICS
+from crce.evaluation.questions import METRICS, Answers
 from crce.runs import Run
-from crce.runs.execute import SHOWN_SEEDS, picture_name
+from crce.runs.execute import REPORT_SEEDS, picture_name
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 SECTIONS = {
@@ -26,7 +26,9 @@ def write_page(run: Run) -> Path:
     report = run.report
     if not report:
         raise CrceError(f"The run {run.id} has not been measured. Run `python -m crce evaluate {run.id}` first.")
-    terms = [{**term, "pictures": _collect_pictures(run, number, term)} for number, term in enumerate(report["terms"])]
+    terms = [
+        {**vars(term), "pictures": _collect_pictures(run, number, term)} for number, term in enumerate(report.terms)
+    ]
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("demo.html").render(
         job=run.job,
@@ -41,18 +43,18 @@ def write_page(run: Run) -> Path:
     return path
 
 
-def _collect_pictures(run: Run, number: int, term: dict) -> list[dict]:
+def _collect_pictures(run: Run, number: int, term: Answers) -> list[dict]:
     """For each seed: both pictures as data URLs, and the judge's verdicts."""
-    seen = zip(term["seeds"], term["base_yes"], term["yes"], strict=True)
+    seen = zip(term.seeds, term.base_yes, term.yes, strict=True)
     return [
         {
             "seed": seed,
-            "before": _encode(run, picture_name(term["kind"], number, seed, "base-")),
-            "after": _encode(run, picture_name(term["kind"], number, seed)),
+            "before": _encode(run, picture_name(term.kind, number, seed, "base-")),
+            "after": _encode(run, picture_name(term.kind, number, seed)),
             "before_yes": before,
             "after_yes": after,
         }
-        for seed, before, after in list(seen)[:SHOWN_SEEDS]
+        for seed, before, after in list(seen)[:REPORT_SEEDS]
     ]
 
 

@@ -1,14 +1,16 @@
-"""The pages in docs/ that are written from reports, one folder of reports per page."""
+"""The pages in docs/ that are written from reports, one folder of docs/results/ per page."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from crce.config import EraseConfig
+from crce.config import config_from_dict
 from crce.evaluation.metrics import HEADS, METRICS, table
+from crce.evaluation.questions import Answers
+from crce.evaluation.report import Report, read_report
 from crce.experiments.tables import REPORTS, load_reports, render_differences
-from crce.files import ROOT, read_json
+from crce.files import DOCS, RESULTS
 
-DOCS = ROOT / "docs"
 PAPER = "crce"  # the method in REPORTS that variants are compared with
 BACKBONE_PAIRS = [("crce", "esd-x-strict"), ("crce on ca", "ca")]
 OTHER_SENSE = {"cricket (insect)": "cricket game", "cricket game": "field cricket"}
@@ -20,7 +22,7 @@ CRCE setting with the highest H, and of equal ones the lower learning rate. ESD 
 method has its own preset if a setting tried here reached a higher H than the base model's preset. The exception is
 MACE: of two rates with equal H it uses the higher one, because its layers do almost nothing at the lower one. Rows
 with fewer than 100 pictures for Acc_U use half as many pictures per term.
-`python -m crce table` writes this page from the reports in `docs/sweeps/`.
+`python -m crce table` writes this page from the reports in `docs/results/sweeps/`.
 
 | method | lr | steps | {heads} |
 |---|---|---|---|---|---|---|---|---|
@@ -31,7 +33,7 @@ LONGER_PAGE = """\
 
 The concepts {concepts} have held-out corefs that survive in the README's table. Here they are trained for 900 steps
 instead of the preset's 300; seeds from 0. We ran this after the table, to find out whether they need more training.
-`python -m crce table` writes this page from the reports in `docs/longer/`.
+`python -m crce table` writes this page from the reports in `docs/results/longer/`.
 
 | method | lr | steps | {heads} |
 |---|---|---|---|---|---|---|---|---|
@@ -42,7 +44,7 @@ BACKBONES_PAGE = """\
 
 CRCE's coref and retain terms added to the losses of two methods, over {concepts}; both methods of a pair use the same
 settings. Pictures per prompt: 10 (50 for Acc_U), seeds from 0.
-`python -m crce table` writes this page from the reports in `docs/backbones/` and the README's.
+`python -m crce table` writes this page from the reports in `docs/results/backbones/` and the README's.
 
 {table}
 Difference made by the lists, paired by concept; an interval that contains 0 shows no difference:
@@ -61,7 +63,7 @@ SENSES_PAGE = """\
 The default model draws both senses of "cricket": the insect, and the game with its bat and ball. Each was erased with
 the preset, with the other sense either left out of training (held out) or among the retains (listed). The counts are
 pictures in which the judge sees the sense, out of all drawn; seeds from 0.
-`python -m crce table` writes this page from the reports in `docs/senses/`.
+`python -m crce table` writes this page from the reports in `docs/results/senses/`.
 
 ![Prompts on the same seeds: before, without the insect, without the game](../assets/figures/senses.png)
 
@@ -79,7 +81,7 @@ LATENTS_PAGE = """\
 CRCE preserves its retains at latents that were sampled for the target. This may be why it loses neighbours that look
 different from the target. Here we preserve each retain at latents sampled for that retain ("own") and compare with the
 paper's choice ("target"), using the preset over {concepts}. Pictures per prompt: 10 (50 for Acc_U), seeds from 0.
-`python -m crce table` writes this page from the reports in `docs/retain-latents/` and the README's.
+`python -m crce table` writes this page from the reports in `docs/results/retain-latents/` and the README's.
 
 {table}
 Differences, paired by concept; an interval that contains 0 shows no difference:
@@ -98,21 +100,21 @@ We therefore do not offer it as a setting. Choosing between the two at random wa
 def render_pages() -> dict[Path, str]:
     """The text of each page by file."""
     drawn = {
-        "sweeps": render_sweep(DOCS / "sweeps", SWEEPS_PAGE),
-        "longer": render_sweep(DOCS / "longer", LONGER_PAGE),
-        "backbones": render_backbones(DOCS / "backbones"),
-        "senses": render_senses(DOCS / "senses"),
-        "retain-latents": render_latents(DOCS / "retain-latents"),
+        "sweeps": render_sweep(RESULTS / "sweeps", SWEEPS_PAGE),
+        "longer": render_sweep(RESULTS / "longer", LONGER_PAGE),
+        "backbones": render_backbones(RESULTS / "backbones"),
+        "senses": render_senses(RESULTS / "senses"),
+        "retain-latents": render_latents(RESULTS / "retain-latents"),
     }
     return {DOCS / f"{name}.md": text for name, text in drawn.items()}
 
 
 def render_sweep(folder: Path, page: str) -> str:
     """Fills `page` with a row for each method and setting."""
-    found: dict[tuple, list[dict]] = {}
+    found: dict[tuple[str, float, int], list[Report]] = {}
     for report in _read(folder):
-        found.setdefault((report["method"], report["config"]["lr"], report["config"]["steps"]), []).append(report)
-    concepts = sorted({r["concept"] for rows in found.values() for r in rows})
+        found.setdefault((report.method, report.config["lr"], report.config["steps"]), []).append(report)
+    concepts = sorted({r.concept for rows in found.values() for r in rows})
     return page.format(
         concepts=" and ".join(concepts),
         heads=" | ".join(HEADS.values()),
@@ -123,35 +125,35 @@ def render_sweep(folder: Path, page: str) -> str:
     )
 
 
-def pool_counts(rows: list[dict]) -> str:
+def pool_counts(rows: list[Report]) -> str:
     """yes/n of each accuracy summed over the concepts, and the mean H, as table cells."""
-    counts = [tuple(sum(r["metrics"][name][part] for r in rows) for part in ("yes", "n")) for name in METRICS]
+    counts = [(sum(r.metrics[name].yes for r in rows), sum(r.metrics[name].n for r in rows)) for name in METRICS]
     cells = [f"{yes}/{n}" for yes, n in counts]
-    return f"{' | '.join(cells)} | {sum(r['h'] for r in rows) / len(rows):.4f}"
+    return f"{' | '.join(cells)} | {sum(r.h or 0.0 for r in rows) / len(rows):.4f}"
 
 
 def render_backbones(folder: Path) -> str:
     """The page on backbones: a table of two, and counts for more."""
     labelled = [
-        {**r, "method": EraseConfig(**r["config"]).label} for r in (*load_reports(REPORTS), *_read(folder / "six"))
+        replace(r, method=config_from_dict(r.config).label) for r in (*load_reports(REPORTS), *_read(folder / "six"))
     ]
     methods = [method for pair in BACKBONE_PAIRS for method in reversed(pair)]
-    concepts = sorted({r["concept"] for r in labelled if r["method"] == "crce on ca"})
-    found = [r for method in methods for r in labelled if r["method"] == method and r["concept"] in concepts]
+    concepts = sorted({r.concept for r in labelled if r.method == "crce on ca"})
+    found = [r for method in methods for r in labelled if r.method == method and r.concept in concepts]
     few = _read(folder / "two")
     return BACKBONES_PAGE.format(
         concepts=", ".join(concepts), table=table(found), differences=render_differences(found, BACKBONE_PAIRS),
-        few=" and ".join(sorted({r["concept"] for r in few})), heads=" | ".join(HEADS.values()),
+        few=" and ".join(sorted({r.concept for r in few})), heads=" | ".join(HEADS.values()),
         rows="\n".join(render_backbone_rows(few)),
     )  # fmt: skip
 
 
-def render_backbone_rows(found: list[dict]) -> list[str]:
+def render_backbone_rows(found: list[Report]) -> list[str]:
     """A row for each backbone and setting, with and without CRCE's lists."""
-    alike: dict[tuple, list[dict]] = {}
+    alike: dict[tuple, list[Report]] = {}
     for report in found:
-        config = EraseConfig(**report["config"])
-        key = config.bottom, f"{config.steps} at {config.lr:g}", config.bottom != config.method
+        config = config_from_dict(report.config)
+        key = config.base_method, f"{config.steps} at {config.lr:g}", config.base_method != config.method
         alike.setdefault(key, []).append(report)
     return [f"| {on} | {setting} | {'with' if lists else 'without'} | {pool_counts(of)} |"
             for (on, setting, lists), of in sorted(alike.items())]  # fmt: skip
@@ -163,26 +165,24 @@ def render_senses(folder: Path) -> str:
     return SENSES_PAGE.format(rows="\n".join(f"| {' | '.join(row)} |" for row in rows))
 
 
-def _summarise_sense(report: dict) -> tuple[str, ...]:
-    other = OTHER_SENSE[report["concept"]]
-    retains = [term for term in report["terms"] if term["kind"] == "retain"]
-    split = next(term["split"] for term in retains if term["text"] == other)
-    counts = [_count_seen([term for term in retains if (term["text"] == other) == wanted]) for wanted in (True, False)]
-    target = report["metrics"]["acc_u"]
+def _summarise_sense(report: Report) -> tuple[str, ...]:
+    other = OTHER_SENSE[report.concept]
+    retains = [term for term in report.terms if term.kind == "retain"]
+    split = next(term.split for term in retains if term.text == other)
+    counts = [_count_seen([term for term in retains if (term.text == other) == wanted]) for wanted in (True, False)]
+    target = report.metrics["acc_u"]
     where = {"train": "listed", "test": "held out"}[split]
-    return report["concept"], report["method"], where, f"{target['yes']}/{target['n']}", *counts
+    return report.concept, report.method, where, f"{target.yes}/{target.n}", *counts
 
 
-def _count_seen(terms: list[dict]) -> str:
-    return f"{sum(sum(term['yes']) for term in terms)}/{sum(len(term['yes']) for term in terms)}"
+def _count_seen(terms: list[Answers]) -> str:
+    return f"{sum(sum(term.yes) for term in terms)}/{sum(len(term.yes) for term in terms)}"
 
 
 def render_latents(folder: Path) -> str:
     """The page on retains at their own latents, compared with the paper's choice."""
-    own, paper = _read(folder / "senses"), [r for r in _read(DOCS / "senses" / "held-out") if r["method"] == PAPER]
-    rows = [
-        (r["concept"], how, _summarise_sense(r)[4]) for how, found in (("target", paper), ("own", own)) for r in found
-    ]
+    own, paper = _read(folder / "senses"), [r for r in _read(RESULTS / "senses" / "held-out") if r.method == PAPER]
+    rows = [(r.concept, how, _summarise_sense(r)[4]) for how, found in (("target", paper), ("own", own)) for r in found]
     told = "\n".join(f"| {' | '.join(row)} |" for row in sorted(rows))
     return render_variants(folder / "six", LATENTS_PAGE.replace("{rows}", told), "target")
 
@@ -193,13 +193,13 @@ def render_variants(folder: Path, page: str, ours: str, more: Sequence[tuple[str
     more: further pairs of names to compare.
     """
     variants = _read(folder)
-    names = list(dict.fromkeys(r["method"] for r in variants))
-    concepts = sorted(set.intersection(*({r["concept"] for r in variants if r["method"] == name} for name in names)))
-    paper = [{**r, "method": ours} for r in load_reports(REPORTS) if r["method"] == PAPER]
-    found = [r for r in (*paper, *variants) if r["concept"] in concepts]
+    names = list(dict.fromkeys(r.method for r in variants))
+    concepts = sorted(set.intersection(*({r.concept for r in variants if r.method == name} for name in names)))
+    paper = [replace(r, method=ours) for r in load_reports(REPORTS) if r.method == PAPER]
+    found = [r for r in (*paper, *variants) if r.concept in concepts]
     pairs = [*((name, ours) for name in names), *more]
     return page.format(concepts=", ".join(concepts), table=table(found), differences=render_differences(found, pairs))
 
 
-def _read(folder: Path) -> list[dict]:
-    return [read_json(path) for path in sorted(folder.rglob("*.json"))]
+def _read(folder: Path) -> list[Report]:
+    return [read_report(path) for path in sorted(folder.rglob("*.json"))]

@@ -3,26 +3,38 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from crce import runs
 from crce.catalogue import METHOD_FACTS
-from crce.cost import machine
 from crce.errors import CrceError
 from crce.evaluation.metrics import HEADS, difference, table
-from crce.files import ROOT, read_json, write_atomic
+from crce.evaluation.report import Report, read_report
+from crce.files import RESULTS, ROOT, read_json, write_atomic
+from crce.runs import Event
+from crce.runs.events import FailedEvent, StoppedEvent
 from crce.runs.execute import execute
 from crce.runs.models import Models
 
-REPORTS = ROOT / "docs" / "reports"
-COSTS = ROOT / "docs" / "methods" / "seconds.json"
+REPORTS = RESULTS / "table"
+COSTS = RESULTS / "methods" / "seconds.json"
 README = ROOT / "README.md"
 TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
 OURS = ("crce-plus", "crce-null", "crce-uce")  # each compared with the paper's CRCE
 UNMEASURED = "Not measured with these weights yet: run `python -m crce measure`, then `python -m crce table`.\n"
 
 
-def measure(jobs: list[runs.Job], images: int, folder: Path) -> Iterator[dict]:
+@dataclass(frozen=True)
+class JobEvent:
+    """An event of one of several jobs."""
+
+    concept: str
+    method: str
+    event: Event
+
+
+def measure(jobs: list[runs.Job], images: int, folder: Path) -> Iterator[JobEvent]:
     """Runs and evaluates every job (one concept, one method) and stores its report in `folder`.
 
     images: pictures per prompt. Existing reports are not measured again, so a stopped measurement can be continued.
@@ -35,53 +47,52 @@ def measure(jobs: list[runs.Job], images: int, folder: Path) -> Iterator[dict]:
             yield from _measure_job(job, images, target, models)
 
 
-def _measure_job(job: runs.Job, images: int, target: Path, models: Models) -> Iterator[dict]:
+def _measure_job(job: runs.Job, images: int, target: Path, models: Models) -> Iterator[JobEvent]:
     work = target.parent / f".{target.stem}"
-    run = runs.opened(work) if work.exists() else runs.create(job, work, queued=False)
+    run = runs.open_run(work) if work.exists() else runs.create(job, work, queued=False)
     run.request_evaluate(images)
-    yield from run_job(run, models)
+    yield from execute_job(run, models)
     # On one line: there are many reports, and people read the tables instead.
-    write_atomic(
-        target, json.dumps({**(run.report or {}), "dtype": job.dtype, "machine": machine()}, ensure_ascii=False) + "\n"
-    )
+    report = asdict(read_report(run.dir / "report.json"))
+    write_atomic(target, json.dumps(report, ensure_ascii=False) + "\n")
     shutil.rmtree(work)
 
 
-def run_job(run: runs.Run, models: Models) -> Iterator[dict]:
+def execute_job(run: runs.Run, models: Models) -> Iterator[JobEvent]:
     """Executes a run and yields its events with concept and method. Raises CrceError if it fails or is stopped."""
-    about = {"concept": run.job.spec.name, "method": run.job.config.label}
+    concept, method = run.job.spec.name, run.job.config.label
     for event in execute(run, models):
-        yield {**event, **about}
-        if event["kind"] in ("failed", "stopped"):
-            reason = event.get("message", "stopped; repeat the command to continue")
-            raise CrceError(f"{about['concept']} with {about['method']}: {reason}")
+        yield JobEvent(concept, method, event)
+        if isinstance(event, FailedEvent | StoppedEvent):
+            reason = event.message if isinstance(event, FailedEvent) else "stopped; repeat the command to continue"
+            raise CrceError(f"{concept} with {method}: {reason}")
 
 
-def load_reports(folder: Path = REPORTS) -> list[dict]:
+def load_reports(folder: Path = REPORTS) -> list[Report]:
     """The committed reports in the table's order."""
-    found = [read_json(path) for path in sorted(folder.glob("*.json"))]
+    found = [read_report(path) for path in sorted(folder.glob("*.json"))]
     order = [*TABLE_METHODS, *(method for method in METHOD_FACTS if method not in TABLE_METHODS)]
-    return sorted(found, key=lambda r: (order.index(r["method"]), r["concept"]))
+    return sorted(found, key=lambda r: (order.index(r.method), r.concept))
 
 
-def render(found: list[dict], costs: dict | None = None) -> str:
+def render(found: list[Report], costs: dict | None = None) -> str:
     """The paper's comparison, then all methods. costs: seconds.json of `contact_sheet`."""
-    paper = [r for r in found if r["method"] in TABLE_METHODS]
+    paper = [r for r in found if r.method in TABLE_METHODS]
     if not paper:
         return UNMEASURED
     return _render_paper(paper) + (_render_all(found, costs) if len(paper) < len(found) else "")
 
 
-def _render_all(found: list[dict], costs: dict | None) -> str:
+def _render_all(found: list[Report], costs: dict | None) -> str:
     """A row for each method, over the concepts on which all were measured."""
-    methods = {r["method"] for r in found}
-    concepts = sorted(set.intersection(*({r["concept"] for r in found if r["method"] == m} for m in methods)))
+    methods = {r.method for r in found}
+    concepts = sorted(set.intersection(*({r.concept for r in found if r.method == m} for m in methods)))
     seconds = (costs or {}).get("methods", {})
     missing = ", ".join(sorted(METHOD_FACTS.keys() - methods))
     lines = [
         f"\nEvery method over {len(concepts)} of these concepts ({', '.join(concepts)}), measured in the same way"
         f"{f' (not measured: {missing})' if missing else ''}:\n",
-        table([r for r in found if r["concept"] in concepts], seconds),
+        table([r for r in found if r.concept in concepts], seconds),
     ]
     if costs:
         lines.append(
@@ -96,29 +107,30 @@ def _render_all(found: list[dict], costs: dict | None) -> str:
     return "\n".join(lines)
 
 
-def _render_paper(found: list[dict]) -> str:
+def _render_paper(found: list[Report]) -> str:
     """The table, a note on how it was measured, and CRCE's paired differences from the other methods."""
-    concepts = sorted({r["concept"] for r in found})
-    out = {kind: sum(r["left_out"][kind] for r in found if r["method"] == "crce") for kind in ("corefs", "retains")}
+    concepts = sorted({r.concept for r in found})
+    left_out = [r.left_out for r in found if r.method == "crce"]
+    corefs, retains = sum(out.corefs for out in left_out), sum(out.retains for out in left_out)
     lines = [
         table(found),
         f"Mean over {len(concepts)} concepts ({', '.join(concepts)}) in %, with 95 % bootstrap intervals over "
-        f"concepts; one run each. Pictures per prompt: {found[0]['images']} ({5 * found[0]['images']} for Acc_U), "
+        f"concepts; one run each. Pictures per prompt: {found[0].images} ({5 * found[0].images} for Acc_U), "
         "seeds from 0. Only terms that the base model draws are counted, "
-        f"which excludes {out['corefs']} of all corefs and {out['retains']} of all retains.\n",
+        f"which excludes {corefs} of all corefs and {retains} of all retains.\n",
         "Differences, paired by concept; an interval that contains 0 shows no difference:\n",
         render_differences(found, [("crce", method) for method in TABLE_METHODS if method != "crce"]),
     ]
     return "\n".join(lines)
 
 
-def render_differences(found: list[dict], pairs: list[tuple[str, str]]) -> str:
+def render_differences(found: list[Report], pairs: list[tuple[str, str]]) -> str:
     """A row for each pair of methods: the first minus the second."""
     head = [f"| | {' | '.join(HEADS.values())} |", "|---|" + "---|" * len(HEADS)]
     return "\n".join([*head, *(_render_difference(found, *pair) for pair in pairs)]) + "\n"
 
 
-def _render_difference(found: list[dict], method: str, other: str) -> str:
+def _render_difference(found: list[Report], method: str, other: str) -> str:
     cells = [tuple(100 * v for v in difference(found, metric, method, other)) for metric in HEADS]
     shown = " | ".join(f"{m:+.1f} ({low:+.1f} to {high:+.1f})" for m, low, high in cells)
     return f"| {method} − {other} | {shown} |"

@@ -111,12 +111,13 @@ class EmbeddedJudge:
 
     def classify(self, images: list[Image.Image], concept: str) -> list[Verdict]:
         """Whether each image shows the concept, decided against all others. Raises CrceError for an unknown one."""
-        if not self.knows(concept):
+        name = self.name_of(concept)
+        if name is None:
             raise CrceError(
                 f"The judge does not know {concept!r}. It knows {len(self.names)} concepts by "
                 f"{len(self.terms)} names; use one of those, or judge by eye."
             )
-        leaves = self.terms[self.name_of(concept).lower()]
+        leaves = self.terms[name.lower()]
         p = self.probabilities(pixels(images))[:, leaves].sum(dim=1)
         return [Verdict(value >= self.threshold, value) for value in p.tolist()]
 

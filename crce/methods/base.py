@@ -1,8 +1,9 @@
-"""What a method is: which weights it changes, and how. The loop around it is `erase`."""
+"""What a method is: the weights it trains and its loss, or a closed form. The loop around it is `training.loop`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -10,62 +11,94 @@ from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
 from crce.methods.losses import LossTerm, StepContext, anchor, term_losses
 from crce.models.diffusion import Diffusion
+from crce.models.weights import replace_weights
+
+# The frozen model's 50 DDIM steps, of which the training latents are made (ESD).
+TRAJECTORY = 50
 
 Specs = tuple[ConceptSpec, ...]
 Tensors = dict[str, Tensor]
 
 
-def copies(model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
-    """fp32 masters of the weights themselves: a bf16 weight swallows an update of 1e-5."""
+def copy_weights(model: Diffusion, names: list[str]) -> Tensors:
+    """Trainable fp32 copies of the named weights: a bf16 weight loses an update of 1e-5."""
     parameters = dict(model.unet.named_parameters())
     return {name: parameters[name].detach().float().clone().requires_grad_() for name in names}
 
 
-@dataclass(frozen=True)
-class Method:
-    """One that trains.
+class Method(ABC):
+    """One way to erase a concept."""
 
-    trainable(unet): names of the weights that it tunes, or hangs something on.
-    pulls(draw): pulls on predictions; all of a step go through the U-Net in one batch.
-    losses(draw): losses of another kind, by part.
-    goal(draw): where the target is pushed, and its corefs with it [1, C, H, W].
-    latents(spec): the prompt on whose trajectories it trains.
-    start(model, specs, config, names): the fp32 tensors, by name; those that require a gradient are tuned.
-    weights(model, spec, tensors): what of the U-Net they replace while `spec` is trained on, by name.
-    adapter(model, spec, tensors): hangs them on the U-Net instead, inside its context (see `adapters`).
-    finish(model, specs, tensors): the tensors of the delta.
-    kind: how the delta is applied (see `ErasedWeights.applied`).
+    @abstractmethod
+    def trainable(self, unet: nn.Module) -> list[str]:
+        """Names of the weights that it changes, or attaches its adapters to."""
+
+    def apply(self, model: Diffusion, tensors: Tensors, strength: float = 1.0) -> AbstractContextManager[object]:
+        """Inside, the model draws with the method's result, scaled by `strength`."""
+        return replace_weights(model, tensors, strength)
+
+
+class ClosedForm(Method):
+    """A method that is solved at once."""
+
+    @abstractmethod
+    def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
+        """The weights of these names, changed [as each is], in fp32."""
+
+
+def no_terms(context: StepContext) -> list[LossTerm]:
+    return []
+
+
+@dataclass(frozen=True)
+class GradientMethod(Method):
+    """A method that trains. A subclass overrides `loss_terms` or `losses`, and what else differs from ESD.
+
+    extra_terms: further terms of the loss, of the same family (`crce.Crce`).
     """
 
-    trainable: Callable[[nn.Module], list[str]]
-    pulls: Callable[[StepContext], list[LossTerm]] = lambda context: []
-    losses: Callable[[StepContext], Tensors] = lambda context: {}
-    goal: Callable[[StepContext], Tensor] = anchor
-    latents: Callable[[ConceptSpec], str] = lambda spec: spec.target
-    start: Callable[[Diffusion, Specs, EraseConfig, list[str]], Tensors] = copies
-    weights: Callable[[Diffusion, ConceptSpec, Tensors], Tensors] = lambda model, spec, tensors: tensors
-    adapter: Callable[[Diffusion, ConceptSpec, Tensors], AbstractContextManager] = lambda *_: nullcontext()
-    finish: Callable[[Diffusion, Specs, Tensors], Tensors] = lambda model, specs, tensors: tensors
-    kind: str = "weights"
+    extra_terms: Callable[[StepContext], list[LossTerm]] = field(default=no_terms, kw_only=True)
+
+    def loss_terms(self, context: StepContext) -> list[LossTerm]:
+        """Terms on the model's predictions; all terms of a step go through the U-Net in one batch."""
+        return []
+
+    def losses(self, context: StepContext) -> Tensors:
+        """Scalar losses of another kind, by name."""
+        return {}
+
+    def goal(self, context: StepContext) -> Tensor:
+        """Where the predictions of the erased terms are pushed to [1, C, H, W]."""
+        return anchor(context)
+
+    def latent_prompt(self, spec: ConceptSpec) -> str:
+        """The prompt on whose trajectories the method trains."""
+        return spec.target
+
+    def start(self, model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
+        """The fp32 tensors that training begins with, by name; those that require a gradient are trained."""
+        return copy_weights(model, names)
+
+    def replaced(self, model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> Tensors:
+        """The weights that the U-Net has instead of its own while this concept is trained."""
+        return tensors
+
+    def attached(self, model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> AbstractContextManager[object]:
+        """Inside, the U-Net has this concept's adapters."""
+        return nullcontext()
+
+    def finish(self, model: Diffusion, specs: Specs, tensors: Tensors) -> Tensors:
+        """The result, made of the trained tensors."""
+        return tensors
+
+    def all_terms(self, context: StepContext) -> list[LossTerm]:
+        return [*self.loss_terms(context), *self.extra_terms(context)]
 
     def losses_by_pass(self, context: StepContext) -> Iterator[Tensors]:
-        """Scalars by part, for each pass through the U-Net: as many pulls at once as `config.rows` allows."""
-        pulls, goal = self.loss_terms(context), self.goal(context)
-        size = context.config.rows or len(pulls)
-        for start in range(0, len(pulls), max(size, 1)):
-            yield term_losses(context, pulls[start : start + size], goal)
+        """Scalar losses by name for each pass through the U-Net, of at most `config.microbatch_size` terms."""
+        terms, goal = self.all_terms(context), self.goal(context)
+        size = context.config.microbatch_size or len(terms)
+        for start in range(0, len(terms), max(size, 1)):
+            yield term_losses(context, terms[start : start + size], goal)
         if own := self.losses(context):
             yield own
-
-
-@dataclass(frozen=True)
-class ClosedForm:
-    """One that is solved at once: edit(model, specs, names) gives the tensors that trainable(unet) names, changed."""
-
-    trainable: Callable[[nn.Module], list[str]]
-    edit: Callable[[Diffusion, Specs, list[str]], Tensors]
-
-
-def untouched(model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> Tensors:
-    """An adapter replaces no weight."""
-    return {}

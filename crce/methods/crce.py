@@ -1,11 +1,26 @@
 """CRCE and its two ablations (Xue et al., §3.2.3 and §4.3): weighted corefs and retains, added to the loss of a
 backbone (ESD-x strict in the paper; its poster says "the original concept erasure loss")."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
 from crce.concepts.spec import Term
+from crce.methods.base import GradientMethod
 from crce.methods.losses import LossTerm, StepContext, erase_term, preserve_term
+
+
+@dataclass(frozen=True)
+class Crce:
+    """CRCE or a variant of it: `terms` are added to a backbone's loss."""
+
+    terms: Callable[[StepContext], list[LossTerm]]
+
+    def on(self, backbone: GradientMethod) -> GradientMethod:
+        """The backbone with the further terms in its loss."""
+        return replace(backbone, extra_terms=self.terms)
 
 
 def crce(context: StepContext) -> list[LossTerm]:
@@ -13,18 +28,18 @@ def crce(context: StepContext) -> list[LossTerm]:
     spec, config = context.spec, context.config
     corefs = context.rng.sample(spec.train_corefs, config.corefs)
     retains = context.rng.sample(spec.train_retains, config.retains)
-    return [*_pushed(context, corefs), *_held(context, retains)]
+    return [*_erase(context, corefs), *_preserve(context, retains)]
 
 
 def crce_fixed(context: StepContext) -> list[LossTerm]:
-    """§4.3 "CRCE-Fixed": one subset for the whole run. Which is not stated; ours is that of highest certainty."""
+    """§4.3 "CRCE-Fixed": one subset for the whole run. Which is not stated; ours has the highest certainties."""
     corefs = context.spec.train_corefs[: context.config.corefs]
     retains = context.spec.train_retains[: context.config.retains]
-    return [*_pushed(context, corefs), *_held(context, retains)]
+    return [*_erase(context, corefs), *_preserve(context, retains)]
 
 
 def crce_sphere(context: StepContext) -> list[LossTerm]:
-    """§4.3 "CRCE-Sphere": M random points around the target in place of the corefs, weight 1 each.
+    """§4.3 "CRCE-Sphere": M random points around the target instead of the corefs, each of weight 1.
 
     A point lies as far from the target as a randomly drawn training coref does, in the encoder's hidden
     states (our reading: the paper leaves the radius open). The retains are the spec's own.
@@ -33,17 +48,7 @@ def crce_sphere(context: StepContext) -> list[LossTerm]:
     radii = context.rng.choices(spec.train_corefs, k=config.corefs) if config.corefs else []
     retains = context.rng.sample(spec.train_retains, config.retains)
     points = [erase_term("corefs", around(context, term), 1 / config.corefs) for term in radii]
-    return [*points, *_held(context, retains)]
-
-
-def _pushed(context: StepContext, corefs: list[Term]) -> list[LossTerm]:
-    states = context.model.embed([t.text for t in corefs]) if corefs else []
-    return [erase_term("corefs", s, t.weight / len(corefs)) for t, s in zip(corefs, states, strict=True)]
-
-
-def _held(context: StepContext, retains: list[Term]) -> list[LossTerm]:
-    states = context.model.embed([t.text for t in retains]) if retains else []
-    return [preserve_term("retains", s, t.weight / len(retains)) for t, s in zip(retains, states, strict=True)]
+    return [*points, *_preserve(context, retains)]
 
 
 def around(context: StepContext, coref: Term, scale: float = 1.0) -> Tensor:
@@ -52,3 +57,16 @@ def around(context: StepContext, coref: Term, scale: float = 1.0) -> Tensor:
     rng = torch.Generator().manual_seed(context.rng.getrandbits(63))
     direction = torch.randn(target.shape, generator=rng).to(target)
     return target + direction * (scale * (state - target).norm() / direction.norm())
+
+
+def _erase(context: StepContext, corefs: list[Term]) -> list[LossTerm]:
+    return [erase_term("corefs", state, t.weight / len(corefs)) for t, state in _states(context, corefs)]
+
+
+def _preserve(context: StepContext, retains: list[Term]) -> list[LossTerm]:
+    return [preserve_term("retains", state, t.weight / len(retains)) for t, state in _states(context, retains)]
+
+
+def _states(context: StepContext, terms: list[Term]) -> Iterator[tuple[Term, Tensor]]:
+    """Each term with its states [L, d], encoded in one batch."""
+    return zip(terms, context.model.embed([t.text for t in terms]) if terms else [], strict=True)

@@ -1,8 +1,26 @@
 """ESD: erase with the model's own negative guidance (Gandikota et al., ICCV 2023)."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from crce.methods.base import GradientMethod
 from crce.methods.losses import LossTerm, StepContext, erase_term
+from crce.methods.parameters import keys_values
 
 
-def esd(context: StepContext) -> list[LossTerm]:
-    """Eq. 1: L = ‖ε_θ(x_t, c, t) − anchor(x_t, c, t)‖²."""
-    return [erase_term("target", context.model.embed([context.spec.target])[0])]
+@dataclass(frozen=True)
+class Esd(GradientMethod):
+    """Eq. 1: L = ‖ε_θ(x_t, c, t) − anchor(x_t, c, t)‖².
+
+    select: which weights are trained; ESD-x strict takes K and V of the cross-attention (CRCE, App. B).
+    """
+
+    select: Callable[[nn.Module], list[str]] = keys_values
+
+    def trainable(self, unet: nn.Module) -> list[str]:
+        return self.select(unet)
+
+    def loss_terms(self, context: StepContext) -> list[LossTerm]:
+        return [erase_term("target", context.embed(context.spec.target))]

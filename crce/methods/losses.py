@@ -1,10 +1,10 @@
-"""The losses of the ESD / CRCE / RealEra family: each a list of weighted pulls on the tuned model's predictions."""
+"""The losses of the ESD / CRCE / RealEra family: each a list of weighted terms on the tuned model's predictions."""
 
-from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,11 @@ from crce.models.diffusion import Diffusion, NoisySample
 
 @dataclass(frozen=True)
 class StepContext:
-    """All that a method may look at in one step: the model, the concept, a moment of one latent, a dice.
+    """All that a method may look at in one step.
 
-    tensors: what is tuned, by name. weights: what of the U-Net they replace (see `Method.weights`). adapter: hangs
-    them on it (see `Method.adapter`).
+    tensors: what is trained, by name. weights: what of the U-Net they replace (`GradientMethod.replaced`).
+    sample: one latent x_t with both predictions of the frozen model. rng: seeded by the step.
+    attached: attaches the adapters (`GradientMethod.attached`).
     """
 
     model: Diffusion
@@ -28,53 +29,61 @@ class StepContext:
     config: EraseConfig
     tensors: dict[str, Tensor]
     weights: dict[str, Tensor]
-    moment: NoisySample
+    sample: NoisySample
     rng: Random
-    adapter: Callable[[], AbstractContextManager] = nullcontext
+    attached: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def embed(self, text: str) -> Tensor:
+        """The text's states [L, d]."""
+        return self.model.embed([text])[0]
 
     def predict(self, states: list[Tensor], tuned: bool = True) -> Tensor:
-        """ε [n, C, H, W] of the tuned or the frozen model for each state [L, d], at the one latent of this step."""
+        """ε [n, C, H, W] of the tuned or the frozen model for each state [L, d], at this step's latent."""
         if not states:
             return torch.empty(0)
         n = len(states)
         x, t = self.sample.x.expand(n, -1, -1, -1), self.sample.t.expand(n)
-        with self.adapter() if tuned else nullcontext():
+        with self.attached() if tuned else nullcontext():
             return self.model.predict(x, t, torch.stack(states), self.weights if tuned else None)
 
 
 @dataclass(frozen=True)
 class LossTerm:
-    """ε_θ(x_t, state, t) is pulled to the goal, or held at the frozen model's own prediction."""
+    """weight · MSE between ε_θ(x_t, state, t) and the goal, or, if held, the frozen model's own prediction.
 
-    part: str
+    name: under which the loss is summed and shown.
+    """
+
+    name: str
     state: Tensor
     held: bool
     weight: float
 
 
-def erase_term(part: str, state: Tensor, weight: float = 1.0) -> LossTerm:
-    """Towards where the target goes (`Method.goal`): erase. `state` [L, d]."""
-    return LossTerm(part, state, False, weight)
+def erase_term(name: str, state: Tensor, weight: float = 1.0) -> LossTerm:
+    """Push the prediction for `state` [L, d] to the method's goal."""
+    return LossTerm(name, state, False, weight)
 
 
-def preserve_term(part: str, state: Tensor, weight: float = 1.0) -> LossTerm:
-    """Stay where the base is: keep. `state` [L, d]."""
-    return LossTerm(part, state, True, weight)
+def preserve_term(name: str, state: Tensor, weight: float = 1.0) -> LossTerm:
+    """Hold the prediction for `state` [L, d] where the frozen model has it."""
+    return LossTerm(name, state, True, weight)
 
 
 def anchor(context: StepContext) -> Tensor:
     """e_∅ − η (e_c − e_∅) [1, C, H, W]: the opposite of the target (ESD eq. 1, in the paper's convention of η)."""
-    moment = context.sample
-    return moment.e_0 - context.config.eta * (moment.e_c - moment.e_0)
+    sample = context.sample
+    return sample.e_0 - context.config.eta * (sample.e_c - sample.e_0)
 
 
-def term_losses(context: StepContext, pulls: list[LossTerm], goal: Tensor) -> dict[str, Tensor]:
-    """The losses of the pulls: weight · MSE, summed by part, all rows in one batch."""
-    # Before the tuned ones, which hold on to much memory until their backward pass.
+def term_losses(context: StepContext, terms: list[LossTerm], goal: Tensor) -> dict[str, Tensor]:
+    """The weighted losses of the terms, summed by name; all rows go through the U-Net in one batch."""
+    # The frozen predictions first: the tuned ones hold much memory until their backward pass.
     with torch.no_grad():
-        held = iter(context.predict([p.state for p in pulls if p.held], tuned=False))
-    predicted = context.predict([p.state for p in pulls])
-    parts: dict[str, Tensor] = defaultdict(float)
-    for pull, e in zip(pulls, predicted, strict=True):
-        parts[pull.part] = parts[pull.part] + pull.weight * F.mse_loss(e, next(held) if pull.held else goal[0])
-    return dict(parts)
+        held = iter(context.predict([term.state for term in terms if term.held], tuned=False))
+    predicted = context.predict([term.state for term in terms])
+    losses: dict[str, Tensor] = {}
+    for term, e in zip(terms, predicted, strict=True):
+        loss = term.weight * F.mse_loss(e, next(held) if term.held else goal[0])
+        losses[term.name] = losses[term.name] + loss if term.name in losses else loss
+    return losses

@@ -16,13 +16,14 @@ from math import isqrt
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
 from crce.methods.attention import attention_maps, positions
-from crce.methods.base import Specs, Tensors
+from crce.methods.base import GradientMethod, Specs, Tensors
 from crce.methods.losses import StepContext
+from crce.methods.parameters import keys_values
 from crce.methods.uce import Rows, solve
 from crce.models.diffusion import Diffusion
 
@@ -34,49 +35,52 @@ TEMPLATES = (
 )  # fmt: skip
 
 
-def refined_with_adapters(model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
-    """Stage 1, which stays as it is, and for stage 2 an A of random rows and a B of zeros for each concept."""
-    matrices = {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
-    refined = solve(matrices, around(model, specs), DAMPING)
-    rng = torch.Generator().manual_seed(config.seed)
-    return refined | {
-        key: tensor.to(w).requires_grad_()
-        for spec in specs
-        for name, w in refined.items()
-        for key, tensor in _adapter(spec, name, w, rng).items()
-    }
+class Mace(GradientMethod):
+    def trainable(self, unet: nn.Module) -> list[str]:
+        return keys_values(unet)
 
+    def start(self, model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
+        """Stage 1, which stays as it is, and for stage 2 an A of random rows and a B of zeros for each concept."""
+        matrices = {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
+        refined = solve(matrices, around(model, specs), DAMPING)
+        rng = torch.Generator().manual_seed(config.seed)
+        return refined | {
+            key: tensor.to(w).requires_grad_()
+            for spec in specs
+            for name, w in refined.items()
+            for key, tensor in _adapter(spec, name, w, rng).items()
+        }
 
-def adapted(model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> Tensors:
-    """W' + B A with the adapters of this concept."""
-    up, down = _keys(spec)
-    return {name: w + tensors[up + name] @ tensors[down + name] for name, w in _refined(tensors).items()}
-
-
-def unattended(context: StepContext) -> Tensors:
-    """Stage 2: the attention that the concept's pixels pay to its words, on one of its prompts."""
-    prompt = context.rng.choice(_prompts(context.spec))
-    words, state = positions(context.model, prompt, context.spec.target), context.model.embed([prompt])[0]
-    with torch.no_grad(), attention_maps(context.model.unet) as maps:
-        context.predict([state], tuned=False)
-    mask = where(maps, words)
-    with attention_maps(context.model.unet) as maps:
-        context.predict([state])
-    return {"target": sum(_inside(found, mask, words).norm() for found in maps)}
-
-
-def fused(model: Diffusion, specs: Specs, tensors: Tensors) -> Tensors:
-    """Stage 3."""
-    result = dict(_refined(tensors))
-    for spec, share in zip(specs, shares([_square(model, spec) for spec in specs], DAMPING), strict=True):
+    def replaced(self, model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> Tensors:
+        """W' + B A with the adapters of this concept."""
         up, down = _keys(spec)
-        result = {name: w + tensors[up + name] @ (tensors[down + name] @ share) for name, w in result.items()}
-    return result
+        return {name: w + tensors[up + name] @ tensors[down + name] for name, w in _refined(tensors).items()}
+
+    def losses(self, context: StepContext) -> Tensors:
+        """Stage 2: the attention that the concept's pixels pay to its words, on one of its prompts."""
+        prompt = context.rng.choice(_prompts(context.spec))
+        words, state = positions(context.model, prompt, context.spec.target), context.embed(prompt)
+        with torch.no_grad(), attention_maps(context.model.unet) as maps:
+            context.predict([state], tuned=False)
+        mask = where(maps, words)
+        with attention_maps(context.model.unet) as maps:
+            context.predict([state])
+        first, *rest = (_inside(found, mask, words).norm() for found in maps)
+        return {"target": sum(rest, first)}
+
+    def finish(self, model: Diffusion, specs: Specs, tensors: Tensors) -> Tensors:
+        """Stage 3."""
+        result = dict(_refined(tensors))
+        for spec, share in zip(specs, shares([_square(model, spec) for spec in specs], DAMPING), strict=True):
+            up, down = _keys(spec)
+            result = {name: w + tensors[up + name] @ (tensors[down + name] @ share) for name, w in result.items()}
+        return result
 
 
 def shares(squares: list[Tensor], damping: float) -> list[Tensor]:
     """S_i (λI + Σ_j S_j)⁻¹ [d, d]: how much of each adapter works, by where a state lies."""
-    system = sum(squares)
+    first, *rest = squares
+    system = sum(rest, first)
     factor = torch.linalg.cholesky(system + damping * torch.eye(len(system)).to(system))
     return [torch.cholesky_solve(square, factor).T for square in squares]
 

@@ -1,3 +1,5 @@
+"""Which of the U-Net's weights a method trains, by name."""
+
 from diffusers import Transformer2DModel
 from torch import nn
 
@@ -11,7 +13,7 @@ def cross_attention(unet: nn.Module) -> list[str]:
 
 
 def keys_values(unet: nn.Module) -> list[str]:
-    """Only K and V of the cross-attention, the two that see the text: ESD-x strict."""
+    """K and V of the cross-attention, the two projections that see the text: ESD-x strict."""
     return [name for name in cross_attention(unet) if ".to_k." in name or ".to_v." in name]
 
 
@@ -26,6 +28,11 @@ def transformers(unet: nn.Module) -> list[str]:
     inside = tuple(f"{n}." for n, m in unet.named_modules() if isinstance(m, Transformer2DModel))
     layers = [n for n, m in unet.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     return [f"{name}.weight" for name in layers if name.startswith(inside)]
+
+
+def values(unet: nn.Module) -> list[str]:
+    """V of the cross-attention: what a word brings to the picture, not where."""
+    return [name for name in keys_values(unet) if ".to_v." in name]
 
 
 def queries_keys(unet: nn.Module) -> list[str]:

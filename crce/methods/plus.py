@@ -1,15 +1,16 @@
-"""CRCE-plus, ours: CRCE, its loss unchanged, that starts where the instant edit ends."""
+"""CRCE-plus, ours: CRCE with its loss unchanged, started from the result of the closed form."""
 
-from torch import Tensor
+from dataclasses import dataclass
 
-from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
+from crce.methods.base import Specs, Tensors
+from crce.methods.esd import Esd
 from crce.methods.uce import crce_uce
 from crce.models.diffusion import Diffusion
 
 
-def from_closed_form(
-    model: Diffusion, specs: tuple[ConceptSpec, ...], config: EraseConfig, names: list[str]
-) -> dict[str, Tensor]:
-    """The weights after the closed form: every training coref has moved at once, where CRCE draws 5 in a step."""
-    return {name: tensor.requires_grad_() for name, tensor in crce_uce(model, specs, names).items()}
+@dataclass(frozen=True)
+class CrcePlus(Esd):
+    def start(self, model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
+        """The weights after CRCE-UCE: every training coref has moved at once, where CRCE draws M in a step."""
+        return {name: tensor.requires_grad_() for name, tensor in crce_uce(model, specs, names).items()}

@@ -13,7 +13,8 @@ steps of Adam for each of the erasers'; ours take 4, for 100 steps of the defaul
 but go on where the last step left them, as there (Adam's moments start anew).
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from math import isqrt
 
 import torch
@@ -23,52 +24,84 @@ from torch import Tensor, nn
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
 from crce.methods.attention import attention_maps, cross_attention_layers, positions
-from crce.methods.base import Method, Specs, Tensors, untouched
+from crce.methods.base import GradientMethod, Specs, Tensors
 from crce.methods.losses import StepContext, anchor
-from crce.models import adapters
+from crce.models.adapters import Form, Shapes, attach, init_adapters
 from crce.models.diffusion import Diffusion
 
 LAMBDA = 0.1
 THRESHOLD = 0.1
 # SD's attention at 16×16 shows things best; of another base, the layers nearest to it.
 SIDE = 16
-SOFT = 16
-ATTACKS = 4
-ATTACK = {"lr": 0.1, "weight_decay": 0.1}
+SOFT_WORDS = 16
+ATTACK_STEPS, ATTACK_LR, ATTACK_DECAY = 4, 0.1, 0.1
+MAX_RANK = 128
 
 
-def outputs(unet: nn.Module) -> list[str]:
-    """The last weights of every cross-attention: what the erasers follow."""
-    return [f"{name}.to_out.0.weight" for name in cross_attention_layers(unet)]
+class Receler(GradientMethod):
+    def trainable(self, unet: nn.Module) -> list[str]:
+        """The last weights of every cross-attention: what the erasers follow."""
+        return [f"{name}.to_out.0.weight" for name in cross_attention_layers(unet)]
+
+    def apply(self, model: Diffusion, tensors: Tensors, strength: float = 1.0) -> AbstractContextManager[Tensors]:
+        return attach_erasers(model, tensors, strength)
+
+    def start(self, model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
+        """Erasers for all concepts in common, and soft words for each."""
+        rng = torch.Generator().manual_seed(config.seed)
+        layers = [name.removesuffix(".to_out.0.weight") for name in names]
+        own = init_adapters(model.unet, layers, ERASER, rng)
+        width = model.embed([""]).shape[-1]
+        soft = {f"soft/{spec.target}": torch.rand(SOFT_WORDS, width, generator=rng).to(model.device) for spec in specs}
+        return {**{name: tensor.to(model.device).requires_grad_() for name, tensor in own.items()}, **soft}
+
+    def replaced(self, model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> Tensors:
+        return {}
+
+    def attached(self, model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> AbstractContextManager[Tensors]:
+        return attach_erasers(model, self.finish(model, (spec,), tensors))
+
+    def losses(self, context: StepContext) -> Tensors:
+        return receler_losses(context)
+
+    def finish(self, model: Diffusion, specs: Specs, tensors: Tensors) -> Tensors:
+        """The erasers; the soft words have done their work."""
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith("soft/")}
 
 
-def start(model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
-    """Erasers for all concepts together, and soft words for each."""
-    rng = torch.Generator().manual_seed(config.seed)
-    layers = [name.removesuffix(".to_out.0.weight") for name in names]
-    own = adapters.fresh(model.unet, layers, adapters.ERASER, rng)
-    width = model.embed([""]).shape[-1]
-    soft = {f"soft/{spec.target}": torch.rand(SOFT, width, generator=rng).to(model.device) for spec in specs}
-    return {**{name: tensor.to(model.device).requires_grad_() for name, tensor in own.items()}, **soft}
+def _shapes(layer: nn.Module) -> Shapes:
+    """Rank 128, as on SD v1.4, where that is less than half of the channels."""
+    channels = layer.get_parameter("to_out.0.weight").shape[0]
+    rank = min(MAX_RANK, channels // 2)
+    return (rank, channels), (channels, rank)
 
 
-def finish(model: Diffusion, specs: Specs, tensors: Tensors) -> Tensors:
-    """The erasers: the soft words have done their work."""
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith("soft/")}
+def _added(layer: nn.Module, x: Tensor, y: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    return F.linear(F.gelu(F.linear(y, down)), up)
 
 
-def erasers(model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> AbstractContextManager[Tensors]:
-    return adapters.erasers(model, finish(model, (spec,), tensors))
+ERASER = Form(_shapes, _added)
 
 
-def receler(context: StepContext, weight: float = LAMBDA) -> Tensors:
-    """weight: λ, of the energy outside."""
-    target, moment = context.spec.target, context.sample
-    words, state = positions(context.model, target, target), context.model.embed([target])[0]
+@contextmanager
+def attach_erasers(model: Diffusion, tensors: Tensors, strength: float = 1.0) -> Iterator[Tensors]:
+    """Inside, the erasers act on every prompt alike. Yields what the last prediction added, by layer.
+
+    Raises CrceError if a tensor does not fit the model.
+    """
+    added: Tensors = {}
+    with attach(model, tensors, ERASER, lambda y: strength, added.__setitem__):
+        yield added
+
+
+def receler_losses(context: StepContext, weight: float = LAMBDA) -> Tensors:
+    """The two losses; weight: λ, of what is added outside the concept's place."""
+    target, sample = context.spec.target, context.sample
+    words, state = positions(context.model, target, target), context.embed(target)
     outside = _outside(context, state, words)
-    attacked = _attacked(context, state, words[-1] + 1)
-    with context.adapter() as added:
-        e = context.model.predict(moment.x, moment.t, attacked[None])
+    attacked = _attack(context, state, words[-1] + 1)
+    with context.attached() as added:
+        e = context.model.predict(sample.x, sample.t, attacked[None])
     return {"target": F.mse_loss(e, anchor(context)), "outside": weight * energy(added, outside)}
 
 
@@ -94,12 +127,12 @@ def _energy(squares: Tensor, outside: Tensor) -> Tensor:
     return (squares * mask).sum() / mask.sum().clamp(min=1)
 
 
-def _attacked(context: StepContext, state: Tensor, place: int) -> Tensor:
-    """The state with the soft words from `place` on, after their steps against the erasers. They are kept."""
+def _attack(context: StepContext, state: Tensor, place: int) -> Tensor:
+    """The state with the soft words from `place` on, after their steps against the erasers, and kept."""
     kept = context.tensors[f"soft/{context.spec.target}"]
     soft = kept.clone().requires_grad_()
-    adam = torch.optim.Adam([soft], **ATTACK)
-    for _ in range(ATTACKS):
+    adam = torch.optim.Adam([soft], lr=ATTACK_LR, weight_decay=ATTACK_DECAY)
+    for _ in range(ATTACK_STEPS):
         loss = F.mse_loss(context.predict([_with(state, soft, place)]), context.sample.e_c)
         (soft.grad,) = torch.autograd.grad(loss, soft)
         adam.step()
@@ -109,8 +142,3 @@ def _attacked(context: StepContext, state: Tensor, place: int) -> Tensor:
 
 def _with(state: Tensor, soft: Tensor, place: int) -> Tensor:
     return torch.cat([state[:place], soft[: len(state) - place], state[place + len(soft) :]])
-
-
-RECELER = Method(
-    outputs, losses=receler, start=start, weights=untouched, adapter=erasers, finish=finish, kind="receler"
-)

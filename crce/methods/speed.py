@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from crce.concepts.spec import ConceptSpec, Term
 from crce.errors import CrceError
-from crce.methods.parameters import keys_values
+from crce.methods.base import ClosedForm, Specs, Tensors
+from crce.methods.parameters import values
 from crce.methods.uce import Rows, rows, solve, target_term
 from crce.models.diffusion import Diffusion
 
@@ -24,39 +25,41 @@ NEGLIGIBLE = 0.1  # mean square of the protected states along a direction that i
 CENTRES = 3
 
 
-def values(unet: nn.Module) -> list[str]:
-    """V of the cross-attention: what a word brings to the picture, not where."""
-    return [name for name in keys_values(unet) if ".to_v." in name]
-
-
-def speed(model: Diffusion, specs: tuple[ConceptSpec, ...], names: list[str]) -> dict[str, Tensor]:
+class Speed(ClosedForm):
     """The targets go; of CorefConcept's other concepts those stay whose states the edit would change more than most.
 
     The paper then adds ten noisy copies of each, off in the direction that W reads least. Their mean square, in
     expectation, is that of the states and of that direction.
     """
-    edit, shared = rows(model, [target_term(spec) for spec in specs], _others(specs)), _shared(model)
-    return {
-        name: _inside({name: w}, edit, _free(_hurt(w, edit), shared, _least(w)))[name]
-        for name, w in _matrices(model, names).items()
-    }
+
+    def trainable(self, unet: nn.Module) -> list[str]:
+        return values(unet)
+
+    def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
+        edit, shared = rows(model, [target_term(spec) for spec in specs], _others(specs)), _shared(model)
+        return {
+            name: _inside({name: w}, edit, _free(_hurt(w, edit), shared, _least(w)))[name]
+            for name, w in _matrices(model, names).items()
+        }
 
 
-def crce_null(model: Diffusion, specs: tuple[ConceptSpec, ...], names: list[str]) -> dict[str, Tensor]:
+class CrceNull(Speed):
     """The targets and all training corefs go, by certainty; all training retains stay, whatever the edit would do.
 
     Their words and end marks stay exactly, the paddings after them but for `NEGLIGIBLE`.
     """
-    going = [term for spec in specs for term in (target_term(spec), *spec.train_corefs)]
-    kept = [term for spec in specs for term in spec.train_retains]
-    edit = rows(model, going, kept)
-    free = _free(edit.r, torch.cat([_shared(model), *_words(model, kept)]))
-    return _inside(_matrices(model, names), edit, free)
+
+    def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
+        going = [term for spec in specs for term in (target_term(spec), *spec.train_corefs)]
+        kept = [term for spec in specs for term in spec.train_retains]
+        edit = rows(model, going, kept)
+        free = _free(edit.r, torch.cat([_shared(model), *_words(model, kept)]))
+        return _inside(_matrices(model, names), edit, free)
 
 
 def _others(specs: tuple[ConceptSpec, ...]) -> list[Term]:
     """The targets of CorefConcept that are neither going nor hidden from training."""
-    from crce.concepts.library import bundled
+    from crce.concepts.library import bundled  # reads with pydantic, which a bare GPU machine need not have
 
     terms = [term for spec in specs for term in (target_term(spec), *spec.corefs, *spec.test_retains)]
     taken = {term.text.casefold() for term in terms}
@@ -71,7 +74,7 @@ def _inside(matrices: dict[str, Tensor], edit: Rows, free: Tensor) -> dict[str, 
     """The edit of W, made of what of c lies in the free directions. Raises CrceError if that is nothing."""
     c = edit.c @ free
     if c.norm() < 1e-3 * edit.c.norm():
-        raise CrceError("What must stay says all that the target says, so nothing can be erased. Remove some retains.")
+        raise CrceError("The retains span the target's embedding, so nothing can be erased. Remove some retains.")
     none = {"r": edit.r[:0], "beta": edit.beta[:0]}
     moved = replace(edit, c=c, g=c + edit.g - edit.c, alpha=edit.alpha / edit.alpha.sum(), **none)
     return solve(matrices, moved, DAMPING)

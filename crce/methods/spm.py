@@ -1,66 +1,137 @@
-"""SPM: a one-dimensional membrane beside every layer of the transformers (Lyu et al., CVPR 2024).
+"""SPM: a one-dimensional adapter beside every layer of the transformers (Lyu et al., CVPR 2024).
 
     y = W x + γ · up(down(x)),  rank 1
     L = ‖ε_{θ+m}(x_t, c, t) − anchor(x_t, c, t)‖² + λ · mean_z ‖ε_{θ+m}(x_t, z, t) − ε_θ(x_t, z, t)‖²
 
 The second sum is the latent anchoring: z are random states, rather unlike the target, where nothing may change. γ is
-the facilitated transport, 1 in training (see `adapters.gate`). x_t comes from the frozen bank; the paper samples it
-anew with the membrane on. Each concept of a run has its own membrane, with its own gate.
+the facilitated transport, 1 in training (see `gate`). x_t comes from the frozen latent cache; the paper samples it
+anew with the adapter on. Each concept of a run has its own adapter, with its own gate: tensors by
+`{target}/{layer}.down`.
 """
 
-from contextlib import AbstractContextManager
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig
-from crce.methods.base import Method, Specs, Tensors, untouched
+from crce.methods.base import GradientMethod, Specs, Tensors
 from crce.methods.losses import LossTerm, StepContext, erase_term, preserve_term
 from crce.methods.parameters import transformers
-from crce.models import adapters
+from crce.models.adapters import Form, Shapes, attach, init_adapters
 from crce.models.diffusion import Diffusion
 
 ANCHORS = 4
 STRENGTH = 1000
 
 
-def start(model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
-    """A membrane for each concept."""
-    layers = [name.removesuffix(".weight") for name in names]
-    rng = torch.Generator().manual_seed(config.seed)
-    made = {spec.target: adapters.fresh(model.unet, layers, adapters.MEMBRANE, rng) for spec in specs}
-    return {
-        f"{target}/{name}": tensor.to(model.device).requires_grad_()
-        for target, own in made.items()
-        for name, tensor in own.items()
-    }
+class Spm(GradientMethod):
+    def trainable(self, unet: nn.Module) -> list[str]:
+        return transformers(unet)
+
+    def apply(self, model: Diffusion, tensors: Tensors, strength: float = 1.0) -> AbstractContextManager[None]:
+        return gated_adapters(model, tensors, strength)
+
+    def start(self, model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
+        """An adapter for each concept."""
+        layers = [name.removesuffix(".weight") for name in names]
+        rng = torch.Generator().manual_seed(config.seed)
+        made = {spec.target: init_adapters(model.unet, layers, RANK_ONE, rng) for spec in specs}
+        return {
+            f"{target}/{name}": tensor.to(model.device).requires_grad_()
+            for target, own in made.items()
+            for name, tensor in own.items()
+        }
+
+    def replaced(self, model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> Tensors:
+        return {}
+
+    def attached(self, model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> AbstractContextManager[None]:
+        """Only the adapter of the concept that is trained."""
+        own = {name: tensor for name, tensor in tensors.items() if name.rpartition("/")[0] == spec.target}
+        return gated_adapters(model, own)
+
+    def loss_terms(self, context: StepContext) -> list[LossTerm]:
+        target = context.embed(context.spec.target)
+        rng = torch.Generator().manual_seed(context.rng.getrandbits(63))
+        held = [preserve_term("anchoring", _anchor(target, rng), STRENGTH / ANCHORS) for _ in range(ANCHORS)]
+        return [erase_term("target", target), *held]
 
 
-def membrane(model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> AbstractContextManager:
-    """Of the concept that is trained on."""
-    own = {name: tensor for name, tensor in tensors.items() if name.rpartition("/")[0] == spec.target}
-    return adapters.membranes(model, own)
+def _shapes(layer: nn.Module) -> Shapes:
+    out, *into = layer.get_parameter("weight").shape
+    return (1, *into), (out, 1, *[1] * len(into[1:]))
 
 
-def spm(context: StepContext) -> list[LossTerm]:
-    target = context.model.embed([context.spec.target])[0]
-    rng = torch.Generator().manual_seed(context.rng.getrandbits(63))
-    held = [preserve_term("anchoring", _anchor(target, rng), STRENGTH / ANCHORS) for _ in range(ANCHORS)]
-    return [erase_term("target", target), *held]
+def _added(layer: nn.Module, x: Tensor, y: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    if isinstance(layer, nn.Conv2d):
+        return F.conv2d(F.conv2d(x, down, None, layer.stride, layer.padding, layer.dilation), up)
+    return F.linear(F.linear(x, down), up)
+
+
+RANK_ONE = Form(_shapes, _added)
+
+
+@contextmanager
+def gated_adapters(model: Diffusion, tensors: Tensors, strength: float = 1.0) -> Iterator[None]:
+    """Inside, every concept's adapter is attached with its gate γ; several concepts add up.
+
+    Raises CrceError if a tensor does not fit the model.
+    """
+    with ExitStack() as stack:
+        for target, own in by_target(tensors).items():
+            stack.enter_context(attach(model, own, RANK_ONE, _gated(model, target, strength)))
+        yield
+
+
+def by_target(tensors: Tensors) -> dict[str, Tensors]:
+    """Each concept's tensors, by `{layer}.down`."""
+    found: dict[str, Tensors] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        target, _, rest = name.rpartition("/")
+        found[target][rest] = tensor
+    return dict(found)
+
+
+def gate(model: Diffusion, prompt: str, target: str) -> float:
+    """γ in 0 … 1, SPM's facilitated transport: the cosine between all text states of both, or the share of the
+    target's tokens that stand in the prompt, whichever is more.
+    """
+    a, b = model.embed([prompt, target]).flatten(1)
+    erased, there = (set(model.tokenizer(text).input_ids[1:-1]) for text in (target, prompt))
+    return max(F.cosine_similarity(a, b, dim=0).item(), len(erased & there) / len(erased))
+
+
+def _gated(model: Diffusion, target: str, strength: float) -> Callable[[Tensor], Tensor | float]:
+    """strength · γ for each row of a batch. Both halves of classifier-free guidance have their prompt's, and where
+    nothing is being drawn, as in training, the gate is open.
+    """
+
+    @cache
+    def gates(prompts: tuple[str, ...]) -> Tensor:
+        return strength * torch.tensor([gate(model, p, target) for p in prompts], device=model.device)
+
+    def scale(y: Tensor) -> Tensor | float:
+        if not model.drawing:
+            return strength
+        halves = len(y) // len(model.drawing)
+        return gates(model.drawing).to(y.dtype).repeat(halves).view(-1, *[1] * (y.ndim - 1))
+
+    return scale
 
 
 def _anchor(target: Tensor, rng: torch.Generator) -> Tensor:
     """A random state [L, d] of about the target's length, the less likely the more it is like it."""
     while True:
         noise = torch.randn(target.shape, generator=rng).to(target)
-        if _chance(rng) < 1 - F.cosine_similarity(noise.flatten(), target.flatten(), dim=0).item():
-            return noise / noise.norm() * target.norm() * (0.8 + 0.4 * _chance(rng))
+        if _uniform(rng) < 1 - F.cosine_similarity(noise.flatten(), target.flatten(), dim=0).item():
+            return noise / noise.norm() * target.norm() * (0.8 + 0.4 * _uniform(rng))
 
 
-def _chance(rng: torch.Generator) -> float:
+def _uniform(rng: torch.Generator) -> float:
     return torch.rand((), generator=rng).item()
-
-
-SPM = Method(transformers, pulls=spm, start=start, weights=untouched, adapter=membrane, kind="spm")

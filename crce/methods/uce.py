@@ -8,9 +8,11 @@ here left half of the apples standing: the states after a word tell of it too (d
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crce.concepts.spec import ConceptSpec, Term
+from crce.methods.base import ClosedForm, Specs, Tensors
+from crce.methods.parameters import keys_values
 from crce.models.diffusion import Diffusion
 
 
@@ -40,22 +42,34 @@ def solve(matrices: dict[str, Tensor], rows: Rows, damping: float) -> dict[str, 
     return {name: torch.addmm(w.float(), w.float(), change) for name, w in matrices.items()}
 
 
-def uce(model: Diffusion, specs: tuple[ConceptSpec, ...], names: list[str]) -> dict[str, Tensor]:
+class Uce(ClosedForm):
     """The targets go to the guide, and nothing else is said."""
-    return _edited(model, names, [target_term(spec) for spec in specs], [])
+
+    def trainable(self, unet: nn.Module) -> list[str]:
+        return keys_values(unet)
+
+    def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
+        return _edit(model, names, [target_term(spec) for spec in specs], [])
 
 
-def crce_uce(model: Diffusion, specs: tuple[ConceptSpec, ...], names: list[str]) -> dict[str, Tensor]:
+class CrceUce(Uce):
     """The targets and all training corefs go to the guide, all training retains stay, each with its certainty."""
-    gone = [term for spec in specs for term in (target_term(spec), *spec.train_corefs)]
-    return _edited(model, names, gone, [term for spec in specs for term in spec.train_retains])
+
+    def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
+        return crce_uce(model, specs, names)
+
+
+def crce_uce(model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
+    """The weights after CRCE-UCE, the instant edit."""
+    erased = [term for spec in specs for term in (target_term(spec), *spec.train_corefs)]
+    return _edit(model, names, erased, [term for spec in specs for term in spec.train_retains])
 
 
 def target_term(spec: ConceptSpec) -> Term:
     return Term(spec.target, "very high")
 
 
-def _edited(model: Diffusion, names: list[str], gone: list[Term], kept: list[Term]) -> dict[str, Tensor]:
+def _edit(model: Diffusion, names: list[str], gone: list[Term], kept: list[Term]) -> Tensors:
     matrices = {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
     return solve(matrices, rows(model, gone, kept), model.defaults.damping)
 

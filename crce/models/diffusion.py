@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -30,7 +31,7 @@ BATCH_AREA = {"cpu": 4096, "cuda": 65536, "meta": 4096}
 
 @dataclass(frozen=True)
 class NoisySample:
-    """One point of a sampled trajectory: latents x [n, C, H, W] at timestep t, and both predictions for them."""
+    """Latents x_t [n, C, H, W] at timesteps t [n], and both predictions of the frozen model for them."""
 
     x: Tensor
     t: Tensor
@@ -38,8 +39,8 @@ class NoisySample:
     e_0: Tensor
 
     @classmethod
-    def join(cls, moments: list["NoisySample"]) -> "NoisySample":
-        return cls(*(torch.cat([getattr(m, f.name) for m in moments]) for f in fields(cls)))
+    def join(cls, samples: list["NoisySample"]) -> "NoisySample":
+        return cls(*(torch.cat([getattr(sample, f.name) for sample in samples]) for f in fields(cls)))
 
     def to(self, device: str | torch.device) -> "NoisySample":
         return NoisySample(*(getattr(self, f.name).to(device) for f in fields(self)))
@@ -57,13 +58,13 @@ class Diffusion:
 
     def __init__(self, pipeline: StableDiffusionPipeline, base: str, device: str, dtype: torch.dtype):
         self.base, self.device, self.dtype = base, torch.device(device), dtype
-        self.tokenizer = pipeline.tokenizer
+        parts: dict[str, Any] = pipeline.components
+        self.tokenizer = parts["tokenizer"]
         self.text_encoder, self.unet, self.vae = (
-            part.to(self.device).eval().requires_grad_(False)
-            for part in (pipeline.text_encoder, pipeline.unet, pipeline.vae)
+            parts[name].to(self.device).eval().requires_grad_(False) for name in ("text_encoder", "unet", "vae")
         )
         # SD v1.4 ships PNDM, whose schedule repeats a timestep; every paper here samples with DDIM.
-        self.schedule = pipeline.scheduler.config
+        self.schedule = parts["scheduler"].config
         self.defaults = bases.defaults(base)
         # The prompts of the rows that are being drawn, for adapters that are gated by them.
         self.drawing: tuple[str, ...] = ()
@@ -137,19 +138,18 @@ class Diffusion:
         return torch.stack(drawn).to(self.device)
 
     @torch.no_grad()
-    def denoise(self, x: Tensor, states: Tensor, steps: int, guidance: float) -> Iterator[NoisySample | Tensor]:
-        """DDIM with classifier-free guidance from x_T [n, C, H, W]: yields each Moment, and x_0 at last."""
+    def denoise(self, x: Tensor, states: Tensor, steps: int, guidance: float) -> Iterator[tuple[NoisySample, Tensor]]:
+        """DDIM with classifier-free guidance from x_T [n, C, H, W]: each sample with the next latents, x_0 at last."""
         scheduler = DDIMScheduler.from_config(self.schedule, clip_sample=False)
         scheduler.set_timesteps(steps)
         both = torch.cat([self.embed([""]).expand_as(states), states])
         for t in scheduler.timesteps.tolist():
-            moment = self._guided(x, t, both)
-            yield moment
-            e = moment.e_0 + guidance * (moment.e_c - moment.e_0)
+            sample = self._predict_both(x, t, both)
+            e = sample.e_0 + guidance * (sample.e_c - sample.e_0)
             x = scheduler.step(e, t, x, return_dict=False)[0]
-        yield x
+            yield sample, x
 
-    def _guided(self, x: Tensor, t: int, both: Tensor) -> NoisySample:
+    def _predict_both(self, x: Tensor, t: int, both: Tensor) -> NoisySample:
         """Both predictions in one batch, as classifier-free guidance needs them."""
         times = torch.full((len(x),), t, device=self.device)
         e_0, e_c = self.predict(torch.cat([x, x]), times.repeat(2), both).chunk(2)
@@ -171,8 +171,8 @@ class Diffusion:
         for start in range(0, len(prompts), size):
             part = slice(start, start + size)
             with self._drawing(prompts[part]):
-                *_, x = self.denoise(self.noise(seeds[part]), self.embed(prompts[part]), steps, guidance)
-            pictures.append(self.decode(x))
+                *_, (_, x_0) = self.denoise(self.noise(seeds[part]), self.embed(prompts[part]), steps, guidance)
+            pictures.append(self.decode(x_0))
             if progress:
                 progress(min(start + size, len(prompts)), len(prompts))
         return torch.cat(pictures)
@@ -185,10 +185,25 @@ class Diffusion:
         finally:
             self.drawing = ()
 
-    def generate(self, prompts: list[str], seeds: list[int], steps: int | None = None,
-                 guidance: float | None = None, progress: Callable[[int, int], None] | None = None,
-                 ) -> list[Image.Image]:  # fmt: skip
-        """`draw` as PIL images, with the base's own number of steps and guidance unless told."""
+    def generate(
+        self, prompt: str, seed: int = 0, *, steps: int | None = None, guidance: float | None = None
+    ) -> Image.Image:
+        """One picture of the prompt; the same seed gives the same picture on every device."""
+        return self.generate_batch([prompt], [seed], steps, guidance)[0]
+
+    def generate_batch(
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        steps: int | None = None,
+        guidance: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Image.Image]:
+        """A picture for each pair (prompts[i], seeds[i]).
+
+        steps, guidance: sampling steps and classifier-free guidance; the base's own unless given.
+        progress: called with the pictures done and wanted, after each batch.
+        """
         steps = steps or self.defaults.sample_steps
         guidance = self.defaults.guidance if guidance is None else guidance
         return to_images(self.draw(prompts, seeds, steps, guidance, progress))

@@ -8,18 +8,8 @@ from crce.concepts.edits import clean
 from crce.concepts.library import LONGEST
 from crce.concepts.spec import ConceptSpec, Provenance, Round
 from crce.errors import CrceError
-from crce.proposers.chat import T, Writing
 
 LONGEST_REQUEST = 2000  # characters of an expert's request
-
-
-def finish(writing: Writing[T]) -> T:
-    """Runs a request to its end and returns the answer."""
-    while True:
-        try:
-            next(writing)
-        except StopIteration as end:
-            return end.value
 
 
 def parse_terms(text: str) -> list[str]:

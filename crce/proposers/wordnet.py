@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from crce.files import ROOT
+from crce.files import DATA
 
-FILE = ROOT / "assets" / "lexicon" / "wordnet.tsv.xz"
+FILE = DATA / "assets" / "lexicon" / "wordnet.tsv.xz"
 _SINGULAR = ((r"ies$", "y"), (r"ves$", "f"), (r"es$", ""), (r"s$", ""))
 
 

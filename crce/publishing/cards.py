@@ -9,6 +9,7 @@ from crce.bases import public_name
 from crce.catalogue import METHOD_FACTS
 from crce.concepts.spec import ConceptSpec
 from crce.evaluation.questions import METRICS
+from crce.evaluation.report import Accuracy, Report
 from crce.markdown import plain
 from crce.runs import Job
 
@@ -17,7 +18,7 @@ HUB = "https://huggingface.co"
 
 
 def weights_card(
-    job: Job, report: dict | None, files: list[str], repo: str, dataset: str = "", lora_error: float = 0
+    job: Job, report: Report | None, files: list[str], repo: str, dataset: str = "", lora_error: float = 0
 ) -> str:
     """The README.md of a model repository.
 
@@ -28,7 +29,7 @@ def weights_card(
     facts = {
         "name": name, "base": public_name(job.base), "place": _name_source(job.base), "link": _format_link(job.base),
         "repo": repo, "files": files, "method": config.title, "source": method.source,
-        "touches": METHOD_FACTS[config.bottom].touches, "gated": method.key == "spm",
+        "touches": METHOD_FACTS[config.base_method].touches, "note": method.result.note,
         "corefs": spec.train_corefs, "retains": spec.train_retains,
         "lists": method.lists, "digest": spec.digest,
         "steps": config.steps, "lr": config.lr, "eta": config.eta,
@@ -39,7 +40,7 @@ def weights_card(
     return str(ModelCard.from_template(data, template_path=str(TEMPLATE), **facts))
 
 
-def _make_header(job: Job, report: dict | None, repo: str, dataset: str) -> ModelCardData:
+def _make_header(job: Job, report: Report | None, repo: str, dataset: str) -> ModelCardData:
     openrail = job.base.startswith(("CompVis/stable-diffusion", "stable-diffusion-v1-5/"))
     return ModelCardData(
         license="creativeml-openrail-m" if openrail else "other",
@@ -53,7 +54,7 @@ def _make_header(job: Job, report: dict | None, repo: str, dataset: str) -> Mode
     )
 
 
-def _make_results(spec: ConceptSpec, report: dict | None, dataset: str) -> list[EvalResult]:
+def _make_results(spec: ConceptSpec, report: Report | None, dataset: str) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="text-to-image",
@@ -61,29 +62,29 @@ def _make_results(spec: ConceptSpec, report: dict | None, dataset: str) -> list[
             dataset_name=f"CorefConcept, {spec.name}",
             dataset_config=spec.category,
             metric_type=key,
-            metric_name=f"{METRICS[key].name} (n = {value['n']})",
-            metric_value=round(value["rate"], 4),
+            metric_name=f"{METRICS[key].name} (n = {value.n})",
+            metric_value=round(value.rate, 4),
         )
-        for key, value in (report or {}).get("metrics", {}).items()
+        for key, value in (report.metrics if report else {}).items()
         if key in METRICS
     ]
 
 
-def _format_measurements(report: dict | None) -> dict:
-    if not report or not report.get("metrics"):
+def _format_measurements(report: Report | None) -> dict:
+    if not report or not report.metrics:
         return {"metrics": [], "judge": "", "left_out": ""}
-    lines = [_format_line(key, report["metrics"][key]) for key in METRICS if key in report["metrics"]]
-    dropped = " and ".join(f"{n} {kind}" for kind, n in report.get("left_out", {}).items() if n)
+    lines = [_format_line(key, report.metrics[key]) for key in METRICS if key in report.metrics]
+    dropped = " and ".join(f"{n} {kind}" for kind, n in vars(report.left_out).items() if n)
     note = f"Not counted, because the base model does not draw them: {dropped}." if dropped else ""
-    return {"metrics": lines, "judge": report["judge"], "left_out": note}
+    return {"metrics": lines, "judge": report.judge, "left_out": note}
 
 
-def _format_line(key: str, value: dict) -> dict:
+def _format_line(key: str, value: Accuracy) -> dict:
     metric = METRICS[key]
     what = f"{metric.plain} ({'lower' if metric.low else 'higher'} is better)"
-    interval = f"{value['low']:.0%} to {value['high']:.0%}"
-    return {"short": metric.name, "what": what, "rate": f"{value['rate']:.0%}", "base": f"{value['base_rate']:.0%}",
-            "n": value["n"], "interval": interval}  # fmt: skip
+    interval = f"{value.low:.0%} to {value.high:.0%}"
+    return {"short": metric.name, "what": what, "rate": f"{value.rate:.0%}", "base": f"{value.base_rate:.0%}",
+            "n": value.n, "interval": interval}  # fmt: skip
 
 
 def _name_source(base: str) -> str:

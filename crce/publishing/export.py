@@ -11,17 +11,12 @@ from safetensors.numpy import save
 
 from crce import bases
 from crce.bases import public_name
+from crce.catalogue import WEIGHTS, result_of
 from crce.errors import CrceError
 
 Tensors = dict[str, np.ndarray]
 BASE_WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 RANK = 32
-# Adapters change no weight: the formats that can hold them, and why not the others.
-ADAPTERS = {
-    "spm": (("lora",), "SPM hangs gated membranes on the model. Choose lora alone: it holds them, but not the gate."),
-    "receler": ((), "Receler hangs bent layers (GELU) on the model, which no format of other programs holds. "
-                    "They work here: in Compare, and with `python -m crce generate --run …`."),
-}  # fmt: skip
 
 
 def diffusers(delta: Path, base: str) -> bytes:
@@ -41,7 +36,7 @@ def lora(delta: Path, base: str, rank: int = RANK) -> bytes:
     The metadata contains the relative error. Biases have no low-rank form and are dropped. SPM's adapters have rank 1
     and are exact, but lose their gate: they then act on every prompt.
     """
-    if _read_kind(delta) == "spm":
+    if _read_kind(delta) != WEIGHTS.kind:
         adapters, info = _read(Path(delta))
         return _serialise(_merge_ungated(adapters), {**info, "relative_error": "0", "gate": "left out"})
     diffs, info = _compute_differences(delta, base)
@@ -72,16 +67,18 @@ def weight_files(delta: Path, base: str, formats: tuple[str, ...]) -> dict[str, 
     return {FORMATS[name][0]: FORMATS[name][1](delta, base) for name in formats}
 
 
-def check(formats: Iterable[str], kind: str = "weights") -> None:
+def check(formats: Iterable[str], kind: str = WEIGHTS.kind) -> None:
     """Raises CrceError if no format is given, or one is unknown or cannot represent this kind of result."""
     for name in formats:
         if name not in FORMATS:
             raise CrceError(f"There is no format {name!r}. Choose from {', '.join(FORMATS)}.")
     if not formats:
         raise CrceError(f"No format is chosen. Choose from {', '.join(FORMATS)}.")
-    held, why = ADAPTERS.get(kind, (FORMATS, ""))
-    if refused := [name for name in formats if name not in held]:
-        raise CrceError(f"This erasure cannot be exported as {' or '.join(refused)}: it changes no weights. {why}")
+    result = result_of(kind)
+    if refused := [name for name in formats if name not in result.exports]:
+        raise CrceError(
+            f"This erasure cannot be exported as {' or '.join(refused)}: it changes no weights. {result.why_not}"
+        )
 
 
 def base_weights(base: str) -> list[Path]:
@@ -111,7 +108,7 @@ def _compute_differences(delta: Path, base: str) -> tuple[Tensors, dict[str, str
 
 
 def _read_kind(delta: Path) -> str:
-    return _read(Path(delta), only=set())[1].get("kind", "weights")
+    return _read(Path(delta), only=set())[1].get("kind", WEIGHTS.kind)
 
 
 def _merge_ungated(adapters: Tensors) -> Tensors:

@@ -1,22 +1,22 @@
-"""Runs: directories, what is asked of them, and the one way in which they are worked on."""
+"""Runs: their directories, the events in them, and the one way to work on them."""
 
+from crce.runs.events import ENDINGS, PHASES, Event, Progress
 from crce.runs.run import (
-    ENDINGS,
-    PHASES,
+    ID,
     Busy,
+    EvaluationRequest,
     Job,
-    Progress,
+    ResolvedJob,
     Run,
     all_runs,
     create,
-    evaluation,
     find,
-    locked,
-    opened,
+    is_locked,
+    open_run,
     store,
 )
 
 __all__ = [
-    "ENDINGS", "PHASES", "Busy", "Job", "Progress", "Run", "all_runs", "create", "evaluation", "find", "locked",
-    "opened", "store",
+    "ENDINGS", "ID", "PHASES", "Busy", "EvaluationRequest", "Event", "Job", "Progress", "ResolvedJob", "Run",
+    "all_runs", "create", "find", "is_locked", "open_run", "store",
 ]  # fmt: skip

@@ -1,144 +1,162 @@
-"""The one way a run is worked on, for the worker, the command line and whatever else may carry it."""
+"""The one way to work on a run, for the worker, the command line and everything else."""
 
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from shutil import disk_usage
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from crce import files
 from crce.concepts.spec import spec_to_dict
+from crce.cost import machine
 from crce.errors import CrceError
-from crce.runs.failures import explained
+from crce.evaluation.report import Report, write_report
+from crce.generators import Stream
+from crce.runs.events import (
+    CheckpointEvent,
+    CostEvent,
+    DoneEvent,
+    EstimateEvent,
+    EvaluatedEvent,
+    Event,
+    Phase,
+    PhaseEvent,
+    PreviewEvent,
+    StartEvent,
+    StepEvent,
+    StoppedEvent,
+)
+from crce.runs.failures import explain
 from crce.runs.models import Models
-from crce.runs.run import Run
+from crce.runs.run import EvaluationRequest, Run
 
 # torch takes seconds to import, and the web process and `--help` must not.
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from crce.evaluation.metrics import Answers
+    from crce.evaluation.questions import Answers
     from crce.judges.embedded import EmbeddedJudge
+    from crce.methods.erased_weights import ErasedWeights
     from crce.models.diffusion import Diffusion
-    from crce.models.erased_weights import ErasedWeights
     from crce.training.loop import Step
 
+P = TypeVar("P", PhaseEvent, StepEvent)
 WRITE_EVERY = 0.5  # seconds between two step events in events.jsonl
-SHOWN_SEEDS = 2  # pictures per prompt that a report keeps to look at
-SHOWN_TERMS = 16  # terms whose pictures are drawn between two events
+REPORT_SEEDS = 2  # pictures per prompt that are kept beside a report
+TERMS_AT_ONCE = 16  # terms whose pictures are drawn between two events
 
 
 class Stopped(Exception):
-    """A stop was asked for."""
+    """A stop was requested."""
 
 
-def execute(run: Run, models: Models | None = None, evaluation: dict | None = None) -> Iterator[dict]:
+def execute(
+    run: Run, models: Models | None = None, evaluation: EvaluationRequest | None = None
+) -> Generator[Event, None, None]:
     """Does what the run lacks and yields its events; between two of them the caller may use the models.
 
-    evaluation: asks for one (see `Run.request_evaluate`) in a way that no worker takes it up before us.
-    The last event is done, stopped or failed. Left earlier (closed, killed), the run is interrupted and goes on
-    from its checkpoint next time. Raises Busy if the run is being worked on, CrceError if it cannot be written.
+    evaluation: requests one (see `Run.request_evaluate`) while the run is held, so that no worker takes it up first.
+    The last event is a DoneEvent, StoppedEvent or FailedEvent. If the generator is closed or the process is killed,
+    the run is interrupted and continues from its checkpoint next time. Raises Busy if another process works on the
+    run, CrceError if its directory cannot be written.
     """
-    with run.held():
+    with run.hold():
         began = time.monotonic()
+        ending: Event
         try:
-            yield run.record("start", pid=os.getpid())
+            yield run.record(StartEvent(os.getpid()))
             run.clear("resume")
             if evaluation:
-                files.write_json(run.dir / "evaluate.json", evaluation)
+                files.write_json(run.dir / "evaluate.json", asdict(evaluation))
             for event in _work(run, models or Models()):
                 yield event
-                _obey(run)
-            ending = "done", {"seconds": round(time.monotonic() - began, 1)}
+                if run.stopping:
+                    raise Stopped
+            ending = DoneEvent(round(time.monotonic() - began, 1))
         except Stopped:
-            ending = "stopped", {"step": run.kept_step}
+            ending = StoppedEvent(run.kept_step)
         except Exception as error:
-            ending = "failed", explained(error, run)
-        yield _end(run, *ending)
+            ending = explain(error, run)
+        yield _end(run, ending)
 
 
-def _end(run: Run, kind: str, facts: dict) -> dict:
+def _end(run: Run, ending: Event) -> Event:
     try:
         run.clear("stop")
-        return run.record(kind, **facts)
+        return run.record(replace(ending, time=time.time()))
     except OSError:
-        # A full disk takes no event either. Unrecorded, the run counts as interrupted: it can go on later.
-        return {"time": time.time(), "kind": kind, **facts}
+        # A full disk takes no event either. Without an ending the run counts as interrupted: it can be resumed.
+        return ending
 
 
-def _obey(run: Run) -> None:
-    if run.stopping:
-        raise Stopped
-
-
-def _work(run: Run, models: Models) -> Iterator[dict]:
+def _work(run: Run, models: Models) -> Iterator[Event]:
     job = run.job
     model = models.get(job.base, job.device, job.dtype)
     if not run.erased:
         yield from _train(run, model)
-    # Not before the delta is there.
+    # Only now: until the weights are written, a resumed run needs it.
     (run.dir / "checkpoint.safetensors").unlink(missing_ok=True)
     while request := run.evaluation:
-        yield from _evaluate(run, model, models.judge(job.base), **request)
-        # Another request may have come meanwhile.
+        yield from _evaluate(run, model, models.judge(job.base), request)
+        # A newer request may have come meanwhile.
         if run.evaluation == request:
             run.clear("evaluate.json")
 
 
-def _train(run: Run, model: "Diffusion") -> Iterator[dict]:
-    from crce.training.estimate import estimate, forget_peak
-    from crce.training.loop import erase
+def _train(run: Run, model: "Diffusion") -> Iterator[Event]:
+    from crce.training.estimate import estimate, reset_peak_memory
+    from crce.training.loop import erase_steps
 
     config, checkpoint = run.job.config, run.dir / "checkpoint.safetensors"
     check_room(run, model, disk_usage(run.dir).free)
     first = not checkpoint.exists()
     if first:
-        yield run.record("estimate", **asdict(estimate(model, run.job.specs, config)))
+        yield run.record(EstimateEvent(**asdict(estimate(model, run.job.specs, config))))
     if first and config.preview_every:
         yield _preview(run, model)
-    forget_peak(model)
-    bank, train = Meter(run), Meter(run, run.kept_step)
-    for step in erase(model, run.job.specs, config, checkpoint=checkpoint, resume=True):
+    reset_peak_memory(model)
+    sampling, training = Meter(run), Meter(run, run.kept_step)
+    for step in erase_steps(model, run.job.specs, config, checkpoint=checkpoint, resume=True):
         if step.phase == "bank":
-            yield bank.event("phase", step.number, step.of, phase="bank")
+            yield sampling.measure_phase("bank", step.number, step.total)
         else:
-            yield from _trained(run, model, step, train)
-        bank.restart()
-        train.restart()
+            yield from _keep_step(run, model, step, training)
+        sampling.restart()
+        training.restart()
     if first:
-        yield _cost(run, model, bank.seconds + train.seconds)
+        yield _measure_cost(run, model, sampling.seconds + training.seconds)
 
 
-def _cost(run: Run, model: "Diffusion", seconds: float) -> dict:
-    """What a training that was not interrupted really took, to be read beside the estimate."""
-    from crce.training.estimate import peak
+def _measure_cost(run: Run, model: "Diffusion", seconds: float) -> CostEvent:
+    """What an uninterrupted training took, to compare with the estimate."""
+    from crce.training.estimate import peak_memory
 
-    memory, whose = peak(model)
-    return run.record("cost", seconds=round(seconds, 1), memory=memory, whose=whose, disk=run.size)
+    memory, whose = peak_memory(model)
+    return run.record(CostEvent(round(seconds, 1), memory, whose, run.size))
 
 
-def _trained(run: Run, model: "Diffusion", step: "Step", meter: "Meter") -> Iterator[dict]:
-    """Keeps what a training step brought: the delta before anything else, for a kill may come at any time."""
-    config, last = run.job.config, step.number == step.of
+def _keep_step(run: Run, model: "Diffusion", step: "Step", meter: "Meter") -> Iterator[Event]:
+    """Writes what a training step made; the weights first, since a kill may come at any time."""
+    config, last = run.job.config, step.number == step.total
     if last:
-        step.delta.save(run.weights_path)
-    event = meter.event("step", step.number, step.of, losses=step.losses)
+        step.weights().save(run.weights_path)
+    event = meter.measure_step(step.number, step.total, step.losses)
     if last or step.number % config.checkpoint_every == 0:
-        yield run.record("checkpoint", step=step.number)
+        yield run.record(CheckpointEvent(step.number))
     yield event
     if config.preview_every and (last or step.number % config.preview_every == 0):
         yield _preview(run, model, step)
 
 
 def check_room(run: Run, model: "Diffusion", free: int) -> None:
-    """Raises CrceError if the disk would be full before the run ends."""
-    from crce.training.estimate import disk
+    """Raises CrceError if `free` bytes of disk are less than the run needs."""
+    from crce.training.estimate import disk_bytes
 
-    needed = disk(model, run.job.specs, run.job.config)
+    needed = disk_bytes(model, run.job.specs, run.job.config)
     if free < needed:
         raise CrceError(
             f"The disk of {run.dir} has {free >> 20} MB free and this run needs {needed >> 20} MB. "
@@ -147,45 +165,54 @@ def check_room(run: Run, model: "Diffusion", free: int) -> None:
 
 
 class Meter:
-    """Progress of one phase: the time taken and left, and no more lines in events.jsonl than a person can follow."""
+    """Measures one phase: the time taken and left. It writes no more events than a person can follow.
+
+    done: how much of the phase an earlier attempt did. seconds: taken so far, without what `restart` leaves out.
+    """
 
     def __init__(self, run: Run, done: int = 0):
-        self._run, self._written, self.done, self.seconds = run, 0.0, done, 0.0
-        self._each = deque(maxlen=20)
+        self._run, self._written, self._done, self.seconds = run, 0.0, done, 0.0
+        self._each: deque[float] = deque(maxlen=20)
         self.restart()
 
     def restart(self) -> None:
-        """What came between two steps (a preview, a glance) is not counted as theirs."""
+        """Restarts the timer, so that previews and requests between two steps are not counted."""
         self._began = time.monotonic()
 
-    def event(self, kind: str, done: int, of: int, **facts) -> dict:
-        """The event, written to the run if it is the last one or the one before is old enough."""
-        now, more = time.monotonic(), done - self.done
+    def measure_phase(self, phase: Phase, done: int, of: int) -> PhaseEvent:
+        return self._record(PhaseEvent(phase, done, of), done, of)
+
+    def measure_step(self, step: int, of: int, losses: dict[str, float]) -> StepEvent:
+        return self._record(StepEvent(step, of, losses), step, of)
+
+    def _record(self, event: P, done: int, of: int) -> P:
+        """The event with the seconds left; written to the run if it is the phase's last, or not too soon."""
+        now, more = time.monotonic(), done - self._done
         self.seconds += now - self._began
         if more > 0:
             self._each.append((now - self._began) / more)
-        self.done, self._began = done, now
-        # The median: one slow step does not move it.
+        self._done, self._began = done, now
+        # The median: one slow step does not change it.
         left = round(median(self._each) * (of - done), 1) if self._each else None
-        facts |= {"step" if kind == "step" else "done": done, "of": of, "seconds_left": left}
+        event = replace(event, seconds_left=left)
         ended = done == of and more > 0
         if not ended and now - self._written < WRITE_EVERY:
-            return {"time": time.time(), "kind": kind, **facts}
+            return event
         self._written = now
-        return self._run.record(kind, **facts)
+        return self._run.record(event)
 
 
-def _preview(run: Run, model: "Diffusion", step: "Step | None" = None) -> dict:
-    """The target, a coref and a retain, always of the same seed, with the weights as they are now."""
+def _preview(run: Run, model: "Diffusion", step: "Step | None" = None) -> PreviewEvent:
+    """Draws the target, a coref and a retain with the weights as they are now, always with the same seed."""
     spec, number = run.job.spec, step.number if step else 0
     terms = [*spec.train_corefs[:1], *spec.train_retains[:1]]
-    prompts = [spec.target, *(term.text for term in terms)]
-    seeds = [0] * len(prompts)
-    with step.delta.applied(model) if step else nullcontext():
-        pictures = model.generate(prompts, seeds)
-    names = [f"images/preview-{number:05d}-{i}.png" for i in range(len(prompts))]
+    prompts = (spec.target, *(term.text for term in terms))
+    seeds = (0,) * len(prompts)
+    with step.weights().applied(model) if step else nullcontext():
+        pictures = model.generate_batch(list(prompts), list(seeds))
+    names = tuple(f"images/preview-{number:05d}-{i}.png" for i in range(len(prompts)))
     _save_pictures(run, dict(zip(names, pictures, strict=True)))
-    return run.record("preview", step=number, prompts=prompts, seeds=seeds, images=names)
+    return run.record(PreviewEvent(number, prompts, seeds, names))
 
 
 def _save_pictures(run: Run, pictures: "dict[str, Image]") -> None:
@@ -194,66 +221,60 @@ def _save_pictures(run: Run, pictures: "dict[str, Image]") -> None:
         picture.save(run.dir / name)
 
 
-def _evaluate(run: Run, model: "Diffusion", judge: "EmbeddedJudge", images: int, ask: str) -> Iterator[dict]:
-    """Writes report.json, and pictures of each term's first seeds, before and after."""
-    from crce.evaluation.evaluate import evaluate
+def _evaluate(run: Run, model: "Diffusion", judge: "EmbeddedJudge", request: EvaluationRequest) -> Iterator[Event]:
+    """Writes report.json, and pictures of the first concept's terms, before and after."""
+    from crce.evaluation.evaluate import evaluate_steps
+    from crce.methods.erased_weights import ErasedWeights
+
+    began, weights = time.monotonic(), ErasedWeights.load(run.weights_path)
+    answers = []
+    for spec in run.job.specs:
+        meter, judging = Meter(run), Stream(evaluate_steps(model, judge, spec, weights, request.images, request.ask))
+        for done, of in judging:
+            yield meter.measure_phase("evaluate", done, of)
+        answers.append(judging.result)
+    yield from _draw_terms(run, model, weights, answers[0])
+    write_report(run.dir / "report.json", _report(run, request, answers, round(time.monotonic() - began, 1)))
+    yield run.record(EvaluatedEvent())
+
+
+def _report(run: Run, request: EvaluationRequest, answers: "Sequence[list[Answers]]", seconds: float) -> Report:
+    """The first concept's report, with those of the others in it."""
     from crce.evaluation.metrics import summarise
-    from crce.models.erased_weights import ErasedWeights
 
-    job, began = run.job, time.monotonic()
-    delta = ErasedWeights.load(run.weights_path)
-    judged = []
-    for spec in job.specs:
-        judged.append((yield from _judged(Meter(run), evaluate(model, judge, spec, delta, images, ask))))
-    yield from _shown(run, model, delta, judged[0])
-    facts = {
-        "base": job.base,
-        "method": job.config.method,
-        "config": asdict(job.config),
-        "images": images,
-        "ask": ask,
-        "judge": "embedded",
-        "seconds": round(time.monotonic() - began, 1),
-    }
+    job = run.job
+    facts = {"base": job.base, "method": job.config.method, "config": asdict(job.config), "images": request.images,
+             "ask": request.ask, "seconds": seconds, "dtype": job.dtype, "machine": machine()}  # fmt: skip
     report, *also = (
-        summarise(spec, answers, {"spec": spec_to_dict(spec), **facts})
-        for spec, answers in zip(job.specs, judged, strict=True)
+        summarise(spec, each, spec=spec_to_dict(spec), **facts) for spec, each in zip(job.specs, answers, strict=True)
     )
-    files.write_json(run.dir / "report.json", {**report, "also": also} if also else report)
-    yield run.record("evaluated")
+    return replace(report, also=tuple(also))
 
 
-def _shown(run: Run, model: "Diffusion", delta: "ErasedWeights", answers: "list[Answers]") -> Iterator[dict]:
-    """Draws what a report shows of the first concept."""
+def _draw_terms(run: Run, model: "Diffusion", weights: "ErasedWeights", answers: "list[Answers]") -> Iterator[Event]:
+    """Draws the terms of a report, before and after."""
     meter, numbered, done = Meter(run), list(enumerate(answers)), 0
-    while part := numbered[done : done + SHOWN_TERMS]:
-        _save_pictures(run, _pairs(model, delta, part))
+    while part := numbered[done : done + TERMS_AT_ONCE]:
+        _save_pictures(run, _draw_pairs(model, weights, part))
         done += len(part)
-        yield meter.event("phase", done, len(answers), phase="pictures")
+        yield meter.measure_phase("pictures", done, len(answers))
 
 
-def _judged(meter: "Meter", steps: "Generator[tuple[int, int], None, list[Answers]]") -> Generator:
-    """Yields an event for each (done, of) and returns what `steps` returns."""
-    while True:
-        try:
-            done, of = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield meter.event("phase", done, of, phase="evaluate")
-
-
-def _pairs(model: "Diffusion", delta: "ErasedWeights", answers: "list[tuple[int, Answers]]") -> "dict[str, Image]":
-    """The first seeds of these terms, drawn by the base and by the erased model."""
-    shown = [(number, a, seed) for number, a in answers for seed in a.seeds[:SHOWN_SEEDS]]
-    pictures = {}
-    for prefix, how in (("base-", nullcontext()), ("", delta.applied(model))):
-        with how:
-            drawn = model.generate([a.text for _, a, _ in shown], [seed for _, _, seed in shown])
-        names = [picture_name(a.kind, number, seed, prefix) for number, a, seed in shown]
+def _draw_pairs(
+    model: "Diffusion", weights: "ErasedWeights", answers: "list[tuple[int, Answers]]"
+) -> "dict[str, Image]":
+    """The first seeds of these terms, drawn by the base and by the erased model, by file name."""
+    asked = [(number, a, seed) for number, a in answers for seed in a.seeds[:REPORT_SEEDS]]
+    pictures: dict[str, Image] = {}
+    for prefix, context in (("base-", nullcontext()), ("", weights.applied(model))):
+        with context:
+            drawn = model.generate_batch([a.text for _, a, _ in asked], [seed for _, _, seed in asked])
+        names = [picture_name(a.kind, number, seed, prefix) for number, a, seed in asked]
         pictures |= dict(zip(names, drawn, strict=True))
     return pictures
 
 
 def picture_name(kind: str, number: int, seed: int, prefix: str = "") -> str:
-    """Where a report's picture lies in the run: `number` is the term's place in the report."""
+    """The path of a report's picture in the run's folder. number: the term's place in the report; prefix: "base-" for
+    the picture before the erasure."""
     return f"images/eval/{prefix}{kind}-{number}-{seed}.png"

@@ -1,53 +1,47 @@
+"""What went wrong in a run, as a message that says what to do."""
+
 import re
 import secrets
 import time
 import traceback
 from contextlib import suppress
 from errno import EACCES, EDQUOT, EFBIG, ENOSPC, EPERM, EROFS
-from typing import TYPE_CHECKING
 
 from crce import files
 from crce.errors import CrceError
+from crce.runs.events import FailedEvent
 from crce.runs.run import Run
 
-if TYPE_CHECKING:
-    pass
-
-
 SMALLER = "Free memory on the device and resume, or start again with 1 term at once (--rows 1): it needs the least."
-
-
 FULL = "Free some space and resume."
-
-
 LOCKED = "Make it writable and resume."
-
-
 UNWRITABLE = {ENOSPC: FULL, EDQUOT: FULL, EFBIG: FULL, EACCES: LOCKED, EPERM: LOCKED, EROFS: LOCKED}
-
-
 SECRET = re.compile(r"\b(hf_|sk-)[A-Za-z0-9_-]{8,}")
 
 
-def explained(error: Exception, run: Run) -> dict:
-    """What a person reads of a failure, and under which id worker.log has the rest."""
-    from crce.models.memory import is_out_of_memory
-
+def explain(error: Exception, run: Run) -> FailedEvent:
+    """The failure for people, and the id under which worker.log has the trace where the message does not suffice."""
     kept = "The erasure is done and kept" if run.erased else f"Step {run.kept_step} is kept"
     if isinstance(error, CrceError):
-        message = f"{kept}, but not measured: {error}" if run.erased else str(error)
-        return {"message": message, "log_id": None}
+        return FailedEvent(f"{kept}, but not measured: {error}" if run.erased else str(error))
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
-        reason = f"{run.dir} cannot be written: {error.strerror}."
-        return {"message": f"{reason} {kept}. {UNWRITABLE[error.errno]}", "log_id": None}
+        return FailedEvent(f"{run.dir} cannot be written: {error.strerror}. {kept}. {UNWRITABLE[error.errno]}")
+    # Not before: torch cannot even be imported while no file can be written.
+    from crce.models.memory import is_out_of_memory
+
     if is_out_of_memory(error):
-        return {"message": f"Out of memory. {kept}. {SMALLER}", "log_id": None}
+        return FailedEvent(f"Out of memory. {kept}. {SMALLER}")
     log_id = log_error(error)
-    return {"message": f"unexpected error {log_id}; {files.home() / 'worker.log'} has the rest", "log_id": log_id}
+    return FailedEvent(describe_logged(log_id), log_id)
+
+
+def describe_logged(log_id: str) -> str:
+    """The message for an unexpected error whose trace is in worker.log."""
+    return f"unexpected error {log_id}; {files.home() / 'worker.log'} has the rest"
 
 
 def log_error(error: Exception) -> str:
-    """Appends the trace to worker.log under an id, which it returns."""
+    """Appends the trace to worker.log, without API keys, under an id, which it returns."""
     log_id = secrets.token_hex(4)
     files.home().mkdir(parents=True, exist_ok=True)
     trace = SECRET.sub(r"\1…", "".join(traceback.format_exception(error)))

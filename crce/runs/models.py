@@ -1,3 +1,5 @@
+"""The base model and its judge that a process keeps loaded. Imports torch only when the first is loaded."""
+
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -6,34 +8,36 @@ if TYPE_CHECKING:
 
 
 class Models:
-    """The base that is loaded: one at a time, since two may not fit on the device."""
+    """One base at a time, since two may not fit on the device."""
 
     def __init__(self, device: str = "auto"):
         self._device = device
         self._key: tuple[str, str, str] | None = None
-        self.model: Diffusion | None = None
+        self._model: Diffusion | None = None
         self._judges: dict[str, EmbeddedJudge] = {}
 
+    @property
+    def base(self) -> str | None:
+        """The base that is loaded now."""
+        return self._key and self._key[0]
+
     def get(self, base: str, device: str = "auto", dtype: str = "auto") -> "Diffusion":
-        """The base on our own device, unless another is named. Raises CrceError if it cannot be loaded."""
+        """The base, on our own device unless another is named. Raises CrceError if it cannot be loaded."""
         from crce.models.diffusion import Diffusion
         from crce.models.memory import free_memory
 
         key = base, self._device if device == "auto" else device, dtype
-        if self._key != key:
-            self._key = self.model = None
+        if self._key != key or self._model is None:
+            self._key = self._model = None
             free_memory()
-            self.model = Diffusion.load(*key)
+            self._model = Diffusion.load(*key)
             self._key = key
-        return self.model
+        return self._model
 
-    def glance(self, base: str) -> "Diffusion":
-        """The base as it happens to be loaded, whatever the device and dtype."""
-        return self.model if base == self.base else self.get(base)
-
-    @property
-    def base(self) -> str | None:
-        return self._key and self._key[0]
+    def get_loaded(self, base: str) -> "Diffusion":
+        """The base on the device and in the dtype in which it is loaded now. Raises CrceError if it is not and cannot
+        be loaded."""
+        return self._model if self._model is not None and base == self.base else self.get(base)
 
     def judge(self, base: str) -> "EmbeddedJudge":
         """Raises CrceError for a base without one."""

@@ -1,44 +1,60 @@
 """A run is a directory, and its state is read from the files in it: nothing else remembers a run.
 
-    job.json                what is asked for; written before the directory gets its name
-    events.jsonl            what happened, one line each; only the process that holds `lock` adds to it
+    job.json                the settings; written before the directory gets its name
+    events.jsonl            what happened (see `crce.runs.events`); only the process that holds `lock` appends to it
     lock                    held while a process works on the run; the system frees it even after a SIGKILL
-    stop, resume            requests: end after the current step; take up again
+    stop, resume            requests: stop after the current step; continue
     evaluate.json           request: judge pictures; removed when report.json is written
-    checkpoint.safetensors  where training goes on; delta.safetensors: its result
+    checkpoint.safetensors  where training continues; delta.safetensors: its result
     report.json, images/    what was judged and drawn
 
-Knows no torch: the web process and the command line read runs with it.
+Imports no torch: the web process and the command line read runs with it.
 """
 
-import json
 import os
 import re
 import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
 from crce import bases, files
 from crce.concepts.spec import ConceptSpec, resolve_conflicts, spec_from_dict, spec_to_dict
-from crce.config import EraseConfig, check, with_defaults
+from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, resolve_config
 from crce.errors import CrceError
+from crce.evaluation.report import Report, read_report
+from crce.records import parse
+from crce.runs.events import (
+    ENDINGS,
+    CheckpointEvent,
+    DoneEvent,
+    Event,
+    PhaseEvent,
+    Progress,
+    StartEvent,
+    StepEvent,
+    StoppedEvent,
+    from_line,
+    to_line,
+)
 
+E = TypeVar("E", bound=Event)
 ID = re.compile(r"[0-9a-z-]{12,60}")
-ENDINGS = ("done", "stopped", "failed")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is asked to do. `name` is for people; an empty one shows the concepts.
+    """What a run is asked to do.
 
-    also: further concepts that are erased in the same run.
+    device, dtype: "auto" leaves the choice to the process that works on it. name: shown to people; where it is empty,
+    the concepts are shown. created: seconds since 1970. also: further concepts to erase in the same run.
     """
 
     base: str
@@ -52,32 +68,35 @@ class Job:
 
     @property
     def specs(self) -> tuple[ConceptSpec, ...]:
-        """All concepts, without what one of them erases among what another keeps."""
+        """All concepts; a term that one of them erases is no retain of another."""
         return resolve_conflicts((self.spec, *self.also))
 
 
-# What a run is at, for people.
-PHASES = {
-    "bank": "preparing",
-    "train": "erasing",
-    "evaluate": "judging pictures",
-    "pictures": "drawing the report's terms",
-}
+@dataclass(frozen=True)
+class ResolvedJob(Job):
+    """A job whose settings leave nothing open: what a run on disk has."""
+
+    config: ResolvedConfig
 
 
 @dataclass(frozen=True)
-class Progress:
-    """The phase (see PHASES), how much of it is done, and the seconds left where known."""
+class EvaluationRequest:
+    """evaluate.json: `images` pictures per prompt; `ask`, what is asked of a coref's picture: "target" or "coref".
 
-    phase: str
-    done: int
-    of: int
-    seconds_left: float | None = None
+    Raises CrceError for a number of pictures out of range.
+    """
+
+    images: int
+    ask: str = "target"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.images <= 1000:
+            raise CrceError(f"images is {self.images}; give a number from 1 to 1000.")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's directory. Holds no facts of its own, so it is never out of date."""
+    """A run's directory. Everything is read from its files, so it is never out of date."""
 
     dir: Path
 
@@ -86,7 +105,7 @@ class Run:
         return self.dir.name
 
     @property
-    def job(self) -> Job:
+    def job(self) -> ResolvedJob:
         """Raises CrceError if job.json is not what `create` wrote."""
         try:
             return _read_job(self.dir / "job.json", *_stamp(self.dir / "job.json"))
@@ -100,16 +119,17 @@ class Run:
 
     @property
     def state(self) -> str:
-        """queued, running, done, stopped, failed; or interrupted: begun, not ended, and nobody is at it."""
-        mark = self._mark()
-        if mark == "start" and locked(self.dir / "lock"):
+        """queued, running, done, stopped, failed; or interrupted: started, not ended, and nobody works on it."""
+        mark = self._last_mark()
+        if isinstance(mark, StartEvent) and is_locked(self.dir / "lock"):
             return "running"
-        # An evaluation may be asked for in the moment in which a run ends, so it queues a run that is done.
-        if mark is None or (self.dir / "resume").exists() or (mark == "done" and self.evaluation):
+        # An evaluation may be requested just as a run ends, so it queues a run that is done.
+        waits = isinstance(mark, DoneEvent) and self.evaluation
+        if mark is None or (self.dir / "resume").exists() or waits:
             return "queued"
-        return "interrupted" if mark == "start" else mark
+        return "interrupted" if isinstance(mark, StartEvent) else mark.kind
 
-    def events(self) -> tuple[dict, ...]:
+    def events(self) -> tuple[Event, ...]:
         """All events; a line torn by a kill is left out."""
         path = self.dir / "events.jsonl"
         try:
@@ -117,18 +137,19 @@ class Run:
         except FileNotFoundError:
             return ()
 
-    def last(self, *kinds: str) -> dict | None:
-        """The latest event of one of these kinds."""
-        return next((event for event in reversed(self.events()) if event["kind"] in kinds), None)
+    def last(self, kind: type[E]) -> E | None:
+        """The latest event of this class."""
+        return next((event for event in reversed(self.events()) if isinstance(event, kind)), None)
 
     @property
     def progress(self) -> Progress | None:
         """How far the current or last attempt came; None before its first step."""
-        last = self.last("start", "phase", "step")
-        if last is None or last["kind"] == "start":
-            return None
-        done = last["step"] if last["kind"] == "step" else last["done"]
-        return Progress(last.get("phase", "train"), done, last["of"], last.get("seconds_left"))
+        for event in reversed(self.events()):
+            if isinstance(event, PhaseEvent | StepEvent):
+                return event.progress
+            if isinstance(event, StartEvent):
+                return None
+        return None
 
     @property
     def weights_path(self) -> Path:
@@ -140,13 +161,21 @@ class Run:
         return self.weights_path.exists()
 
     @property
-    def evaluation(self) -> dict | None:
-        """The evaluation that is asked for and not done yet."""
-        return _read_if_there(self.dir / "evaluate.json")
+    def evaluation(self) -> EvaluationRequest | None:
+        """The evaluation that is requested and not done yet; None where the file cannot be read."""
+        path = self.dir / "evaluate.json"
+        try:
+            return parse(EvaluationRequest, files.read_json(path), str(path))
+        except (OSError, ValueError, CrceError):
+            return None
 
     @property
-    def report(self) -> dict | None:
-        return _read_if_there(self.dir / "report.json")
+    def report(self) -> Report | None:
+        """None before the run is evaluated, and where report.json cannot be read."""
+        try:
+            return read_report(self.dir / "report.json")
+        except CrceError:
+            return None
 
     @property
     def size(self) -> int:
@@ -158,14 +187,16 @@ class Run:
         return (self.dir / "stop").exists()
 
     def request_stop(self) -> None:
-        """Ends a running run after its current step, takes a queued one out of the queue at once."""
+        """Stops a running run after its current step, and takes a queued one out of the queue at once."""
         (self.dir / "stop").touch()
         try:
-            with self.held():
-                mark = self._mark()
-                if mark not in ENDINGS:
-                    self.record("stopped", step=self.kept_step)
-                self.clear("stop", "resume", *["evaluate.json"] * (mark == "done"))
+            with self.hold():
+                mark = self._last_mark()
+                if not isinstance(mark, ENDINGS):
+                    self.record(StoppedEvent(self.kept_step))
+                if isinstance(mark, DoneEvent):
+                    self.clear("evaluate.json")
+                self.clear("stop", "resume")
         except Busy:
             pass  # Whoever holds the run sees the file.
 
@@ -178,64 +209,67 @@ class Run:
         (self.dir / "resume").touch()
 
     def request_evaluate(self, images: int, ask: str = "target") -> None:
-        """Asks for a new report with `images` pictures per prompt, after the training if that is not done."""
-        files.write_json(self.dir / "evaluate.json", evaluation(images, ask))
+        """Requests a new report with `images` pictures per prompt; training is finished first.
+
+        Raises CrceError for a number of pictures out of range.
+        """
+        files.write_json(self.dir / "evaluate.json", asdict(EvaluationRequest(images, ask)))
         if self.state in ("stopped", "failed", "interrupted"):
             self.request_resume()
 
     def rename(self, name: str) -> None:
-        """Changes what people read; the directory keeps its id. Raises CrceError for a name too long."""
+        """Changes the name that people see; the directory keeps its id. Raises CrceError for a name too long."""
         if len(name) > 100 or not name.isprintable():
             raise CrceError(f"{name[:40]!r}… is no name; use at most 100 printable characters.")
         _write_job(self.dir, replace(self.job, name=name.strip()))
 
     def delete(self) -> None:
-        """Raises CrceError while the run is worked on."""
-        with self.held():
-            # Renamed first: no listing meets half a directory, not even after a kill.
+        """Removes the directory. Raises Busy while a process works on the run."""
+        with self.hold():
+            # Rename first: a listing never sees half a directory, not even after a kill.
             doomed = self.dir.with_name(f".deleted-{self.id}")
             self.dir.rename(doomed)
             shutil.rmtree(doomed)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """The right to change the run. Raises Busy if another process or thread has it."""
-        # Not bound to a thread: a server may advance the generator that holds the run from any of its own.
+    def hold(self) -> Iterator[None]:
+        """Locks the run for writing. Raises Busy if another process or thread holds it."""
+        # Not bound to a thread: a server may advance the generator that holds the run from any of its threads.
         lock = FileLock(self.dir / "lock", thread_local=False)
         try:
-            hold = lock.acquire(timeout=0.5)  # `locked` holds it for a moment, to look
+            held = lock.acquire(timeout=0.5)  # `is_locked` holds it briefly
         except Timeout:
             raise Busy(f"The run {self.id} is being worked on. Stop it first, or wait.") from None
         except OSError as error:
             raise CrceError(f"{self.dir} cannot be written: {error.strerror}. Make it writable.") from None
-        with hold:
+        with held:
             yield
 
-    def record(self, kind: str, **facts) -> dict:
-        """Adds an event and returns it. Only for whoever holds the run."""
-        event = {"time": time.time(), "kind": kind, **facts}
+    def record(self, event: E) -> E:
+        """Appends the event and returns it. Only for the process that holds the run. Raises OSError."""
         with open(self.dir / "events.jsonl", "a+b") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
-                # A kill may have torn the last line; what follows must not be lost with it.
+                # A kill may have torn the last line: start a new one, so that this event can be read.
                 if file.read(1) != b"\n":
                     file.write(b"\n")
-            file.write(json.dumps(event).encode() + b"\n")
+            file.write(to_line(event) + b"\n")
         return event
 
     @property
     def kept_step(self) -> int:
-        """The step after which a resumed run goes on."""
-        last = self.last("checkpoint")
-        return last["step"] if last else 0
+        """The step after which a resumed run continues."""
+        last = self.last(CheckpointEvent)
+        return last.step if last else 0
 
     def clear(self, *requests: str) -> None:
+        """Removes request files: stop, resume, evaluate.json."""
         for name in requests:
             (self.dir / name).unlink(missing_ok=True)
 
-    def _mark(self) -> str | None:
-        last = self.last("start", *ENDINGS)
-        return last and last["kind"]
+    def _last_mark(self) -> Event | None:
+        """The latest start or ending."""
+        return next((event for event in reversed(self.events()) if isinstance(event, (StartEvent, *ENDINGS))), None)
 
 
 class Busy(CrceError):
@@ -243,15 +277,15 @@ class Busy(CrceError):
 
 
 def create(job: Job, folder: Path | None = None, queued: bool = True) -> Run:
-    """A new run in the store, or in an empty `folder`; `queued` offers it to the worker.
+    """A new run in the store, or in an empty or new `folder`.
 
-    Raises CrceError for a base that is no model, for fewer terms than are drawn per step, and for a folder in use
-    or not writable.
+    queued: the worker takes it up; else only the caller does. Raises CrceError for a base that is no model, for fewer
+    terms than are drawn per step, and for a folder in use or not writable.
     """
-    # The worker stands in another folder, so a path must be whole.
+    # The worker runs in another folder, so a local path must be absolute.
     local = job.base != bases.EMOJI_SD and Path(job.base).is_dir()
     base = str(Path(job.base).resolve()) if local else job.base
-    job = replace(job, base=base, config=with_defaults(job.config, base))
+    job = replace(job, base=base, config=resolve_config(job.config, base))
     for spec in job.specs:
         check(spec, job.config)
     target = Path(folder) if folder else store() / _new_id(job)
@@ -260,7 +294,7 @@ def create(job: Job, folder: Path | None = None, queued: bool = True) -> Run:
     hidden = target.with_name(f".new-{target.name}")
     try:
         _build(job, hidden, queued)
-        # No run is ever seen half made.
+        # Rename last: a listing never sees half a run.
         hidden.rename(target)
     except OSError as error:
         shutil.rmtree(hidden, ignore_errors=True)
@@ -272,26 +306,23 @@ def _build(job: Job, folder: Path, queued: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _write_job(folder, job)
     if not queued:
-        # Counts as begun, by this process: the worker leaves it alone.
-        Run(folder).record("start", pid=os.getpid())
-
-
-def evaluation(images: int, ask: str = "target") -> dict:
-    """What evaluate.json says. Raises CrceError for a number of pictures that makes no sense."""
-    if not 1 <= images <= 1000:
-        raise CrceError(f"images is {images}; give a number from 1 to 1000.")
-    return {"images": images, "ask": ask}
+        # Counts as started by this process, so the worker leaves it alone.
+        Run(folder).record(StartEvent(os.getpid()))
 
 
 def store() -> Path:
+    """The folder of all runs that were not given one."""
     return files.home() / "runs"
 
 
 def all_runs() -> list[Run]:
     """The runs of the store, newest first. A broken one is left out; `find` says what is wrong with it."""
-    found = {Run(path): _job(Run(path)) for path in store().glob("*") if ID.fullmatch(path.name)}
-    whole = {run: job.created for run, job in found.items() if job}
-    return sorted(whole, key=lambda run: (whole[run], run.id), reverse=True)
+    created = {}
+    for path in store().glob("*"):
+        with suppress(CrceError):
+            if ID.fullmatch(path.name):
+                created[Run(path)] = Run(path).job.created
+    return sorted(created, key=lambda run: (created[run], run.id), reverse=True)
 
 
 def find(name: str) -> Run:
@@ -299,11 +330,11 @@ def find(name: str) -> Run:
     path = store() / name
     if not ID.fullmatch(name) or path.resolve().parent != store().resolve() or not path.is_dir():
         raise CrceError(f"There is no run {name[:80]!r}. `python -m crce runs` lists them.")
-    return opened(path)
+    return open_run(path)
 
 
-def opened(folder: Path) -> Run:
-    """The run in any folder. Raises CrceError if it holds none."""
+def open_run(folder: Path) -> Run:
+    """The run in any folder. Raises CrceError if there is none or it is broken."""
     if not (folder / "job.json").is_file():
         raise CrceError(f"{folder} holds no run: job.json is missing. Give the --out of an `erase`, or a run's id.")
     run = Run(folder)
@@ -311,8 +342,8 @@ def opened(folder: Path) -> Run:
     return run
 
 
-def locked(path: Path) -> bool:
-    """Whether some process holds this lock file now. What cannot be locked is held by nobody."""
+def is_locked(path: Path) -> bool:
+    """Whether some process holds this lock file now. A file that cannot be locked is held by nobody."""
     if not path.is_file():
         return False
     try:
@@ -324,15 +355,8 @@ def locked(path: Path) -> bool:
         return False
 
 
-def _job(run: Run) -> Job | None:
-    try:
-        return run.job
-    except CrceError:
-        return None
-
-
 def _new_id(job: Job) -> str:
-    """Time, concept and chance: `20260801-093015-dog-animal-3fa2`."""
+    """Time, concept and a random part: `20260801-093015-dog-animal-3fa2`."""
     concept = job.spec.slug[:20].strip("-")
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(job.created))}-{concept}-{secrets.token_hex(2)}"
 
@@ -344,34 +368,19 @@ def _write_job(folder: Path, job: Job) -> None:
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
-    """Changes whenever the file does, so that a file read once is not read again."""
-    facts = path.stat()
-    return facts.st_ino, facts.st_mtime_ns, facts.st_size
+    """A key for the caches below: it changes whenever the file does. Raises OSError."""
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 @lru_cache(maxsize=1024)
-def _read_job(path: Path, *stamp: int) -> Job:
+def _read_job(path: Path, *stamp: int) -> ResolvedJob:
     facts = files.read_json(path)
-    spec, config = spec_from_dict(facts["spec"]), EraseConfig(**facts["config"])
+    spec, config = spec_from_dict(facts["spec"]), config_from_dict(facts["config"])
     also = tuple(map(spec_from_dict, facts.get("also", ())))
-    return Job(**{**facts, "spec": spec, "config": config, "also": also})
+    return ResolvedJob(**{**facts, "spec": spec, "config": config, "also": also})
 
 
 @lru_cache(maxsize=256)
-def _read_events(path: Path, *stamp: int) -> tuple[dict, ...]:
-    parsed = (_parsed(line) for line in path.read_bytes().split(b"\n"))
-    return tuple(event for event in parsed if isinstance(event, dict) and "kind" in event)
-
-
-def _parsed(line: bytes) -> object:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
-
-
-def _read_if_there(path: Path) -> dict | None:
-    try:
-        return files.read_json(path)
-    except (OSError, ValueError):
-        return None
+def _read_events(path: Path, *stamp: int) -> tuple[Event, ...]:
+    return tuple(event for line in path.read_bytes().split(b"\n") if (event := from_line(line)))

@@ -1,49 +1,47 @@
+"""The latent cache: the noisy latents x_t that a run trains on, sampled from the frozen model before it begins."""
+
 import math
 from collections.abc import Iterator
 from random import Random
 
-from crce.config import EraseConfig
+from crce.config import ResolvedConfig
+from crce.methods.base import TRAJECTORY
 from crce.models.diffusion import Diffusion, NoisySample
 
-# A trajectory of the bank: ESD's 50 DDIM steps.
-TRAJECTORY = 50
-
-
-# Trajectories sampled at once where memory counts: what these take is less than one row's backward pass (see
+# Trajectories sampled at once where memory counts: they take less than the backward pass of one row (see
 # benchmarks/memory.py).
 LEAN = 6
 
 
-def sample_latents(model: Diffusion, prompt: str, config: EraseConfig) -> Iterator[NoisySample]:
-    """Latents of the frozen model for all steps, sampled at once: whole trajectories in place of ESD's
-    fresh partial one per step. Its guided pass already holds e_c and e_∅, so the anchors cost nothing.
+def sample_latents(model: Diffusion, prompt: str, config: ResolvedConfig) -> Iterator[NoisySample]:
+    """Sample the latents of all steps at once: whole trajectories instead of ESD's fresh partial one per step.
 
-    Yields 50 Moments of ⌈steps / 50⌉ latents, or where `config.rows` saves memory, of a few of them after another.
+    The guided pass already holds e_c and e_∅, so the anchors cost nothing.
+    Yields 50 samples of ⌈steps / 50⌉ latents; with a `config.microbatch_size`, of at most 6 trajectories at a time.
     """
-    for group in _groups(config):
+    for group in trajectory_groups(config):
         seeds = [rng_of(config.seed, -2 - i).getrandbits(63) for i in group]
         states = model.embed([prompt]).expand(len(group), -1, -1)
-        for moment in model.denoise(model.noise(seeds), states, TRAJECTORY, config.guidance):
-            if isinstance(moment, NoisySample):
-                yield moment
+        for sample, _ in model.denoise(model.noise(seeds), states, TRAJECTORY, config.guidance):
+            yield sample
 
 
-def _groups(config: EraseConfig) -> list[range]:
-    """Which trajectories of a bank are sampled together."""
-    of = math.ceil(config.steps / TRAJECTORY)
-    size = LEAN if config.rows else of
-    return [range(start, min(start + size, of)) for start in range(0, of, size)]
+def trajectory_groups(config: ResolvedConfig) -> list[range]:
+    """Which trajectories are sampled together."""
+    count = math.ceil(config.steps / TRAJECTORY)
+    size = LEAN if config.microbatch_size else count
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def shuffled(moments: list[NoisySample], seed: int) -> NoisySample:
-    """The bank: one Moment of all latents in random order, so that each is used once before any comes again.
+def shuffle_latents(samples: list[NoisySample], seed: int) -> NoisySample:
+    """All latents in random order, so that each is used once before any is used again.
 
-    By time first, so that the order is the same however they were sampled.
+    They are sorted by time first, so that the order does not depend on how they were grouped.
     """
-    bank = NoisySample.join(sorted(moments, key=lambda moment: -int(moment.t[0])))
-    return bank.at(*rng_of(seed, -1).sample(range(len(bank.x)), len(bank.x)))
+    cache = NoisySample.join(sorted(samples, key=lambda sample: -int(sample.t[0])))
+    return cache.at(*rng_of(seed, -1).sample(range(len(cache.x)), len(cache.x)))
 
 
 def rng_of(seed: int, step: int) -> Random:
-    """The dice of one step. Seeded by the step, so a resumed run throws the same without any saved state."""
+    """The random numbers of one step. Seeded by the step, so a resumed run draws the same without any saved state."""
     return Random(f"{seed}/{step}")

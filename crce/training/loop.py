@@ -1,70 +1,74 @@
-"""The only training loop: a bank of latents, the tuned weights, their optimiser, and a checkpoint."""
+"""The only training loop: a latent cache, the trained tensors, their optimiser, and a checkpoint."""
 
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from crce.concepts.spec import ConceptSpec, resolve_conflicts
-from crce.config import EraseConfig, check, with_defaults
+from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, resolve_config
 from crce.errors import CrceError
-from crce.methods.base import Specs
+from crce.methods.base import TRAJECTORY, ClosedForm, Specs
+from crce.methods.erased_weights import WEIGHTS, ErasedWeights
 from crce.methods.losses import StepContext
-from crce.methods.registry import ClosedForm, method_of
+from crce.methods.registry import METHODS, gradient_method_of
 from crce.models.diffusion import Diffusion, NoisySample
-from crce.models.erased_weights import ErasedWeights
-from crce.training.latent_cache import TRAJECTORY, _groups, rng_of, sample_latents, shuffled
+from crce.training.latent_cache import rng_of, sample_latents, shuffle_latents, trajectory_groups
+
+Concepts = ConceptSpec | Sequence[ConceptSpec]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One finished step of a phase: "bank" (sampling the latents) or "train", there with its losses by part.
-
-    `delta` is the result so far: a copy, made when it is asked for.
-    """
+    """One finished step of a phase: "bank" (sampling the latents) or "train", there with its losses by name."""
 
     phase: str
     number: int
-    of: int
+    total: int
     losses: dict[str, float]
-    _made: Callable[[], ErasedWeights]
+    copy_weights: Callable[[], ErasedWeights] = field(repr=False)
 
-    @property
-    def delta(self) -> ErasedWeights:
-        return self._made()
+    def weights(self) -> ErasedWeights:
+        """The result so far, as a copy. Only valid until the next step is taken."""
+        return self.copy_weights()
 
 
 class TrainState:
-    """What training changes: fp32 master tensors and Adam's moments."""
+    """What training changes: fp32 tensors, Adam's moments, and the number of steps done."""
 
-    def __init__(self, model: Diffusion, specs: Specs, config: EraseConfig):
-        self.model, self.specs, self.config, self.method = model, specs, config, method_of(config)
+    def __init__(self, model: Diffusion, specs: Specs, config: ResolvedConfig):
+        self.model, self.specs, self.config, self.method = model, specs, config, gradient_method_of(config)
         self.tensors = self.method.start(model, specs, config, self.method.trainable(model.unet))
-        self.learning = {name: tensor for name, tensor in self.tensors.items() if tensor.requires_grad}
-        self.optimizer = torch.optim.Adam(self.learning.values(), lr=config.lr)
+        self.trained = {name: tensor for name, tensor in self.tensors.items() if tensor.requires_grad}
+        self.optimizer = torch.optim.Adam(self.trained.values(), lr=config.lr)
         self.step = 0
-        self.info = {**_info(model, specs, config), "kind": self.method.kind}
+        self.info = _info(model, specs, config)
 
-    def delta(self) -> ErasedWeights:
+    @property
+    def total(self) -> int:
+        """Steps of all concepts."""
+        return self.config.steps * len(self.specs)
+
+    def copy_weights(self) -> ErasedWeights:
         copies = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
         return ErasedWeights(self.method.finish(self.model, self.specs, copies), self.info)
 
     def save(self, path: Path) -> None:
-        """Tensors, moments and step in one file. No dice: every draw is seeded by its step (see `rng_of`)."""
+        """Write tensors, moments and step to one file. No random state: every draw is seeded by its step (`rng_of`)."""
         tensors = dict(self.tensors)
-        for name, tensor in self.learning.items():
+        for name, tensor in self.trained.items():
             tensors |= {f"{key}/{name}": value for key, value in self.optimizer.state[tensor].items()}
         ErasedWeights(tensors, {**self.info, "step": str(self.step)}).save(path)
 
     def load(self, path: Path) -> None:
         """Raises CrceError if the checkpoint belongs to another spec or other settings."""
         saved = ErasedWeights.load(path)
-        if any(saved.info.get(key) != value for key, value in self.info.items()):
+        if _identity(saved.info) != _identity(self.info):
             raise CrceError(
                 f"{path} was made with other terms or settings and cannot be continued. "
                 "Resume with the same ones, or start a new run."
@@ -72,108 +76,158 @@ class TrainState:
         self.step = int(saved.info["step"])
         for name, tensor in self.tensors.items():
             tensor.data.copy_(saved.tensors[name])
-        for name, tensor in self.learning.items():
-            # What was not trained on yet has none: a concept whose turn is still to come.
-            state = {key: saved.tensors.get(f"{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            if state["step"] is not None:
-                moments = {key: value.to(tensor.device) for key, value in state.items() if key != "step"}
-                self.optimizer.state[tensor] = {"step": state["step"], **moments}
+        for name, tensor in self.trained.items():
+            # A concept whose first turn is still to come has no moments yet.
+            if f"step/{name}" in saved.tensors:
+                moments = {key: saved.tensors[f"{key}/{name}"].to(tensor.device) for key in ("exp_avg", "exp_avg_sq")}
+                self.optimizer.state[tensor] = {"step": saved.tensors[f"step/{name}"], **moments}
+
+
+def progress_bar(steps: Iterable[Step]) -> Iterator[Step]:
+    """The steps, shown as a bar on stderr while they are taken."""
+    from tqdm.auto import tqdm
+
+    with tqdm(unit="step") as bar:
+        for step in steps:
+            if bar.desc != f"{step.phase}: ":
+                bar.reset(step.total)
+                bar.set_description(step.phase)
+            bar.update(step.number - bar.n)
+            yield step
 
 
 def erase(
     model: Diffusion,
-    spec: ConceptSpec | Sequence[ConceptSpec],
+    spec: Concepts,
+    config: EraseConfig | None = None,
+    *,
+    progress: Callable[[Iterable[Step]], Iterable[Step]] | None = progress_bar,
+) -> ErasedWeights:
+    """Erase a concept, or several in one run, and return the result; the model itself stays as it is.
+
+    config: the settings; without them CRCE with the base model's preset.
+    progress: wraps the steps while they are taken, as `tqdm` does; None shows nothing.
+    Raises what `erase_steps` raises.
+    """
+    steps = erase_steps(model, spec, config or EraseConfig())
+    for step in progress(steps) if progress else steps:
+        last = step
+    return last.weights()
+
+
+def erase_steps(
+    model: Diffusion,
+    spec: Concepts,
     config: EraseConfig,
     *,
     checkpoint: Path | None = None,
     resume: bool = False,
 ) -> Iterator[Step]:
-    """Erases the target, or several, from a copy of the tuned weights, step by step; the model itself stays as it is.
+    """Erase step by step, in copies of the trained weights; the model itself stays as it is.
 
-    Several concepts take turns, `config.steps` each. checkpoint: a file written every `config.checkpoint_every`
-    steps and at the end, and read when `resume`.
+    Several concepts take turns, `config.steps` each.
+    checkpoint: a file written every `config.checkpoint_every` steps and at the end, and read if `resume`.
     Raises CrceError for too few terms, a checkpoint that does not fit, or a loss that is not finite.
     """
-    specs = _several(spec)
-    config = with_defaults(config, model.base)
+    specs, config = _together(spec), resolve_config(config, model.base)
     for each in specs:
         check(each, config)
-    if isinstance(method_of(config), ClosedForm):
-        yield Step("train", 1, 1, {}, lambda: solve_closed_form(model, spec, config))
+    if config.closed_form:
+        yield Step("train", 1, 1, {}, lambda: solve_closed_form(model, specs, config))
         return
-    yield from _trained(TrainState(model, specs, config), checkpoint, resume)
+    state = TrainState(model, specs, config)
+    if resume and checkpoint and checkpoint.exists():
+        state.load(checkpoint)
+    if state.step == state.total:
+        yield Step("train", state.total, state.total, {}, state.copy_weights)
+        return
+    caches = yield from _fill_caches(state)
+    while state.step < state.total:
+        losses = train_once(state, caches)
+        if checkpoint and (state.step % config.checkpoint_every == 0 or state.step == state.total):
+            state.save(checkpoint)
+        yield Step("train", state.step, state.total, losses, state.copy_weights)
 
 
-def _several(spec: ConceptSpec | Sequence[ConceptSpec]) -> Specs:
+def solve_closed_form(model: Diffusion, spec: Concepts, config: EraseConfig) -> ErasedWeights:
+    """The result of a closed form, which needs no steps. Raises CrceError for a method that trains."""
+    specs, method = _together(spec), METHODS.get(config.method)
+    if not isinstance(method, ClosedForm):
+        raise CrceError(f"{config.method!r} is trained, not solved at once. Start a run instead.")
+    tensors = method.solve(model, specs, method.trainable(model.unet))
+    return ErasedWeights(tensors, _info(model, specs, resolve_config(config, model.base)))
+
+
+def preview(model: Diffusion, spec: Concepts) -> ErasedWeights:
+    """The instant edit, a first look in seconds: CRCE-UCE, the corefs and retains in one closed form."""
+    return solve_closed_form(model, spec, EraseConfig("crce-uce"))
+
+
+def _together(spec: Concepts) -> Specs:
     return resolve_conflicts([spec] if isinstance(spec, ConceptSpec) else spec)
 
 
-def solve_closed_form(
-    model: Diffusion, spec: ConceptSpec | Sequence[ConceptSpec], config: EraseConfig
-) -> ErasedWeights:
-    """The delta of a closed form, which needs no steps."""
-    specs, method = _several(spec), method_of(config)
-    tensors = method.edit(model, specs, method.trainable(model.unet))
-    return ErasedWeights(tensors, {**_info(model, specs, config), "kind": "weights"})
+def _info(model: Diffusion, specs: Specs, config: ResolvedConfig) -> dict[str, str]:
+    """Where erased weights came from."""
+    return {
+        "base": model.base,
+        "method": config.method,
+        "target": ", ".join(spec.target for spec in specs),
+        "digest": " ".join(spec.digest for spec in specs),
+        "config": json.dumps(asdict(config)),
+        "kind": config.result.kind,
+    }
 
 
-def _info(model: Diffusion, specs: Specs, config: EraseConfig) -> dict[str, str]:
-    """Where a delta came from."""
-    return {"base": model.base, "method": config.method, "target": ", ".join(s.target for s in specs),
-            "digest": " ".join(s.digest for s in specs), "config": json.dumps(asdict(config))}  # fmt: skip
+def _identity(info: dict[str, str]) -> tuple[object, ...]:
+    """What must be the same for a checkpoint to be continued; settings by meaning, whatever they were once called."""
+    config = config_from_dict(json.loads(info["config"])) if "config" in info else None
+    return config, *(info.get(key, WEIGHTS) for key in ("base", "method", "target", "digest", "kind"))
 
 
-def _trained(tuned: TrainState, checkpoint: Path | None, resume: bool) -> Iterator[Step]:
-    """The phases: the bank is sampled, then a step for each of its latents."""
-    if resume and checkpoint and checkpoint.exists():
-        tuned.load(checkpoint)
-    of = tuned.config.steps * len(tuned.specs)
-    if tuned.step == of:
-        yield Step("train", of, of, {}, tuned.delta)
-        return
-    banks = yield from _banks(tuned)
-    while tuned.step < of:
-        losses = train_once(tuned, banks)
-        tuned.step += 1
-        if checkpoint and (tuned.step % tuned.config.checkpoint_every == 0 or tuned.step == of):
-            tuned.save(checkpoint)
-        yield Step("train", tuned.step, of, losses, tuned.delta)
+def _fill_caches(state: TrainState) -> Generator[Step, None, list[NoisySample]]:
+    """A latent cache for each concept; yields a step for each sample, and keeps the device free if memory counts."""
+    caches: list[NoisySample] = []
+    per_concept = TRAJECTORY * len(trajectory_groups(state.config))
+    place = "cpu" if state.config.microbatch_size else state.model.device
+    for spec in state.specs:
+        samples: list[NoisySample] = []
+        for sample in sample_latents(state.model, state.method.latent_prompt(spec), state.config):
+            samples.append(sample.to(place))
+            done = len(samples) + per_concept * len(caches)
+            yield Step("bank", done, per_concept * len(state.specs), {}, state.copy_weights)
+        caches.append(shuffle_latents(samples, state.config.seed))
+    return caches
 
 
-def _banks(tuned: TrainState) -> Generator[Step, None, list[NoisySample]]:
-    """A bank for each concept; yields a Step for each moment sampled. Where memory counts, the device is spared it."""
-    banks, each = [], TRAJECTORY * len(_groups(tuned.config))
-    place = "cpu" if tuned.config.rows else tuned.model.device
-    for spec in tuned.specs:
-        moments = []
-        for moment in sample_latents(tuned.model, tuned.method.latents(spec), tuned.config):
-            moments.append(moment.to(place))
-            yield Step("bank", len(moments) + each * len(banks), each * len(tuned.specs), {}, tuned.delta)
-        banks.append(shuffled(moments, tuned.config.seed))
-    return banks
-
-
-def train_once(tuned: TrainState, banks: list[NoisySample]) -> dict[str, float]:
-    """One step of Adam for the concept whose turn it is; the losses by part."""
-    turn, which = divmod(tuned.step, len(banks))
-    spec, bank = tuned.specs[which], banks[which]
-    asked = tuned.model, spec, tuned.tensors
-    weights, adapter = tuned.method.weights(*asked), partial(tuned.method.adapter, *asked)
-    moment, rng = bank.at(turn % len(bank.x)).to(tuned.model.device), rng_of(tuned.config.seed, tuned.step)
-    draw = StepContext(tuned.model, spec, tuned.config, tuned.tensors, weights, moment, rng, adapter)
-    tuned.optimizer.zero_grad()
+def train_once(state: TrainState, caches: list[NoisySample]) -> dict[str, float]:
+    """Take one step of Adam for the concept whose turn it is; returns the losses by name."""
+    context = _context(state, caches)
+    state.optimizer.zero_grad()
     losses: dict[str, float] = defaultdict(float)
-    for parts in tuned.method.losses_by_pass(draw):
-        # Backward after each pass: what is held in memory does not grow with the number of terms.
-        sum(parts.values()).backward()
+    for parts in state.method.losses_by_pass(context):
+        # Backward after each pass: the memory held does not grow with the number of terms.
+        first, *rest = parts.values()
+        sum(rest, first).backward()
         for name, loss in parts.items():
             losses[name] += float(loss.detach())
-    _finite(losses, tuned.step)
-    tuned.optimizer.step()
+    _check_finite(losses, state.step)
+    state.optimizer.step()
+    state.step += 1
     return dict(losses)
 
 
-def _finite(losses: dict[str, float], step: int) -> None:
+def _context(state: TrainState, caches: list[NoisySample]) -> StepContext:
+    turn, which = divmod(state.step, len(caches))
+    spec, cache = state.specs[which], caches[which]
+    given = state.model, spec, state.tensors
+    sample = cache.at(turn % len(cache.x)).to(state.model.device)
+    replaced, rng = state.method.replaced(*given), rng_of(state.config.seed, state.step)
+    attached = partial(state.method.attached, *given)
+    return StepContext(state.model, spec, state.config, state.tensors, replaced, sample, rng, attached)
+
+
+def _check_finite(losses: dict[str, float], step: int) -> None:
     for name, loss in losses.items():
         if not math.isfinite(loss):
             raise CrceError(

@@ -1,59 +1,86 @@
-"""What an open tab waits for: a question to the worker over a local socket, and one answer.
+"""How an open tab asks the worker: one request over a local socket, and one answer.
 
-JSON in bytes, never pickle. Only who can read home()/worker.json (mode 0600) has the key.
+JSON in bytes, never pickle. Only a process that can read home()/worker.json (mode 0600) has the key.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict, dataclass
 from itertools import count
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from crce import files
 from crce.errors import CrceError
-from crce.runs import locked
+from crce.records import parse
+from crce.runs import is_locked
+from crce.worker.requests import REQUEST, A, Request, StatusRequest
 
-if TYPE_CHECKING:
-    pass
-
-BROKEN = (OSError, EOFError, ValueError, AssertionError, AuthenticationError)
+# What a connection may fail with, also when another program listens on the port.
+BROKEN = (OSError, EOFError, ValueError, AssertionError, AuthenticationError, CrceError)
 
 
-def send(request: dict, timeout: float = 60) -> dict:
-    """The worker's answer; {"error": text} where the question was wrong, {"replaced": true} where a newer one came.
+@dataclass(frozen=True)
+class Address:
+    """worker.json: where a worker listens, and the key in hexadecimal."""
 
-    Starts a worker if the question needs a model. Raises CrceError if none answers in time.
+    host: str
+    port: int
+    key: str
+
+
+def send(request: Request[A], timeout: float = 60) -> A | None:
+    """The worker's answer; None if the tab has sent a newer request of the same kind meanwhile.
+
+    Starts a worker if the request needs a model. Raises CrceError if none answers within `timeout` seconds, and if the
+    request cannot be answered.
+    """
+    facts = exchange(REQUEST.dump_json(request), timeout, start=not isinstance(request, StatusRequest))
+    if "error" in facts:
+        raise CrceError(facts["error"])
+    if facts.get("replaced"):
+        return None
+    return parse(request.answer, facts, "The worker's answer")
+
+
+def exchange(request: bytes, timeout: float, start: bool = True) -> dict[str, Any]:
+    """The JSON that the worker answers to a JSON request, also to one that is wrong: see `crce.worker.answers`.
+
+    start: starts a worker and waits for it; else there is an answer only from one that runs. Raises CrceError if none
+    answers within `timeout` seconds.
     """
     until = time.monotonic() + timeout
-    patient = request.get("kind") != "status"
     for attempt in count():
         # Now and then, since a worker may leave or be killed while we wait; not each time, since starting takes long.
-        if patient and attempt % 30 == 0:
+        if start and attempt % 30 == 0:
             ensure_worker()
         try:
-            return _exchange(request, until)
+            return _exchange_once(request, until)
         except BROKEN as error:
             # A worker that is starting has no address yet, or still that of the one before.
-            if not patient or time.monotonic() > until:
+            if not start or time.monotonic() > until:
                 raise CrceError(f"The worker does not answer: {error or 'it ended'}. Try again.") from None
         time.sleep(0.1)
+    raise AssertionError("count() has no end")
 
 
-def _exchange(request: dict, until: float) -> dict:
-    address = files.read_json(_address_file())
-    with Client((address["host"], address["port"])) as connection:
-        # Polled first: another program may listen on the port of a worker that was killed.
+def _exchange_once(request: bytes, until: float) -> dict[str, Any]:
+    """Raises one of BROKEN."""
+    address = read_address()
+    with Client((address.host, address.port)) as connection:
+        # Poll first: another program may listen on the port of a worker that was killed.
         _wait(connection, until)
-        key = bytes.fromhex(address["key"])
+        key = bytes.fromhex(address.key)
         answer_challenge(connection, key)
         deliver_challenge(connection, key)
-        connection.send_bytes(json.dumps(request).encode())
+        connection.send_bytes(request)
         _wait(connection, until)
-        return json.loads(connection.recv_bytes())
+        return parse(dict[str, Any], json.loads(connection.recv_bytes()), "The worker's answer")
 
 
 def _wait(connection: Connection, until: float) -> None:
@@ -61,19 +88,32 @@ def _wait(connection: Connection, until: float) -> None:
         raise TimeoutError("it is busy")
 
 
-def _address_file() -> Path:
+def address_file() -> Path:
     return files.home() / "worker.json"
 
 
+def read_address() -> Address:
+    """Raises OSError, ValueError or CrceError if there is none that can be read."""
+    return parse(Address, files.read_json(address_file()), str(address_file()))
+
+
+def write_address(address: Address) -> None:
+    files.write_json(address_file(), asdict(address))
+
+
 def ensure_worker() -> None:
-    """Starts a worker that outlives us, unless there is one. Waits for nothing: a second one leaves by itself."""
+    """Starts a worker that outlives us, unless there is one. Does not wait: a second worker leaves by itself."""
     files.home().mkdir(parents=True, exist_ok=True)
-    if any(locked(path) for path in files.home().glob("worker-*.lock")):
+    if any(is_locked(path) for path in files.home().glob("worker-*.lock")):
         return
+    # It runs in our home, not in a folder of the user's. A checkout need not be installed, so it is on the path.
+    paths = [str(files.ROOT)] * (files.DATA == files.ROOT) + os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    changed = {"CRCE_HOME": str(files.home().resolve()), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with open(files.home() / "worker.log", "ab") as log:
         subprocess.Popen(
-            [sys.executable, "-m", "crce", "worker"],
-            cwd=files.ROOT,
+            [sys.executable, "-P", "-m", "crce", "worker"],
+            cwd=files.home(),
+            env={**os.environ, **changed},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -1,44 +1,35 @@
-import json
-from typing import Annotated, Literal
+"""What a tab may ask of the worker. Imports no torch."""
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    InstanceOf,
-    TypeAdapter,
-    model_validator,
-)
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, InstanceOf, PlainSerializer, TypeAdapter
 
 from crce.concepts.library import parse_spec
-from crce.concepts.spec import ConceptSpec
+from crce.concepts.spec import ConceptSpec, spec_to_dict
 from crce.config import EraseConfig
+from crce.cost import Cost
 from crce.errors import CrceError
+from crce.worker.answers import CoverageAnswer, DistancesAnswer, GenerateAnswer, PreviewAnswer, StatusAnswer
 
 LONGEST = 1 << 20  # bytes of a request
-
-
 MOST_PICTURES = 512
+A = TypeVar("A")
 
 
-class Column(BaseModel):
-    """A column of pictures: those of the base (no run), or of a run's weights at some strength, with others' added."""
-
-    model_config = ConfigDict(extra="forbid")
-    run: str | None = None
-    also: list[str] = []
-    strength: Annotated[float, Field(ge=-10, le=10)] = 1.0
-
-
-def _spec(facts: object) -> ConceptSpec:
+def _read_spec(facts: object) -> ConceptSpec:
+    if isinstance(facts, ConceptSpec):
+        return facts
     try:
         return parse_spec(json.dumps(facts), "spec")
     except CrceError as error:
         raise ValueError(str(error)) from None
 
 
-def _config(facts: object) -> EraseConfig:
+def _read_config(facts: Any) -> EraseConfig:
+    if isinstance(facts, EraseConfig):
+        return facts
     try:
         return EraseConfig(**facts)
     except (CrceError, TypeError) as error:
@@ -46,99 +37,139 @@ def _config(facts: object) -> EraseConfig:
 
 
 Prompts = Annotated[list[str], Field(min_length=1)]
-
-
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(min_length=1)]
+Spec = Annotated[InstanceOf[ConceptSpec], BeforeValidator(_read_spec), PlainSerializer(spec_to_dict)]
+Config = Annotated[InstanceOf[EraseConfig], BeforeValidator(_read_config), PlainSerializer(asdict)]
 
 
-Spec = Annotated[InstanceOf[ConceptSpec], BeforeValidator(_spec)]
+@dataclass(frozen=True)
+class Request(Generic[A]):
+    """A request whose answer is an A, read as `answer`. REQUEST checks the values, when the worker reads them."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    answer: ClassVar[type]
+    kind: str = field(kw_only=True)
 
 
-Config = Annotated[InstanceOf[EraseConfig], BeforeValidator(_config)]
+@dataclass(frozen=True)
+class StatusRequest(Request[StatusAnswer]):
+    """What the worker is doing. Answered at once, and never starts a worker."""
+
+    answer = StatusAnswer
+    kind: Literal["status"] = field(default="status", kw_only=True)
 
 
-class Request(BaseModel):
-    """What every question says: which tab waits, and for which base model."""
+@dataclass(frozen=True)
+class ModelRequest(Request[A]):
+    """A request that needs the model `base`. tab: who waits; of its requests of one kind only the newest counts."""
 
-    model_config = ConfigDict(extra="forbid")
     tab: str
     base: str
 
     @property
-    def judged(self) -> bool:
-        """Whether the base's judge is needed."""
+    def needs_judge(self) -> bool:
         return False
 
 
-class GenerateRequest(Request):
-    """Pictures of each prompt with each seed in each column; `ask` is what the judge is asked of a prompt."""
+@dataclass(frozen=True)
+class Column:
+    """A column of pictures: of the base (no run), or with the weights of a run, to which those of `also` are added.
 
-    kind: Literal["draw"]
+    strength: how much of the change, 0 none, 1 all.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    run: str | None = None
+    also: list[str] = field(default_factory=list)
+    strength: Annotated[float, Field(ge=-10, le=10)] = 1.0
+
+
+@dataclass(frozen=True)
+class GenerateRequest(ModelRequest[GenerateAnswer]):
+    """Pictures of each prompt with each seed in each column. ask: for each prompt, the concept that the judge looks
+    for, or None."""
+
     columns: Annotated[list[Column], Field(min_length=1)]
     prompts: Prompts
     seeds: Seeds
     ask: list[str | None]
+    answer = GenerateAnswer
+    kind: Literal["draw"] = field(default="draw", kw_only=True)
 
     @property
-    def judged(self) -> bool:
+    def needs_judge(self) -> bool:
         return any(self.ask)
 
-    @model_validator(mode="after")
-    def _fits(self) -> "GenerateRequest":
-        if len(self.ask) != len(self.prompts):
-            raise ValueError(f"ask has {len(self.ask)} entries for {len(self.prompts)} prompts")
-        _few(len(self.columns) * len(self.prompts) * len(self.seeds))
-        return self
 
-
-class DistancesRequest(Request):
-    """How far each term is from the target in the base's text encoder, and where on a map."""
-
-    kind: Literal["distances"]
-    spec: Spec
-
-
-class PreviewRequest(Request):
+@dataclass(frozen=True)
+class PreviewRequest(ModelRequest[PreviewAnswer]):
     """Pictures of each prompt with each seed, before and after the instant edit by the spec's training terms."""
 
-    kind: Literal["preview"]
     spec: Spec
     prompts: Prompts
-    seeds: Seeds = [0]
-
-    @model_validator(mode="after")
-    def _fits(self) -> "PreviewRequest":
-        _few(2 * len(self.prompts) * len(self.seeds))
-        return self
+    seeds: Seeds = field(default_factory=lambda: [0])
+    answer = PreviewAnswer
+    kind: Literal["preview"] = field(default="preview", kw_only=True)
 
 
-class CoverageRequest(Request):
+@dataclass(frozen=True)
+class CoverageRequest(ModelRequest[CoverageAnswer]):
     """How often the base draws each term, as its judge sees it."""
 
-    kind: Literal["coverage"]
     spec: Spec
+    answer = CoverageAnswer
+    kind: Literal["coverage"] = field(default="coverage", kw_only=True)
 
     @property
-    def judged(self) -> bool:
+    def needs_judge(self) -> bool:
         return True
 
 
-class EstimateRequest(Request):
-    """What a run of these concepts would cost (see `cost.Cost`)."""
+@dataclass(frozen=True)
+class DistancesRequest(ModelRequest[DistancesAnswer]):
+    """How far each term is from the target in the base's text encoder, and where on a map."""
 
-    kind: Literal["preflight"]
+    spec: Spec
+    answer = DistancesAnswer
+    kind: Literal["distances"] = field(default="distances", kw_only=True)
+
+
+@dataclass(frozen=True)
+class EstimateRequest(ModelRequest[Cost]):
+    """What a run of these concepts with these settings would cost."""
+
     specs: Annotated[list[Spec], Field(min_length=1)]
     config: Config
+    answer = Cost
+    kind: Literal["preflight"] = field(default="preflight", kw_only=True)
 
 
-def _few(pictures: int) -> None:
-    if pictures > MOST_PICTURES:
+def _check_generate(request: GenerateRequest) -> GenerateRequest:
+    if len(request.ask) != len(request.prompts):
+        raise ValueError(f"ask has {len(request.ask)} entries for {len(request.prompts)} prompts")
+    _check_pictures(len(request.columns) * len(request.prompts) * len(request.seeds))
+    return request
+
+
+def _check_preview(request: PreviewRequest) -> PreviewRequest:
+    _check_pictures(2 * len(request.prompts) * len(request.seeds))
+    return request
+
+
+def _check_pictures(count: int) -> None:
+    if count > MOST_PICTURES:
         raise ValueError(f"these are more than {MOST_PICTURES} pictures; ask for fewer prompts or seeds")
 
 
-REQUEST = TypeAdapter(
+# Reads what comes over the socket; the one place where requests are checked.
+REQUEST: TypeAdapter[Any] = TypeAdapter(
     Annotated[
-        GenerateRequest | DistancesRequest | PreviewRequest | CoverageRequest | EstimateRequest,
+        Annotated[GenerateRequest, AfterValidator(_check_generate)]
+        | Annotated[PreviewRequest, AfterValidator(_check_preview)]
+        | CoverageRequest
+        | DistancesRequest
+        | EstimateRequest
+        | StatusRequest,
         Field(discriminator="kind"),
     ]
 )

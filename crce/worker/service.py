@@ -1,11 +1,12 @@
-"""The process that has the model: works on queued runs, and answers glances between two of their steps."""
+"""The worker: the process that has the model. It works on queued runs, and answers requests between their steps."""
 
 import os
 import signal
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -13,27 +14,29 @@ from crce import files, runs
 from crce.errors import CrceError
 from crce.runs import Busy, Run
 from crce.runs.execute import execute
-from crce.runs.failures import log_error
+from crce.runs.failures import describe_logged, log_error
 from crce.runs.models import Models
-from crce.worker.broker import PendingRequest, RequestBroker
-from crce.worker.requests import Request
+from crce.worker.answers import ErrorAnswer, ReplacedAnswer, StatusAnswer
+from crce.worker.broker import Answer, PendingRequest, RequestBroker
+from crce.worker.client import address_file
+from crce.worker.requests import ModelRequest
 
 if TYPE_CHECKING:
     from crce.judges.embedded import EmbeddedJudge
     from crce.models.diffusion import Diffusion
 
 IDLE_SECONDS = 15 * 60
-LOOK_EVERY = 0.5  # seconds between two looks at the queue
+POLL_SECONDS = 0.5  # between two looks at the queue of runs
 
 
 class Worker:
-    """One per device. Never ends because of what it is asked; ends when idle for long, or on SIGTERM."""
+    """One per device. No request and no run ends it: it ends when idle for long, or on SIGTERM."""
 
     def __init__(self, device: str):
         self._device = device
-        self._shown = "starting"
+        self._status = StatusAnswer("starting")
         self._models = Models(device)
-        self._desk = RequestBroker(self._status)
+        self._broker = RequestBroker(self._get_status)
         self._run: Run | None = None
         self._leaving = False
         self._unwritable: set[str] = set()
@@ -42,47 +45,47 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._leave)
         # Before torch is imported, so that a tab learns that there is a worker.
-        self._desk.open()
+        self._broker.open()
         try:
-            self._until_idle()
+            self._work_until_idle()
         finally:
-            self._desk.close()
+            self._broker.close()
 
-    def _leave(self, *_) -> None:
+    def _leave(self, *_: object) -> None:
         self._leaving = True
 
-    def _until_idle(self) -> None:
+    def _work_until_idle(self) -> None:
         from crce.models.diffusion import pick_device
         from crce.worker import handlers
 
-        self._shown = pick_device(self._device)
+        self._status = StatusAnswer(pick_device(self._device))
         handlers.tidy()
         busy = time.monotonic()
         while not self._leaving and time.monotonic() - busy < IDLE_SECONDS:
-            if self._answer(timeout=LOOK_EVERY) or self._work():
+            if self._answer_next(timeout=POLL_SECONDS) or self._work_on_next():
                 busy = time.monotonic()
 
-    def _status(self) -> dict:
-        """Asked from other threads at any time, so it says only what is known already."""
+    def _get_status(self) -> StatusAnswer:
+        """Called from other threads at any time, so it only reads what is known already."""
         run = self._run
-        return {"device": self._shown, "base": self._models.base, "run": run.id if run else None, "pid": os.getpid()}
+        return replace(self._status, base=self._models.base, run=run.id if run else None, pid=os.getpid())
 
-    def _work(self) -> bool:
+    def _work_on_next(self) -> bool:
         """Works on the oldest queued run for this device. False if there is none."""
-        self._run = self._next()
-        if self._run:
-            self._execute(self._run)
-        worked, self._run = bool(self._run), None
-        return worked
+        self._run = run = self._find_next()
+        if run:
+            self._execute(run)
+        self._run = None
+        return bool(run)
 
-    def _next(self) -> Run | None:
+    def _find_next(self) -> Run | None:
         for run in reversed(runs.all_runs()):
             with suppress(CrceError):  # one that is being deleted
-                if run.state == "queued" and self._takes(run):
+                if run.state == "queued" and self._accepts(run):
                     return run
         return None
 
-    def _takes(self, run: Run) -> bool:
+    def _accepts(self, run: Run) -> bool:
         mine = self._device == "auto" or run.job.device in ("auto", self._device)
         return mine and run.id not in self._unwritable
 
@@ -91,9 +94,9 @@ class Worker:
         try:
             events = execute(run, self._models)
             for _ in events:
-                # Each at most once: the run goes on also beside one with much to do.
-                for _ in range(max(1, self._desk.waiting())):
-                    self._answer()
+                # Each waiting request is served at most once, so that training is not starved.
+                for _ in range(max(1, self._broker.waiting())):
+                    self._answer_next()
                 if self._leaving:
                     events.close()
         except Busy:
@@ -103,59 +106,60 @@ class Worker:
         if len(run.events()) == before:
             # Not even its failure could be written: it would be taken up again and again.
             self._unwritable.add(run.id)
-        # Torch is loaded by now: the run needed it.
+        # The run has loaded torch already, so this import is quick.
         from crce.models.memory import free_memory
 
         free_memory()
 
-    def _answer(self, timeout: float = 0) -> bool:
-        """Answers the glance that waits longest. False if none does."""
-        self._desk.publish()
-        glance = self._desk.take(timeout)
-        if glance:
-            answer = self._answered(glance)
-            if answer:
-                glance.reply(answer)
+    def _answer_next(self, timeout: float = 0) -> bool:
+        """Answers the request that has waited longest. False if there is none."""
+        self._broker.publish()
+        pending = self._broker.take(timeout)
+        if pending:
+            answer = self._answer(pending)
+            if answer is None:
+                self._broker.put_back(pending)
             else:
-                self._desk.put_back(glance)
-        return bool(glance)
+                pending.reply(answer)
+        return bool(pending)
 
-    def _answered(self, glance: PendingRequest) -> dict | None:
-        """Whatever is asked, and whatever goes wrong with it, there is an answer; None where more is to be done."""
+    def _answer(self, pending: PendingRequest) -> Answer | None:
+        """An answer whatever goes wrong; None where only a part of the work is done."""
         from crce.worker import handlers
 
-        asked = glance.asked
+        request = pending.request
         try:
-            model = self._model(asked.base)
-            return handlers.HANDLERS[asked.kind](asked, model, self._judge(asked), lambda: glance.replaced)
+            model, judge = self._get_model(request.base), self._get_judge(request)
+            return handlers.HANDLERS[request.kind](request, model, judge, lambda: pending.replaced)
         except handlers.Unfinished:
             return None
         except handlers.Replaced:
-            return {"replaced": True}
+            return ReplacedAnswer()
         except CrceError as error:
-            return {"error": str(error)}
+            return ErrorAnswer(str(error))
         except Exception as error:
-            return {"error": f"unexpected error {log_error(error)}; {files.home() / 'worker.log'} has the rest"}
+            return ErrorAnswer(describe_logged(log_error(error)))
 
-    def _model(self, base: str) -> "Diffusion":
+    def _get_model(self, base: str) -> "Diffusion":
         """Raises CrceError while a run needs another base: two may not fit."""
         if self._run and base != self._models.base:
             raise CrceError(f"The worker is busy with a run on {self._models.base}; pictures of {base} come after it.")
-        return self._models.glance(base)
+        return self._models.get_loaded(base)
 
-    def _judge(self, asked: Request) -> "EmbeddedJudge | None":
+    def _get_judge(self, request: ModelRequest[Any]) -> "EmbeddedJudge | None":
         """None where none is needed, or the base has none."""
         with suppress(CrceError):
-            return self._models.judge(asked.base) if asked.judged else None
+            return self._models.judge(request.base) if request.needs_judge else None
+        return None
 
 
 def serve(device: str = "auto") -> bool:
-    """Works until idle for long. False if another process is the worker of this device."""
+    """Works until idle for 15 minutes. False at once if another process is the worker of this device."""
     files.home().mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock_file(device)).acquire(blocking=False):
-            # The address of a worker that was killed.
-            (files.home() / "worker.json").unlink(missing_ok=True)
+            # It may be there from a worker that was killed.
+            address_file().unlink(missing_ok=True)
             Worker(device).serve()
         return True
     except Timeout:
@@ -163,4 +167,5 @@ def serve(device: str = "auto") -> bool:
 
 
 def lock_file(device: str) -> Path:
+    """Held by the worker of this device."""
     return files.home() / f"worker-{device.replace(':', '-')}.lock"

@@ -1,0 +1,8 @@
+"""How the app's events run, as keyword arguments for Gradio's listeners."""
+
+from typing import Any
+
+# Without a progress overlay, and not offered to other programs.
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+# Every change sends a new request; the worker drops the outdated ones.
+EVERY_CHANGE: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": None, **QUIET}

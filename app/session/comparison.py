@@ -1,0 +1,49 @@
+"""What Compare has drawn: prompts in rows, the base and its runs in columns, the same seeds in each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crce.worker.answers import Cell
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt, the list it comes from, and the concept that the judge is asked about.
+
+    kind: "target", "coref" or "retain"; "typed" for the user's own.
+    """
+
+    kind: str
+    text: str
+    ask: str | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt with its pictures: columns[column][place], a place for each seed."""
+
+    prompt: Prompt
+    columns: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True)
+class Title:
+    """Over a column: a name, and what it is."""
+
+    name: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that is drawn by now; `prompts` is the number of rows that there will be."""
+
+    concept: str
+    titles: list[Title]
+    seeds: list[int]
+    prompts: int
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        return len(self.rows) == self.prompts

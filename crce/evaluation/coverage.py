@@ -1,0 +1,67 @@
+"""What the base model draws at all, as its judge sees it: accuracies count only terms that it does draw."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+
+from crce.concepts.spec import ConceptSpec
+from crce.evaluation.evaluate import batch_questions, judge_images, list_questions, name_target
+from crce.evaluation.questions import COVERED_FROM, Question
+from crce.judges.embedded import EmbeddedJudge, Verdict
+from crce.models.diffusion import Diffusion
+
+COVERED_SEEDS = range(10)
+# Terms of each list that the base must draw for a concept to enter a table.
+ENOUGH = {"corefs_train": 6, "corefs_test": 3, "retains_train": 5, "retains_test": 3}
+
+
+def measure_coverage(
+    model: Diffusion, judge: EmbeddedJudge, specs: list[ConceptSpec]
+) -> Generator[tuple[int, int], None, dict]:
+    """covered.json: for the terms of the specs and the name of every concept that the judge knows, on how many of
+    seeds 0–9 the base shows them. A term is covered from 5. Yields the terms done and wanted.
+    """
+    known = [spec for spec in specs if judge.knows(spec.name)]
+    asked = {(q.text, q.asked): q for spec in known for q in _questions(spec, judge)}
+    names = {(name, name): Question("name", name, "", name, tuple(COVERED_SEEDS)) for name in judge.names}
+    everything = {**names, **asked}
+    yes: dict[tuple[str, str], int] = {}
+    for part in batch_questions(list(everything.values())):
+        for question, verdicts in zip(part, judge_images(model, judge, part), strict=True):
+            yes[question.text, question.asked] = sum(v.yes for v in verdicts)
+        yield len(yes), len(everything)
+    rows = [{"text": text, "asked": asked, "yes": n, "of": len(COVERED_SEEDS)} for (text, asked), n in yes.items()]
+    return {
+        "model": model.fingerprint,
+        "judge": judge.fingerprint,
+        "seeds": list(COVERED_SEEDS),
+        "from": COVERED_FROM,
+        "concepts": {spec.slug: _summarise(spec, judge, yes) for spec in known},
+        "terms": rows,
+    }
+
+
+def judge_base(model: Diffusion, judge: EmbeddedJudge, spec: ConceptSpec) -> Iterator[tuple[Question, list[Verdict]]]:
+    """What the judge says of the base's own pictures of each term, seeds 0–9; drawn as they are asked for.
+
+    Raises CrceError for a target that the judge does not know.
+    """
+    for question in _questions(spec, judge):
+        (verdicts,) = judge_images(model, judge, [question])
+        yield question, verdicts
+
+
+def _questions(spec: ConceptSpec, judge: EmbeddedJudge) -> list[Question]:
+    return [replace(q, seeds=tuple(COVERED_SEEDS)) for q in list_questions(spec, 1, judge)]
+
+
+def _summarise(spec: ConceptSpec, judge: EmbeddedJudge, yes: dict[tuple[str, str], int]) -> dict:
+    """How many terms of each list the base draws, and whether that is `ENOUGH`."""
+    drawn = [q for q in _questions(spec, judge) if yes[q.text, q.asked] >= COVERED_FROM]
+    counts = {
+        f"{kind}s_{split}": sum((q.kind, q.split) == (kind, split) for q in drawn)
+        for kind in ("coref", "retain")
+        for split in ("train", "test")
+    }
+    name = yes[spec.target, name_target(spec, judge)]
+    covered = name >= COVERED_FROM and all(counts[key] >= least for key, least in ENOUGH.items())
+    return {"name": name, **counts, "covered": covered}
