@@ -132,7 +132,7 @@ def test_an_adapter_of_another_model_is_refused(tiny_sd, made):
     elsewhere = {name.replace("down_blocks", "no_blocks"): t for name, t in delta.tensors.items()}
     wider = {name: t.repeat_interleave(2, 0) for name, t in delta.tensors.items()}
     for wrong in (elsewhere, wider):
-        with pytest.raises(CrceError, match="does not fit"), ErasedWeights(wrong, delta.info).applied(tiny_sd):
+        with pytest.raises(CrceError, match="do not fit"), ErasedWeights(wrong, delta.info).applied(tiny_sd):
             pass
 
 
