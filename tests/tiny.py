@@ -34,14 +34,14 @@ def felt(model: Diffusion, names: Iterable[str]) -> set[str]:
     """Those of the U-Net's weights that a prediction depends on, found by shaking each. Training must move these, on
     every processor; the gradient of the others is zero, but for the noise that some processors make of it.
     """
-    parameters, dice = dict(model.unet.named_parameters()), torch.Generator().manual_seed(0)
+    parameters, rng = dict(model.unet.named_parameters()), torch.Generator().manual_seed(0)
     asked = model.noise([0, 1]), torch.tensor([500, 500]), model.embed(["dog", "a cat"])
     with torch.no_grad():
         still = model.predict(*asked)
 
         def far(name: str) -> float:
             weight = parameters[name]
-            shaken = weight + 0.1 * torch.randn(weight.shape, generator=dice)
+            shaken = weight + 0.1 * torch.randn(weight.shape, generator=rng)
             return ((model.predict(*asked, {name: shaken}) - still).abs().max() / still.abs().max()).item()
 
         # Rounding does a hundredth of that, and the weakest weight that counts several times as much.

@@ -1,15 +1,16 @@
 """MACE: closed form, a rank-one layer for each concept, closed form (Lu et al., CVPR 2024).
 
-1. The words around a concept and the paddings after it tell of it too. For prompts with it, e, and the same ones
+1. The words around a concept and the padding after it carry it too. For prompts with it, e, and the same ones
    without it, e°, at the positions that both have: W' = argmin Σ ‖W' e − W e°‖² + λ ‖W' − W‖², which is UCE's.
-2. What the concept's own words tell: W' + B A, rank one for each concept and matrix, is trained until the picture
-   pays them no attention: L = Σ_layers ‖A_layer[pixels of the concept, its words]‖_F.
+2. The concept's own words: W' + B A, rank one for each concept and matrix, is trained until the picture pays them no
+   attention: L = Σ_layers ‖A_layer[pixels of the concept, its words]‖_F.
 3. All in one: W* = argmin Σ_i Σ_e ‖W* e − (W' + B_i A_i) e‖² + λ ‖W* − W'‖² over all states e of i's prompts, so
    W* = W' + Σ_i B_i A_i S_i (λI + Σ_j S_j)⁻¹ with S_i = Σ_e e eᵀ.
 
-Written from these equations. No pictures and no segmenter: x_t comes from the frozen bank, and a concept's pixels are
-those where the frozen model attends to its words. Prompts without it have nothing in its place, where the paper names
-a more general concept, and every t counts alike. Of its settings (objects) λ = 1000 is for the sum over 30 prompts.
+Written from these equations. No pictures and no segmenter: x_t comes from the frozen latent cache, and a concept's
+pixels are those where the frozen model attends to its words. Prompts without it have nothing in its place, where the
+paper names a more general concept, and every t counts the same. Of its settings (objects) λ = 1000 is for the sum over
+30 prompts.
 """
 
 from math import isqrt

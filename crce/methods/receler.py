@@ -8,9 +8,9 @@ h is the output of a cross-attention, a of rank 128 or half its channels and wit
 into the states after the target's last one, that bring it back: min_v ‖ε_{θ+a}(x_t, c ⊕ v, t) − e_c‖². The outside is
 where the frozen model's attention to the target's words is low.
 
-x_t comes from the frozen bank; the published code samples it anew with the erasers on. There the soft words take 50
-steps of Adam for each of the erasers'; ours take 4, for 100 steps of the default model in about a minute of one core,
-but go on where the last step left them, as there (Adam's moments start anew).
+x_t comes from the frozen latent cache; the published code samples it anew with the erasers on. There the soft words
+take 50 steps of Adam for each of the erasers'; ours take 4, so that 100 steps of the default model take about a minute
+of one core, but continue where the last step left them, as there (Adam's moments start anew).
 """
 
 from collections.abc import Iterator

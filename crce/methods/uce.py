@@ -1,8 +1,8 @@
 """UCE: keys and values edited in closed form (Gandikota et al., WACV 2024), and CRCE's lists in the same form.
 
 A term is edited at every position from its first word to the last padding, each with an equal share of the term's
-weight; its guide is the empty prompt's state at the same position. The public script edits the last word alone, which
-here left half of the apples standing: the states after a word tell of it too (docs/instant-edit.md).
+weight; its guide is the empty prompt's state at the same position. The public script edits only the last word, which
+left half of the apples in place here: the states after a word carry it too (docs/instant-edit.md).
 """
 
 from dataclasses import dataclass
