@@ -553,7 +553,7 @@ SHOWN = {
     "Start": lambda page: page.get_by_role("button", name="horse", exact=True),
     "Curate": lambda page: page.get_by_label("certainty of puppy"),
     "Erase": lambda page: page.get_by_label("Concept").first,
-    "Compare": lambda page: page.get_by_label("Your own prompts, one a line"),
+    "Compare": lambda page: page.get_by_label("Your own prompts, one per line"),
     "Publish": lambda page: page.get_by_text("files in one commit"),
 }
 
