@@ -118,10 +118,18 @@ def test_an_erasure_leaves_its_weights_and_says_how_to_go_on(erased, crce, spec,
 
 def test_crce_goes_on_the_backbone_that_is_asked_for(crce, spec, tiny_sd_dir, tmp_path):
     asked = ("erase", spec, "--base", tiny_sd_dir, *LISTS, "--steps", 1)
-    facts = json.loads(crce(*asked, "--on", "ca", "--json")[1])
-    assert (facts["method"], facts["config"]["on"], facts["state"]) == ("crce on ca", "ca", "done")
-    code, _, err = crce(*asked, "--on", "uce")
+    facts = json.loads(crce(*asked, "--backbone", "ca", "--json")[1])
+    assert (facts["method"], facts["config"]["backbone"], facts["state"]) == ("crce on ca", "ca", "done")
+    code, _, err = crce(*asked, "--backbone", "uce")
     assert code == 1 and "'uce' is no backbone for CRCE" in err
+
+
+def test_options_of_before_0_2_are_understood_and_not_shown(crce, spec, tiny_sd_dir):
+    asked = ("erase", spec, "--base", tiny_sd_dir, *LISTS, "--steps", 1, "--json")
+    config = json.loads(crce(*asked, "--on", "ca", "--rows", 1)[1])["config"]
+    assert (config["backbone"], config["microbatch_size"]) == ("ca", 1)
+    shown = crce("erase", "--help")[1]
+    assert "--backbone" in shown and "--rows" not in shown and "--on " not in shown
 
 
 def test_a_dry_run_tells_the_cost_and_starts_nothing(crce, spec, tiny_sd_dir, tmp_path):

@@ -11,7 +11,18 @@ import typer
 from crce import bases, runs
 from crce.catalogue import CLOSED_FORM, METHOD_FACTS
 from crce.cli import terminal
-from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, OldBackbone, Seed
+from crce.cli.options import (
+    AsJson,
+    Backbone,
+    Base,
+    Concept,
+    Device,
+    Dtype,
+    MicrobatchSize,
+    OldBackbone,
+    OldMicrobatchSize,
+    Seed,
+)
 from crce.cli.runs import describe_run, open_run
 from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
@@ -33,9 +44,7 @@ def erase(
     eta: Annotated[float, typer.Option(help="Negative guidance η: how far past the empty prompt to move.")] = 1.0,
     corefs: Annotated[int, typer.Option(help="M: corefs sampled per step. 0 uses none.")] = 5,
     retains: Annotated[int, typer.Option(help="N: retains sampled per step. 0 uses none.")] = 3,
-    microbatch_size: Annotated[
-        int, typer.Option(help="Terms through the U-Net at once. 0: all, the fastest; 1 needs the least memory.")
-    ] = 0,
+    microbatch_size: MicrobatchSize = 0,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -47,7 +56,7 @@ def erase(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate the time, memory and disk space.")] = False,
     as_json: AsJson = False,
     on: OldBackbone = None,
-    rows: Annotated[int | None, typer.Option(hidden=True, help="The former name of --microbatch-size.")] = None,
+    rows: OldMicrobatchSize = None,
 ):
     """Erase a concept and its corefs, and keep its retains.
 
@@ -77,8 +86,7 @@ def erase(
             backbone=on or backbone,
             microbatch_size=microbatch_size if rows is None else rows,
         )
-        others = tuple(map(find_concept, also or ()))
-        job = Job(base, spec, config, device, dtype, also=others)
+        job = Job(base, spec, config, device, dtype, also=tuple(map(find_concept, also or ())))
         if dry_run:
             return _print_estimate(job, as_json)
         run = runs.create(job, out, queued=False)

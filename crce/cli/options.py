@@ -22,5 +22,12 @@ Backbone = Annotated[
         "Steps and learning rate are then that method's. The other methods have none."
     ),
 ]
+MicrobatchSize = Annotated[
+    int, typer.Option(help="Terms through the U-Net at once. 0: all, the fastest; 1 needs the least memory.")
+]
+# Their names before 0.2, still understood.
 OldBackbone = Annotated[str | None, typer.Option("--on", hidden=True, help="The former name of --backbone.")]
+OldMicrobatchSize = Annotated[
+    int | None, typer.Option("--rows", hidden=True, help="The former name of --microbatch-size.")
+]
 Images = Annotated[int, typer.Option(help="Pictures per term, with seeds 0, 1, …; the target gets five times as many.")]
