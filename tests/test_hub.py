@@ -419,7 +419,7 @@ def test_diffusers_understands_the_names_of_the_membranes(membranes):
     assert len(state) == 4 and set(alphas.values()) == {2.0}
 
 
-@pytest.mark.parametrize(("kind", "formats", "says"), [("spm", ("diffusers", "kohya"), "Choose lora alone"),
+@pytest.mark.parametrize(("kind", "formats", "says"), [("spm", ("diffusers", "kohya"), "Choose only lora"),
                                                       ("receler", ("lora",), "They work here")])  # fmt: skip
 def test_what_a_format_cannot_hold_is_refused(fake, mine, membranes, kind, formats, says):
     save_file(load_file(membranes.weights_path), membranes.weights_path, metadata={"kind": kind})
