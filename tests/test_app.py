@@ -427,7 +427,7 @@ def test_a_table_adds_and_updates_and_drops_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("a.csv", "term\npuppy\n", "names no column kind"),
+        ("a.csv", "term\npuppy\n", "has no column kind"),
         ("a.csv", "kind,term\ncoref,\n", "line 2: the term is empty"),
         ("a.csv", "kind,term,certainty\ncoref,woofer,\ncoref,bow,sure\n", "line 3: certainty is 'sure'; use one of"),
         ("a.csv", "kind,term\nmaybe,woofer\n", "line 2: kind is 'maybe'"),
@@ -618,7 +618,7 @@ def test_a_term_longer_than_the_base_reads_is_listed_as_too_long(answering, base
 
 def test_doubtful_terms_are_marked_with_the_reason(dog):
     spec = replace(dog, corefs=(*dog.corefs, Term("cat toy")))
-    assert "holds the retain" in curate.render_terms(spec, "corefs")
+    assert "contains the retain" in curate.render_terms(spec, "corefs")
     transcript.remember(spec.slug, drawn={"pooch": [1, 10]})
     assert "1 of 10" in curate.render_terms(spec, "corefs")
     assert "1 of 10" not in curate.render_terms(spec, "retains")

@@ -131,7 +131,7 @@ def test_installed_it_says_what_needs_a_checkout(installed, command):
 
 def test_installed_its_worker_stands_on_its_own(installed, home):
     """It is found and serves, though the folder that it was started from holds no package."""
-    code, _, err = ended(installed("-c", "from crce import jobs; jobs.ensure_worker()", **PIPES))
+    code, _, err = ended(installed("-c", "from crce.worker.client import ensure_worker; ensure_worker()", **PIPES))
     assert code == 0, err
     until = time.monotonic() + 120
     while not (home / "worker.json").exists():

@@ -76,7 +76,7 @@ def test_what_counts_more_is_held_better(matrices, rows):
 
 def edited(model, spec, method="crce-uce", **settings):
     *_, step = erase_steps(model, spec, EraseConfig(method, **settings))
-    assert (step.number, step.of) == (1, 1)
+    assert (step.number, step.total) == (1, 1)
     return step.weights()
 
 
@@ -107,7 +107,7 @@ def test_uce_is_crce_uce_without_lists(tiny_sd, dog):
 
 def test_steps_rates_and_seeds_do_not_apply(tiny_sd, dog):
     config = resolve_config(EraseConfig("uce", steps=300, lr=1e-3), tiny_sd.base)
-    assert (config.steps, config.lr) == (1, None)
+    assert (config.steps, config.lr) == (1, 0.0)
     assert not differ(edited(tiny_sd, dog, seed=0), edited(tiny_sd, dog, seed=1, steps=9, corefs=100))
 
 
@@ -116,10 +116,7 @@ def test_a_run_with_it_ends_like_any_other(tiny_sd, tiny_sd_dir, dog, tmp_path):
     *_, last = execute(run)
     assert last.kind == "done" and run.last(PreviewEvent).step == 1
     saved, expected = ErasedWeights.load(run.weights_path), solve_closed_form(tiny_sd, dog, EraseConfig("crce-uce"))
-    # The run embeds its prompts in other batches, where some processors round otherwise.
-    assert saved.tensors.keys() == expected.tensors.keys() and saved.info["method"] == "crce-uce"
-    for name, tensor in expected.tensors.items():
-        torch.testing.assert_close(saved.tensors[name], tensor, atol=1e-5, rtol=1e-4)
+    assert not differ(saved, expected) and saved.info["method"] == "crce-uce"
     base = dict(tiny_sd.unet.named_parameters())
     assert max((tensor - base[name]).abs().max().item() for name, tensor in expected.tensors.items()) > 1e-3
     with saved.applied(tiny_sd):

@@ -342,7 +342,7 @@ def test_there_is_one_worker_however_often_it_is_asked_for(home):
         ensure_worker()
         assert not (home / "worker.log").exists()
         second = subprocess.run([sys.executable, "-m", "crce", "worker"], cwd=ROOT, capture_output=True, text=True)
-    assert "There is a worker for auto already." in second.stderr
+    assert "A worker for auto is already running." in second.stderr
 
 
 def test_without_a_worker_the_status_says_so_at_once(home):
