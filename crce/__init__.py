@@ -1,6 +1,6 @@
 """CRCE: erase a concept and its other names from a text-to-image model, and keep its neighbours.
 
-The names below are the public face. Torch is imported only when a name that needs it is used.
+The names below are the public API. Torch is imported only when a name that needs it is used.
 """
 
 from importlib import import_module

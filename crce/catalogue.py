@@ -27,10 +27,10 @@ WEIGHTS = Result()
 class MethodFacts:
     """A method for people: its kind, the weights it changes and where it was published.
 
-    lists: whether it draws corefs and retains.
+    lists: whether it uses corefs and retains.
     needs: "corefs" or "retains", the list of which it needs a training term, if it does not draw from both.
     published: steps and learning rate for SD v1.4 in its paper or code; None means those of the CRCE paper (App. B).
-    backbone: whether CRCE's sums can be added to its loss. variant: whether it is CRCE's loss added to a backbone.
+    is_backbone: whether CRCE's sums can be added to its loss. variant: whether it is CRCE's loss added to a backbone.
     """
 
     key: str
@@ -42,7 +42,7 @@ class MethodFacts:
     lists: bool = False
     needs: str = ""
     published: tuple[int, float] | None = None
-    backbone: bool = False
+    is_backbone: bool = False
     variant: bool = False
     result: Result = WEIGHTS
 
@@ -62,7 +62,7 @@ _CRCE = "Xue et al., CRCE: Coreference-Retention Concept Erasure, 2025"
 _ROWS = (
     MethodFacts(
         "crce", "CRCE", "gradient", "attn2 K, V",
-        "Pushes the target and M corefs, drawn anew each step, away; holds N retains still.",
+        "Pushes the target and M corefs, drawn anew each step, away; preserves N retains.",
         f"{_CRCE}, §3.2.3", lists=True, variant=True,
     ),
     MethodFacts(
@@ -81,7 +81,7 @@ _ROWS = (
     ),
     MethodFacts(
         "esd-x-strict", "ESD-x strict", "gradient", "attn2 K, V",
-        'Pushes only the target away; the paper\'s "ESD-x".', f"{_ESD}; {_CRCE}, App. B", backbone=True,
+        'Pushes only the target away; the paper\'s "ESD-x".', f"{_ESD}; {_CRCE}, App. B", is_backbone=True,
     ),
     MethodFacts(
         "esd-x", "ESD-x", "gradient", "attn2 Q, K, V, out",
@@ -89,31 +89,31 @@ _ROWS = (
     ),
     MethodFacts(
         "esd-u", "ESD-u", "gradient", "all but attn2",
-        "Pushes only the target away, with all weights that do not see the text.", _ESD, backbone=True,
+        "Pushes only the target away, with all weights that do not see the text.", _ESD, is_backbone=True,
     ),
     MethodFacts(
         "realera", "RealEra", "gradient", "attn2 K, V",
-        "Pushes the target and 10 random points near it away; holds 2 random points further off.",
+        "Pushes the target and 10 random points near it away; preserves 2 random points further off.",
         f"{_REALERA}; {_CRCE}, App. B", needs="corefs",
     ),
     MethodFacts(
         "fmn", "Forget-Me-Not", "gradient, attention", "attn2 Q, K",
         "Drives the attention that the picture pays to the target's words to zero.", _FMN,
-        published=(35, 2e-6), backbone=True,
+        published=(35, 2e-6), is_backbone=True,
     ),
     MethodFacts(
         "ca", "Concept Ablation", "gradient", "attn2 K, V",
         "Draws an anchor concept, the most certain retain, in the target's place.", _CA,
-        needs="retains", published=(200, 8e-6), backbone=True,
+        needs="retains", published=(200, 8e-6), is_backbone=True,
     ),
     MethodFacts(
         "salun", "SalUn", "gradient", "the salient half of all weights",
-        "Relabels the target as the most certain retain and holds a random one, in the weights that matter for the "
+        "Relabels the target as the most certain retain and preserves a random one, in the weights that matter for the "
         "target.", _SALUN, needs="retains", published=(500, 1e-5),
     ),
     MethodFacts(
         "spm", "SPM", ADAPTER, "a rank-1 adapter beside every layer of the transformers",
-        "Pushes only the target away, with small layers that act on prompts near it; holds random points.",
+        "Pushes only the target away, with small layers that act on prompts near it; preserves random points.",
         _SPM, published=(3000, 1e-4),
         result=Result(
             "spm", ("lora",),
@@ -135,12 +135,12 @@ _ROWS = (
     ),
     MethodFacts(
         "mace", "MACE", "mixed", "attn2 K, V",
-        "Maps what surrounds the target in its prompts to where it is missing, then drives the attention to its words "
-        "to zero.", _MACE, published=(50, 1e-5),
+        "Maps the states around the target's words to those of the prompt without it, then drives the attention to "
+        "its words to zero.", _MACE, published=(50, 1e-5),
     ),
     MethodFacts(
         "crce-uce", "CRCE-UCE", CLOSED_FORM, "attn2 K, V",
-        "Maps the target and every coref to the empty prompt and holds every retain, all at once; no training.",
+        "Maps the target and every coref to the empty prompt and preserves every retain, all at once; no training.",
         f"{_UCE}; the lists and certainties of {_CRCE}", lists=True,
     ),
     MethodFacts(
@@ -160,7 +160,7 @@ _ROWS = (
 )  # fmt: skip
 
 METHOD_FACTS = {facts.key: facts for facts in _ROWS}
-BACKBONES = tuple(facts.key for facts in _ROWS if facts.backbone)
+BACKBONES = tuple(facts.key for facts in _ROWS if facts.is_backbone)
 
 
 def result_of(kind: str) -> Result:

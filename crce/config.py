@@ -1,4 +1,4 @@
-"""The settings of an erasure: what a person asks for, and what that comes to on a base model."""
+"""The settings of an erasure, as asked for and as resolved for a base model."""
 
 from dataclasses import dataclass, fields
 
@@ -19,6 +19,8 @@ class EraseConfig:
     backbone: the gradient method whose loss CRCE's two sums are added to; other methods have none.
     microbatch_size: terms through the U-Net at once; 1 needs the least memory, 0 takes all, which is fastest.
     guidance: classifier-free guidance while the training latents are sampled (ESD: 3).
+    seed: of the latents, of the terms drawn and of adapters; the same seed gives the same result.
+    preview_every, checkpoint_every: steps between two previews (0: none) and two checkpoints.
 
     Raises CrceError for an unknown method or backbone and for a value out of range.
     """
@@ -48,7 +50,7 @@ class EraseConfig:
 
     @property
     def closed_form(self) -> bool:
-        """Whether the method is solved at once: one step and no learning rate."""
+        """Whether the method is solved in closed form: one step and no learning rate."""
         return METHOD_FACTS[self.method].kind == CLOSED_FORM
 
     @property

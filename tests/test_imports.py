@@ -14,7 +14,7 @@ HEAVY = {"torch", "diffusers", "transformers"}
 TORCH = {"models", "judges", "methods", "training", "evaluation", "worker/handlers"}
 # Each folder, and the folders below it that it may import. Files directly in crce/ are facts that all may know.
 BELOW = {
-    "concepts": {"proposers/prompts"},
+    "concepts": set(),
     "proposers": {"concepts"},
     "models": {"concepts"},
     "judges": {"models"},

@@ -1,5 +1,6 @@
 """The Erase form: its components, and the object that their values become."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +51,7 @@ class EraseForm:
 
     @classmethod
     def from_job(cls, job: ResolvedJob) -> "EraseForm":
-        """The form that would start this job again, with the lists of today."""
+        """The form with this job's settings and today's lists; the form has no device, dtype or preview interval."""
         config, known = job.config, library()
         return cls(
             concept=job.spec.slug if job.spec.slug in known else None,
@@ -104,9 +105,12 @@ class EraseForm:
 def _parse_number(name: str, text: str) -> float | None:
     """None for an empty text."""
     try:
-        return float(text) if text.strip() else None
+        number = float(text) if text.strip() else None
     except ValueError:
-        raise CrceError(f"{name} is {text!r}; enter a number, or leave it empty for the preset.") from None
+        number = math.nan
+    if number is not None and not math.isfinite(number):
+        raise CrceError(f"{name} is {text!r}; enter a number, or leave it empty for the preset.")
+    return number
 
 
 def _parse_whole(name: str, text: str) -> int | None:

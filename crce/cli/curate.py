@@ -51,9 +51,11 @@ def propose(
 
     Examples:
 
-        python -m crce propose lighthouse --out lighthouse.json
-        python -m crce propose bat --sense animal
-        python -m crce propose "The Joker" --category ip --json
+    ```
+    python -m crce propose lighthouse --out lighthouse.json
+    python -m crce propose bat --sense animal
+    python -m crce propose "The Joker" --category ip --json
+    ```
     """
     from crce.proposers.proposers import proposer
 
@@ -91,8 +93,10 @@ def refine(
 
     Examples:
 
-        python -m crce refine dog "fewer breeds, more everyday names"
-        python -m crce refine my-dog.json "drop bow-wow" --yes
+    ```
+    python -m crce refine dog "fewer breeds, more everyday names"
+    python -m crce refine my-dog.json "drop bow-wow" --yes
+    ```
     """
     from crce.proposers.proposers import proposer
 
@@ -119,7 +123,9 @@ def suggest(
 
     Example:
 
-        python -m crce suggest ip
+    ```
+    python -m crce suggest ip
+    ```
     """
     from crce.generators import drain
     from crce.proposers.proposers import proposer
@@ -165,8 +171,10 @@ def check_dataset(
 
     Examples:
 
-        python -m crce dataset check
-        python -m crce dataset check my-dataset --json
+    ```
+    python -m crce dataset check
+    python -m crce dataset check my-dataset --json
+    ```
     """
     from crce.concepts import dataset
 

@@ -65,11 +65,13 @@ def erase(
 
     Examples:
 
-        python -m crce erase dog
-        python -m crce erase "bat (animal)" --steps 300 --corefs 3 --out out/bat
-        python -m crce erase cat --also dog --also horse
-        python -m crce erase dog --backbone ca
-        python -m crce erase my-spec.json --base CompVis/stable-diffusion-v1-4 --device cuda --dry-run
+    ```
+    python -m crce erase dog
+    python -m crce erase "bat (animal)" --steps 300 --corefs 3 --out out/bat
+    python -m crce erase cat --also dog --also horse
+    python -m crce erase dog --backbone ca
+    python -m crce erase my-spec.json --base CompVis/stable-diffusion-v1-4 --device cuda --dry-run
+    ```
     """
     spec = find_concept(concept)
     if resume:
@@ -145,9 +147,11 @@ def generate(
 
     Examples:
 
-        python -m crce generate "a dog" "a cat" --images 4 --out pictures
-        python -m crce generate "a puppy" --run 20260801-093015-dog-3fa2 --strength 0.5 --out pictures
-        python -m crce generate "a dog" "a cat" --run out/dog --run out/cat --out pictures
+    ```
+    python -m crce generate "a dog" "a cat" --images 4 --out pictures
+    python -m crce generate "a puppy" --run 20260801-093015-dog-3fa2 --strength 0.5 --out pictures
+    python -m crce generate "a dog" "a cat" --run out/dog --run out/cat --out pictures
+    ```
     """
     erased = [_open_erased(name, base) for name in run or ()]
     model = Models().get(base or (erased[0].job.base if erased else bases.EMOJI_SD), device, dtype)
@@ -194,8 +198,10 @@ def distances(concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "a
 
     Examples:
 
-        python -m crce distances dog
-        python -m crce distances my-spec.json --json
+    ```
+    python -m crce distances dog
+    python -m crce distances my-spec.json --json
+    ```
     """
     from crce.models import text_space
 
@@ -221,20 +227,22 @@ def preview(
 
     Example:
 
-        python -m crce preview dog --out pictures
+    ```
+    python -m crce preview dog --out pictures
+    ```
     """
-    from crce.training.loop import solve_closed_form
+    from crce.training.loop import preview as edit_instantly
     from crce.worker.handlers import check_quick
 
     spec, model = find_concept(concept), Models().get(base, device, dtype)
     check_quick(model)
     began = time.monotonic()
-    delta = solve_closed_form(model, spec, EraseConfig("crce-uce"))
+    edited = edit_instantly(model, spec)
     seconds = round(time.monotonic() - began, 3)
     shown = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
     pairs = [(text, seed) for text in shown]
     written = _draw(model, pairs, out / "before")
-    with delta.applied(model):
+    with edited.applied(model):
         written += _draw(model, pairs, out / "after")
     text = f"edited in {seconds} s\n" + "\n".join(written)
     terminal.say({"images": written, "edit_seconds": seconds}, text, as_json)
@@ -245,16 +253,16 @@ def methods(as_json: AsJson = False):
 
     The published steps and rates are for Stable Diffusion v1.4; those for emoji-sd come from a small sweep.
     """
-    cards = [{**asdict(card), "defaults": _describe_preset(card.key)} for card in METHOD_FACTS.values()]
-    about = [(c["key"], f"{c['kind']} · {c['touches']} · {c['defaults']}", c["what"], c["source"]) for c in cards]
-    terminal.say(cards, "\n".join("\n  ".join(lines) for lines in about), as_json)
+    rows = [{**asdict(facts), "defaults": _describe_preset(facts.key)} for facts in METHOD_FACTS.values()]
+    about = [(r["key"], f"{r['kind']} · {r['touches']} · {r['defaults']}", r["what"], r["source"]) for r in rows]
+    terminal.say(rows, "\n".join("\n  ".join(lines) for lines in about), as_json)
 
 
 def _describe_preset(method: str) -> str:
     """Steps × learning rate on both base models; a closed form has neither."""
-    card = METHOD_FACTS[method]
-    if card.kind == CLOSED_FORM:
+    facts = METHOD_FACTS[method]
+    if facts.kind == CLOSED_FORM:
         return "no steps"
-    steps, lr = card.published or (bases.BaseDefaults.erase_steps, bases.BaseDefaults.lr)
+    steps, lr = facts.published or (bases.BaseDefaults.erase_steps, bases.BaseDefaults.lr)
     ours = resolve_config(EraseConfig(method), bases.EMOJI_SD)
     return f"{bases.SD_V1_4}: {steps} × {lr:g} · {bases.EMOJI_SD}: {ours.steps} × {ours.lr:g}"

@@ -32,8 +32,10 @@ def evaluate(
 
     Examples:
 
-        python -m crce evaluate 20260801-093015-dog-3fa2
-        python -m crce evaluate out/bat --images 20 --json
+    ```
+    python -m crce evaluate 20260801-093015-dog-3fa2
+    python -m crce evaluate out/bat --images 20 --json
+    ```
     """
     found = open_run(run)
     _measure(found, images, ask)
@@ -60,8 +62,10 @@ def demo(
 
     Examples:
 
-        python -m crce demo
-        python -m crce demo cat --images 5
+    ```
+    python -m crce demo
+    python -m crce demo cat --images 5
+    ```
     """
     from crce.experiments.html_report import write_page
 
@@ -111,8 +115,10 @@ def measure(
 
     Examples:
 
-        python -m crce measure dog cat horse --images 10
-        python -m crce measure dog cat --method crce --backbone ca --out out/on-ca
+    ```
+    python -m crce measure dog cat horse --images 10
+    python -m crce measure dog cat --method crce --backbone ca --out out/on-ca
+    ```
     """
     from crce import files
     from crce.experiments import tables
@@ -151,7 +157,9 @@ def sheet(
 
     Example:
 
-        python -m crce sheet frog --out out/frog
+    ```
+    python -m crce sheet frog --out out/frog
+    ```
     """
     from crce.experiments.contact_sheet import contact_sheet
 

@@ -38,8 +38,10 @@ def publish_dataset(
 
     Examples:
 
-        python -m crce publish dataset CorefConcept dog "bat (animal)"
-        python -m crce publish dataset someone/CorefConcept dog --pull-request
+    ```
+    python -m crce publish dataset CorefConcept dog "bat (animal)"
+    python -m crce publish dataset someone/CorefConcept dog --pull-request
+    ```
     """
     from crce.publishing.hub import Hub
 
@@ -62,7 +64,9 @@ def publish_weights(
 
     Example:
 
-        python -m crce publish weights 20260801-093015-dog-3fa2 emoji-sd-without-dog
+    ```
+    python -m crce publish weights 20260801-093015-dog-3fa2 emoji-sd-without-dog
+    ```
     """
     from crce.publishing.hub import Hub
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crce.concepts.spec import ConceptSpec
 from crce.errors import CrceError
-from crce.evaluation.questions import Answers, Question, read_coverage
+from crce.evaluation.questions import ASKS, Answers, Question, read_coverage
 from crce.files import cache_file, read_json, write_json
 from crce.generators import drain
 from crce.judges.embedded import EmbeddedJudge, Verdict
@@ -16,7 +16,6 @@ from crce.models.diffusion import Diffusion
 
 # The target gets five times the pictures of a term: it is one prompt, the others are ten and five.
 TARGET_FACTOR = 5
-ASKS = ("target", "coref")
 # Pictures drawn between two reports of progress.
 BATCH = 60
 

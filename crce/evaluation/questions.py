@@ -5,6 +5,8 @@ from pathlib import Path
 
 from crce.files import read_json
 
+# What is asked of a coref's picture: whether it shows the target, or the coref.
+ASKS = ("target", "coref")
 COVERED_FROM = 5  # of 10 pictures of the base, to call a term drawn
 
 

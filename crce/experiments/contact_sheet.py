@@ -60,7 +60,7 @@ def _draw_rows(model: Diffusion, job: Job, folder: Path) -> Image.Image:
     columns = [*(Label(p, "must go", GONE) for p in gone), *(Label(p, "must stay", KEPT) for p in kept)]
     rows = [GridRow(Label("before"), _draw_cells(model, [*gone, *kept]))]
     for method, facts in METHOD_FACTS.items():
-        with ErasedWeights.load(folder / ".runs" / method / "delta.safetensors").applied(model):
+        with ErasedWeights.load(Run(folder / ".runs" / method).weights_path).applied(model):
             rows.append(GridRow(Label(facts.title), _draw_cells(model, [*gone, *kept])))
     return draw_grid(columns, rows, SIDE)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from crce.concepts.spec import ConceptSpec
-from crce.config import EraseConfig
+from crce.config import ResolvedConfig
 from crce.methods.losses import LossTerm, StepContext, anchor, term_losses
 from crce.models.diffusion import Diffusion
 from crce.models.weights import replace_weights
@@ -20,7 +20,7 @@ Specs = tuple[ConceptSpec, ...]
 Tensors = dict[str, Tensor]
 
 
-def copy_weights(model: Diffusion, names: list[str]) -> Tensors:
+def trainable_copies(model: Diffusion, names: list[str]) -> Tensors:
     """Trainable fp32 copies of the named weights: a bf16 weight loses an update of 1e-5."""
     parameters = dict(model.unet.named_parameters())
     return {name: parameters[name].detach().float().clone().requires_grad_() for name in names}
@@ -34,16 +34,19 @@ class Method(ABC):
         """Names of the weights that it changes, or attaches its adapters to."""
 
     def apply(self, model: Diffusion, tensors: Tensors, strength: float = 1.0) -> AbstractContextManager[object]:
-        """Inside, the model draws with the method's result, scaled by `strength`."""
+        """Inside, the model draws with the method's result, scaled by `strength`.
+
+        Raises CrceError if a tensor does not fit the model.
+        """
         return replace_weights(model, tensors, strength)
 
 
 class ClosedForm(Method):
-    """A method that is solved at once."""
+    """A method in closed form: one step, no training."""
 
     @abstractmethod
     def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
-        """The weights of these names, changed [as each is], in fp32."""
+        """The named weights, changed: in fp32, each in its own shape."""
 
 
 def no_terms(context: StepContext) -> list[LossTerm]:
@@ -75,12 +78,12 @@ class GradientMethod(Method):
         """The prompt on whose trajectories the method trains."""
         return spec.target
 
-    def start(self, model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
+    def start(self, model: Diffusion, specs: Specs, config: ResolvedConfig, names: list[str]) -> Tensors:
         """The fp32 tensors that training begins with, by name; those that require a gradient are trained."""
-        return copy_weights(model, names)
+        return trainable_copies(model, names)
 
     def replaced(self, model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> Tensors:
-        """The weights that the U-Net has instead of its own while this concept is trained."""
+        """The weights by name that the U-Net has instead of its own while this concept is trained."""
         return tensors
 
     def attached(self, model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> AbstractContextManager[object]:
@@ -88,7 +91,7 @@ class GradientMethod(Method):
         return nullcontext()
 
     def finish(self, model: Diffusion, specs: Specs, tensors: Tensors) -> Tensors:
-        """The result, made of the trained tensors."""
+        """The result by name, made of the trained tensors, which it leaves as they are."""
         return tensors
 
     def all_terms(self, context: StepContext) -> list[LossTerm]:

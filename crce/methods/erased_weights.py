@@ -9,13 +9,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from crce.catalogue import WEIGHTS
 from crce.errors import CrceError
 from crce.files import write_atomic
 from crce.methods.registry import METHODS
 from crce.models.diffusion import Diffusion
 from crce.models.weights import Tensors, check_fit, replace_weights
-
-WEIGHTS = "weights"
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class ErasedWeights:
 
     @property
     def kind(self) -> str:
-        return self.info.get("kind", WEIGHTS)
+        return self.info.get("kind", WEIGHTS.kind)
 
     def save(self, path: Path | str) -> None:
         """Write one safetensors file; stock diffusers loads changed weights: `load_state_dict(…, strict=False)`."""
@@ -54,9 +53,9 @@ class ErasedWeights:
         An adapter adds strength times its output, and is removed on leaving.
         Raises CrceError if a tensor does not fit the model.
         """
-        if self.kind not in (WEIGHTS, *METHODS):
+        if self.kind not in (WEIGHTS.kind, *METHODS):
             raise CrceError(f"These weights are of the unknown kind {self.kind!r}. Update CRCE Studio to use them.")
-        apply = replace_weights if self.kind == WEIGHTS else METHODS[self.kind].apply
+        apply = replace_weights if self.kind == WEIGHTS.kind else METHODS[self.kind].apply
         with apply(model, self.tensors, strength):
             yield model
 
@@ -65,7 +64,7 @@ def combine(erasures: list[ErasedWeights], model: Diffusion) -> ErasedWeights:
     """Several erasures as one: W + Σ (W_i' − W). Raises CrceError for adapters, and for a tensor that does not fit."""
     if len(erasures) == 1:
         return erasures[0]
-    if any(erased.kind != WEIGHTS for erased in erasures):
+    if any(erased.kind != WEIGHTS.kind for erased in erasures):
         raise CrceError("Only erasures that change weights can be combined, and one of these is an adapter.")
     parameters = dict(model.unet.named_parameters())
     total: Tensors = {}
@@ -74,4 +73,6 @@ def combine(erasures: list[ErasedWeights], model: Diffusion) -> ErasedWeights:
         for name, tensor in erased.tensors.items():
             base = parameters[name].detach().float()
             total[name] = total.get(name, base) + tensor.to(base) - base
-    return ErasedWeights(total, {"kind": WEIGHTS, "target": ", ".join(e.info.get("target", "?") for e in erasures)})
+    return ErasedWeights(
+        total, {"kind": WEIGHTS.kind, "target": ", ".join(e.info.get("target", "?") for e in erasures)}
+    )

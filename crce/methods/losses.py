@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crce.concepts.spec import ConceptSpec
-from crce.config import EraseConfig
+from crce.config import ResolvedConfig
 from crce.models.diffusion import Diffusion, NoisySample
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """All that a method may look at in one step.
+    """What a method gets in one step.
 
     tensors: what is trained, by name. weights: what of the U-Net they replace (`GradientMethod.replaced`).
     sample: one latent x_t with both predictions of the frozen model. rng: seeded by the step.
@@ -26,7 +26,7 @@ class StepContext:
 
     model: Diffusion
     spec: ConceptSpec
-    config: EraseConfig
+    config: ResolvedConfig
     tensors: dict[str, Tensor]
     weights: dict[str, Tensor]
     sample: NoisySample
@@ -38,7 +38,7 @@ class StepContext:
         return self.model.embed([text])[0]
 
     def predict(self, states: list[Tensor], tuned: bool = True) -> Tensor:
-        """ε [n, C, H, W] of the tuned or the frozen model for each state [L, d], at this step's latent."""
+        """ε [n, C, H, W] of the tuned or the frozen model for each state [L, d] at this step's latent; [0] for none."""
         if not states:
             return torch.empty(0)
         n = len(states)
@@ -51,7 +51,7 @@ class StepContext:
 class LossTerm:
     """weight · MSE between ε_θ(x_t, state, t) and the goal, or, if held, the frozen model's own prediction.
 
-    name: under which the loss is summed and shown.
+    name: under which the loss is summed and shown. state: text states [L, d].
     """
 
     name: str
@@ -77,7 +77,10 @@ def anchor(context: StepContext) -> Tensor:
 
 
 def term_losses(context: StepContext, terms: list[LossTerm], goal: Tensor) -> dict[str, Tensor]:
-    """The weighted losses of the terms, summed by name; all rows go through the U-Net in one batch."""
+    """The weighted losses of the terms, summed by name; all go through the U-Net in one batch.
+
+    goal: where the erased terms are pushed to [1, C, H, W].
+    """
     # The frozen predictions first: the tuned ones hold much memory until their backward pass.
     with torch.no_grad():
         held = iter(context.predict([term.state for term in terms if term.held], tuned=False))

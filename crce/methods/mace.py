@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crce.concepts.spec import ConceptSpec
-from crce.config import EraseConfig
+from crce.config import ResolvedConfig
 from crce.methods.attention import attention_maps, token_positions
 from crce.methods.base import GradientMethod, Specs, Tensors
 from crce.methods.losses import StepContext
@@ -40,7 +40,7 @@ class Mace(GradientMethod):
     def trainable(self, unet: nn.Module) -> list[str]:
         return keys_values(unet)
 
-    def start(self, model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
+    def start(self, model: Diffusion, specs: Specs, config: ResolvedConfig, names: list[str]) -> Tensors:
         """Stage 1, which stays as it is, and for stage 2 an A of random rows and a B of zeros for each concept."""
         matrices = {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
         refined = solve(matrices, pair_contexts(model, specs), DAMPING)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from crce.config import EraseConfig
+from crce.config import ResolvedConfig
 from crce.methods.base import Specs, Tensors
 from crce.methods.esd import Esd
 from crce.methods.uce import crce_uce
@@ -11,6 +11,6 @@ from crce.models.diffusion import Diffusion
 
 @dataclass(frozen=True)
 class CrcePlus(Esd):
-    def start(self, model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
+    def start(self, model: Diffusion, specs: Specs, config: ResolvedConfig, names: list[str]) -> Tensors:
         """The weights after CRCE-UCE: every training coref has moved at once, where CRCE draws M in a step."""
         return {name: tensor.requires_grad_() for name, tensor in crce_uce(model, specs, names).items()}

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crce.concepts.spec import ConceptSpec
-from crce.config import EraseConfig
+from crce.config import ResolvedConfig
 from crce.methods.attention import attention_maps, cross_attention_layers, token_positions
 from crce.methods.base import GradientMethod, Specs, Tensors
 from crce.methods.losses import StepContext, anchor
@@ -46,7 +46,7 @@ class Receler(GradientMethod):
     def apply(self, model: Diffusion, tensors: Tensors, strength: float = 1.0) -> AbstractContextManager[Tensors]:
         return attach_erasers(model, tensors, strength)
 
-    def start(self, model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
+    def start(self, model: Diffusion, specs: Specs, config: ResolvedConfig, names: list[str]) -> Tensors:
         """Erasers for all concepts in common, and soft words for each."""
         rng = torch.Generator().manual_seed(config.seed)
         layers = [name.removesuffix(".to_out.0.weight") for name in names]

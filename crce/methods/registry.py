@@ -51,6 +51,6 @@ def method_of(config: EraseConfig) -> GradientMethod | ClosedForm:
     """The method that a run asks for; a variant of CRCE together with its backbone."""
     if variant := CRCE_VARIANTS.get(config.method):
         backbone = METHODS[config.backbone]
-        assert isinstance(backbone, GradientMethod), "a test holds the backbones to it"
+        assert isinstance(backbone, GradientMethod), "tests check that every backbone trains"
         return variant.on(backbone)
     return METHODS[config.method]

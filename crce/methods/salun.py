@@ -6,8 +6,8 @@ from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from crce.concepts.spec import ConceptSpec
-from crce.config import EraseConfig
-from crce.methods.base import TRAJECTORY, GradientMethod, Specs, Tensors, copy_weights
+from crce.config import ResolvedConfig
+from crce.methods.base import TRAJECTORY, GradientMethod, Specs, Tensors, trainable_copies
 from crce.methods.ca import anchor_concept
 from crce.methods.losses import LossTerm, StepContext, erase_term, preserve_term
 from crce.methods.parameters import everything
@@ -26,12 +26,12 @@ class SalUn(GradientMethod):
     def trainable(self, unet: nn.Module) -> list[str]:
         return everything(unet)
 
-    def start(self, model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
+    def start(self, model: Diffusion, specs: Specs, config: ResolvedConfig, names: list[str]) -> Tensors:
         """Copies of the weights, of which only the salient half gets a gradient: |∂L_f/∂w| above the median of all.
 
         The others stay as they are to the last bit, for Adam moves nothing that never had a gradient.
         """
-        tensors = copy_weights(model, names)
+        tensors = trainable_copies(model, names)
         for spec in specs:
             _add_forgetting_gradient(model, spec, config, tensors)
         slopes = {name: _gradient(tensor).abs() for name, tensor in tensors.items()}
@@ -57,7 +57,7 @@ def _gradient(tensor: Tensor) -> Tensor:
     return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
 
 
-def _add_forgetting_gradient(model: Diffusion, spec: ConceptSpec, config: EraseConfig, tensors: Tensors) -> None:
+def _add_forgetting_gradient(model: Diffusion, spec: ConceptSpec, config: ResolvedConfig, tensors: Tensors) -> None:
     """Adds ∂L_f/∂w to the gradients, L_f the loss of drawing the target: ‖ε_∅ + g (ε_c − ε_∅) − ε‖².
 
     ε is the noise between x_t and the picture x_0 that one trajectory ends in.

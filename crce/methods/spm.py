@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crce.concepts.spec import ConceptSpec
-from crce.config import EraseConfig
+from crce.config import ResolvedConfig
 from crce.methods.base import GradientMethod, Specs, Tensors
 from crce.methods.losses import LossTerm, StepContext, erase_term, preserve_term
 from crce.methods.parameters import transformers
@@ -37,7 +37,7 @@ class Spm(GradientMethod):
     def apply(self, model: Diffusion, tensors: Tensors, strength: float = 1.0) -> AbstractContextManager[None]:
         return gated_adapters(model, tensors, strength)
 
-    def start(self, model: Diffusion, specs: Specs, config: EraseConfig, names: list[str]) -> Tensors:
+    def start(self, model: Diffusion, specs: Specs, config: ResolvedConfig, names: list[str]) -> Tensors:
         """An adapter for each concept."""
         layers = [name.removesuffix(".weight") for name in names]
         rng = torch.Generator().manual_seed(config.seed)

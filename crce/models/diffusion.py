@@ -106,7 +106,7 @@ class Diffusion:
 
     @property
     def covered_file(self) -> Path:
-        """What the base draws, measured (see `evaluate.coverage`), beside the model's other files."""
+        """What the base draws, measured (see `evaluation.coverage`), beside the model's other files."""
         return Path(bases.resolve(self.base)) / "covered.json"
 
     def embed(self, prompts: list[str]) -> Tensor:

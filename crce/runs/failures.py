@@ -12,7 +12,7 @@ from crce.errors import CrceError
 from crce.runs.events import FailedEvent
 from crce.runs.run import Run
 
-SMALLER = "Free memory on the device and resume, or start again with 1 term at once (--rows 1): it needs the least."
+SMALLER = "Free memory on the device and resume, or start again with a microbatch of 1 term, which needs the least."
 FULL = "Free some space and resume."
 LOCKED = "Make it writable and resume."
 UNWRITABLE = {ENOSPC: FULL, EDQUOT: FULL, EFBIG: FULL, EACCES: LOCKED, EPERM: LOCKED, EROFS: LOCKED}

@@ -29,6 +29,7 @@ from crce import bases, files
 from crce.concepts.spec import ConceptSpec, resolve_conflicts, spec_from_dict, spec_to_dict
 from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, resolve_config
 from crce.errors import CrceError
+from crce.evaluation.questions import ASKS
 from crce.evaluation.report import Report, read_report
 from crce.records import parse
 from crce.runs.events import (
@@ -83,7 +84,7 @@ class ResolvedJob(Job):
 class EvaluationRequest:
     """evaluate.json: `images` pictures per prompt; `ask`, what is asked of a coref's picture: "target" or "coref".
 
-    Raises CrceError for a number of pictures out of range.
+    Raises CrceError for a number of pictures out of range and for another `ask`.
     """
 
     images: int
@@ -92,6 +93,8 @@ class EvaluationRequest:
     def __post_init__(self) -> None:
         if not 1 <= self.images <= 1000:
             raise CrceError(f"images is {self.images}; give a number from 1 to 1000.")
+        if self.ask not in ASKS:
+            raise CrceError(f"ask is {self.ask!r}; use one of {', '.join(ASKS)}.")
 
 
 @dataclass(frozen=True)

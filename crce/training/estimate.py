@@ -11,14 +11,15 @@ from random import Random
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from crce.catalogue import WEIGHTS
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, ResolvedConfig, check, resolve_config
 from crce.cost import Cost
-from crce.methods.base import TRAJECTORY, ClosedForm, Specs, copy_weights
-from crce.methods.erased_weights import WEIGHTS
+from crce.methods.base import TRAJECTORY, ClosedForm, Specs, trainable_copies
 from crce.methods.losses import StepContext
 from crce.methods.registry import gradient_method_of, method_of
 from crce.models.diffusion import Diffusion, NoisySample
+from crce.training.latent_cache import count_trajectories
 from crce.training.loop import TrainState, train_once
 from crce.training.saved_bytes import SavedBytes
 
@@ -55,7 +56,7 @@ def estimate(model: Diffusion, specs: Specs | list[ConceptSpec], config: EraseCo
     if resolved.closed_form:
         return Cost(None, base + trained, disk, 0)
     trial = (try_steps if is_quick(model) else trace_shapes)(model, specs, resolved)
-    steps, latents = resolved.steps * len(specs), _trajectories(resolved) * TRAJECTORY * len(specs)
+    steps, latents = resolved.steps * len(specs), count_trajectories(resolved) * TRAJECTORY * len(specs)
     on_device = not resolved.microbatch_size or model.device.type == "cpu"
     cache = on_device * latents * 4 * FP32 * math.prod(model.latent_shape)
     memory = base + 4 * trained + trial.held + cache
@@ -72,18 +73,18 @@ def is_quick(model: Diffusion) -> bool:
     return model.device.type != "cpu" or work <= CPU_WORK
 
 
-def disk_bytes(model: Diffusion, specs: Specs, config: EraseConfig) -> int:
+def disk_bytes(model: Diffusion, specs: Specs, config: ResolvedConfig) -> int:
     """Bytes in fp32, at most: the result, pictures, and for a method that trains two checkpoints (values and Adam's two
     moments) while one replaces the other."""
     checkpoints = 0 if config.closed_form else 2 * 3
     return FP32 * count_values(model, specs, config) * (1 + checkpoints) + PICTURES_ROOM
 
 
-def count_values(model: Diffusion, specs: Specs, config: EraseConfig) -> int:
+def count_values(model: Diffusion, specs: Specs, config: ResolvedConfig) -> int:
     """How many values are trained: those of the weights, or those of an adapter beside them."""
     method, sizes = method_of(config), {name: p.numel() for name, p in model.unet.named_parameters()}
     names = method.trainable(model.unet)
-    if isinstance(method, ClosedForm) or config.result.kind == WEIGHTS:
+    if isinstance(method, ClosedForm) or config.result == WEIGHTS:
         return sum(sizes[name] for name in names)
     return sum(tensor.numel() for tensor in method.start(model, specs, config, names).values())
 
@@ -123,7 +124,7 @@ def trace_shapes(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Tria
     terms = method.all_terms(StepContext(model, specs[0], config, {}, {}, sample, Random(config.seed)))
     states = [term.state for term in terms] or [model.embed([specs[0].target])[0]]
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        tensors = copy_weights(model, method.trainable(model.unet))
+        tensors = trainable_copies(model, method.trainable(model.unet))
         base = [*model.unet.parameters(), *map(fake.from_tensor, model.unet.parameters())]
         saved = SavedBytes([*base, *tensors.values()])
         context = StepContext(model, specs[0], config, tensors, tensors, sample, Random(config.seed))
@@ -142,13 +143,9 @@ def _weight_bytes(model: Diffusion) -> int:
     return sum(p.nbytes for part in (model.unet, model.text_encoder, model.vae) for p in part.parameters())
 
 
-def _trajectories(config: ResolvedConfig) -> int:
-    return math.ceil(config.steps / TRAJECTORY)
-
-
 def _cache_seconds(model: Diffusion, config: ResolvedConfig) -> float:
     """Of one concept's latent cache, from the second of two of its predictions."""
-    x = model.noise([config.seed]).expand(2 * _trajectories(config), -1, -1, -1)
+    x = model.noise([config.seed]).expand(2 * count_trajectories(config), -1, -1, -1)
     times, states = torch.full((len(x),), 500, device=model.device), model.embed([""]).expand(len(x), -1, -1)
     with torch.no_grad():
         model.predict(x, times, states)

@@ -8,16 +8,17 @@ from crce.config import ResolvedConfig
 from crce.methods.base import TRAJECTORY
 from crce.models.diffusion import Diffusion, NoisySample
 
-# Trajectories sampled at once where memory counts: they take less than the backward pass of one row (see
+# Trajectories sampled at once when memory is short: they take less than the backward pass of one row (see
 # benchmarks/memory.py).
-LEAN = 6
+MAX_TRAJECTORIES = 6
 
 
 def sample_latents(model: Diffusion, prompt: str, config: ResolvedConfig) -> Iterator[NoisySample]:
     """Sample the latents of all steps at once: whole trajectories instead of ESD's fresh partial one per step.
 
     The guided pass already holds e_c and e_∅, so the anchors cost nothing.
-    Yields 50 samples of ⌈steps / 50⌉ latents; with a `config.microbatch_size`, of at most 6 trajectories at a time.
+    Yields a sample for each of the 50 timesteps, with latents [n, C, H, W] of the n = ⌈steps / 50⌉ trajectories;
+    with a `config.microbatch_size`, 50 samples for each group of at most `MAX_TRAJECTORIES`.
     """
     for group in trajectory_groups(config):
         seeds = [rng_of(config.seed, -2 - i).getrandbits(63) for i in group]
@@ -26,10 +27,15 @@ def sample_latents(model: Diffusion, prompt: str, config: ResolvedConfig) -> Ite
             yield sample
 
 
+def count_trajectories(config: ResolvedConfig) -> int:
+    """How many trajectories of 50 latents the steps need; each latent is then used about once."""
+    return math.ceil(config.steps / TRAJECTORY)
+
+
 def trajectory_groups(config: ResolvedConfig) -> list[range]:
     """Which trajectories are sampled together."""
-    count = math.ceil(config.steps / TRAJECTORY)
-    size = LEAN if config.microbatch_size else count
+    count = count_trajectories(config)
+    size = MAX_TRAJECTORIES if config.microbatch_size else count
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 

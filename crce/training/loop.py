@@ -14,7 +14,7 @@ from crce.concepts.spec import ConceptSpec, resolve_conflicts
 from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, resolve_config
 from crce.errors import CrceError
 from crce.methods.base import TRAJECTORY, ClosedForm, Specs
-from crce.methods.erased_weights import WEIGHTS, ErasedWeights
+from crce.methods.erased_weights import ErasedWeights
 from crce.methods.losses import StepContext
 from crce.methods.registry import METHODS, gradient_method_of
 from crce.models.diffusion import Diffusion, NoisySample
@@ -25,17 +25,17 @@ Concepts = ConceptSpec | Sequence[ConceptSpec]
 
 @dataclass(frozen=True)
 class Step:
-    """One finished step of a phase: "bank" (sampling the latents) or "train", there with its losses by name."""
+    """One finished step of a phase: "bank" (filling the latent cache) or "train", which has losses by name."""
 
     phase: str
     number: int
     total: int
     losses: dict[str, float]
-    copy_weights: Callable[[], ErasedWeights] = field(repr=False)
+    _weights: Callable[[], ErasedWeights] = field(repr=False)
 
     def weights(self) -> ErasedWeights:
         """The result so far, as a copy. Only valid until the next step is taken."""
-        return self.copy_weights()
+        return self._weights()
 
 
 class TrainState:
@@ -54,7 +54,8 @@ class TrainState:
         """Steps of all concepts."""
         return self.config.steps * len(self.specs)
 
-    def copy_weights(self) -> ErasedWeights:
+    def result(self) -> ErasedWeights:
+        """The result so far, as a copy."""
         copies = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
         return ErasedWeights(self.method.finish(self.model, self.specs, copies), self.info)
 
@@ -125,11 +126,11 @@ def erase_steps(
 ) -> Iterator[Step]:
     """Erase step by step, in copies of the trained weights; the model itself stays as it is.
 
-    Several concepts take turns, `config.steps` each.
+    Several concepts take turns, `config.steps` each. Nothing happens, and nothing is checked, before the first step.
     checkpoint: a file written every `config.checkpoint_every` steps and at the end, and read if `resume`.
     Raises CrceError for too few terms, a checkpoint that does not fit, or a loss that is not finite.
     """
-    specs, config = _together(spec), resolve_config(config, model.base)
+    specs, config = _resolve_specs(spec), resolve_config(config, model.base)
     for each in specs:
         check(each, config)
     if config.closed_form:
@@ -139,19 +140,19 @@ def erase_steps(
     if resume and checkpoint and checkpoint.exists():
         state.load(checkpoint)
     if state.step == state.total:
-        yield Step("train", state.total, state.total, {}, state.copy_weights)
+        yield Step("train", state.total, state.total, {}, state.result)
         return
     caches = yield from _fill_caches(state)
     while state.step < state.total:
         losses = train_once(state, caches)
         if checkpoint and (state.step % config.checkpoint_every == 0 or state.step == state.total):
             state.save(checkpoint)
-        yield Step("train", state.step, state.total, losses, state.copy_weights)
+        yield Step("train", state.step, state.total, losses, state.result)
 
 
 def solve_closed_form(model: Diffusion, spec: Concepts, config: EraseConfig) -> ErasedWeights:
     """The result of a closed form, which needs no steps. Raises CrceError for a method that trains."""
-    specs, method = _together(spec), METHODS.get(config.method)
+    specs, method = _resolve_specs(spec), METHODS.get(config.method)
     if not isinstance(method, ClosedForm):
         raise CrceError(f"{config.method!r} is trained, not solved at once. Start a run instead.")
     tensors = method.solve(model, specs, method.trainable(model.unet))
@@ -163,7 +164,7 @@ def preview(model: Diffusion, spec: Concepts) -> ErasedWeights:
     return solve_closed_form(model, spec, EraseConfig("crce-uce"))
 
 
-def _together(spec: Concepts) -> Specs:
+def _resolve_specs(spec: Concepts) -> Specs:
     return resolve_conflicts([spec] if isinstance(spec, ConceptSpec) else spec)
 
 
@@ -180,9 +181,9 @@ def _info(model: Diffusion, specs: Specs, config: ResolvedConfig) -> dict[str, s
 
 
 def _identity(info: dict[str, str]) -> tuple[object, ...]:
-    """What must be the same for a checkpoint to be continued; settings by meaning, whatever they were once called."""
+    """What must be equal to continue a checkpoint. Settings are compared as values: a file may use old names."""
     config = config_from_dict(json.loads(info["config"])) if "config" in info else None
-    return config, *(info.get(key, WEIGHTS) for key in ("base", "method", "target", "digest", "kind"))
+    return config, *(info.get(key) for key in ("base", "method", "target", "digest", "kind"))
 
 
 def _fill_caches(state: TrainState) -> Generator[Step, None, list[NoisySample]]:
@@ -195,13 +196,16 @@ def _fill_caches(state: TrainState) -> Generator[Step, None, list[NoisySample]]:
         for sample in sample_latents(state.model, state.method.latent_prompt(spec), state.config):
             samples.append(sample.to(place))
             done = len(samples) + per_concept * len(caches)
-            yield Step("bank", done, per_concept * len(state.specs), {}, state.copy_weights)
+            yield Step("bank", done, per_concept * len(state.specs), {}, state.result)
         caches.append(shuffle_latents(samples, state.config.seed))
     return caches
 
 
 def train_once(state: TrainState, caches: list[NoisySample]) -> dict[str, float]:
-    """Take one step of Adam for the concept whose turn it is; returns the losses by name."""
+    """Take one step of Adam for the concept whose turn it is; returns the losses by name.
+
+    Raises CrceError for a loss that is not finite.
+    """
     context = _context(state, caches)
     state.optimizer.zero_grad()
     losses: dict[str, float] = defaultdict(float)

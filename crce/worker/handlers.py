@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from crce import bases, files, runs
-from crce.config import EraseConfig
 from crce.cost import Cost
 from crce.errors import CrceError
 from crce.evaluation.coverage import judge_base
@@ -21,7 +20,7 @@ from crce.methods.erased_weights import ErasedWeights, combine
 from crce.models import text_space
 from crce.models.diffusion import Diffusion
 from crce.training.estimate import estimate, is_quick
-from crce.training.loop import solve_closed_form
+from crce.training.loop import preview as edit_instantly
 from crce.worker.answers import (
     Cell,
     CoverageAnswer,
@@ -91,7 +90,7 @@ def preview(
     """
     check_quick(model)
     began = time.monotonic()
-    weights = solve_closed_form(model, request.spec, EraseConfig("crce-uce"))
+    weights = edit_instantly(model, request.spec)
     edit_seconds = time.monotonic() - began
     pairs = list(product(request.prompts, request.seeds))
     before, after = _draw_base(pairs, model, replaced), _draw(weights.applied(model), pairs, model, replaced)
@@ -132,7 +131,7 @@ def measure_coverage(
 def measure_distances(
     request: "DistancesRequest", model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]
 ) -> DistancesAnswer:
-    """See `text_space.distances`."""
+    """See `text_space.measure_distances`."""
     found = text_space.measure_distances(model, request.spec)
     sphere = Sphere(found["sphere"]["radius"], tuple((x, y) for x, y in found["sphere"]["points"]))
     return DistancesAnswer(tuple(TermDistance(**term) for term in found["terms"]), found["limit"], sphere)
