@@ -972,3 +972,9 @@ def test_the_card_of_an_adapter_is_shown_for_what_it_can_go_out_as(dog, base):
 
 def test_pictures_of_a_card_are_not_fetched():
     assert publish._split_card("---\na: 1\n---\n![x](https://example.com/y.png)") == ("a: 1", "*(picture: x)*")
+
+
+@pytest.mark.parametrize("steps", ["many", "nan", "inf", "2.5"])
+def test_steps_that_are_no_whole_number_are_told(steps):
+    with pytest.raises(CrceError, match=f"steps is '{steps}'"):
+        EraseForm(steps=steps).to_config()

@@ -266,3 +266,9 @@ def test_a_request_that_cannot_be_read_is_none(run, broken):
     run.record(DoneEvent())
     (run.dir / "evaluate.json").write_text(broken)
     assert run.evaluation is None and run.state == "done"
+
+
+@pytest.mark.parametrize(("images", "ask", "says"), [(0, "target", "images is 0"), (1, "both", "ask is 'both'")])
+def test_an_evaluation_that_makes_no_sense_is_refused_before_it_is_asked_for(images, ask, says):
+    with pytest.raises(CrceError, match=says):
+        EvaluationRequest(images, ask)
