@@ -73,7 +73,7 @@ def until(true):
 
 def draw(base, columns=({},), prompts=("dog",), seeds=(0,), ask=None, tab="tab"):
     return {
-        "kind": "draw",
+        "kind": "generate",
         "tab": tab,
         "base": str(base),
         "columns": list(columns),
@@ -194,7 +194,7 @@ def test_what_the_curator_sees_comes_also_while_a_run_trains(worker, tiny_sd_dir
     assert distances == json.loads(json.dumps(text_space.measure_distances(tiny_sd, dog)))
 
     config = EraseConfig(corefs=3, retains=2)
-    asked = {"kind": "preflight", "tab": "tab", "base": str(tiny_sd_dir), "specs": [spec_to_dict(dog)]}
+    asked = {"kind": "estimate", "tab": "tab", "base": str(tiny_sd_dir), "specs": [spec_to_dict(dog)]}
     cost = ask({**asked, "config": asdict(config)})
     assert cost["memory"] == estimate(tiny_sd, [dog], config).memory and cost["seconds"] > 0
     assert "each step draws 5" in ask({**asked, "config": {}})["error"]

@@ -144,11 +144,11 @@ def estimate_cost(
 
 
 HANDLERS: dict[str, Callable[[Any, Diffusion, EmbeddedJudge | None, Callable[[], bool]], Any]] = {
-    "draw": generate,
+    "generate": generate,
     "preview": preview,
     "coverage": measure_coverage,
     "distances": measure_distances,
-    "preflight": estimate_cost,
+    "estimate": estimate_cost,
 }
 
 

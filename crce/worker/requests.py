@@ -94,7 +94,7 @@ class GenerateRequest(ModelRequest[GenerateAnswer]):
     seeds: Seeds
     ask: list[str | None]
     answer = GenerateAnswer
-    kind: Literal["draw"] = field(default="draw", kw_only=True)
+    kind: Literal["generate"] = field(default="generate", kw_only=True)
 
     @property
     def needs_judge(self) -> bool:
@@ -141,7 +141,7 @@ class EstimateRequest(ModelRequest[Cost]):
     specs: Annotated[list[Spec], Field(min_length=1)]
     config: Config
     answer = Cost
-    kind: Literal["preflight"] = field(default="preflight", kw_only=True)
+    kind: Literal["estimate"] = field(default="estimate", kw_only=True)
 
 
 def _check_generate(request: GenerateRequest) -> GenerateRequest:
