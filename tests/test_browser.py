@@ -338,7 +338,7 @@ def test_what_goes_wrong_at_the_model_is_said_in_the_talk(app, page):
     before = kept()
     app.llm.mode = "refusal"
     ask_for(page, "something forbidden")
-    expect(page.get_by_text("declines to answer")).to_be_visible()
+    expect(page.get_by_text("refuses to answer")).to_be_visible()
     expect(page.get_by_text("The lists are unchanged.")).to_be_visible()
     assert kept() == before
 
