@@ -152,7 +152,7 @@ def test_pictures_come_with_verdicts_and_bad_questions_with_errors(tiny_sd_dir, 
     assert ask(request)["columns"][0] == base
 
     wrong = [
-        ({"kind": "fly"}, "'fly' found using 'kind' does not match any of the expected tags: 'draw'"),
+        ({"kind": "fly"}, "'fly' found using 'kind' does not match any of the expected tags: 'generate'"),
         ({**request, "ask": []}, "ask has 0 entries for 2 prompts"),
         ({**request, "seeds": list(range(500))}, "more than 512 pictures"),
         ({**request, "seeds": [-1]}, "seeds.0: Input should be greater than or equal to 0"),
