@@ -14,8 +14,9 @@ from crce.cli.terminal import show_progress
 from crce.concepts.library import find_concept
 from crce.config import EraseConfig, resolve_config
 from crce.cost import machine
+from crce.evaluation.accuracies import summarise
 from crce.evaluation.evaluate import evaluate_steps
-from crce.evaluation.metrics import HEADS, summarise
+from crce.evaluation.metrics import HEADS
 from crce.evaluation.report import read_report
 from crce.experiments.studies import pool_counts, render_variants
 from crce.experiments.tables import load_reports

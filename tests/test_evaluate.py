@@ -8,9 +8,9 @@ import torch
 from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
 from crce.errors import CrceError
+from crce.evaluation.accuracies import compute_accuracies
 from crce.evaluation.coverage import measure_coverage
 from crce.evaluation.evaluate import evaluate, evaluate_steps, judge_images, list_questions
-from crce.evaluation.metrics import compute_accuracies
 from crce.files import write_json
 from crce.generators import Stream
 from crce.judges.embedded import EmbeddedJudge

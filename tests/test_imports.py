@@ -23,7 +23,7 @@ BELOW = {
     "evaluation": {"concepts", "models", "judges", "methods"},
     "runs": {"concepts", "models", "judges", "methods", "training", "evaluation"},
     "worker": {"concepts", "models", "judges", "methods", "training", "evaluation", "runs"},
-    "publishing": {"concepts", "evaluation/questions", "evaluation/report", "runs"},
+    "publishing": {"concepts", "evaluation/metrics", "evaluation/report", "runs"},
     "experiments": {"concepts", "models", "judges", "methods", "training", "evaluation", "runs"},
     "cli": {"concepts", "proposers", "models", "methods", "training", "evaluation", "runs", "worker", "publishing",
             "experiments"},
@@ -99,7 +99,7 @@ def test_every_folder_has_its_place():
 @pytest.mark.parametrize(
     "module",
     ["app.main", "crce", "crce.cli.main", "crce.runs.execute", "crce.worker.client", "crce.worker.service",
-     "crce.concepts.dataset", "crce.publishing.hub", "crce.proposers.proposers", "crce.evaluation.metrics"],
+     "crce.concepts.dataset", "crce.publishing.hub", "crce.proposers.proposers", "crce.evaluation.accuracies"],
 )  # fmt: skip
 def test_importing_it_loads_no_torch(module):
     code = f"import sys, {module}; print(sorted({HEAVY!r} & set(sys.modules)))"

@@ -4,7 +4,7 @@ import pytest
 
 from crce.concepts.spec import ConceptSpec, Term
 from crce.errors import CrceError
-from crce.evaluation.metrics import (
+from crce.evaluation.accuracies import (
     base_report,
     compute_accuracies,
     difference,

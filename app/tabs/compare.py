@@ -24,7 +24,7 @@ from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
 from crce.cost import format_duration
 from crce.errors import CrceError
-from crce.evaluation.questions import METRICS
+from crce.evaluation.metrics import METRICS
 from crce.runs import Run
 from crce.worker import client
 from crce.worker.answers import Cell

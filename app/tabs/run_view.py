@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from app.components import data_url, shrink
 from crce.cost import format_duration, format_size
-from crce.evaluation.questions import METRICS
+from crce.evaluation.metrics import METRICS
 from crce.runs import PHASES, Run
 from crce.runs.events import (
     CostEvent,

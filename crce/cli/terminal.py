@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crce.errors import CrceError
-from crce.evaluation.questions import METRICS
+from crce.evaluation.metrics import METRICS
 from crce.evaluation.report import Report
 from crce.generators import Stream
 from crce.runs import PHASES, Event, Run

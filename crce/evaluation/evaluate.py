@@ -25,7 +25,7 @@ Progress = tuple[int, int]  # pictures done, of
 def evaluate(
     model: Diffusion, spec: ConceptSpec, erased: ErasedWeights, *, images: int = 10, ask: str = "target"
 ) -> list[Answers]:
-    """What the base's judge says of every term, on the same seeds before and after; see `metrics` for the accuracies.
+    """What the base's judge says of every term, on the same seeds before and after; see `accuracies` for the figures.
 
     images: pictures per term, of seeds 0, 1, …; five times as many of the target.
     ask: "target" asks of a coref's picture whether it shows the target, "coref" whether it shows the coref.

@@ -1,143 +1,39 @@
-"""From verdicts to figures: the paper's five accuracies, their intervals, and tables over concepts. No torch."""
+"""The metrics of a report: one row each. `accuracies` computes them."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-from scipy import stats
 
-from crce.concepts.spec import ConceptSpec
-from crce.errors import CrceError
-from crce.evaluation.questions import METRICS, Answers
-from crce.evaluation.report import Accuracy, LeftOut, Report
+@dataclass(frozen=True)
+class Metric:
+    """One of the five accuracies (§4.1): the share of the pictures of this kind and split in which the judge sees what
+    it was asked for.
+
+    plain: what the pictures are of, for people who have not read the paper.
+    """
+
+    name: str
+    plain: str
+    kind: str
+    split: str
+
+    @property
+    def low(self) -> bool:
+        """Whether lower is better."""
+        return self.kind != "retain"
+
+    @property
+    def head(self) -> str:
+        """The heading of its column."""
+        return f"{self.name} {'↓' if self.low else '↑'}"
+
+
+METRICS = {
+    "acc_u": Metric("Acc_U", "the concept", "target", "train"),
+    "acc_c_train": Metric("Acc_C train", "its names, seen", "coref", "train"),
+    "acc_c_test": Metric("Acc_C test", "its names, held out", "coref", "test"),
+    "acc_r_train": Metric("Acc_R train", "neighbours, seen", "retain", "train"),
+    "acc_r_test": Metric("Acc_R test", "neighbours, held out", "retain", "test"),
+}
 
 # The columns of a table.
 HEADS = {**{key: metric.head for key, metric in METRICS.items()}, "h": "H ↑"}
-RESAMPLES = 10_000
-SURVIVES = 0.9  # of the base's pictures of the target: from here on an erasure has no effect
-LOST = 0.5  # of the base's pictures of held-out retains: below this an erasure takes everything
-
-
-def compute_accuracies(answers: Sequence[Answers]) -> dict[str, Accuracy]:
-    """The five accuracies over the covered terms, by the keys of METRICS.
-
-    An accuracy without a single covered term is left out rather than called 0.
-    """
-    counted = [a for a in answers if a.covered is not False]
-    groups = {key: [a for a in counted if (a.kind, a.split) == (m.kind, m.split)] for key, m in METRICS.items()}
-    return {key: _accuracy(group) for key, group in groups.items() if group}
-
-
-def _accuracy(group: list[Answers]) -> Accuracy:
-    yes, base = sum(sum(a.yes) for a in group), sum(sum(a.base_yes) for a in group)
-    n = sum(len(a.yes) for a in group)
-    low, high = wilson_interval(yes, n)
-    return Accuracy(yes, n, yes / n, low, high, base / n, yes / base if base else None, len(group))
-
-
-def wilson_interval(yes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of the rate yes / n."""
-    interval = stats.binomtest(yes, n).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def harmonic_mean(accuracies: Mapping[str, Accuracy]) -> float | None:
-    """H of one model: the harmonic mean of (1 − Acc_U, 1 − Acc_C test, Acc_R test); 0 if any of them is 0.
-
-    None where one of the three is missing.
-    """
-    if not {"acc_u", "acc_c_test", "acc_r_test"} <= accuracies.keys():
-        return None
-    rates = {key: accuracy.rate for key, accuracy in accuracies.items()}
-    parts = [1 - rates["acc_u"], 1 - rates["acc_c_test"], rates["acc_r_test"]]
-    return float(stats.hmean(np.clip(parts, 0, None)))
-
-
-def summarise(concept: ConceptSpec, answers: Sequence[Answers], /, **facts: Any) -> Report:
-    """The report of one concept: its answers, the figures, and how many terms were left out.
-
-    facts: further fields of `Report`, such as the method and its settings.
-    """
-    found = compute_accuracies(answers)
-    left_out = LeftOut(len(concept.corefs) - _count(answers, "coref"), len(concept.retains) - _count(answers, "retain"))
-    return Report(found, concept.name, concept.digest, harmonic_mean(found), left_out, find_warning(found),
-                  terms=tuple(answers), **facts)  # fmt: skip
-
-
-def find_warning(found: Mapping[str, Accuracy]) -> str:
-    """What nobody should overlook: hardly anything is erased, or the neighbours are erased too. Else an empty text."""
-    target, neighbours = found.get("acc_u"), found.get("acc_r_test")
-    if target and target.ratio is not None and target.ratio >= SURVIVES:
-        return (f"Hardly anything is erased: {target.yes} of {target.n} pictures still show it. "
-                "Train longer or with a higher learning rate.")  # fmt: skip
-    if neighbours and neighbours.ratio is not None and neighbours.ratio < LOST:
-        return (f"The neighbours went too: {neighbours.yes} of {neighbours.n} held-out pictures still show theirs. "
-                "Train more gently, or add retains.")  # fmt: skip
-    return ""
-
-
-def _count(answers: Sequence[Answers], kind: str) -> int:
-    """Terms of a list that count: the judge was asked, and the base draws them as far as is known."""
-    return sum(a.kind == kind and a.covered is not False for a in answers)
-
-
-def base_report(report: Report) -> Report:
-    """The same report as if nothing had been erased: the base's row in a table."""
-    found = compute_accuracies([replace(term, yes=term.base_yes) for term in report.terms])
-    return replace(report, method="base", metrics=found, h=harmonic_mean(found))
-
-
-def mean_interval(values: Iterable[float], seed: int = 0) -> tuple[float, float, float]:
-    """Mean over concepts and its 95 % bootstrap interval (low, high), from one value per concept.
-
-    Concepts are resampled, not images: the images of one prompt are not independent. For a difference of methods give
-    the paired differences. Raises CrceError for fewer than two values.
-    """
-    sample = np.asarray(list(values), dtype=float)
-    if len(sample) < 2:
-        raise CrceError(f"An interval over concepts needs at least 2 of them, not {len(sample)}.")
-    rng = np.random.default_rng(seed)
-    means = sample[rng.integers(len(sample), size=(RESAMPLES, len(sample)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(sample.mean()), float(low), float(high)
-
-
-def table(reports: Sequence[Report], seconds: Mapping[str, float] | None = None) -> str:
-    """Methods × (the five accuracies, H) as Markdown: means over the concepts, in % with intervals.
-
-    seconds: what each method costs, for a further column. Raises CrceError for a method with fewer than two concepts.
-    """
-    methods = {m: [r for r in reports if r.method == m] for m in dict.fromkeys(r.method for r in reports)}
-    first = next(iter(methods.values()), [])
-    methods = {"base": [base_report(r) for r in first], **methods}
-    heads = [*HEADS.values(), *(["CPU s"] if seconds else [])]
-    lines = [f"| | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
-    return "\n".join(lines + [_row(method, rows, seconds) for method, rows in methods.items()]) + "\n"
-
-
-def _row(method: str, reports: list[Report], seconds: Mapping[str, float] | None) -> str:
-    intervals = [mean_interval(_value(r, key) for r in reports) for key in HEADS]
-    cells = [f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})" for mean, low, high in intervals]
-    if seconds:
-        cells.append(f"{seconds[method]:.1f}" if method in seconds else "")
-    return f"| {method} | {' | '.join(cells)} |"
-
-
-def difference(reports: Sequence[Report], metric: str, method: str, other: str) -> tuple[float, float, float]:
-    """Mean of method − other over the concepts that both were measured on, with the paired bootstrap's interval.
-
-    metric: a key of HEADS. Raises CrceError for fewer than two such concepts.
-    """
-    rates = {m: {r.concept: _value(r, metric) for r in reports if r.method == m} for m in (method, other)}
-    both = rates[method].keys() & rates[other].keys()
-    return mean_interval(rates[method][c] - rates[other][c] for c in sorted(both))
-
-
-def _value(report: Report, metric: str) -> float:
-    """Raises CrceError where the report lacks it."""
-    if metric != "h":
-        return report.metrics[metric].rate
-    if report.h is None:
-        raise CrceError(f"The report of {report.concept!r} with {report.method} has no H: an accuracy is missing.")
-    return report.h

@@ -9,7 +9,8 @@ from crce import files
 from crce.bases import public_name
 from crce.catalogue import METHOD_FACTS
 from crce.errors import CrceError
-from crce.evaluation.questions import METRICS, Answers
+from crce.evaluation.metrics import METRICS
+from crce.evaluation.questions import Answers
 from crce.runs import Run
 from crce.runs.execute import REPORT_SEEDS, picture_name
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from crce.config import config_from_dict
-from crce.evaluation.metrics import HEADS, METRICS, table
+from crce.evaluation.accuracies import table
+from crce.evaluation.metrics import HEADS, METRICS
 from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, read_report
 from crce.experiments.tables import REPORTS, load_reports, render_differences

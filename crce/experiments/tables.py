@@ -9,7 +9,8 @@ from pathlib import Path
 from crce import runs
 from crce.catalogue import METHOD_FACTS
 from crce.errors import CrceError
-from crce.evaluation.metrics import HEADS, difference, table
+from crce.evaluation.accuracies import difference, table
+from crce.evaluation.metrics import HEADS
 from crce.evaluation.report import Report, read_report
 from crce.files import RESULTS, ROOT, read_json, write_atomic
 from crce.runs import Event

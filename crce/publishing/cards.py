@@ -8,7 +8,7 @@ from crce import bases
 from crce.bases import public_name
 from crce.catalogue import METHOD_FACTS
 from crce.concepts.spec import ConceptSpec
-from crce.evaluation.questions import METRICS
+from crce.evaluation.metrics import METRICS
 from crce.evaluation.report import Accuracy, Report
 from crce.markdown import plain
 from crce.runs import Job

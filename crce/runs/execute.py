@@ -240,7 +240,7 @@ def _evaluate(run: Run, model: "Diffusion", judge: "EmbeddedJudge", request: Eva
 
 def _report(run: Run, request: EvaluationRequest, answers: "Sequence[list[Answers]]", seconds: float) -> Report:
     """The first concept's report, with those of the others in it."""
-    from crce.evaluation.metrics import summarise
+    from crce.evaluation.accuracies import summarise
 
     job = run.job
     facts = {"base": job.base, "method": job.config.method, "config": asdict(job.config), "images": request.images,
