@@ -204,7 +204,8 @@ def _describe_picture(prompt: Prompt, column: int, picture: Cell) -> dict:
 def render_scores(ids: list[str]) -> str:
     """The accuracies of the chosen runs with n and interval, next to those of the base."""
     # A run may have been deleted in another window since it was chosen.
-    chosen = [run for name in ids for run in _list_erased() if run.id == name]
+    erased = {run.id: run for run in _list_erased()}
+    chosen = [erased[name] for name in ids if name in erased]
     first = next((report for run in chosen if (report := run.report)), None)
     return render(
         "scores",

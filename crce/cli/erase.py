@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from crce import bases, runs
-from crce.catalogue import CLOSED_FORM, METHOD_FACTS
+from crce.catalogue import METHOD_FACTS
 from crce.cli import terminal
 from crce.cli.options import (
     AsJson,
@@ -260,9 +260,8 @@ def methods(as_json: AsJson = False):
 
 def _describe_preset(method: str) -> str:
     """Steps × learning rate on both base models; a closed form has neither."""
-    facts = METHOD_FACTS[method]
-    if facts.kind == CLOSED_FORM:
-        return "no steps"
-    steps, lr = facts.published or (bases.BaseDefaults.erase_steps, bases.BaseDefaults.lr)
     ours = resolve_config(EraseConfig(method), bases.EMOJI_SD)
+    if ours.closed_form:
+        return "no steps"
+    steps, lr = METHOD_FACTS[method].published or (bases.BaseDefaults.erase_steps, bases.BaseDefaults.lr)
     return f"{bases.SD_V1_4}: {steps} × {lr:g} · {bases.EMOJI_SD}: {ours.steps} × {ours.lr:g}"

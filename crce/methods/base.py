@@ -11,13 +11,12 @@ from crce.concepts.spec import ConceptSpec
 from crce.config import ResolvedConfig
 from crce.methods.losses import LossTerm, StepContext, anchor, term_losses
 from crce.models.diffusion import Diffusion
-from crce.models.weights import replace_weights
+from crce.models.weights import Tensors, replace_weights
 
 # The frozen model's 50 DDIM steps, of which the training latents are made (ESD).
 TRAJECTORY = 50
 
 Specs = tuple[ConceptSpec, ...]
-Tensors = dict[str, Tensor]
 
 
 def trainable_copies(model: Diffusion, names: list[str]) -> Tensors:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from crce.errors import CrceError
 from crce.models.diffusion import Diffusion
+from crce.models.weights import Tensors
 
-Tensors = dict[str, Tensor]
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 

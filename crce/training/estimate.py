@@ -15,7 +15,7 @@ from crce.catalogue import WEIGHTS
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, ResolvedConfig, check, resolve_config
 from crce.cost import Cost
-from crce.methods.base import TRAJECTORY, ClosedForm, Specs, trainable_copies
+from crce.methods.base import TRAJECTORY, Specs, trainable_copies
 from crce.methods.losses import StepContext
 from crce.methods.registry import gradient_method_of, method_of
 from crce.models.diffusion import Diffusion, NoisySample
@@ -82,11 +82,11 @@ def disk_bytes(model: Diffusion, specs: Specs, config: ResolvedConfig) -> int:
 
 def count_values(model: Diffusion, specs: Specs, config: ResolvedConfig) -> int:
     """How many values are trained: those of the weights, or those of an adapter beside them."""
-    method, sizes = method_of(config), {name: p.numel() for name, p in model.unet.named_parameters()}
-    names = method.trainable(model.unet)
-    if isinstance(method, ClosedForm) or config.result == WEIGHTS:
+    names = method_of(config).trainable(model.unet)
+    if config.result == WEIGHTS:
+        sizes = {name: p.numel() for name, p in model.unet.named_parameters()}
         return sum(sizes[name] for name in names)
-    return sum(tensor.numel() for tensor in method.start(model, specs, config, names).values())
+    return sum(tensor.numel() for tensor in gradient_method_of(config).start(model, specs, config, names).values())
 
 
 def reset_peak_memory(model: Diffusion) -> None:
