@@ -6,7 +6,7 @@ from . import language
 from .vocabulary import Vocabulary, freeze, vocabulary
 from .wordnet import wordnet
 
-LEAST, MARGIN, MOST = 0.6, 0.03, 25  # cosine to the thing; lead over any other; words a thing
+LEAST, MARGIN, MOST = 0.66, 0.04, 12  # cosine to the thing; lead over any other; words a thing
 
 
 def fits(words: Vocabulary, word: str, leaf: int) -> bool:

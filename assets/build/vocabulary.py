@@ -135,9 +135,9 @@ KINDS = {
     "kind": 2,
     "group": 0.5,
     "phrase": 1,
-    "paraphrase": 4,
-    "deep kind": 1.5,
-    "near": 1.5,
+    "paraphrase": 4.5,
+    "deep kind": 0.7,
+    "near": 0.7,
     "gloss": 1,
 }
 STYLE_WORDS = {
@@ -244,13 +244,14 @@ class Vocabulary:
             for phrase in phrases:
                 self.add(phrase, self.terms.get(leaf.lower(), {}), "paraphrase")
         net = wordnet()
-        depths = {t: net.depths(s) for t, s in self.senses.items() if len(self.terms[t]) <= 8}
+        depths = {t: net.depths(s) for t, s in self.senses.items() if len(self.terms[t]) <= 30}
         for sense in sorted({s for found in depths.values() for s in found}):
             term = min(
                 (t for t in depths if sense in depths[t]), key=lambda t: (depths[t][sense], len(self.terms[t]), t)
             )
             for word in plain(net.lemmas(sense))[:3]:
-                self.add(word, self.terms[term], "deep kind")
+                if net.senses.get(word, [""])[0] == sense:  # "bottom" is a ship only in a rare sense
+                    self.add(word, self.terms[term], "deep kind")
         for term, sense in self.senses.items():
             gloss = net.gloss(sense).lower()
             if 2 <= len(gloss.split()) <= 14:
