@@ -20,7 +20,9 @@ from .vocabulary import emphasis, vocabulary
 
 CHANNELS, STEPS = (160, 176), 5000
 BATCH, RATE = 64 if DEVICE.type == "cpu" else 512, 6e-4
-VARIANTS, CAPTIONS, EMPTY = 12, 96, 0.1
+VARIANTS, CAPTIONS, EMPTY = 12, 64, 0.1
+PADDINGS = (20, 25, 31)
+EARLY, LATE = 300, 0.3  # below this time a noisy latent says itself what it shows, and is drawn less often
 LESSONS, TAUGHT = 40_000, 0.7  # noisy latents that the former model saw; its share of what is to be predicted
 UNFLIPPED = {
     "stop sign",
@@ -215,13 +217,15 @@ class Draws:
         self.drawn = encoded()
         self.captions = captioned(self.drawn)
         self.taught = taught() if former() else None
+        if self.taught:
+            self.often = torch.where(self.taught["t"] < EARLY, LATE, 1.0)
         self.signal = scheduler().alphas_cumprod.to(DEVICE)
 
     def __call__(self) -> tuple[torch.Tensor, ...]:
         """→ noisy latents [b,16,8,8], timesteps [b], text states [b,32,320], targets, loss weights [b]"""
         b = BATCH // workers()
         if self.taught:
-            k = torch.randint(LESSONS, (b,))
+            k = torch.multinomial(self.often, b, replacement=True)
             some = {name: values[k] for name, values in self.taught.items()}
         else:
             some = noisy(self.drawn, b)
@@ -235,25 +239,26 @@ class Draws:
 
 
 @torch.no_grad()
-def fitted(unet: UNet2DConditionModel) -> None:
-    """Start from the former model with keys and values that read the new states as it read the old: ridge regression
-    over names, at the end mark and the paddings."""
+def fitted(unet: UNet2DConditionModel, drawn: dict, captions: dict) -> None:
+    """Start from the former model with keys and values that read a caption as it read the drawing's name: ridge
+    regression from the new states of every caption to the old states of the name, at three paddings."""
     pipe = former()
     unet.load_state_dict(pipe.unet.state_dict())
-    terms = sorted({*(n.lower() for n in encoded()["labels"]), *(n.lower() for n in vocabulary().leaves)})
-    old, new = read_by(pipe, terms), states(terms)
-    lengths = language.tokens(terms, full=True).eq(language.pieces().eos_token_id).int().argmax(1)
-    place = torch.arange(32) >= lengths.view(-1, 1)
-    old_ends = pipe.tokenizer(terms, padding="max_length", max_length=32, truncation=True, return_tensors="pt")
-    place &= torch.arange(32) >= old_ends.input_ids.eq(pipe.tokenizer.eos_token_id).int().argmax(1).view(-1, 1)
-    a, b = new[place], old[place]
+    names = sorted(set(drawn["labels"]))
+    old, label = read_by(pipe, [n.lower() for n in names]), torch.tensor([names.index(n) for n in drawn["labels"]])
+    pairs, inverse = torch.unique(
+        torch.stack([captions["rows"].flatten(), label.repeat_interleave(CAPTIONS)]), dim=1, return_inverse=True
+    )
+    weight = torch.zeros(pairs.shape[1]).index_add_(0, inverse, drawn["weights"].repeat_interleave(CAPTIONS)).sqrt()
+    a = torch.cat([captions["states"][pairs[0], p].float() * weight[:, None] for p in PADDINGS])
+    b = torch.cat([old[pairs[1], p] * weight[:, None] for p in PADDINGS])
     gram = a.T @ a
     gram += 1e-3 * gram.diagonal().mean() * torch.eye(len(gram))
     turn = torch.linalg.solve(gram, a.T @ b)  # new states @ turn ≈ old states
     for name, module in unet.named_modules():
         if name.endswith(("attn2.to_k", "attn2.to_v")):
             module.weight.copy_(module.weight @ turn.T)
-    log("unet", fit=round(float((a @ turn - b).square().mean() / b.var()), 4))
+    log("unet", fitted=pairs.shape[1], left=round(float((a @ turn - b).square().sum() / b.square().sum()), 4))
 
 
 def objective(unet: UNet2DConditionModel, x, t, text, wanted, weight) -> torch.Tensor:
@@ -288,11 +293,15 @@ def train(steps: int) -> None:
     torch.manual_seed(0)  # every worker starts from the same weights
     unet = network().to(DEVICE, memory_format=torch.channels_last)
     if former() and not path.exists():
-        fitted(unet)
+        fitted(unet, draws.drawn, draws.captions)
     ema = copy.deepcopy(unet).requires_grad_(False)
     if DEVICE.type == "cpu":  # the fused attention's backward pass took 35 % of a step there
         unet.set_attn_processor(AttnProcessor())
-    optimiser = torch.optim.AdamW(unet.parameters(), RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    reads = [p for n, p in unet.named_parameters() if ".attn2." in n]  # what reads the text has most to learn
+    others = [p for n, p in unet.named_parameters() if ".attn2." not in n]
+    optimiser = torch.optim.AdamW(
+        [{"params": others}, {"params": reads}], RATE, (0.9, 0.99), weight_decay=0.01, fused=True
+    )
     begin = start = 0
     end = steps
     if state := load(path):
@@ -311,7 +320,8 @@ def train(steps: int) -> None:
     torch.manual_seed(start + 1_000_003 * rank)
     saved, began, mean = time.time(), time.time(), 0.0
     for step in range(start, end):
-        optimiser.param_groups[0]["lr"] = peak * shape_of(step - begin, end - begin, decay=0.5)
+        for group, factor in zip(optimiser.param_groups, (1, 3), strict=True):  # what reads the text has most to learn
+            group["lr"] = factor * peak * shape_of(step - begin, end - begin, warmup=100, decay=0.6)
         loss = objective(unet, *draws())
         optimiser.zero_grad()
         loss.backward()
