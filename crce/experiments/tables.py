@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from crce import runs
@@ -11,7 +11,7 @@ from crce.catalogue import METHOD_FACTS
 from crce.errors import CrceError
 from crce.evaluation.accuracies import difference, table
 from crce.evaluation.metrics import HEADS
-from crce.evaluation.report import Report, read_report
+from crce.evaluation.report import Report, read_report, report_to_dict
 from crce.files import RESULTS, ROOT, read_json, write_atomic
 from crce.runs import Event
 from crce.runs.events import FailedEvent, StoppedEvent
@@ -54,7 +54,7 @@ def _measure_job(job: runs.Job, images: int, target: Path, models: Models) -> It
     run.request_evaluate(images)
     yield from execute_job(run, models)
     # On one line: there are many reports, and people read the tables instead.
-    report = asdict(read_report(run.dir / "report.json"))
+    report = report_to_dict(read_report(run.dir / "report.json"))
     write_atomic(target, json.dumps(report, ensure_ascii=False) + "\n")
     shutil.rmtree(work)
 
