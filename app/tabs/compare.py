@@ -196,6 +196,8 @@ def _describe_picture(prompt: Prompt, column: int, picture: Cell) -> dict:
     verdict = "The judge cannot tell"
     if picture.yes is not None:
         verdict = f"The judge sees {'a' if picture.yes else 'no'} “{prompt.ask}” (p = {picture.p:.2f})"
+        if picture.guess:
+            verdict += f"; its first guess is “{picture.guess}”"
     src = data_url(shrink(base64.b64decode(picture.png)), "image/png")
     return {"src": src, "expected": judge_outcome(prompt.kind, column, picture.yes), "verdict": verdict}
 

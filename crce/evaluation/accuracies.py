@@ -152,7 +152,7 @@ def _row(method: str, reports: list[Report], seconds: Mapping[str, float] | None
 
 
 def _cell(reports: list[Report], key: str, strict: bool) -> str:
-    """"2.3 (0.8 to 4.0)", and with strict accuracies the plain one after a slash."""
+    """ "2.3 (0.8 to 4.0)", and with strict accuracies the plain one after a slash."""
     mean, low, high = mean_interval(_value(r, key, strict) for r in reports)
     plain = f" / {100 * mean_interval(_value(r, key, False) for r in reports)[0]:.1f}" if strict and key != "h" else ""
     return f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f}){plain}"

@@ -177,9 +177,7 @@ def _verdicts_file(model: Diffusion, judge: EmbeddedJudge, question: Question) -
     return cache_file("verdicts", facts, ".json")
 
 
-def _answers(
-    question: Question, base: Look, after: Look, covered: bool | None, distance: float | None
-) -> Answers:
+def _answers(question: Question, base: Look, after: Look, covered: bool | None, distance: float | None) -> Answers:
     return Answers(
         question.kind, question.text, question.split, question.asked, covered, question.seeds,
         yes=tuple(v.yes for v in after.verdicts),

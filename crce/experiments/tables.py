@@ -9,7 +9,7 @@ from pathlib import Path
 from crce import runs
 from crce.catalogue import METHOD_FACTS
 from crce.errors import CrceError
-from crce.evaluation.accuracies import difference, table
+from crce.evaluation.accuracies import are_strict, difference, table
 from crce.evaluation.metrics import HEADS
 from crce.evaluation.report import Report, read_report, report_to_dict
 from crce.files import RESULTS, ROOT, read_json, write_atomic
@@ -23,6 +23,10 @@ COSTS = RESULTS / "methods" / "seconds.json"
 README = ROOT / "README.md"
 TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
 OURS = ("crce-plus", "crce-null", "crce-uce")  # each compared with the paper's CRCE
+STRICT_NOTE = (
+    " A picture counts if the judge's first guess among all its drawings is the thing asked for, or of its family; "
+    "H is of these strict values. After the slash: the share of pictures to which the judge says yes."
+)
 UNMEASURED = "Not measured with these weights yet: run `python -m crce measure`, then `python -m crce table`.\n"
 
 
@@ -118,7 +122,7 @@ def _render_paper(found: list[Report]) -> str:
         f"Mean over {len(concepts)} concepts ({', '.join(concepts)}) in %, with 95 % bootstrap intervals over "
         f"concepts; one run each. Pictures per prompt: {found[0].images} ({5 * found[0].images} for Acc_U), "
         "seeds from 0. Only terms that the base model draws are counted, "
-        f"which excludes {corefs} of all corefs and {retains} of all retains.\n",
+        f"which excludes {corefs} of all corefs and {retains} of all retains.{STRICT_NOTE * are_strict(found)}\n",
         "Differences, paired by concept; an interval that contains 0 shows no difference:\n",
         render_differences(found, [("crce", method) for method in TABLE_METHODS if method != "crce"]),
     ]

@@ -195,7 +195,7 @@ def _judge(png: bytes, concept: str | None, judge: EmbeddedJudge | None) -> Cell
     if not (concept and judge and judge.knows(concept)):
         return Cell(_encode(png))
     verdict = judge.classify([Image.open(io.BytesIO(png))], concept)[0]
-    return Cell(_encode(png), verdict.yes, round(verdict.p, 4))
+    return Cell(_encode(png), verdict.yes, round(verdict.p, 4), verdict.guess)
 
 
 def _encode(png: bytes) -> str:
