@@ -330,7 +330,7 @@ def test_the_card_tells_what_was_measured(fake, mine, run):
     result = card.data.eval_results[0]
     assert (result.metric_type, result.metric_value, result.metric_name) == ("acc_u", 0.05, "Acc_U (n = 20)")
     assert "| Acc_U | the concept (lower is better) | 5% | 90% | 20 | 1% to 24% |" in card.text
-    assert "strict" not in card.text
+    assert "first guess" not in card.text
     assert "not a safety guarantee" in card.text.replace("\n", " ") and "2 corefs" in card.text
     assert "erased_diff" not in card.text and run.job.spec.digest in card.text
 

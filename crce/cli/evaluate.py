@@ -8,7 +8,7 @@ import typer
 from crce import bases, runs
 from crce.cli import terminal
 from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, Images, OldBackbone, RunName, Seed
-from crce.cli.runs import describe_run, open_run
+from crce.cli.runs import describe_run, describe_unknown_base, open_run
 from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
 from crce.evaluation.report import read_report, report_to_dict
@@ -37,6 +37,7 @@ def evaluate(
     ```
     """
     found = open_run(run)
+    terminal.warn(filter(None, [describe_unknown_base(found)]))
     _measure(found, images, ask)
     report = read_report(found.dir / "report.json")
     every = [report, *report.also]

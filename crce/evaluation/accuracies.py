@@ -66,8 +66,9 @@ def summarise(concept: ConceptSpec, answers: Sequence[Answers], /, **facts: Any)
     """
     found, strict = compute_accuracies(answers), compute_accuracies(answers, strict=True)
     left_out = LeftOut(len(concept.corefs) - _count(answers, "coref"), len(concept.retains) - _count(answers, "retain"))
-    return Report(found, strict, concept.name, concept.digest, harmonic_mean(strict or found), left_out,
-                  find_warning(strict or found), drift=measure_drift(answers), terms=tuple(answers), **facts)  # fmt: skip
+    counted = strict or found
+    return Report(found, strict, concept.name, concept.digest, harmonic_mean(counted), left_out, find_warning(counted),
+                  drift=measure_drift(answers), terms=tuple(answers), **facts)  # fmt: skip
 
 
 def measure_drift(answers: Sequence[Answers]) -> Drift:
@@ -124,6 +125,14 @@ def mean_interval(values: Iterable[float], seed: int = 0) -> tuple[float, float,
     return float(sample.mean()), float(low), float(high)
 
 
+def check_one_base(reports: Iterable[Report]) -> None:
+    """Raises CrceError for reports of different versions of a base; one that records no version is taken to fit."""
+    versions = sorted({report.base_digest[:8] for report in reports if report.base_digest})
+    if len(versions) > 1:
+        raise CrceError(f"These reports are of different versions of the base ({', '.join(versions)}) and cannot be "
+                        "compared. Measure all of them on one.")  # fmt: skip
+
+
 def are_strict(reports: Iterable[Report]) -> bool:
     """Whether all of them have the strict accuracies; only then are these compared."""
     return all(report.strict for report in reports)
@@ -135,6 +144,7 @@ def table(reports: Sequence[Report], seconds: Mapping[str, float] | None = None)
     If all reports have the strict accuracies, these stand in the table, and the plain ones beside them.
     seconds: what each method costs, for a further column. Raises CrceError for a method with fewer than two concepts.
     """
+    check_one_base(reports)
     methods = {m: [r for r in reports if r.method == m] for m in dict.fromkeys(r.method for r in reports)}
     first = next(iter(methods.values()), [])
     methods = {"base": [base_report(r) for r in first], **methods}
@@ -164,6 +174,7 @@ def difference(reports: Sequence[Report], metric: str, method: str, other: str) 
     metric: a key of HEADS; of the strict accuracies if all reports have them. Raises CrceError for fewer than two such
     concepts.
     """
+    check_one_base(reports)
     strict = are_strict(reports)
     rates = {m: {r.concept: _value(r, metric, strict) for r in reports if r.method == m} for m in (method, other)}
     both = rates[method].keys() & rates[other].keys()

@@ -58,6 +58,7 @@ class Report:
     strict: the same accuracies by the judge's first guess; empty in reports of versions that did not ask for it.
     h: the harmonic mean of the strict ones, or of `metrics` where there are none; None where an accuracy is missing.
     drift: how far the pictures went from those of the base. terms: the judge's answers in order.
+    base_digest: the version of the base; empty where it was not recorded. steps: training steps that were taken.
     images: pictures per term. config, spec: as in job.json, in the words of the version that wrote them. seconds: the
     evaluation took. also: a report for each further concept of the run. Reports of earlier versions lack some of it.
     """
@@ -70,9 +71,11 @@ class Report:
     left_out: LeftOut = LeftOut()
     warning: str = ""
     base: str = ""
+    base_digest: str = ""
     method: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
+    steps: int = 0
     images: int = 0
     ask: str = "target"
     judge: str = "embedded"

@@ -139,9 +139,7 @@ def explain_strict(found: list[Report]) -> str:
 def pool_counts(rows: list[Report]) -> str:
     """yes/n of each accuracy summed over the concepts, and the mean H, as table cells; strict where all rows are."""
     found = [r.strict if are_strict(rows) else r.metrics for r in rows]
-    counts = [
-        (sum(metrics[name].yes for metrics in found), sum(metrics[name].n for metrics in found)) for name in METRICS
-    ]
+    counts = [(sum(each[name].yes for each in found), sum(each[name].n for each in found)) for name in METRICS]
     cells = [f"{yes}/{n}" for yes, n in counts]
     return f"{' | '.join(cells)} | {sum(r.h or 0.0 for r in rows) / len(rows):.4f}"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crce import runs
+from crce.base_version import check_version, find_digest
 from crce.catalogue import METHOD_FACTS
 from crce.errors import CrceError
 from crce.evaluation.accuracies import are_strict, difference, table
@@ -43,12 +44,14 @@ def measure(jobs: list[runs.Job], images: int, folder: Path) -> Iterator[JobEven
     """Runs and evaluates every job (one concept, one method) and stores its report in `folder`.
 
     images: pictures per prompt. Existing reports are not measured again, so a stopped measurement can be continued.
-    Yields the runs' events. Raises CrceError for a run that fails.
+    Yields the runs' events. Raises CrceError for a run that fails, and for a report of another version of the base.
     """
     models = Models()
     for job in jobs:
         target = folder / f"{job.spec.slug}-{job.config.label.replace(' ', '-')}.json"
-        if not target.exists():
+        if target.exists():
+            check_version(f"The report {target}", job.base, read_report(target).base_digest, find_digest(job.base))
+        else:
             yield from _measure_job(job, images, target, models)
 
 

@@ -31,13 +31,20 @@ def weights_card(
         "repo": repo, "files": files, "method": config.title, "source": method.source,
         "touches": METHOD_FACTS[config.base_method].touches, "note": method.result.note,
         "corefs": spec.train_corefs, "retains": spec.train_retains,
-        "lists": method.lists, "digest": spec.digest,
-        "steps": config.steps, "lr": config.lr, "eta": config.eta,
+        "lists": method.lists, "digest": spec.digest, "base_digest": job.base_digest,
+        "steps": _format_steps(job, report), "lr": config.lr, "eta": config.eta,
         "m": config.corefs, "n": config.retains, "seed": config.seed,
         "lora_error": f"{lora_error:.1%}", **_format_measurements(report),
     }  # fmt: skip
     data = _make_header(job, report, repo, dataset)
     return str(ModelCard.from_template(data, template_path=str(TEMPLATE), **facts))
+
+
+def _format_steps(job: Job, report: Report | None) -> str:
+    if not job.config.until_gone:
+        return f"{job.config.steps} steps"
+    taken = f"{report.steps} steps, of " if report and report.steps else ""
+    return f"{taken}at most {job.config.steps} steps, until the judge hardly sees the concept"
 
 
 def _make_header(job: Job, report: Report | None, repo: str, dataset: str) -> ModelCardData:

@@ -186,6 +186,7 @@ def _load_run(name: str, model: Diffusion) -> ErasedWeights:
     run = runs.find(name)
     if run.job.base != model.base:
         raise CrceError(f"The run {run.title!r} was made on {run.job.base}, and these pictures are of {model.base}.")
+    run.check_base(model.digest)
     if not run.erased:
         raise CrceError(f"The run {run.title!r} has no weights yet; wait until it is done.")
     return ErasedWeights.load(run.weights_path)
