@@ -78,7 +78,8 @@ def test_a_cut_training_ends_at_the_same_step_with_the_same_weights(base, dog, t
 
 
 def test_gone_is_at_most_one_of_twenty(tiny_sd, dog):
-    judge, erased = EmbeddedJudge.load(tiny_sd.base), end(erase_steps(tiny_sd, dog, EraseConfig(steps=1))).weights()
+    once = dataclasses.replace(UNTIL, steps=1, until_gone=False)
+    judge, erased = EmbeddedJudge.load(tiny_sd.base), end(erase_steps(tiny_sd, dog, once)).weights()
     rows = judge_images(tiny_sd, judge, choose_questions(tiny_sd, judge, dog), erased)
     first, second, third, *_ = sorted((v.p for row in rows for v in row), reverse=True)
     judge.threshold = (first + second) / 2
@@ -93,9 +94,8 @@ def test_the_pictures_are_of_train_names_that_the_base_draws_on_seeds_of_their_o
     assert [q.text for q in asked] == ["dog", "puppy", "pooch", "hound"]
     assert {q.seeds for q in asked} == {tuple(range(1_000_000, 1_000_005))}
     row = {"asked": "dog (animal)", "of": 10}
-    write_json(
-        base / "covered.json", {"terms": [{**row, "text": "puppy", "yes": 4}, {**row, "text": "pooch", "yes": 5}]}
-    )
+    rows = [{**row, "text": "puppy", "yes": 4}, {**row, "text": "pooch", "yes": 5}]
+    write_json(base / "covered.json", {"terms": rows})
     few = choose_questions(model, judge, dog)
     assert [q.text for q in few] == ["dog", "pooch", "hound"] and {len(q.seeds) for q in few} == {6}
 
@@ -126,10 +126,8 @@ def test_the_command_line_asks_for_it(base, dog, crce, tmp_path):
     from crce.concepts.library import save_spec
 
     save_spec(dog, tmp_path / "dog.json")
-    lists = ("--corefs", 1, "--retains", 1, "--steps", 16)
-    code, _, err = crce(
-        "erase", tmp_path / "dog.json", "--base", base, *lists, "--until-gone", "--out", tmp_path / "run"
-    )
+    settings = ("--base", base, "--corefs", 1, "--retains", 1, "--steps", 16, "--out", tmp_path / "run")
+    code, _, err = crce("erase", tmp_path / "dog.json", *settings, "--until-gone")
     assert code == 0, err
     run = runs.open_run(tmp_path / "run")
     assert run.job.config.until_gone and run.kept_step == 15
