@@ -143,6 +143,26 @@ def test_the_interval_over_concepts_holds_the_mean_and_needs_two():
         mean_interval([0.5])
 
 
+def test_seeds_are_drawn_within_their_concept():
+    assert mean_interval([[0.2, 0.2, 0.2], [0.4, 0.4]]) == mean_interval([0.2, 0.4])
+    mean, low, high = mean_interval([[0.0, 1.0], [0.5]], seed=0)
+    assert (mean, low, high) == (0.5, 0.25, 0.75)
+    # With many concepts alike, only the seeds make the interval: three values of 0 or 1 in each of forty concepts.
+    mean, low, high = mean_interval([[0.0, 1.0, 1.0]] * 40, seed=0)
+    assert mean == pytest.approx(2 / 3) and high - low == pytest.approx(4 * (2 / 9 / 120) ** 0.5, rel=0.1)
+
+
+def test_a_difference_is_paired_by_concept_and_seed():
+    def of(concept, method, seed, c):
+        return dataclasses.replace(report(concept, method, c=c), config={"seed": seed})
+
+    rows = [
+        of("dog", "crce", 0, 0), of("dog", "esd-x", 0, 1), of("dog", "crce", 1, 2), of("dog", "esd-x", 1, 3),
+        of("cat", "crce", 1, 1), of("cat", "esd-x", 1, 2), of("cat", "crce", 2, 4), of("pig", "crce", 0, 4),
+    ]  # fmt: skip
+    assert difference(rows, "acc_c_test", "crce", "esd-x") == (-0.25, -0.25, -0.25)
+
+
 def test_a_difference_is_paired_by_concept():
     rows = [report("dog", "crce", c=0), report("cat", "crce", c=1), report("dog", "esd-x-strict", c=2),
             report("cat", "esd-x-strict", c=3), report("pig", "crce", c=4)]  # fmt: skip

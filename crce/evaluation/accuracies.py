@@ -1,6 +1,6 @@
 """From verdicts to figures: the paper's five accuracies, their intervals, and tables over concepts. No torch."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -110,19 +110,59 @@ def base_report(report: Report) -> Report:
     return replace(report, method="base", metrics=found, strict=strict, h=harmonic_mean(strict or found))
 
 
-def mean_interval(values: Iterable[float], seed: int = 0) -> tuple[float, float, float]:
-    """Mean over concepts and its 95 % bootstrap interval (low, high), from one value per concept.
+def mean_interval(values: Iterable[float | Sequence[float]], seed: int = 0) -> tuple[float, float, float]:
+    """Mean over concepts and its 95 % bootstrap interval (low, high).
 
-    Concepts are resampled, not images: the images of one prompt are not independent. For a difference of methods give
-    the paired differences. Raises CrceError for fewer than two values.
+    values: for each concept its value, or one value for each training seed; every concept counts the same. Concepts are
+    resampled, and within each drawn concept its seeds; not images: those of one prompt are not independent. For a
+    difference of methods give the paired differences. Raises CrceError for fewer than two concepts.
     """
-    sample = np.asarray(list(values), dtype=float)
-    if len(sample) < 2:
-        raise CrceError(f"An interval over concepts needs at least 2 of them, not {len(sample)}.")
+    groups = [np.atleast_1d(np.asarray(value, dtype=float)) for value in values]
+    if len(groups) < 2:
+        raise CrceError(f"An interval over concepts needs at least 2 of them, not {len(groups)}.")
+    counts = np.array([len(group) for group in groups])
+    padded = np.stack([np.pad(group, (0, counts.max() - len(group))) for group in groups])
     rng = np.random.default_rng(seed)
-    means = sample[rng.integers(len(sample), size=(RESAMPLES, len(sample)))].mean(axis=1)
+    drawn = rng.integers(len(groups), size=(RESAMPLES, len(groups)))[..., None]
+    # As many seeds as the drawn concept has; what stands beyond them is not counted.
+    places = (rng.random((*drawn.shape[:2], counts.max())) * counts[drawn]).astype(int)
+    counted = np.arange(counts.max()) < counts[drawn]
+    means = ((padded[drawn, places] * counted).sum(axis=2) / counts[drawn[..., 0]]).mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
-    return float(sample.mean()), float(low), float(high)
+    return float(np.mean([group.mean() for group in groups])), float(low), float(high)
+
+
+def by_concept(reports: Iterable[Report], value: Callable[[Report], float | None]) -> dict[str, dict[int, float]]:
+    """For each concept the value by training seed; without the reports that have none."""
+    found: dict[str, dict[int, float]] = {}
+    for report in reports:
+        if (each := value(report)) is not None:
+            found.setdefault(report.concept, {})[seed_of(report)] = each
+    return found
+
+
+def seed_of(report: Report) -> int:
+    """The training seed."""
+    return int(report.config.get("seed", 0))
+
+
+def mean_over(reports: Iterable[Report], value: Callable[[Report], float | None]) -> tuple[float, float, float]:
+    """`mean_interval` of a value over concepts and seeds."""
+    return mean_interval([list(seeds.values()) for seeds in by_concept(reports, value).values()])
+
+
+def paired_difference(
+    reports: Sequence[Report], value: Callable[[Report], float | None], method: str, other: str
+) -> tuple[float, float, float]:
+    """`mean_interval` of method − other, paired by concept and seed. Raises CrceError for fewer than two concepts that
+    both have a seed of."""
+    check_one_base(reports)
+    ours, theirs = (by_concept((r for r in reports if r.method == m), value) for m in (method, other))
+    pairs = {
+        concept: [ours[concept][s] - theirs[concept][s] for s in sorted(ours[concept].keys() & theirs[concept].keys())]
+        for concept in sorted(ours.keys() & theirs.keys())
+    }
+    return mean_interval([differences for differences in pairs.values() if differences])
 
 
 def check_one_base(reports: Iterable[Report]) -> None:
@@ -163,22 +203,20 @@ def _row(method: str, reports: list[Report], seconds: Mapping[str, float] | None
 
 def _cell(reports: list[Report], key: str, strict: bool) -> str:
     """ "2.3 (0.8 to 4.0)", and with strict accuracies the plain one after a slash."""
-    mean, low, high = mean_interval(_value(r, key, strict) for r in reports)
-    plain = f" / {100 * mean_interval(_value(r, key, False) for r in reports)[0]:.1f}" if strict and key != "h" else ""
-    return f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f}){plain}"
+    mean, low, high = mean_over(reports, lambda r: _value(r, key, strict))
+    plain = mean_over(reports, lambda r: _value(r, key, False))[0] if strict and key != "h" else None
+    beside = "" if plain is None else f" / {100 * plain:.1f}"
+    return f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f}){beside}"
 
 
 def difference(reports: Sequence[Report], metric: str, method: str, other: str) -> tuple[float, float, float]:
-    """Mean of method − other over the concepts that both were measured on, with the paired bootstrap's interval.
+    """`paired_difference` of a metric.
 
     metric: a key of HEADS; of the strict accuracies if all reports have them. Raises CrceError for fewer than two such
     concepts.
     """
-    check_one_base(reports)
     strict = are_strict(reports)
-    rates = {m: {r.concept: _value(r, metric, strict) for r in reports if r.method == m} for m in (method, other)}
-    both = rates[method].keys() & rates[other].keys()
-    return mean_interval(rates[method][c] - rates[other][c] for c in sorted(both))
+    return paired_difference(reports, lambda r: _value(r, metric, strict), method, other)
 
 
 def _value(report: Report, metric: str, strict: bool) -> float:

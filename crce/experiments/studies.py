@@ -9,6 +9,7 @@ from crce.evaluation.accuracies import are_strict, table
 from crce.evaluation.metrics import HEADS, METRICS
 from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, read_report
+from crce.experiments import drift, near_far
 from crce.experiments.tables import REPORTS, load_reports, render_differences
 from crce.files import DOCS, RESULTS
 
@@ -112,7 +113,19 @@ def render_pages() -> dict[Path, str]:
         "senses": render_senses(RESULTS / "senses"),
         "retain-latents": render_latents(RESULTS / "retain-latents"),
     }
-    return {DOCS / f"{name}.md": text for name, text in drawn.items()}
+    pages = {DOCS / f"{name}.md": text for name, text in drawn.items()}
+    return {**pages, **render_split(load_reports(REPORTS)), **render_drift()}
+
+
+def render_split(found: list[Report], folder: Path = DOCS) -> dict[Path, str]:
+    """The page on near and far terms, and its plot where there is something to plot."""
+    page = {folder / "near-far.md": near_far.render_page(found)}
+    return {**page, folder / "near-far.svg": near_far.draw_plot(found)} if near_far.can_split(found) else page
+
+
+def render_drift() -> dict[Path, str]:
+    """The page on what erased pictures look like."""
+    return {DOCS / "drift.md": drift.render_page([*load_reports(REPORTS), *_read(RESULTS / "drift")])}
 
 
 def render_sweep(folder: Path, page: str) -> str:
