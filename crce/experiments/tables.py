@@ -119,6 +119,7 @@ def _render_paper(found: list[Report]) -> str:
     """The table, a note on how it was measured, and CRCE's paired differences from the other methods."""
     concepts = sorted({r.concept for r in found})
     left_out = {r.concept: r.left_out for r in found if r.method == "crce"}.values()
+    others = [method for method in TABLE_METHODS if method != "crce" and any(r.method == method for r in found)]
     corefs, retains = sum(out.corefs for out in left_out), sum(out.retains for out in left_out)
     lines = [
         table(found),
@@ -127,7 +128,7 @@ def _render_paper(found: list[Report]) -> str:
         "Only terms that the base model draws are counted, "
         f"which excludes {corefs} of all corefs and {retains} of all retains.{STRICT_NOTE * are_strict(found)}\n",
         f"Differences, {name_pairs(found)}; an interval that contains 0 shows no difference:\n",
-        render_differences(found, [("crce", method) for method in TABLE_METHODS if method != "crce"]),
+        render_differences(found, [("crce", method) for method in others]),
     ]
     return "\n".join(lines)
 
