@@ -21,8 +21,10 @@ class EraseConfig:
     guidance: classifier-free guidance while the training latents are sampled (ESD: 3).
     seed: of the latents, of the terms drawn and of adapters; the same seed gives the same result.
     preview_every, checkpoint_every: steps between two previews (0: none) and two checkpoints.
+    until_gone: end the training before all steps are taken, once the base's judge hardly sees the concept any more
+    (`evaluation.until_gone`).
 
-    Raises CrceError for an unknown method or backbone and for a value out of range.
+    Raises CrceError for an unknown method or backbone, for a value out of range, and for a closed form until gone.
     """
 
     method: str = "crce"
@@ -37,12 +39,18 @@ class EraseConfig:
     checkpoint_every: int = 50
     backbone: str = "esd-x-strict"
     microbatch_size: int = 0
+    until_gone: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHOD_FACTS:
             raise CrceError(f"There is no method {self.method!r}. Choose one of {', '.join(METHOD_FACTS)}.")
         if self.backbone not in BACKBONES:
             raise CrceError(f"{self.backbone!r} is no backbone for CRCE. Choose one of {', '.join(BACKBONES)}.")
+        if self.until_gone and self.closed_form:
+            raise CrceError(
+                f"{self.method!r} is solved at once, so it cannot stop when the concept is gone. "
+                "Leave that out, or choose a method that trains."
+            )
         for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high and (name, self.closed_form, value) != ("lr", True, 0):

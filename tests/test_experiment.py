@@ -24,26 +24,30 @@ def measured(tiny_sd_dir, dog, tmp_path):
     for spec in (dog, cat):
         save_spec(spec, tmp_path / f"{spec.target}.json")
 
-    def run(methods):
+    def start(methods, seeds=(0,)):
         specs = [load_spec(tmp_path / f"{name}.json") for name in ("dog", "cat")]
-        jobs = [Job(str(tiny_sd_dir), s, dataclasses.replace(SHORT, method=m)) for s in specs for m in methods]
-        return list(measure(jobs, 1, tmp_path / "reports"))
+        configs = [dataclasses.replace(SHORT, method=m, seed=seed) for m in methods for seed in seeds]
+        return measure([Job(str(tiny_sd_dir), s, c) for s in specs for c in configs], 1, tmp_path / "reports")
 
+    def run(*arguments, **more):
+        return list(start(*arguments, **more))
+
+    run.start = start
     return run, tmp_path / "reports"
 
 
 def test_every_method_on_every_concept_once(measured):
     run, folder = measured
     run(["crce"])
-    kept = read_json(folder / "cat-crce.json")
+    kept = read_json(folder / "cat-crce-seed-0.json")
     assert {(e.concept, e.method) for e in run(["crce", "esd-x-strict"])} == {
         ("dog (animal)", "esd-x-strict"),
         ("cat", "esd-x-strict"),
     }
     assert sorted(p.name for p in folder.iterdir()) == [
-        f"{c}-{m}.json" for c in ("cat", "dog-animal") for m in ("crce", "esd-x-strict")
+        f"{c}-{m}-seed-0.json" for c in ("cat", "dog-animal") for m in ("crce", "esd-x-strict")
     ]
-    assert read_json(folder / "cat-crce.json") == kept
+    assert read_json(folder / "cat-crce-seed-0.json") == kept
     assert [r.method for r in load_reports(folder)] == ["esd-x-strict"] * 2 + ["crce"] * 2
 
 
@@ -61,10 +65,34 @@ def test_the_rendered_table_is_put_between_its_marks(measured, tmp_path):
     assert insert_table(text, render(load_reports(folder))) == text
 
 
+def test_seeds_have_reports_of_their_own_and_a_stopped_measurement_goes_on(measured):
+    run, folder = measured
+    events = run(["crce", "esd-x-strict"], seeds=(0, 1))
+    assert {e.concept for e in events} == {"cat", "dog (animal)"}
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [f"{c}-{m}-seed-{s}.json" for c in ("cat", "dog-animal") for m in ("crce", "esd-x-strict")
+                     for s in (0, 1)]  # fmt: skip
+    found = load_reports(folder)
+    assert [(r.method, r.config["seed"]) for r in found[:2]] == [("esd-x-strict", 0), ("esd-x-strict", 1)]
+    text = render(found)
+    assert "Mean over 2 concepts (cat, dog (animal)) and 2 training seeds each, in %" in text
+    assert "paired by concept and seed" in text and "first guess" in text
+    kept = {name: (folder / name).read_bytes() for name in names}
+    (folder / names[-1]).unlink()
+    stopped = run.start(["crce", "esd-x-strict"], seeds=(0, 1))
+    next(event for event in stopped if event.event.kind == "step")
+    stopped.close()
+    assert (folder / f".{names[-1].removesuffix('.json')}").is_dir()
+    run(["crce", "esd-x-strict"], seeds=(0, 1))
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert {name: (folder / name).read_bytes() for name in names[:-1]} == {name: kept[name] for name in names[:-1]}
+    assert max(map(len, kept.values())) < 30_000
+
+
 def test_every_method_is_compared_where_all_were_measured(measured):
     run, folder = measured
     run([*METHODS, "uce", "crce-uce"])
-    (folder / "dog-animal-uce.json").unlink()
+    (folder / "dog-animal-uce-seed-0.json").unlink()
     assert "Every method" not in render([r for r in load_reports(folder) if r.method in METHODS])
     with pytest.raises(CrceError, match="at least 2"):
         render(load_reports(folder))
@@ -95,7 +123,7 @@ def test_a_backbone_has_a_row_alone_and_one_with_corefs_and_retains(tiny_sd_dir,
     asked = [EraseConfig("ca", **settings), EraseConfig(**settings), EraseConfig(backbone="ca", **settings)]
     events = list(measure([Job(str(tiny_sd_dir), spec, config) for config in asked], 1, tmp_path / "reports"))
     assert {event.method for event in events} == {"ca", "crce", "crce on ca"}
-    names = ["dog-animal-ca.json", "dog-animal-crce-on-ca.json", "dog-animal-crce.json"]
+    names = ["dog-animal-ca-seed-0.json", "dog-animal-crce-on-ca-seed-0.json", "dog-animal-crce-seed-0.json"]
     assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == names
     page = studies.render_backbone_rows(list(map(read_report, (tmp_path / "reports").iterdir())))
     rows = [line.split(" | ")[:3] for line in page if " | with" in line]

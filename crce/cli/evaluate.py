@@ -1,6 +1,5 @@
 """Commands that measure erasures and write reports."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +7,23 @@ import typer
 
 from crce import bases, runs
 from crce.cli import terminal
-from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, Images, OldBackbone, RunName, Seed
-from crce.cli.runs import describe_run, open_run
+from crce.cli.options import (
+    AsJson,
+    Backbone,
+    Base,
+    Concept,
+    Device,
+    Dtype,
+    Images,
+    OldBackbone,
+    RunName,
+    Seed,
+    UntilGone,
+)
+from crce.cli.runs import describe_run, describe_unknown_base, open_run
 from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
-from crce.evaluation.report import read_report
+from crce.evaluation.report import read_report, report_to_dict
 from crce.runs import Job, Run
 from crce.runs.execute import execute
 from crce.runs.models import Models
@@ -38,10 +49,11 @@ def evaluate(
     ```
     """
     found = open_run(run)
+    terminal.warn(filter(None, [describe_unknown_base(found)]))
     _measure(found, images, ask)
     report = read_report(found.dir / "report.json")
     every = [report, *report.also]
-    terminal.say(asdict(report), terminal.accuracy_table(every), as_json)
+    terminal.say(report_to_dict(report), terminal.accuracy_table(every), as_json)
     terminal.warn([f"{each.concept}: {each.warning}" for each in every if each.warning])
 
 
@@ -102,21 +114,26 @@ def measure(
     images: Images = 10,
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the base's preset")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the base's preset")] = None,
+    eta: Annotated[float, typer.Option(help="Negative guidance η.")] = EraseConfig.eta,
     seed: Seed = 0,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=100, help="Training seeds of each concept and method: --seed, --seed + 1, …")
+    ] = 1,
+    until_gone: UntilGone = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     on: OldBackbone = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the reports.", show_default="docs/results/table")] = None,
     as_json: AsJson = False,
 ):
-    """Erase every concept with every method under the same settings, and save the reports for `table`.
+    """Erase every concept with every method and seed under the same settings, and save the reports for `table`.
 
     You can stop at any time and repeat the command to continue: existing reports are not measured again.
 
     Examples:
 
     ```
-    python -m crce measure dog cat horse --images 10
+    python -m crce measure dog cat horse --images 10 --seeds 3
     python -m crce measure dog cat --method crce --backbone ca --out out/on-ca
     ```
     """
@@ -130,10 +147,13 @@ def measure(
         Job(
             base,
             find_concept(name),
-            EraseConfig(key, steps, lr, backbone=on or backbone, seed=seed, preview_every=0),
+            EraseConfig(
+                key, steps, lr, eta, backbone=on or backbone, seed=number, preview_every=0, until_gone=until_gone
+            ),
             device,
             dtype,
         )
+        for number in range(seed, seed + seeds)
         for name in concept
         for key in methods
     ]
@@ -179,4 +199,4 @@ def table(as_json: AsJson = False):
     for path, text in studies.render_pages().items():
         files.write_atomic(path, text)
     found = tables.load_reports()
-    terminal.say(list(map(asdict, found)), f"{tables.README} was updated from {len(found)} reports.", as_json)
+    terminal.say(list(map(report_to_dict, found)), f"{tables.README} was updated from {len(found)} reports.", as_json)
