@@ -249,12 +249,16 @@ def preview(
 
 
 def methods(as_json: AsJson = False):
-    """List the methods: kind, weights changed, steps and learning rate, source.
+    """List the methods: kind, weights changed, steps and learning rate, source, what differs from what was published.
 
     The published steps and rates are for Stable Diffusion v1.4; those for emoji-sd come from a small sweep.
     """
     rows = [{**asdict(facts), "defaults": _describe_preset(facts.key)} for facts in METHOD_FACTS.values()]
-    about = [(r["key"], f"{r['kind']} · {r['touches']} · {r['defaults']}", r["what"], r["source"]) for r in rows]
+    about = [
+        (r["key"], f"{r['kind']} · {r['touches']} · {r['defaults']}", r["what"], r["source"],
+         *([f"Differs from the published method: {r['differs']}"] if r["differs"] else []))
+        for r in rows
+    ]  # fmt: skip
     terminal.say(rows, "\n".join("\n  ".join(lines) for lines in about), as_json)
 
 
