@@ -94,7 +94,7 @@ _ROWS = (
         "Pushes only the target away, with all of the cross-attention.", _ESD,
     ),
     MethodFacts(
-        "esd-u", "ESD-u", "gradient", "all but attn2",
+        "esd-u", "ESD-u", "gradient", "all linear and convolution layers but attn2",
         "Pushes only the target away, with all weights that do not see the text.", _ESD, is_backbone=True,
     ),
     MethodFacts(
@@ -107,22 +107,22 @@ _ROWS = (
         "fmn", "Forget-Me-Not", "gradient, attention", "attn2 Q, K",
         "Drives the attention that the picture pays to the target's words to zero.", _FMN,
         published=(35, 2e-6), is_backbone=True,
-        differs="Trains Q and K where the public code trains the whole U-Net or all of attn2; no textual inversion; sampled "
-        "latents in place of pictures.",
+        differs="Trains Q and K where the public code trains the whole U-Net or all of attn2; no textual inversion; "
+        "sampled latents in place of pictures.",
     ),
     MethodFacts(
         "ca", "Concept Ablation", "gradient", "attn2 K, V",
         "Draws an anchor concept, the most certain retain, in the target's place.", _CA,
         needs="retains", published=(200, 8e-6), is_backbone=True,
-        differs="Sampled latents and the anchor's name in place of 1000 pictures and 200 prompts; the anchor's prediction is the "
-        "frozen model's; one latent a step instead of four.",
+        differs="Sampled latents and the anchor's name in place of 1000 pictures and 200 prompts; the anchor's "
+        "prediction is the frozen model's; one latent a step instead of four.",
     ),
     MethodFacts(
         "salun", "SalUn", "gradient", "the salient half of all weights",
         "Relabels the target as the most certain retain and preserves a random one, in the weights that matter for the "
         "target.", _SALUN, needs="retains", published=(500, 1e-5),
-        differs="The new label's and the retains' predictions are the frozen model's; one latent of each a step instead of eight; "
-        "the mask is made of one sampled picture instead of 800.",
+        differs="The new label's and the retains' predictions are the frozen model's; one latent of each a step "
+        "instead of eight; the mask is made of one sampled picture instead of 800.",
     ),
     MethodFacts(
         "spm", "SPM", ADAPTER, "a rank-1 adapter beside every layer of the transformers",
@@ -146,14 +146,16 @@ _ROWS = (
             why_not="Receler adds nonlinear adapter layers (GELU), which no other program's format can hold. They work "
             "here: in Compare, and with `crce generate --run …`.",
         ),
-        differs="Latents come from the frozen model; the soft words take 4 steps to each of the erasers', published are 50.",
+        differs="Latents come from the frozen model; the soft words take 4 steps to each of the erasers', where the "
+        "public code has 50.",
     ),
     MethodFacts(
         "mace", "MACE", "mixed", "attn2 K, V",
         "Maps the states around the target's words to those of the prompt without it, then drives the attention to "
         "its words to zero.", _MACE, published=(50, 1e-5),
-        differs="No pictures, no segmenter and no preserved captions; 8 prompts instead of 30; the concept gives way to nothing "
-        "instead of a more general concept; every timestep counts the same. λ is 1000; the paper has 10 to 1000.",
+        differs="No pictures, no segmenter and no preserved captions; 8 prompts instead of 30; the concept gives way "
+        "to nothing instead of a more general concept; every timestep counts the same. λ is 1000; the paper has 10 to "
+        "1000.",
     ),
     MethodFacts(
         "crce-uce", "CRCE-UCE", CLOSED_FORM, "attn2 K, V",
@@ -174,8 +176,8 @@ _ROWS = (
         "speed", "SPEED", CLOSED_FORM, "attn2 V",
         "Maps only the target to the empty prompt, in directions that CorefConcept's other concepts do not use; no "
         "training.", _SPEED,
-        differs=f"{_POSITIONS} The retains are CorefConcept's other concepts; the ten noisy copies of each are taken in "
-        "expectation, and the centres are thirds instead of k-means.",
+        differs=f"{_POSITIONS} The retains are CorefConcept's other concepts; the ten noisy copies of each are taken "
+        "in expectation, and the centres are thirds instead of k-means.",
     ),
 )  # fmt: skip
 

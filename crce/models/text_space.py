@@ -83,10 +83,8 @@ def sample_ball(radii: Tensor, width: int) -> Tensor:
     rng = torch.Generator().manual_seed(0)
     count = POINTS if len(radii) else 0
     directions = F.normalize(torch.randn(count, width, generator=rng), dim=-1).to(radii)
-    lengths = radii[torch.randint(max(len(radii), 1), (count,), generator=rng)] * torch.rand(count, generator=rng).to(
-        radii
-    )
-    return directions * lengths.unsqueeze(-1)
+    drawn = radii[torch.randint(max(len(radii), 1), (count,), generator=rng)]
+    return directions * (drawn * torch.rand(count, generator=rng).to(radii)).unsqueeze(-1)
 
 
 def _describe(cosines: Tensor, offsets: Tensor, axes: Tensor) -> list[dict]:
