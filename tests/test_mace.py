@@ -24,7 +24,7 @@ from crce.methods.registry import METHODS, method_of
 from crce.training.latent_cache import sample_latents, shuffle_latents
 from crce.training.loop import erase_steps
 
-CONFIG = EraseConfig("mace", steps=40, lr=3e-3)
+CONFIG = EraseConfig("mace", steps=40, lr=2e-2)
 DAMPING = 1000 / PAPERS_PROMPTS
 
 
@@ -152,7 +152,7 @@ def test_the_adapter_starts_as_a_lora_layer_of_rank_one(tiny_sd, dog):
     """diffusers' own: A with a standard deviation of 1 / rank, B of zeros."""
     names = keys_values(tiny_sd.unet)
     tensors = METHODS["mace"].start(tiny_sd, (dog,), CONFIG, names)
-    down = torch.cat([tensors[f"down/{dog.slug}/{name}"].flatten() for name in names])
+    down = torch.cat([tensors[f"down/{dog.slug}/{name}"].flatten() for name in names]).detach()
     assert down.std() == pytest.approx(1, abs=0.1) and abs(down.mean()) < 0.15
     assert all(not tensors[f"up/{dog.slug}/{name}"].any() for name in names)
 
@@ -178,7 +178,7 @@ def test_lambda_says_how_far_both_closed_forms_go(tiny_sd, dog):
     names, rows, missed = keys_values(tiny_sd.unet), pair_contexts(tiny_sd, (dog,)), []
     base = dict(tiny_sd.unet.named_parameters())
     for damping in (1000.0, 100.0, 10.0):
-        config = dataclasses.replace(CONFIG, steps=1, damping=damping)
+        config = dataclasses.replace(CONFIG, steps=1, lr=1e-9, damping=damping)
         assert method_of(config) == Mace(damping=damping)
         *_, step = erase_steps(tiny_sd, dog, config)
         found = step.weights().tensors

@@ -22,6 +22,8 @@ from crce.models.diffusion import Diffusion
 
 NEGLIGIBLE = 0.1  # mean square of the protected states along a direction that is still free; the states' own is about d
 CENTRES = 3
+# Kinds of which other concepts are examples: to keep "boat" would be to keep the ship that is erased.
+KINDS = frozenset({"boat", "flower", "fruit", "insect"})
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def _other_concepts(specs: tuple[ConceptSpec, ...]) -> list[Term]:
 
     terms = [term for spec in specs for term in (target_term(spec), *spec.corefs, *spec.test_retains)]
     taken = {term.text.casefold() for term in terms}
-    return [Term(name) for name in sorted({s.target for s in bundled().values()}) if name.casefold() not in taken]
+    others = sorted({s.target for s in bundled().values()} - KINDS)
+    return [Term(name) for name in others if name.casefold() not in taken]
 
 
 def _read_matrices(model: Diffusion, names: list[str]) -> dict[str, Tensor]:
