@@ -59,6 +59,15 @@ def defaults(base: str) -> BaseDefaults:
     return BaseDefaults(**{k: v for k, v in read_json(path).items() if k in known} if path.exists() else {})
 
 
+def require_judge(base: str) -> None:
+    """Raises CrceError for a base without a judge: then nobody can say when a concept is gone."""
+    if not (Path(resolve(base)) / "judge").is_dir():
+        raise CrceError(
+            f"The base {public_name(base)!r} brings no judge, so nobody can say when the concept is gone. "
+            f"Train all steps, or use the base {EMOJI_SD!r}."
+        )
+
+
 def public_name(base: str) -> str:
     """What may be said of a base in public: a folder's path tells where someone's files lie."""
     return Path(base).name if Path(base).is_dir() else base

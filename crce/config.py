@@ -23,8 +23,10 @@ class EraseConfig:
     preview_every, checkpoint_every: steps between two previews (0: none) and two checkpoints.
     damping: λ of a closed form, by which it changes less, and of the closed forms in CRCE-plus and MACE; None means the
     base model's preset, else what was published.
+    until_gone: end the training before all steps are taken, once the base's judge hardly sees the concept any more
+    (`evaluation.until_gone`).
 
-    Raises CrceError for an unknown method or backbone and for a value out of range.
+    Raises CrceError for an unknown method or backbone, for a value out of range, and for a closed form until gone.
     """
 
     method: str = "crce"
@@ -40,12 +42,18 @@ class EraseConfig:
     backbone: str = "esd-x-strict"
     microbatch_size: int = 0
     damping: float | None = None
+    until_gone: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHOD_FACTS:
             raise CrceError(f"There is no method {self.method!r}. Choose one of {', '.join(METHOD_FACTS)}.")
         if self.backbone not in BACKBONES:
             raise CrceError(f"{self.backbone!r} is no backbone for CRCE. Choose one of {', '.join(BACKBONES)}.")
+        if self.until_gone and self.closed_form:
+            raise CrceError(
+                f"{self.method!r} is solved at once, so it cannot stop when the concept is gone. "
+                "Leave that out, or choose a method that trains."
+            )
         for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high and (name, self.closed_form, value) != ("lr", True, 0):

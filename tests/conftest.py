@@ -1,6 +1,7 @@
 """The real but tiny world of the tests: its own home, a tiny model, a concept."""
 
 import os
+import sys
 
 import pytest
 
@@ -45,6 +46,21 @@ def dog():
         corefs=(Term("puppy", "very high"), Term("hound", "normal"), Term("pooch"), Term("guide dog", split="test")),
         retains=(Term("cat", "very high"), Term("wolf", "low"), Term("fox"), Term("pig", split="test")),
     )
+
+
+@pytest.fixture
+def crce(monkeypatch, capsys):
+    """Runs the program's entry: the exit code, stdout and stderr."""
+    from crce.cli.main import main
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["crce", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return end.value.code, out, err
+
+    return run
 
 
 def pytest_runtest_setup(item):

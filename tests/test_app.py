@@ -925,6 +925,16 @@ def test_accuracies_stand_with_n_and_interval(run, dog):
     assert "2 names, 0 neighbours" in text
 
 
+def test_strict_accuracies_stand_beside_the_plain_ones(run, dog):
+    figure = {"yes": 1, "n": 20, "rate": 0.05, "low": 0.01, "high": 0.24, "base_rate": 0.9, "ratio": 0.06}
+    strict = {**figure, "rate": 0.15, "low": 0.05, "high": 0.36, "base_rate": 0.8}
+    files.write_json(run.dir / "report.json", {"metrics": {"acc_u": figure}, "strict": {"acc_u": strict}})
+    run.weights_path.write_bytes(b"")
+    text = compare.render_scores([run.id])
+    assert "1–24 %" in text and "5–36 %" in text and "strict 80 %" in text
+    assert run_view.summarize_scores(run) == "Acc_U 15% (n=20) · strict"
+
+
 def test_evaluating_asks_the_worker(no_worker, run):
     run.weights_path.write_bytes(b"")
     compare.evaluate([run.id], 3)

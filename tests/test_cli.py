@@ -18,7 +18,6 @@ from PIL import Image
 
 from crce import runs
 from crce.catalogue import METHOD_FACTS
-from crce.cli.main import main
 from crce.concepts import library
 from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
@@ -30,20 +29,6 @@ from tests.scripted_llm import ScriptedLLM, phrases, revised
 from tests.servers import serving
 
 LISTS = ("--corefs", "2", "--retains", "2")
-
-
-@pytest.fixture
-def crce(monkeypatch, capsys):
-    """Runs the program's entry: the exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["crce", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return end.value.code, out, err
-
-    return run
 
 
 @pytest.fixture

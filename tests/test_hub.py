@@ -15,6 +15,7 @@ from crce import runs
 from crce.concepts import dataset, library
 from crce.config import EraseConfig
 from crce.errors import CrceError
+from crce.evaluation.report import Accuracy, Report
 from crce.publishing import export, hub
 from crce.publishing.cards import weights_card
 from crce.publishing.hub import Hub
@@ -329,8 +330,19 @@ def test_the_card_tells_what_was_measured(fake, mine, run):
     result = card.data.eval_results[0]
     assert (result.metric_type, result.metric_value, result.metric_name) == ("acc_u", 0.05, "Acc_U (n = 20)")
     assert "| Acc_U | the concept (lower is better) | 5% | 90% | 20 | 1% to 24% |" in card.text
+    assert "first guess" not in card.text
     assert "not a safety guarantee" in card.text.replace("\n", " ") and "2 corefs" in card.text
     assert "erased_diff" not in card.text and run.job.spec.digest in card.text
+
+
+def test_the_card_tells_the_strict_accuracies(run):
+    figure = Accuracy(1, 20, 0.05, 0.01, 0.24, 0.9, 0.06)
+    report = Report({"acc_u": figure}, {"acc_u": replace(figure, rate=0.15, base_rate=0.8)})
+    card = ModelCard(weights_card(run.job, report, [], "you/no-dog"))
+    assert [(r.metric_type, r.metric_value) for r in card.data.eval_results] == [
+        ("acc_u", 0.05), ("acc_u_strict", 0.15),
+    ]  # fmt: skip
+    assert "| 5% | 90% | 20 | 1% to 24% | 15% | 80% |" in card.text and "first guess" in card.text
 
 
 def test_a_card_without_a_report_says_so(fake, mine, run):

@@ -20,6 +20,7 @@ from app.tabs.erase import EraseTab
 from app.tabs.start import StartTab
 from app.worker import ask_worker, tab_id
 from crce import bases, runs
+from crce.base_version import find_digest
 from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
 from crce.cost import format_duration
@@ -34,6 +35,7 @@ from crce.worker.requests import Column, GenerateRequest, StatusRequest
 MAX_RUNS = 3
 KINDS = {"concept": "target", "names": "coref", "neighbours": "retain"}
 _LABELS = {"target": "must go", "coref": "must go", "retain": "must stay", "typed": "your prompt"}
+UNKNOWN_VERSION = " · base version not recorded, taken to fit"
 _SIDE = 512
 _LARGE = 500 << 20  # bytes of weights
 _MAX_ON_CPU = 4  # pictures of a large model that a CPU draws while the user waits
@@ -133,13 +135,25 @@ def _list_columns(form: CompareForm) -> list[Column]:
 
 
 def _find_common(chosen: list[Run]) -> tuple[str, ConceptSpec]:
-    """The base of the runs and the concept of the first. Raises CrceError for runs of different bases."""
+    """The base of the runs and the concept of the first.
+
+    Raises CrceError for runs of different bases or versions of a base, and for a version that is not the present one.
+    """
     if not chosen:
         return bases.EMOJI_SD, find_concept("dog")
     used = {run.job.base for run in chosen}
     if len(used) > 1:
         raise CrceError(f"These runs use different base models ({', '.join(sorted(used))}). Choose runs of one base.")
-    return used.pop(), chosen[0].job.spec
+    base = used.pop()
+    versions = {run.job.base_digest[:8] for run in chosen} - {""}
+    if len(versions) > 1:
+        raise CrceError(
+            f"These runs belong to different versions of {bases.public_name(base)} ({', '.join(sorted(versions))}). "
+            "Choose runs of one version."
+        )
+    for run in chosen:
+        run.check_base(find_digest(base))
+    return base, chosen[0].job.spec
 
 
 def _refuse_slow(base: str, pictures: int) -> None:
@@ -160,7 +174,7 @@ def _is_large(base: str) -> bool:
 
 
 def _list_titles(base: str, chosen: list[Run], combined: bool) -> list[Title]:
-    after = [Title(run.title, run.job.config.title) for run in chosen]
+    after = [Title(run.title, run.job.config.title + UNKNOWN_VERSION * (not run.job.base_digest)) for run in chosen]
     return [Title("before", base), *after, *([Title("combined", "changes of all runs")] if combined else [])]
 
 
@@ -196,6 +210,8 @@ def _describe_picture(prompt: Prompt, column: int, picture: Cell) -> dict:
     verdict = "The judge cannot tell"
     if picture.yes is not None:
         verdict = f"The judge sees {'a' if picture.yes else 'no'} “{prompt.ask}” (p = {picture.p:.2f})"
+        if picture.guess:
+            verdict += f"; its first guess is “{picture.guess}”"
     src = data_url(shrink(base64.b64decode(picture.png)), "image/png")
     return {"src": src, "expected": judge_outcome(prompt.kind, column, picture.yes), "verdict": verdict}
 

@@ -16,7 +16,7 @@ from app.tabs import erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
 from app.worker import ask_worker, tab_id
-from crce import runs
+from crce import base_version, runs
 from crce.catalogue import METHOD_FACTS
 from crce.concepts.spec import resolve_conflicts
 from crce.cost import Cost, describe_room, describe_time, format_duration
@@ -110,8 +110,9 @@ def render_details(run: Run | None) -> str:
     form = EraseForm.from_job(run.job)
     settings = {
         "base": form.base,
+        "base version": base_version.describe(run.job.base_digest),
         "method": run.job.config.title,
-        "steps": form.steps,
+        "steps": describe_steps(run),
         "learning rate": form.learning_rate or "none",
         "η": f"{form.eta:g}",
         "M": form.corefs,
@@ -123,6 +124,15 @@ def render_details(run: Run | None) -> str:
         **run_view.compare_costs(run),
     }
     return render("details", run=run_view.summarize(run, []), settings=settings)
+
+
+def describe_steps(run: Run) -> str:
+    """The steps of a run; of one that stops when the concept is gone, those taken too."""
+    config = run.job.config
+    if not config.until_gone:
+        return str(config.steps)
+    limit = f"at most {config.steps}, until gone"
+    return f"{run.kept_step}, {limit}" if run.erased else limit
 
 
 def update_plot(run: Run | None) -> tuple[gr.Column, pd.DataFrame]:

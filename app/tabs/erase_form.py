@@ -43,6 +43,7 @@ class EraseForm:
     together: list[str] = field(default_factory=list)
     microbatch_size: float = EraseConfig.microbatch_size
     backbone: str = EraseConfig.backbone
+    until_gone: bool = EraseConfig.until_gone
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> "EraseForm":
@@ -68,6 +69,7 @@ class EraseForm:
             together=[spec.slug for spec in job.also if spec.slug in known],
             microbatch_size=config.microbatch_size,
             backbone=config.backbone,
+            until_gone=config.until_gone,
         )
 
     def to_config(self) -> EraseConfig:
@@ -82,6 +84,7 @@ class EraseForm:
             seed=int(self.seed),
             backbone=self.backbone,
             microbatch_size=int(self.microbatch_size),
+            until_gone=self.until_gone,
         )
 
     def to_job(self) -> Job:
@@ -158,4 +161,6 @@ def build_settings() -> dict[str, Any]:
                                      info="Terms per U-Net pass; 0: all, 1: least memory"),
         "backbone": gr.Dropdown(backbones, value=form.backbone, label="CRCE backbone",
                                 info="The method that CRCE extends"),
+        "until_gone": gr.Checkbox(form.until_gone, label="Stop when gone",
+                                  info="The judge looks at 20 pictures every 15 steps"),
     }  # fmt: skip

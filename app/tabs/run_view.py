@@ -111,10 +111,12 @@ def compute_percent(run: Run) -> int:
 
 
 def summarize_scores(run: Run) -> str:
-    """The main accuracies of the report in one line."""
-    metrics = run.report.metrics if run.report else {}
+    """The main accuracies of the report in one line; the strict ones where it has them."""
+    report = run.report
+    metrics = (report.strict or report.metrics) if report else {}
     scores = [(METRICS[key].name, metrics[key]) for key in ("acc_u", "acc_c_test", "acc_r_test") if key in metrics]
-    return " · ".join(f"{name} {score.rate:.0%} (n={score.n})" for name, score in scores)
+    note = " · strict" if report and report.strict and scores else ""
+    return " · ".join(f"{name} {score.rate:.0%} (n={score.n})" for name, score in scores) + note
 
 
 def compare_costs(run: Run) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from crce import bases, runs
+from crce.base_version import find_digest
 from crce.catalogue import METHOD_FACTS
 from crce.cli import terminal
 from crce.cli.options import (
@@ -22,8 +23,9 @@ from crce.cli.options import (
     OldBackbone,
     OldMicrobatchSize,
     Seed,
+    UntilGone,
 )
-from crce.cli.runs import describe_run, open_run
+from crce.cli.runs import describe_run, describe_unknown_base, open_run
 from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, resolve_config
@@ -45,6 +47,7 @@ def erase(
     corefs: Annotated[int, typer.Option(help="M: corefs sampled per step. 0 uses none.")] = 5,
     retains: Annotated[int, typer.Option(help="N: retains sampled per step. 0 uses none.")] = 3,
     microbatch_size: MicrobatchSize = 0,
+    until_gone: UntilGone = False,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -87,11 +90,14 @@ def erase(
             seed=seed,
             backbone=on or backbone,
             microbatch_size=microbatch_size if rows is None else rows,
+            until_gone=until_gone,
         )
         job = Job(base, spec, config, device, dtype, also=tuple(map(find_concept, also or ())))
         if dry_run:
             return _print_estimate(job, as_json)
         run = runs.create(job, out, queued=False)
+    if resume:
+        terminal.warn(filter(None, [describe_unknown_base(run)]))
     terminal.follow(run, execute(run))
     terminal.say(describe_run(run), f"{run.title} is erased: {run.weights_path}\n{_suggest_next(run)}", as_json)
 
@@ -154,6 +160,7 @@ def generate(
     ```
     """
     erased = [_open_erased(name, base) for name in run or ()]
+    terminal.warn(filter(None, map(describe_unknown_base, erased)))
     model = Models().get(base or (erased[0].job.base if erased else bases.EMOJI_SD), device, dtype)
     pairs = list(product(prompts, range(seed, seed + images)))
     written = _draw(model, pairs, out / "before" if erased else out)
@@ -171,6 +178,7 @@ def _open_erased(name: str, base: str | None) -> Run:
     found = open_run(name)
     if base not in (None, found.job.base):
         raise CrceError(f"The run {found.id} was made on {found.job.base}; omit --base.")
+    found.check_base(find_digest(found.job.base))
     if not found.erased:
         raise CrceError(f"The run {found.id} is {found.state} and has no weights yet. Finish it first.")
     return found

@@ -1,6 +1,5 @@
 """Commands that measure erasures and write reports."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +8,10 @@ import typer
 from crce import bases, runs
 from crce.cli import terminal
 from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, Images, OldBackbone, RunName, Seed
-from crce.cli.runs import describe_run, open_run
+from crce.cli.runs import describe_run, describe_unknown_base, open_run
 from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
-from crce.evaluation.report import read_report
+from crce.evaluation.report import read_report, report_to_dict
 from crce.runs import Job, Run
 from crce.runs.execute import execute
 from crce.runs.models import Models
@@ -38,10 +37,11 @@ def evaluate(
     ```
     """
     found = open_run(run)
+    terminal.warn(filter(None, [describe_unknown_base(found)]))
     _measure(found, images, ask)
     report = read_report(found.dir / "report.json")
     every = [report, *report.also]
-    terminal.say(asdict(report), terminal.accuracy_table(every), as_json)
+    terminal.say(report_to_dict(report), terminal.accuracy_table(every), as_json)
     terminal.warn([f"{each.concept}: {each.warning}" for each in every if each.warning])
 
 
@@ -179,4 +179,4 @@ def table(as_json: AsJson = False):
     for path, text in studies.render_pages().items():
         files.write_atomic(path, text)
     found = tables.load_reports()
-    terminal.say(list(map(asdict, found)), f"{tables.README} was updated from {len(found)} reports.", as_json)
+    terminal.say(list(map(report_to_dict, found)), f"{tables.README} was updated from {len(found)} reports.", as_json)

@@ -25,6 +25,14 @@ Backbone = Annotated[
 MicrobatchSize = Annotated[
     int, typer.Option(help="Terms through the U-Net at once. 0: all, the fastest; 1 needs the least memory.")
 ]
+UntilGone = Annotated[
+    bool,
+    typer.Option(
+        "--until-gone",
+        help="Stop early: every 15 steps the base's judge looks at 20 pictures of the concept and its training names, "
+        "on seeds that no report uses, and training ends when it sees the concept in at most one.",
+    ),
+]
 # Their names before 0.2, still understood.
 OldBackbone = Annotated[str | None, typer.Option("--on", hidden=True, help="The former name of --backbone.")]
 OldMicrobatchSize = Annotated[

@@ -11,26 +11,32 @@ from crce.concepts.spec import ConceptSpec
 from crce.errors import CrceError
 from crce.evaluation.metrics import HEADS, METRICS
 from crce.evaluation.questions import Answers
-from crce.evaluation.report import Accuracy, LeftOut, Report
+from crce.evaluation.report import Accuracy, Drift, LeftOut, Report
 
 RESAMPLES = 10_000
 SURVIVES = 0.9  # of the base's pictures of the target: from here on an erasure has no effect
 LOST = 0.5  # of the base's pictures of held-out retains: below this an erasure takes everything
+UNLIKE = 0.2  # a first guess below this probability is a guess at a picture unlike everything that the judge knows
 
 
-def compute_accuracies(answers: Sequence[Answers]) -> dict[str, Accuracy]:
+def compute_accuracies(answers: Sequence[Answers], strict: bool = False) -> dict[str, Accuracy]:
     """The five accuracies over the covered terms, by the keys of METRICS.
 
-    An accuracy without a single covered term is left out rather than called 0.
+    strict: count the pictures where the judge's first guess is what was asked for, or of its family. Answers without
+    a first guess have no strict accuracies. An accuracy without a single covered term is left out rather than called 0.
     """
     counted = [a for a in answers if a.covered is not False]
+    if strict and not all(a.strict for a in counted):
+        return {}
     groups = {key: [a for a in counted if (a.kind, a.split) == (m.kind, m.split)] for key, m in METRICS.items()}
-    return {key: _accuracy(group) for key, group in groups.items() if group}
+    return {key: _accuracy([(a.strict, a.base_strict) if strict else (a.yes, a.base_yes) for a in group])
+            for key, group in groups.items() if group}  # fmt: skip
 
 
-def _accuracy(group: list[Answers]) -> Accuracy:
-    yes, base = sum(sum(a.yes) for a in group), sum(sum(a.base_yes) for a in group)
-    n = sum(len(a.yes) for a in group)
+def _accuracy(group: list[tuple[tuple[bool, ...], tuple[bool, ...]]]) -> Accuracy:
+    """group: for each term which pictures count, after the erasure and of the base."""
+    yes, base = sum(sum(after) for after, _ in group), sum(sum(before) for _, before in group)
+    n = sum(len(after) for after, _ in group)
     low, high = wilson_interval(yes, n)
     return Accuracy(yes, n, yes / n, low, high, base / n, yes / base if base else None, len(group))
 
@@ -58,10 +64,26 @@ def summarise(concept: ConceptSpec, answers: Sequence[Answers], /, **facts: Any)
 
     facts: further fields of `Report`, such as the method and its settings.
     """
-    found = compute_accuracies(answers)
+    found, strict = compute_accuracies(answers), compute_accuracies(answers, strict=True)
     left_out = LeftOut(len(concept.corefs) - _count(answers, "coref"), len(concept.retains) - _count(answers, "retain"))
-    return Report(found, concept.name, concept.digest, harmonic_mean(found), left_out, find_warning(found),
-                  terms=tuple(answers), **facts)  # fmt: skip
+    counted = strict or found
+    return Report(found, strict, concept.name, concept.digest, harmonic_mean(counted), left_out, find_warning(counted),
+                  drift=measure_drift(answers), terms=tuple(answers), **facts)  # fmt: skip
+
+
+def measure_drift(answers: Sequence[Answers]) -> Drift:
+    """How far the pictures went: of the target from all that the judge knows, of covered retains from the base's."""
+    targets = [a for a in answers if a.kind == "target"]
+    moved = [a.moved for a in answers if a.kind == "retain" and a.covered is not False and a.moved is not None]
+    return Drift(
+        _share_unlike([p for a in targets for p in a.top]),
+        _share_unlike([p for a in targets for p in a.base_top]),
+        round(sum(moved) / len(moved), 4) if moved else None,
+    )
+
+
+def _share_unlike(tops: list[float]) -> float | None:
+    return sum(p < UNLIKE for p in tops) / len(tops) if tops else None
 
 
 def find_warning(found: Mapping[str, Accuracy]) -> str:
@@ -83,8 +105,9 @@ def _count(answers: Sequence[Answers], kind: str) -> int:
 
 def base_report(report: Report) -> Report:
     """The same report as if nothing had been erased: the base's row in a table."""
-    found = compute_accuracies([replace(term, yes=term.base_yes) for term in report.terms])
-    return replace(report, method="base", metrics=found, h=harmonic_mean(found))
+    terms = [replace(term, yes=term.base_yes, strict=term.base_strict) for term in report.terms]
+    found, strict = compute_accuracies(terms), compute_accuracies(terms, strict=True)
+    return replace(report, method="base", metrics=found, strict=strict, h=harmonic_mean(strict or found))
 
 
 def mean_interval(values: Iterable[float], seed: int = 0) -> tuple[float, float, float]:
@@ -102,41 +125,68 @@ def mean_interval(values: Iterable[float], seed: int = 0) -> tuple[float, float,
     return float(sample.mean()), float(low), float(high)
 
 
+def check_one_base(reports: Iterable[Report]) -> None:
+    """Raises CrceError for reports of different versions of a base; one that records no version is taken to fit."""
+    versions = sorted({report.base_digest[:8] for report in reports if report.base_digest})
+    if len(versions) > 1:
+        raise CrceError(f"These reports are of different versions of the base ({', '.join(versions)}) and cannot be "
+                        "compared. Measure all of them on one.")  # fmt: skip
+
+
+def are_strict(reports: Iterable[Report]) -> bool:
+    """Whether all of them have the strict accuracies; only then are these compared."""
+    return all(report.strict for report in reports)
+
+
 def table(reports: Sequence[Report], seconds: Mapping[str, float] | None = None) -> str:
     """Methods × (the five accuracies, H) as Markdown: means over the concepts, in % with intervals.
 
+    If all reports have the strict accuracies, these stand in the table, and the plain ones beside them.
     seconds: what each method costs, for a further column. Raises CrceError for a method with fewer than two concepts.
     """
+    check_one_base(reports)
     methods = {m: [r for r in reports if r.method == m] for m in dict.fromkeys(r.method for r in reports)}
     first = next(iter(methods.values()), [])
     methods = {"base": [base_report(r) for r in first], **methods}
     heads = [*HEADS.values(), *(["CPU s"] if seconds else [])]
     lines = [f"| | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
-    return "\n".join(lines + [_row(method, rows, seconds) for method, rows in methods.items()]) + "\n"
+    strict = are_strict(reports)
+    return "\n".join(lines + [_row(method, rows, seconds, strict) for method, rows in methods.items()]) + "\n"
 
 
-def _row(method: str, reports: list[Report], seconds: Mapping[str, float] | None) -> str:
-    intervals = [mean_interval(_value(r, key) for r in reports) for key in HEADS]
-    cells = [f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})" for mean, low, high in intervals]
+def _row(method: str, reports: list[Report], seconds: Mapping[str, float] | None, strict: bool) -> str:
+    cells = [_cell(reports, key, strict) for key in HEADS]
     if seconds:
         cells.append(f"{seconds[method]:.1f}" if method in seconds else "")
     return f"| {method} | {' | '.join(cells)} |"
 
 
+def _cell(reports: list[Report], key: str, strict: bool) -> str:
+    """ "2.3 (0.8 to 4.0)", and with strict accuracies the plain one after a slash."""
+    mean, low, high = mean_interval(_value(r, key, strict) for r in reports)
+    plain = f" / {100 * mean_interval(_value(r, key, False) for r in reports)[0]:.1f}" if strict and key != "h" else ""
+    return f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f}){plain}"
+
+
 def difference(reports: Sequence[Report], metric: str, method: str, other: str) -> tuple[float, float, float]:
     """Mean of method − other over the concepts that both were measured on, with the paired bootstrap's interval.
 
-    metric: a key of HEADS. Raises CrceError for fewer than two such concepts.
+    metric: a key of HEADS; of the strict accuracies if all reports have them. Raises CrceError for fewer than two such
+    concepts.
     """
-    rates = {m: {r.concept: _value(r, metric) for r in reports if r.method == m} for m in (method, other)}
+    check_one_base(reports)
+    strict = are_strict(reports)
+    rates = {m: {r.concept: _value(r, metric, strict) for r in reports if r.method == m} for m in (method, other)}
     both = rates[method].keys() & rates[other].keys()
     return mean_interval(rates[method][c] - rates[other][c] for c in sorted(both))
 
 
-def _value(report: Report, metric: str) -> float:
+def _value(report: Report, metric: str, strict: bool) -> float:
     """Raises CrceError where the report lacks it."""
+    found = report.strict if strict else report.metrics
     if metric != "h":
-        return report.metrics[metric].rate
-    if report.h is None:
+        return found[metric].rate
+    h = harmonic_mean(found)
+    if h is None:
         raise CrceError(f"The report of {report.concept!r} with {report.method} has no H: an accuracy is missing.")
-    return report.h
+    return h

@@ -30,6 +30,11 @@ class Answers:
 
     yes, p: whether the picture after the erasure shows `asked`, and how sure the judge is; base_yes: the same of the
     base's picture. covered: whether the base draws the term at all; None where that was not measured.
+    strict, base_strict: whether the judge's first guess is `asked` or of its family. guesses, top: the first guess and
+    its probability, after the erasure; base_top: that of the base's picture. All are empty where they were not asked
+    for, and guesses and top where the judge makes no guess.
+    moved: mean absolute difference of the pictures before and after, at 64×64 pixels in 0 … 1; measured of retains.
+    distance: Euclidean, to the target in the base's text encoder (`text_space`).
     """
 
     kind: str
@@ -41,6 +46,13 @@ class Answers:
     yes: tuple[bool, ...]
     p: tuple[float, ...]
     base_yes: tuple[bool, ...]
+    strict: tuple[bool, ...] = ()
+    base_strict: tuple[bool, ...] = ()
+    guesses: tuple[str, ...] = ()
+    top: tuple[float, ...] = ()
+    base_top: tuple[float, ...] = ()
+    moved: float | None = None
+    distance: float | None = None
 
 
 def read_coverage(file: Path) -> dict[tuple[str, str], bool]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crce.config import config_from_dict
-from crce.evaluation.accuracies import table
+from crce.evaluation.accuracies import are_strict, table
 from crce.evaluation.metrics import HEADS, METRICS
 from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, read_report
@@ -97,6 +97,11 @@ It does not preserve the other sense of a word either, if that sense is in no li
 We therefore do not offer it as a setting. Choosing between the two at random was not tried.
 """
 
+STRICT_PAGE = """
+A picture counts if the judge's first guess among all its drawings is the thing asked for, or of its family. In tables
+with intervals, the share of pictures to which the judge says yes stands after the slash.
+"""
+
 
 def render_pages() -> dict[Path, str]:
     """The text of each page by file."""
@@ -123,12 +128,18 @@ def render_sweep(folder: Path, page: str) -> str:
             f"| {method} | {f'{lr:g}' if lr else '–'} | {steps} | {pool_counts(rows)} |"
             for (method, lr, steps), rows in sorted(found.items(), key=str)
         ),
-    )
+    ) + explain_strict([r for rows in found.values() for r in rows])
+
+
+def explain_strict(found: list[Report]) -> str:
+    """A last paragraph for a page whose figures are strict; else nothing."""
+    return STRICT_PAGE * (bool(found) and are_strict(found))
 
 
 def pool_counts(rows: list[Report]) -> str:
-    """yes/n of each accuracy summed over the concepts, and the mean H, as table cells."""
-    counts = [(sum(r.metrics[name].yes for r in rows), sum(r.metrics[name].n for r in rows)) for name in METRICS]
+    """yes/n of each accuracy summed over the concepts, and the mean H, as table cells; strict where all rows are."""
+    found = [r.strict if are_strict(rows) else r.metrics for r in rows]
+    counts = [(sum(each[name].yes for each in found), sum(each[name].n for each in found)) for name in METRICS]
     cells = [f"{yes}/{n}" for yes, n in counts]
     return f"{' | '.join(cells)} | {sum(r.h or 0.0 for r in rows) / len(rows):.4f}"
 
@@ -146,7 +157,7 @@ def render_backbones(folder: Path) -> str:
         concepts=", ".join(concepts), table=table(found), differences=render_differences(found, BACKBONE_PAIRS),
         few=" and ".join(sorted({r.concept for r in few})), heads=" | ".join(HEADS.values()),
         rows="\n".join(render_backbone_rows(few)),
-    )  # fmt: skip
+    ) + explain_strict(found)  # fmt: skip
 
 
 def render_backbone_rows(found: list[Report]) -> list[str]:
@@ -199,7 +210,8 @@ def render_variants(folder: Path, page: str, ours: str, more: Sequence[tuple[str
     paper = [replace(r, method=ours) for r in load_reports(REPORTS) if r.method == PAPER]
     found = [r for r in (*paper, *variants) if r.concept in concepts]
     pairs = [*((name, ours) for name in names), *more]
-    return page.format(concepts=", ".join(concepts), table=table(found), differences=render_differences(found, pairs))
+    filled = page.format(concepts=", ".join(concepts), table=table(found), differences=render_differences(found, pairs))
+    return filled + explain_strict(found)
 
 
 def _read(folder: Path) -> list[Report]:

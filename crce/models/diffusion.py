@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from crce import bases
+from crce.base_version import find_digest
 from crce.errors import CrceError
 
 # Loading takes a moment and has its own line in our progress; bars in between are noise.
@@ -58,6 +59,8 @@ class Diffusion:
 
     def __init__(self, pipeline: Any, base: str, device: str, dtype: torch.dtype):
         self.base, self.device, self.dtype = base, torch.device(device), dtype
+        # Of the files as they are now: they may change while the model is in memory.
+        self.digest = find_digest(base)
         parts = pipeline.components
         self.tokenizer = parts["tokenizer"]
         self.text_encoder, self.unet, self.vae = (

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from crce import bases
+from crce.base_version import check_version, find_digest
 from crce.bases import public_name
 from crce.catalogue import WEIGHTS, result_of
 from crce.errors import CrceError
@@ -59,11 +60,13 @@ FORMATS = {
 
 
 def weight_files(delta: Path, base: str, formats: tuple[str, ...]) -> dict[str, bytes]:
-    """File name → content. Raises CrceError for formats that `check` rejects, or if the weights do not exist."""
+    """File name → content. Raises CrceError for formats that `check` rejects, or if the weights do not exist or
+    belong to another version of the base."""
     check(formats)
     if not Path(delta).is_file():
         raise CrceError(f"{delta} does not exist yet. Let the erasure finish, then publish.")
     check(formats, _read_kind(delta))
+    _check_base(delta, base)
     return {FORMATS[name][0]: FORMATS[name][1](delta, base) for name in formats}
 
 
@@ -105,6 +108,12 @@ def _compute_differences(delta: Path, base: str) -> tuple[Tensors, dict[str, str
     if lost := changed.keys() - before.keys():
         raise CrceError(f"{base!r} has no {min(lost)}: these weights were made on another base.")
     return {n: t.astype(np.float32) - before[n].astype(np.float32) for n, t in changed.items()}, info
+
+
+def _check_base(delta: Path, base: str) -> None:
+    """Raises CrceError for weights of another version of the base: their differences would be wrong."""
+    info = _read(Path(delta), only=set())[1]
+    check_version(f"The erasure of {info.get('target', '?')!r}", base, info.get("base_digest", ""), find_digest(base))
 
 
 def _read_kind(delta: Path) -> str:

@@ -96,6 +96,8 @@ def _end(run: Run, ending: Event) -> Event:
 def _work(run: Run, models: Models) -> Iterator[Event]:
     job = run.job
     model = models.get(job.base, job.device, job.dtype)
+    run.check_base(model.digest)
+    run.record_base(model.digest)
     if not run.erased:
         yield from _train(run, model)
     # Only now: until the weights are written, a resumed run needs it.
@@ -243,8 +245,9 @@ def _report(run: Run, request: EvaluationRequest, answers: "Sequence[list[Answer
     from crce.evaluation.accuracies import summarise
 
     job = run.job
-    facts = {"base": job.base, "method": job.config.method, "config": asdict(job.config), "images": request.images,
-             "ask": request.ask, "seconds": seconds, "dtype": job.dtype, "machine": machine()}  # fmt: skip
+    facts = {"base": job.base, "base_digest": job.base_digest, "method": job.config.method,
+             "config": asdict(job.config), "steps": run.kept_step, "images": request.images, "ask": request.ask,
+             "seconds": seconds, "dtype": job.dtype, "machine": machine()}  # fmt: skip
     report, *also = (
         summarise(spec, each, spec=spec_to_dict(spec), **facts) for spec, each in zip(job.specs, answers, strict=True)
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from crce import bases
 from crce.concepts.spec import ConceptSpec, resolve_conflicts
 from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, resolve_config
 from crce.errors import CrceError
@@ -64,7 +65,8 @@ class TrainState:
     def result(self) -> ErasedWeights:
         """The result so far, as a copy."""
         copies = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
-        return ErasedWeights(self.method.finish(self.model, self.specs, copies), self.info)
+        info = {**self.info, "steps": str(self.step)}
+        return ErasedWeights(self.method.finish(self.model, self.specs, copies), info)
 
     def save(self, path: Path) -> None:
         """Write tensors, moments and step to one file. No random state: every draw is seeded by its step (`rng_of`)."""
@@ -76,6 +78,7 @@ class TrainState:
     def load(self, path: Path) -> None:
         """Raises CrceError if the checkpoint belongs to another spec or other settings."""
         saved = ErasedWeights.load(path)
+        saved.check_base(self.model, str(path))
         if _identity(saved.info) != _identity(self.info):
             raise CrceError(
                 f"{path} was made with other terms or settings and cannot be continued. "
@@ -134,8 +137,10 @@ def erase_steps(
     """Erase step by step, in copies of the trained weights; the model itself stays as it is.
 
     Several concepts take turns, `config.steps` each. Nothing happens, and nothing is checked, before the first step.
+    With `config.until_gone` the training may end early: the total of the last step is then its number.
     checkpoint: a file written every `config.checkpoint_every` steps and at the end, and read if `resume`.
-    Raises CrceError for too few terms, a checkpoint that does not fit, or a loss that is not finite.
+    Raises CrceError for too few terms, a checkpoint that does not fit, or a loss that is not finite; and until gone,
+    for a base without a judge and a target that it does not know.
     """
     specs, config = _resolve_specs(spec), resolve_config(config, model.base)
     for each in specs:
@@ -143,18 +148,43 @@ def erase_steps(
     if config.closed_form:
         yield Step("train", 1, 1, {}, lambda: solve_closed_form(model, specs, config))
         return
-    state = TrainState(model, specs, config)
+    state, is_over = TrainState(model, specs, config), _make_end(model, specs, config)
     if resume and checkpoint and checkpoint.exists():
         state.load(checkpoint)
-    if state.step == state.total:
-        yield Step("train", state.total, state.total, {}, state.result)
+    if is_over(state):
+        yield Step("train", state.step, state.step, {}, state.result)
         return
     caches = yield from _fill_caches(state)
-    while state.step < state.total:
+    over = False
+    while not over:
         losses = train_once(state, caches)
-        if checkpoint and (state.step % config.checkpoint_every == 0 or state.step == state.total):
+        over = is_over(state)
+        if checkpoint and (state.step % config.checkpoint_every == 0 or over):
             state.save(checkpoint)
-        yield Step("train", state.step, state.total, losses, state.result)
+        yield Step("train", state.step, state.step if over else state.total, losses, state.result)
+
+
+def _make_end(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Callable[[TrainState], bool]:
+    """Whether the training is over: after all steps, or until gone, at a look that hardly sees the concepts.
+
+    It depends on the state alone, so a resumed run ends at the same step.
+    """
+    if not config.until_gone:
+        return lambda state: state.step == state.total
+    from crce.evaluation.until_gone import EVERY, choose_questions, is_gone
+    from crce.judges.embedded import EmbeddedJudge
+
+    bases.require_judge(model.base)
+    judge = EmbeddedJudge.load(model.base)
+    for spec in specs:
+        choose_questions(model, judge, spec)
+    between = EVERY * len(specs)
+
+    def is_over(state: TrainState) -> bool:
+        look = state.step > 0 and state.step % between == 0
+        return state.step == state.total or (look and is_gone(model, judge, specs, state.result()))
+
+    return is_over
 
 
 def solve_closed_form(model: Diffusion, spec: Concepts, config: EraseConfig) -> ErasedWeights:
@@ -180,6 +210,7 @@ def _info(model: Diffusion, specs: Specs, config: ResolvedConfig) -> dict[str, s
     """Where erased weights came from."""
     return {
         "base": model.base,
+        "base_digest": model.digest,
         "method": config.method,
         "target": ", ".join(spec.target for spec in specs),
         "digest": " ".join(spec.digest for spec in specs),

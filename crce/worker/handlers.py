@@ -186,6 +186,7 @@ def _load_run(name: str, model: Diffusion) -> ErasedWeights:
     run = runs.find(name)
     if run.job.base != model.base:
         raise CrceError(f"The run {run.title!r} was made on {run.job.base}, and these pictures are of {model.base}.")
+    run.check_base(model.digest)
     if not run.erased:
         raise CrceError(f"The run {run.title!r} has no weights yet; wait until it is done.")
     return ErasedWeights.load(run.weights_path)
@@ -195,7 +196,7 @@ def _judge(png: bytes, concept: str | None, judge: EmbeddedJudge | None) -> Cell
     if not (concept and judge and judge.knows(concept)):
         return Cell(_encode(png))
     verdict = judge.classify([Image.open(io.BytesIO(png))], concept)[0]
-    return Cell(_encode(png), verdict.yes, round(verdict.p, 4))
+    return Cell(_encode(png), verdict.yes, round(verdict.p, 4), verdict.guess)
 
 
 def _encode(png: bytes) -> str:
