@@ -262,7 +262,7 @@ def preview(
 def methods(as_json: AsJson = False):
     """List the methods: kind, weights changed, steps and learning rate, source, what differs from what was published.
 
-    The published steps and rates are for Stable Diffusion v1.4; those for emoji-sd come from a small sweep.
+    The published steps and rates are for Stable Diffusion v1.4; those for emoji-sd were chosen with `sweep`.
     """
     rows = [{**asdict(facts), "defaults": _describe_preset(facts.key)} for facts in METHOD_FACTS.values()]
     about = [
