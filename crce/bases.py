@@ -16,7 +16,7 @@ class BaseDefaults:
     """Sampling guidance and steps; erasure steps and learning rate. These are SD v1.4's (paper, App. B).
 
     damping: λ of the closed forms (UCE's script); larger changes less.
-    methods: steps and learning rate of single methods that were tuned for this base.
+    methods: steps and learning rate of single methods that were tuned for this base. dampings: λ of single methods.
     """
 
     guidance: float = 7.5
@@ -25,6 +25,7 @@ class BaseDefaults:
     lr: float = 1e-5
     damping: float = 0.5
     methods: dict[str, tuple[int, float]] | None = None
+    dampings: dict[str, float] | None = None
 
     def preset(self, method: str, published: tuple[int, float] | None) -> tuple[int, float]:
         """Steps and learning rate: the base's own for the method, else what was published for SD v1.4, else all's."""

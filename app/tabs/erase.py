@@ -62,7 +62,8 @@ class EraseTab:
 
 def describe_method(method: str) -> str:
     facts = METHOD_FACTS[method]
-    return f"{facts.what} Changes {facts.touches}. *{facts.source}*"
+    differs = f" Differs from the published method: {facts.differs}" if facts.differs else ""
+    return f"{facts.what} Changes {facts.touches}. *{facts.source}*{differs}"
 
 
 def describe_run(form: EraseForm) -> str:

@@ -17,6 +17,7 @@ from crce.cli.options import (
     Backbone,
     Base,
     Concept,
+    Damping,
     Device,
     Dtype,
     MicrobatchSize,
@@ -46,6 +47,7 @@ def erase(
     eta: Annotated[float, typer.Option(help="Negative guidance η: how far past the empty prompt to move.")] = 1.0,
     corefs: Annotated[int, typer.Option(help="M: corefs sampled per step. 0 uses none.")] = 5,
     retains: Annotated[int, typer.Option(help="N: retains sampled per step. 0 uses none.")] = 3,
+    damping: Damping = None,
     microbatch_size: MicrobatchSize = 0,
     until_gone: UntilGone = False,
     seed: Seed = 0,
@@ -87,6 +89,7 @@ def erase(
             eta=eta,
             corefs=corefs,
             retains=retains,
+            damping=damping,
             seed=seed,
             backbone=on or backbone,
             microbatch_size=microbatch_size if rows is None else rows,
@@ -257,12 +260,16 @@ def preview(
 
 
 def methods(as_json: AsJson = False):
-    """List the methods: kind, weights changed, steps and learning rate, source.
+    """List the methods: kind, weights changed, steps and learning rate, source, what differs from what was published.
 
-    The published steps and rates are for Stable Diffusion v1.4; those for emoji-sd come from a small sweep.
+    The published steps and rates are for Stable Diffusion v1.4; those for emoji-sd were chosen with `sweep`.
     """
     rows = [{**asdict(facts), "defaults": _describe_preset(facts.key)} for facts in METHOD_FACTS.values()]
-    about = [(r["key"], f"{r['kind']} · {r['touches']} · {r['defaults']}", r["what"], r["source"]) for r in rows]
+    about = [
+        (r["key"], f"{r['kind']} · {r['touches']} · {r['defaults']}", r["what"], r["source"],
+         *([f"Differs from the published method: {r['differs']}"] if r["differs"] else []))
+        for r in rows
+    ]  # fmt: skip
     terminal.say(rows, "\n".join("\n  ".join(lines) for lines in about), as_json)
 
 

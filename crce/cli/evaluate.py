@@ -1,5 +1,6 @@
 """Commands that measure erasures and write reports."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -160,6 +161,50 @@ def measure(
     terminal.watch(tables.measure(planned, images, folder))
     reports = [str(path) for path in sorted(folder.glob("*.json"))]
     terminal.say({"reports": reports}, "\n".join(reports), as_json)
+
+
+def sweep(
+    concept: Annotated[list[str], typer.Argument(help="Concepts or spec files that are in no table.")],
+    method: Annotated[list[str] | None, typer.Option(help="A method. Repeatable.", show_default="all")] = None,
+    base: Base = bases.EMOJI_SD,
+    images: Images = 10,
+    steps: Annotated[list[int] | None, typer.Option(help="Steps to try. Repeatable.", show_default="two")] = None,
+    lr: Annotated[list[float] | None, typer.Option(help="A rate to try. Repeatable.", show_default="three")] = None,
+    damping: Annotated[list[float] | None, typer.Option(help="A λ to try. Repeatable.", show_default="six")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the reports.", show_default="docs/results/sweeps")
+    ] = None,
+    as_json: AsJson = False,
+):
+    """Try at least six settings of each method on concepts outside the tables, and choose presets by a fixed rule.
+
+    Among the settings that erase (Acc_U at most 5 %) and reach the highest H within a point, the one with the least
+    drift; if none erases, the one with the lowest Acc_U. Prints what belongs into the base's crce.json. You can stop at
+    any time and repeat the command to continue.
+
+    Examples:
+
+    ```
+    python -m crce sweep fruit flower boat insect
+    python -m crce sweep fruit boat --method mace --lr 0.001 --lr 0.003 --damping 10 --damping 100 --damping 1000
+    ```
+    """
+    from crce import files
+    from crce.catalogue import METHOD_FACTS
+    from crce.experiments import sweep as sweeps
+
+    folder = out or sweeps.SWEEPS
+    if not out:
+        files.checkout("Give --out")
+    grid = sweeps.Grid(tuple(steps or ()), tuple(lr or ()), tuple(damping or ()))
+    configs = [EraseConfig(key, seed=seed, preview_every=0) for key in method or METHOD_FACTS]
+    jobs = [Job(base, find_concept(name), config, device, dtype) for config in configs for name in concept]
+    terminal.watch(sweeps.measure_settings(jobs, grid, images, folder))
+    presets = sweeps.list_presets(sweeps.choose_all(sweeps.load_settings(folder)))
+    terminal.say(presets, json.dumps(presets, indent=1), as_json)
 
 
 def sheet(

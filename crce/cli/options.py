@@ -22,6 +22,10 @@ Backbone = Annotated[
         "Steps and learning rate are then that method's. The other methods have none."
     ),
 ]
+Damping = Annotated[
+    float | None,
+    typer.Option(help="λ of a closed form, CRCE-plus or MACE: larger changes less.", show_default="the base's preset"),
+]
 MicrobatchSize = Annotated[
     int, typer.Option(help="Terms through the U-Net at once. 0: all, the fastest; 1 needs the least memory.")
 ]

@@ -19,7 +19,7 @@ from crce.errors import CrceError
 
 SHIPPED = files.DATA / "corefconcept"
 # Concepts that the default model draws and CorefConcept lacks: fantasy figures that stand in for protected characters,
-# and both senses of "cricket".
+# both senses of "cricket", and four kinds of many drawings that presets are chosen on.
 EXTRAS = files.DATA / "assets" / "emoji-sd" / "concepts"
 LONGEST = 200  # characters; CLIP reads 77 tokens at most
 

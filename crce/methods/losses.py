@@ -1,8 +1,8 @@
 """The losses of the ESD / CRCE / RealEra family: each a list of weighted terms on the tuned model's predictions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -21,7 +21,8 @@ class StepContext:
 
     tensors: what is trained, by name. weights: what of the U-Net they replace (`GradientMethod.replaced`).
     sample: one latent x_t with both predictions of the frozen model. rng: seeded by the step.
-    attached: attaches the adapters (`GradientMethod.attached`).
+    attached: attaches the adapters (`GradientMethod.attached`). own: the latents of further prompts, by prompt
+    (`GradientMethod.own_prompts`).
     """
 
     model: Diffusion
@@ -32,6 +33,7 @@ class StepContext:
     sample: NoisySample
     rng: Random
     attached: Callable[[], AbstractContextManager[Any]] = nullcontext
+    own: Mapping[str, NoisySample] = field(default_factory=dict)
 
     def embed(self, text: str) -> Tensor:
         """The text's states [L, d]."""

@@ -1,8 +1,9 @@
 """UCE: keys and values edited in closed form (Gandikota et al., WACV 2024), and CRCE's lists in the same form.
 
 A term is edited at every position from its first word to the last padding, each with an equal share of the term's
-weight; its guide is the empty prompt's state at the same position. The public script edits only the last word, which
-left half of the apples in place here: the states after a word carry it too (docs/instant-edit.md).
+weight; its guide is the empty prompt's state at the same position. What differs: the public script edits only the last
+word, which left half of the apples in place here: the states after a word carry it too (docs/instant-edit.md). λ = 0.5
+is the script's; with CLIP's long states that damps about 80 times less than the default model's own λ.
 """
 
 from dataclasses import dataclass
@@ -42,36 +43,39 @@ def solve(matrices: dict[str, Tensor], states: EditStates, damping: float) -> di
     return {name: torch.addmm(w.float(), w.float(), change) for name, w in matrices.items()}
 
 
+@dataclass(frozen=True)
 class Uce(ClosedForm):
-    """The targets go to the guide, and nothing else is said."""
+    """The targets go to the guide, and nothing else is said. damping: λ; None means the base's."""
+
+    damping: float | None = None
 
     def trainable(self, unet: nn.Module) -> list[str]:
         return keys_values(unet)
 
     def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
-        return _edit(model, names, [target_term(spec) for spec in specs], [])
+        return _edit(model, names, [target_term(spec) for spec in specs], [], self.damping)
 
 
 class CrceUce(Uce):
     """The targets and all training corefs go to the guide, all training retains stay, each with its certainty."""
 
     def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
-        return crce_uce(model, specs, names)
+        return crce_uce(model, specs, names, self.damping)
 
 
-def crce_uce(model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
-    """The weights after CRCE-UCE, the instant edit."""
+def crce_uce(model: Diffusion, specs: Specs, names: list[str], damping: float | None = None) -> Tensors:
+    """The weights after CRCE-UCE, the instant edit. damping: λ; None means the base's."""
     erased = [term for spec in specs for term in (target_term(spec), *spec.train_corefs)]
-    return _edit(model, names, erased, [term for spec in specs for term in spec.train_retains])
+    return _edit(model, names, erased, [term for spec in specs for term in spec.train_retains], damping)
 
 
 def target_term(spec: ConceptSpec) -> Term:
     return Term(spec.target, "very high")
 
 
-def _edit(model: Diffusion, names: list[str], gone: list[Term], kept: list[Term]) -> Tensors:
+def _edit(model: Diffusion, names: list[str], gone: list[Term], kept: list[Term], damping: float | None) -> Tensors:
     matrices = {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
-    return solve(matrices, collect_states(model, gone, kept), model.defaults.damping)
+    return solve(matrices, collect_states(model, gone, kept), damping or model.defaults.damping)
 
 
 def collect_states(model: Diffusion, gone: list[Term], kept: list[Term]) -> EditStates:

@@ -19,7 +19,7 @@ from crce.methods.base import TRAJECTORY, Specs, trainable_copies
 from crce.methods.losses import StepContext
 from crce.methods.registry import gradient_method_of, method_of
 from crce.models.diffusion import Diffusion, NoisySample
-from crce.training.latent_cache import count_trajectories
+from crce.training.latent_cache import LatentCache, count_trajectories, own_groups
 from crce.training.loop import TrainState, train_once
 from crce.training.saved_bytes import SavedBytes
 
@@ -56,13 +56,13 @@ def estimate(model: Diffusion, specs: Specs | list[ConceptSpec], config: EraseCo
     if resolved.closed_form:
         return Cost(None, base + trained, disk, 0)
     trial = (try_steps if is_quick(model) else trace_shapes)(model, specs, resolved)
-    steps, latents = resolved.steps * len(specs), count_trajectories(resolved) * TRAJECTORY * len(specs)
+    steps, latents = resolved.steps * len(specs), TRAJECTORY * sum(_count_all(resolved, spec) for spec in specs)
     on_device = not resolved.microbatch_size or model.device.type == "cpu"
     cache = on_device * latents * 4 * FP32 * math.prod(model.latent_shape)
     memory = base + 4 * trained + trial.held + cache
     seconds = None
     if trial.seconds is not None:
-        cache_seconds = len(specs) * _cache_seconds(model, resolved)
+        cache_seconds = sum(_cache_seconds(model, _count_all(resolved, spec)) for spec in specs)
         seconds = round(trial.start + trial.seconds * steps + cache_seconds, 1)
     return Cost(seconds, memory, disk, trial.rows * steps + 2 * latents)
 
@@ -108,7 +108,8 @@ def try_steps(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Trial:
     began = time.perf_counter()
     state = TrainState(model, tuple(specs), config)
     start = _now(model) - began
-    caches, rows = [noise_sample(model, config)] * len(specs), []
+    noise, rows = noise_sample(model, config), []
+    caches = [LatentCache(noise, dict.fromkeys(state.method.own_prompts(spec), noise)) for spec in specs]
     saved = SavedBytes([*model.unet.parameters(), *state.tensors.values()])
     counter = model.unet.register_forward_pre_hook(lambda unet, inputs: rows.append(len(inputs[0])))
     with saved.counting():
@@ -143,9 +144,15 @@ def _weight_bytes(model: Diffusion) -> int:
     return sum(p.nbytes for part in (model.unet, model.text_encoder, model.vae) for p in part.parameters())
 
 
-def _cache_seconds(model: Diffusion, config: ResolvedConfig) -> float:
+def _count_all(config: ResolvedConfig, spec: ConceptSpec) -> int:
+    """The trajectories of a concept's latent cache, those of the method's further prompts included."""
+    own = own_groups(config, gradient_method_of(config).own_prompts(spec))
+    return count_trajectories(config) + sum(len(group) for groups in own.values() for group in groups)
+
+
+def _cache_seconds(model: Diffusion, trajectories: int) -> float:
     """Of one concept's latent cache, from the second of two of its predictions."""
-    x = model.noise([config.seed]).expand(2 * count_trajectories(config), -1, -1, -1)
+    x = model.noise([0]).expand(2 * trajectories, -1, -1, -1)
     times, states = torch.full((len(x),), 500, device=model.device), model.embed([""]).expand(len(x), -1, -1)
     with torch.no_grad():
         model.predict(x, times, states)

@@ -17,9 +17,16 @@ from crce.errors import CrceError
 from crce.methods.base import TRAJECTORY, ClosedForm, Specs
 from crce.methods.erased_weights import ErasedWeights
 from crce.methods.losses import StepContext
-from crce.methods.registry import METHODS, gradient_method_of
+from crce.methods.registry import gradient_method_of, method_of
 from crce.models.diffusion import Diffusion, NoisySample
-from crce.training.latent_cache import rng_of, sample_latents, shuffle_latents, trajectory_groups
+from crce.training.latent_cache import (
+    LatentCache,
+    own_groups,
+    rng_of,
+    sample_latents,
+    shuffle_latents,
+    trajectory_groups,
+)
 
 Concepts = ConceptSpec | Sequence[ConceptSpec]
 
@@ -182,11 +189,12 @@ def _make_end(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Callabl
 
 def solve_closed_form(model: Diffusion, spec: Concepts, config: EraseConfig) -> ErasedWeights:
     """The result of a closed form, which needs no steps. Raises CrceError for a method that trains."""
-    specs, method = _resolve_specs(spec), METHODS.get(config.method)
+    specs, resolved = _resolve_specs(spec), resolve_config(config, model.base)
+    method = method_of(resolved)
     if not isinstance(method, ClosedForm):
         raise CrceError(f"{config.method!r} is trained, not solved at once. Start a run instead.")
     tensors = method.solve(model, specs, method.trainable(model.unet))
-    return ErasedWeights(tensors, _info(model, specs, resolve_config(config, model.base)))
+    return ErasedWeights(tensors, _info(model, specs, resolved))
 
 
 def preview(model: Diffusion, spec: Concepts) -> ErasedWeights:
@@ -217,27 +225,38 @@ def _identity(info: dict[str, str]) -> tuple[object, ...]:
     return config, *(info.get(key) for key in ("base", "method", "target", "digest", "kind"))
 
 
-def _fill_caches(state: TrainState) -> Generator[Step, None, list[NoisySample]]:
+def _fill_caches(state: TrainState) -> Generator[Step, None, list[LatentCache]]:
     """A latent cache for each concept; yields a step for each sample, and keeps the device free if memory counts."""
-    caches: list[NoisySample] = []
-    per_concept = TRAJECTORY * len(trajectory_groups(state.config))
-    place = "cpu" if state.config.microbatch_size else state.model.device
-    for spec in state.specs:
-        samples: list[NoisySample] = []
-        for sample in sample_latents(state.model, state.method.latent_prompt(spec), state.config):
-            samples.append(sample.to(place))
-            done = len(samples) + per_concept * len(caches)
-            yield Step("bank", done, per_concept * len(state.specs), {}, state.result)
-        caches.append(shuffle_latents(samples, state.config.seed))
+    config, done, caches = state.config, 0, []
+    plans = [_plan_cache(state, spec) for spec in state.specs]
+    total = TRAJECTORY * sum(len(groups) for plan in plans for _, groups in plan)
+    place = "cpu" if config.microbatch_size else state.model.device
+    for plan in plans:
+        filled: list[list[NoisySample]] = []
+        for prompt, groups in plan:
+            filled.append([])
+            for sample in sample_latents(state.model, prompt, config, groups):
+                filled[-1].append(sample.to(place))
+                done += 1
+                yield Step("bank", done, total, {}, state.result)
+        first, *others = (shuffle_latents(samples, config.seed) for samples in filled)
+        caches.append(LatentCache(first, {prompt: own for (prompt, _), own in zip(plan[1:], others, strict=True)}))
     return caches
 
 
-def train_once(state: TrainState, caches: list[NoisySample]) -> dict[str, float]:
+def _plan_cache(state: TrainState, spec: ConceptSpec) -> list[tuple[str, list[range]]]:
+    """The prompts of a concept's cache with their trajectories: first that of the steps, then the others."""
+    main = state.method.latent_prompt(spec), trajectory_groups(state.config)
+    return [main, *own_groups(state.config, state.method.own_prompts(spec)).items()]
+
+
+def train_once(state: TrainState, caches: list[LatentCache]) -> dict[str, float]:
     """Take one step of Adam for the concept whose turn it is; returns the losses by name.
 
     Raises CrceError for a loss that is not finite.
     """
     context = _context(state, caches)
+    _set_rate(state)
     state.optimizer.zero_grad()
     losses: dict[str, float] = defaultdict(float)
     for parts in state.method.losses_by_pass(context):
@@ -252,14 +271,21 @@ def train_once(state: TrainState, caches: list[NoisySample]) -> dict[str, float]
     return dict(losses)
 
 
-def _context(state: TrainState, caches: list[NoisySample]) -> StepContext:
+def _context(state: TrainState, caches: list[LatentCache]) -> StepContext:
     turn, which = divmod(state.step, len(caches))
     spec, cache = state.specs[which], caches[which]
     given = state.model, spec, state.tensors
-    sample = cache.at(turn % len(cache.x)).to(state.model.device)
+    sample = cache.latents.at(turn % len(cache.latents.x)).to(state.model.device)
     replaced, rng = state.method.replaced(*given), rng_of(state.config.seed, state.step)
     attached = partial(state.method.attached, *given)
-    return StepContext(state.model, spec, state.config, state.tensors, replaced, sample, rng, attached)
+    return StepContext(state.model, spec, state.config, state.tensors, replaced, sample, rng, attached, cache.own)
+
+
+def _set_rate(state: TrainState) -> None:
+    """The learning rate of this step, by the method's schedule."""
+    factor = state.method.rate(state.step // len(state.specs), state.config.steps)
+    for group in state.optimizer.param_groups:
+        group["lr"] = state.config.lr * factor
 
 
 def _check_finite(losses: dict[str, float], step: int) -> None:
