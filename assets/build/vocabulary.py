@@ -115,6 +115,9 @@ FAMILIES = {
     "waterlily": "lotus |",
     "santa": "Santa Claus |",
     "elephant": "elephant |",
+    "fruit": "grapes, melon, watermelon, tangerine, lemon, lime, banana, pineapple, mango, red apple, green apple, "
+    "pear, peach, cherries, strawberry, blueberries, kiwi fruit | tomato, olive, coconut, avocado",
+    "insect": "butterfly, bug, ant, honeybee, beetle, lady beetle, cricket, cockroach, mosquito, fly |",
 }
 FIELDS = {
     "animal": {"animal"},
