@@ -58,6 +58,11 @@ def defaults(base: str) -> BaseDefaults:
     return BaseDefaults(**{k: v for k, v in read_json(path).items() if k in known} if path.exists() else {})
 
 
+def has_judge(base: str) -> bool:
+    """Whether the base brings a judge of its own. Raises CrceError for a base that is no model."""
+    return (Path(resolve(base)) / "judge").is_dir()
+
+
 def public_name(base: str) -> str:
     """What may be said of a base in public: a folder's path tells where someone's files lie."""
     return Path(base).name if Path(base).is_dir() else base

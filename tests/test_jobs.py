@@ -178,8 +178,15 @@ def test_an_erasure_that_cannot_be_measured_is_not_lost(job, models):
     config = EraseConfig(method="esd-x-strict", steps=1, preview_every=0)
     run = runs.create(Job(job.base, yeti, config))
     *_, last = execute(run, models, evaluation=EvaluationRequest(1))
-    assert last.message.startswith("The erasure is done and kept, but not measured: The judge")
-    assert run.state == "failed" and run.erased
+    assert run.not_judged.startswith("The judge of this base does not know 'yeti'")
+    assert (last.kind, run.state, run.erased) == ("done", "done", True)
+
+
+def test_a_base_without_a_judge_is_erased_and_not_judged(job, models, blind):
+    run = runs.create(Job(str(blind), job.spec, EraseConfig(corefs=2, retains=2, steps=1, preview_every=0)))
+    run.request_evaluate(1)
+    assert kinds(execute(run, models))[-2:] == ["unjudged", "done"]
+    assert "brings no judge of its own" in run.not_judged and run.state == "done" and run.evaluation is None
 
 
 def test_a_base_that_has_gone_fails_the_run(run, models, tmp_path):

@@ -218,13 +218,11 @@ def test_what_the_curator_sees_comes_also_while_a_run_trains(worker, tiny_sd_dir
     assert (again["before"], again["after"]) == (preview["before"], preview["after"])
 
 
-def test_what_cannot_be_seen_is_said(tiny_sd_dir, dog, tmp_path):
+def test_what_cannot_be_seen_is_said(tiny_sd_dir, blind, dog, tmp_path):
     """A model as large as SD on a CPU, one without a judge, a target that the judge does not know, a broken spec."""
     large = shutil.copytree(tiny_sd_dir, tmp_path / "large")
     config = json.loads((large / "unet/config.json").read_text())
     (large / "unet/config.json").write_text(json.dumps({**config, "sample_size": 4096}))
-    blind = shutil.copytree(tiny_sd_dir, tmp_path / "blind")
-    shutil.rmtree(blind / "judge")
     process = start()
     wrong = [
         (about("preview", large, dog, prompts=["dog"]), "would take minutes on a CPU"),

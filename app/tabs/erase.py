@@ -16,7 +16,7 @@ from app.tabs import erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
 from app.worker import ask_worker, tab_id
-from crce import runs
+from crce import bases, runs
 from crce.catalogue import METHOD_FACTS
 from crce.concepts.spec import resolve_conflicts
 from crce.cost import Cost, describe_room, describe_time, format_duration
@@ -169,9 +169,9 @@ def start(**values: Any) -> str:
 
 
 def queue_run(job: Job, images: int) -> Run:
-    """images: pictures per term that are judged after the training; 0 for none."""
+    """images: pictures per term that are judged after the training, where there is a judge; 0 for none."""
     run = runs.create(job)
-    if images:
+    if images and bases.has_judge(job.base):
         run.request_evaluate(images)
     ensure_worker()
     return run

@@ -12,9 +12,10 @@ from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, Ima
 from crce.cli.runs import describe_run, open_run
 from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
+from crce.errors import CrceError
 from crce.evaluation.report import read_report
 from crce.runs import Job, Run
-from crce.runs.execute import execute
+from crce.runs.execute import draw_by_eye, execute
 from crce.runs.models import Models
 
 
@@ -39,15 +40,17 @@ def evaluate(
     """
     found = open_run(run)
     _measure(found, images, ask)
+    if found.not_judged:
+        raise CrceError(f"The run {found.id} was not judged. {found.not_judged}")
     report = read_report(found.dir / "report.json")
     every = [report, *report.also]
     terminal.say(asdict(report), terminal.accuracy_table(every), as_json)
     terminal.warn([f"{each.concept}: {each.warning}" for each in every if each.warning])
 
 
-def _measure(run: Run, images: int, ask: str = "target") -> None:
+def _measure(run: Run, images: int, ask: str = "target", models: Models | None = None) -> None:
     run.clear("stop")
-    terminal.follow(run, execute(run, evaluation=runs.EvaluationRequest(images, ask)))
+    terminal.follow(run, execute(run, models, evaluation=runs.EvaluationRequest(images, ask)))
 
 
 def demo(
@@ -69,9 +72,10 @@ def demo(
     """
     from crce.experiments.html_report import write_page
 
-    run = runs.create(Job(base, find_concept(concept), EraseConfig(), device), out, queued=False)
-    _measure(run, images)
-    page = write_page(run)
+    run, models = runs.create(Job(base, find_concept(concept), EraseConfig(), device), out, queued=False), Models()
+    _measure(run, images, models=models)
+    by_eye = terminal.show_progress("drawing the terms", draw_by_eye(run, models)) if run.not_judged else []
+    page = write_page(run, by_eye)
     terminal.say({**describe_run(run), "page": str(page)}, str(page), as_json)
 
 

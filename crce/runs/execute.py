@@ -23,6 +23,7 @@ from crce.runs.events import (
     EstimateEvent,
     EvaluatedEvent,
     Event,
+    NotJudgedEvent,
     Phase,
     PhaseEvent,
     PreviewEvent,
@@ -101,7 +102,10 @@ def _work(run: Run, models: Models) -> Iterator[Event]:
     # Only now: until the weights are written, a resumed run needs it.
     (run.dir / "checkpoint.safetensors").unlink(missing_ok=True)
     while request := run.evaluation:
-        yield from _evaluate(run, model, models.judge(job.base), request)
+        try:
+            yield from _evaluate(run, model, models.judge(job.base), request)
+        except CrceError as error:  # no judge, or none that knows the concept: no failure of the erasure
+            yield run.record(NotJudgedEvent(str(error)))
         # A newer request may have come meanwhile.
         if run.evaluation == request:
             run.clear("evaluate.json")
@@ -251,7 +255,22 @@ def _report(run: Run, request: EvaluationRequest, answers: "Sequence[list[Answer
     return replace(report, also=tuple(also))
 
 
-def _draw_terms(run: Run, model: "Diffusion", weights: "ErasedWeights", answers: "list[Answers]") -> Iterator[Event]:
+def draw_by_eye(run: Run, models: Models) -> "Generator[tuple[int, int], None, list[Answers]]":
+    """Draws every term of the first concept as an evaluation does, for a page without verdicts.
+
+    Yields the terms done and wanted; returns the terms as answers without an answer.
+    """
+    from crce.evaluation.questions import list_terms
+    from crce.methods.erased_weights import ErasedWeights
+
+    model, weights = models.get(run.job.base, run.job.device, run.job.dtype), ErasedWeights.load(run.weights_path)
+    terms = list_terms(run.job.spec, REPORT_SEEDS)
+    for event in _draw_terms(run, model, weights, terms):
+        yield event.done, event.of
+    return terms
+
+
+def _draw_terms(run: Run, model: "Diffusion", weights: "ErasedWeights", answers: "list[Answers]") -> Iterator[PhaseEvent]:
     """Draws the terms of a report, before and after."""
     meter, numbered, done = Meter(run), list(enumerate(answers)), 0
     while part := numbered[done : done + TERMS_AT_ONCE]:
