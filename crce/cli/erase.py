@@ -11,6 +11,7 @@ import typer
 from crce import bases, runs
 from crce.catalogue import METHOD_FACTS
 from crce.cli import terminal
+from crce.cli.bases import load, prepare
 from crce.cli.options import (
     AsJson,
     Backbone,
@@ -22,6 +23,7 @@ from crce.cli.options import (
     OldBackbone,
     OldMicrobatchSize,
     Seed,
+    Yes,
 )
 from crce.cli.runs import describe_run, open_run
 from crce.concepts.library import find_concept
@@ -45,6 +47,7 @@ def erase(
     corefs: Annotated[int, typer.Option(help="M: corefs sampled per step. 0 uses none.")] = 5,
     retains: Annotated[int, typer.Option(help="N: retains sampled per step. 0 uses none.")] = 3,
     microbatch_size: MicrobatchSize = 0,
+    preview_every: Annotated[int, typer.Option(help="Steps between two previews; 0: none.")] = EraseConfig.preview_every,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -53,6 +56,7 @@ def erase(
         bool, typer.Option("--resume", help="Continue the run in --out, or the concept's newest unfinished run.")
     ] = False,
     also: Annotated[list[str] | None, typer.Option(help="A further concept for the same run. Repeatable.")] = None,
+    yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate the time, memory and disk space.")] = False,
     as_json: AsJson = False,
     on: OldBackbone = None,
@@ -85,9 +89,11 @@ def erase(
             corefs=corefs,
             retains=retains,
             seed=seed,
+            preview_every=preview_every,
             backbone=on or backbone,
             microbatch_size=microbatch_size if rows is None else rows,
         )
+        prepare(base, device, dtype, yes)
         job = Job(base, spec, config, device, dtype, also=tuple(map(find_concept, also or ())))
         if dry_run:
             return _print_estimate(job, as_json)
@@ -141,6 +147,7 @@ def generate(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    yes: Yes = False,
     as_json: AsJson = False,
 ):
     """Draw prompts before and after an erasure, on the same seeds.
@@ -154,7 +161,7 @@ def generate(
     ```
     """
     erased = [_open_erased(name, base) for name in run or ()]
-    model = Models().get(base or (erased[0].job.base if erased else bases.EMOJI_SD), device, dtype)
+    model = load(base or (erased[0].job.base if erased else bases.EMOJI_SD), device, dtype, yes)
     pairs = list(product(prompts, range(seed, seed + images)))
     written = _draw(model, pairs, out / "before" if erased else out)
     if erased:
@@ -193,7 +200,9 @@ def _draw(model, pairs: list[tuple[str, int]], folder: Path) -> list[str]:
     return [str(path) for path in paths]
 
 
-def distances(concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "auto", as_json: AsJson = False):
+def distances(
+    concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "auto", yes: Yes = False, as_json: AsJson = False
+):
     """Print each term's distance to the target in the base's text encoder (the paper's Table 2), nearest first.
 
     Examples:
@@ -205,7 +214,7 @@ def distances(concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "a
     """
     from crce.models import text_space
 
-    found = text_space.measure_distances(Models().get(base, device), find_concept(concept))
+    found = text_space.measure_distances(load(base, device, yes=yes), find_concept(concept))
     rows = sorted(found["terms"], key=lambda row: (row["euclidean"] is None, row["euclidean"] or 0.0))
     columns = ("kind", "text", "cosine", "euclidean", "tokens")
     cells = [["too long" if row[key] is None else row[key] for key in columns] for row in rows]
@@ -219,6 +228,7 @@ def preview(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    yes: Yes = False,
     as_json: AsJson = False,
 ):
     """Preview an erasure within seconds: the target, three corefs and three retains, edited in closed form.
@@ -234,7 +244,7 @@ def preview(
     from crce.training.loop import preview as edit_instantly
     from crce.worker.handlers import check_quick
 
-    spec, model = find_concept(concept), Models().get(base, device, dtype)
+    spec, model = find_concept(concept), load(base, device, dtype, yes)
     check_quick(model)
     began = time.monotonic()
     edited = edit_instantly(model, spec)

@@ -8,7 +8,8 @@ import typer
 
 from crce import bases, runs
 from crce.cli import terminal
-from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, Images, OldBackbone, RunName, Seed
+from crce.cli.bases import prepare
+from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, Images, OldBackbone, RunName, Seed, Yes
 from crce.cli.runs import describe_run, open_run
 from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
@@ -59,6 +60,7 @@ def demo(
     images: Images = 2,
     out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new run in the store")] = None,
     device: Device = "auto",
+    yes: Yes = False,
     as_json: AsJson = False,
 ):
     """Erase a concept with the preset, measure it, and write an HTML page with pictures.
@@ -72,6 +74,7 @@ def demo(
     """
     from crce.experiments.html_report import write_page
 
+    prepare(base, device, yes=yes)
     run, models = runs.create(Job(base, find_concept(concept), EraseConfig(), device), out, queued=False), Models()
     _measure(run, images, models=models)
     by_eye = terminal.show_progress("drawing the terms", draw_by_eye(run, models)) if run.not_judged else []
@@ -79,14 +82,22 @@ def demo(
     terminal.say({**describe_run(run), "page": str(page)}, str(page), as_json)
 
 
-def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", dtype: Dtype = "auto", as_json: AsJson = False):
-    """Measure which terms of the library a base model can draw, and write covered.json next to it.
+def cover(
+    base: Base = bases.EMOJI_SD,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    yes: Yes = False,
+    as_json: AsJson = False,
+):
+    """Measure which terms of the library a base model can draw, and write covered.json next to it, or for a base from
+    the Hub into CRCE_HOME.
 
     Accuracies count only covered terms. Run this on a new base model before the first erasure.
     """
     from crce import files
     from crce.evaluation.coverage import measure_coverage
 
+    prepare(base, device, dtype, yes)
     models = Models(device)
     model = models.get(base, dtype=dtype)
     found = terminal.show_progress(
@@ -109,6 +120,7 @@ def measure(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    yes: Yes = False,
     on: OldBackbone = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the reports.", show_default="docs/results/table")] = None,
     as_json: AsJson = False,
@@ -130,6 +142,7 @@ def measure(
     methods, folder = method or list(tables.TABLE_METHODS), out or tables.REPORTS
     if not out:
         files.checkout("Give --out")
+    prepare(base, device, dtype, yes)
     planned = [
         Job(
             base,
@@ -152,6 +165,7 @@ def sheet(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    yes: Yes = False,
     out: Annotated[Path, typer.Option(help="Folder for methods.png and seconds.json.")] = Path("out/methods"),
     as_json: AsJson = False,
 ):
@@ -167,6 +181,7 @@ def sheet(
     """
     from crce.experiments.contact_sheet import contact_sheet
 
+    prepare(base, device, dtype, yes)
     job = Job(base, find_concept(concept), EraseConfig(seed=seed, preview_every=0), device, dtype)
     terminal.watch(contact_sheet(job, out))
     paths = {"sheet": str(out / "methods.png"), "seconds": str(out / "seconds.json")}
