@@ -24,7 +24,7 @@ from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
 from crce.files import ROOT, home, read_json
 from crce.runs import Job
-from crce.worker.service import lock_file
+from crce.worker.client import lock_file
 from tests.fake_hub import FakeHub
 from tests.scripted_llm import ScriptedLLM, phrases, revised
 from tests.servers import serving

@@ -16,14 +16,14 @@ from app.tabs import erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
 from app.worker import ask_worker, tab_id
-from crce import bases, runs
+from crce import bases, devices, runs
 from crce.catalogue import METHOD_FACTS
 from crce.concepts.spec import resolve_conflicts
 from crce.cost import Cost, describe_room, describe_time, format_duration
 from crce.errors import CrceError
 from crce.runs import Job, Run
 from crce.runs.events import StartEvent, StepEvent
-from crce.worker.client import ensure_worker
+from crce.worker.client import ensure_workers
 from crce.worker.requests import EstimateRequest
 
 _COLOURS = {"target": "#6366f1", "corefs": "#d6336c", "retains": "#0b8a72"}
@@ -71,7 +71,9 @@ def describe_run(form: EraseForm) -> str:
         return "Choose a concept first."
     spec = form.find_specs()[0]
     lists = f"{len(spec.train_corefs)} names to erase and {len(spec.train_retains)} to keep"
-    return f"{spec.name}: {lists}, {form.count_steps()} steps. {measure_time(form)}"
+    place = devices.describe(form.device, form.dtype)
+    ignored = f" {devices.problem()}" if form.device == devices.AUTO else ""
+    return f"{spec.name}: {lists}, {form.count_steps()} steps on {place}. {measure_time(form)}{ignored}"
 
 
 def measure_time(form: EraseForm) -> str:
@@ -119,9 +121,10 @@ def render_details(run: Run | None) -> str:
         "seed": form.seed,
         "spec": run.job.spec.digest[:8],
         "device": run.job.device,
+        "precision": run.job.dtype,
         **run_view.compare_costs(run),
     }
-    return render("details", run=run_view.summarize(run, []), settings=settings)
+    return render("details", run=run_view.summarize(run, []), settings=settings, notes=run.notes)
 
 
 def update_plot(run: Run | None) -> tuple[gr.Column, pd.DataFrame]:
@@ -148,7 +151,9 @@ def estimate(http: gr.Request, **values: Any) -> Iterator[str]:
         return
     specs = resolve_conflicts(form.find_specs())
     try:
-        cost = ask_worker(EstimateRequest(tab_id(http, "estimate"), form.base, list(specs), form.to_config()))
+        cost = ask_worker(
+            EstimateRequest(tab_id(http, "estimate"), form.base, list(specs), form.to_config(), form.dtype)
+        )
     except CrceError as error:
         yield render("line", text=f"{description} {error}")
         return
@@ -173,7 +178,7 @@ def queue_run(job: Job, images: int) -> Run:
     run = runs.create(job)
     if images and bases.has_judge(job.base):
         run.request_evaluate(images)
-    ensure_worker()
+    ensure_workers()
     return run
 
 
@@ -201,7 +206,7 @@ def press_run_button(chosen: str | None, event: gr.EventData) -> str | None:
             run.request_stop()
         case "resume":
             run.request_resume()
-            ensure_worker()
+            ensure_workers()
         case "delete":
             run.delete()
             return None if chosen == run.id else chosen
@@ -235,8 +240,9 @@ def build() -> EraseTab:
     method_facts = gr.Markdown(describe_method(EraseForm.method), elem_classes="mute")
     with gr.Accordion("Settings", open=False), gr.Row():
         form |= erase_form.build_settings()
-    with gr.Row(elem_classes="line"):
+    with gr.Row(elem_classes="line", equal_height=True):
         expected = html_panel()
+        form |= erase_form.build_device()
         start_button = gr.Button("Start", variant="primary", scale=0, min_width=180)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=420):

@@ -245,11 +245,11 @@ def preview(
     from crce.worker.handlers import check_quick
 
     spec, model = find_concept(concept), load(base, device, dtype, yes)
-    check_quick(model)
+    shown = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
+    check_quick(model, 2 * len(shown))
     began = time.monotonic()
     edited = edit_instantly(model, spec)
     seconds = round(time.monotonic() - began, 3)
-    shown = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
     pairs = [(text, seed) for text in shown]
     written = _draw(model, pairs, out / "before")
     with edited.applied(model):
