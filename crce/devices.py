@@ -50,7 +50,9 @@ def find_nvidia() -> Nvidia:
         return Nvidia(failure="" if none else said[0])
     rows = [line.rpartition(",") for line in listed.stdout.splitlines() if "," in line]
     cuda = re.search(r"CUDA Version:\s*([\d.]+)", header.stdout)
-    return Nvidia(tuple(name.strip() for name, _, _ in rows), rows[0][2].strip() if rows else "", cuda[1] if cuda else "")
+    return Nvidia(
+        tuple(name.strip() for name, _, _ in rows), rows[0][2].strip() if rows else "", cuda[1] if cuda else ""
+    )
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:

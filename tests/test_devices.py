@@ -102,6 +102,8 @@ def test_a_device_that_is_not_there_is_refused_with_the_reason(nvidia_smi):
     import torch
 
     if torch.version.cuda is None:
-        with pytest.raises(CrceError, match="'cuda' is not there. The GPU .NVIDIA L4. is not used: the installed torch"):
+        with pytest.raises(
+            CrceError, match="'cuda' is not there. The GPU .NVIDIA L4. is not used: the installed torch"
+        ):
             pick_device("cuda")
         assert devices.choices() == ["auto", "cpu"] and devices.describe() == "the CPU in fp32"

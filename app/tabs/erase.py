@@ -12,7 +12,7 @@ from app.components import html_panel, render
 from app.errors import report_errors
 from app.events import EVERY_CHANGE, QUIET
 from app.session.drafts import OpenConcept, require_saved
-from app.tabs import erase_form, run_view
+from app.tabs import base_download, erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
 from app.worker import ask_worker, tab_id
@@ -41,13 +41,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class EraseTab:
-    """form: the components by the fields of `EraseForm`. chosen: the id of the run to show; seen: a `Seen`."""
+    """form: the components by the fields of `EraseForm`. chosen: the id of the run to show; seen: a `Seen`;
+    arrived: the base that was downloaded last."""
 
     form: dict[str, Any]
     chosen: gr.State
     seen: gr.State
     timer: gr.Timer
     method_facts: gr.Markdown
+    base_panel: gr.HTML
+    arrived: gr.State
     estimate: gr.HTML
     start: gr.Button
     runs: gr.HTML
@@ -73,7 +76,8 @@ def describe_run(form: EraseForm) -> str:
     lists = f"{len(spec.train_corefs)} names to erase and {len(spec.train_retains)} to keep"
     place = devices.describe(form.device, form.dtype)
     ignored = f" {devices.problem()}" if form.device == devices.AUTO else ""
-    return f"{spec.name}: {lists}, {form.count_steps()} steps on {place}. {measure_time(form)}{ignored}"
+    unjudged = "" if bases.has_judge(form.base) else " The base has no judge: compare by eye."
+    return f"{spec.name}: {lists}, {form.count_steps()} steps on {place}. {measure_time(form)}{unjudged}{ignored}"
 
 
 def measure_time(form: EraseForm) -> str:
@@ -150,6 +154,8 @@ def estimate(http: gr.Request, **values: Any) -> Iterator[str]:
     if not form.concept:
         return
     specs = resolve_conflicts(form.find_specs())
+    if not base_download.is_here(form.base, form.device, form.dtype):
+        return
     try:
         cost = ask_worker(
             EstimateRequest(tab_id(http, "estimate"), form.base, list(specs), form.to_config(), form.dtype)
@@ -168,6 +174,8 @@ def _describe_cost(cost: Cost, measured: bool) -> str:
 @report_errors
 def start(**values: Any) -> str:
     form = EraseForm.from_values(values)
+    if not base_download.is_here(form.base, form.device, form.dtype):
+        raise CrceError(f"{form.base} is not on this machine yet. Press Download above first.")
     run = queue_run(form.to_job(), int(form.images))
     gr.Info(f"{html.escape(run.title)} is queued. It continues if you close this page.", title="Started")
     return run.id
@@ -237,6 +245,7 @@ def build() -> EraseTab:
     chosen, seen, timer = gr.State(None), gr.State(Seen()), gr.Timer(1.5)
     with gr.Row(equal_height=True):
         form = erase_form.build_choice()
+    base_panel, arrived = html_panel(elem_classes="maybe"), gr.State("")
     method_facts = gr.Markdown(describe_method(EraseForm.method), elem_classes="mute")
     with gr.Accordion("Settings", open=False), gr.Row():
         form |= erase_form.build_settings()
@@ -251,7 +260,20 @@ def build() -> EraseTab:
             details, previews = html_panel(), html_panel()
             plot, curve = _build_plot()
     return EraseTab(
-        form, chosen, seen, timer, method_facts, expected, start_button, cards, details, previews, plot, curve
+        form,
+        chosen,
+        seen,
+        timer,
+        method_facts,
+        base_panel,
+        arrived,
+        expected,
+        start_button,
+        cards,
+        details,
+        previews,
+        plot,
+        curve,
     )
 
 
@@ -277,7 +299,12 @@ def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, pa
     ui.form["method"].change(describe_method, ui.form["method"], ui.method_facts, **QUIET)
     # Opening the tab asks too, but not loading the page: that alone must not start a worker.
     costs = {name: ui.form[name] for name in erase_form.COST_FIELDS}
-    changes = [page.select, *(part.change for part in costs.values())]
+    changes = [page.select, ui.arrived.change, *(part.change for part in costs.values())]
     gr.on(changes, estimate, None, ui.estimate, inputs_kwargs=costs, **EVERY_CHANGE)
+    place = [ui.form[name] for name in ("base", "device", "dtype")]
+    shown = [page.select, *(part.change for part in place)]
+    gr.on(shown, base_download.show, place, ui.base_panel, trigger_mode="always_last", **QUIET)
+    ui.timer.tick(base_download.follow, place, [ui.base_panel, ui.arrived], **QUIET)
+    ui.base_panel.click(base_download.press, place, ui.base_panel, **QUIET)
     page.select(lambda: gr.Dropdown(erase_form.list_concepts()), None, ui.form["concept"], **QUIET)
     curate_tab.actions.erase.click(open_concept, curate_tab.opened, [tabs, ui.form["concept"]], **QUIET)

@@ -52,7 +52,8 @@ class EraseForm:
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> "EraseForm":
         """values: those of the components, by name; None for one that is empty."""
-        return cls(**{name: value for name, value in values.items() if value is not None})
+        given = {name: value for name, value in values.items() if value is not None}
+        return cls(**{**given, "base": given.get("base", cls.base).strip()})
 
     @classmethod
     def from_job(cls, job: ResolvedJob) -> "EraseForm":
@@ -97,7 +98,7 @@ class EraseForm:
     def to_job(self) -> Job:
         """Raises CrceError if no concept is chosen, or for a value that no run can have."""
         spec, *others = self.find_specs()
-        return Job(self.base.strip(), spec, self.to_config(), self.device, self.dtype, also=tuple(others))
+        return Job(self.base, spec, self.to_config(), self.device, self.dtype, also=tuple(others))
 
     def find_specs(self) -> list[ConceptSpec]:
         """The concepts of the run. Raises CrceError if none is chosen."""

@@ -47,7 +47,9 @@ def erase(
     corefs: Annotated[int, typer.Option(help="M: corefs sampled per step. 0 uses none.")] = 5,
     retains: Annotated[int, typer.Option(help="N: retains sampled per step. 0 uses none.")] = 3,
     microbatch_size: MicrobatchSize = 0,
-    preview_every: Annotated[int, typer.Option(help="Steps between two previews; 0: none.")] = EraseConfig.preview_every,
+    preview_every: Annotated[
+        int, typer.Option(help="Steps between two previews; 0: none.")
+    ] = EraseConfig.preview_every,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",

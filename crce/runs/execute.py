@@ -289,7 +289,9 @@ def draw_by_eye(run: Run, models: Models) -> "Generator[tuple[int, int], None, l
     return terms
 
 
-def _draw_terms(run: Run, model: "Diffusion", weights: "ErasedWeights", answers: "list[Answers]") -> Iterator[PhaseEvent]:
+def _draw_terms(
+    run: Run, model: "Diffusion", weights: "ErasedWeights", answers: "list[Answers]"
+) -> Iterator[PhaseEvent]:
     """Draws the terms of a report, before and after."""
     meter, numbered, done = Meter(run), list(enumerate(answers)), 0
     while part := numbered[done : done + TERMS_AT_ONCE]:

@@ -4,9 +4,6 @@ JSON in bytes, never pickle. Only a process that can read home()/worker.json (mo
 """
 
 import json
-import os
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -15,7 +12,7 @@ from multiprocessing.connection import Client, Connection, answer_challenge, del
 from pathlib import Path
 from typing import Any
 
-from crce import devices, files, runs
+from crce import devices, files, processes, runs
 from crce.errors import CrceError
 from crce.records import parse
 from crce.runs import is_locked
@@ -123,16 +120,4 @@ def ensure_worker(name: str = devices.AUTO) -> None:
     files.home().mkdir(parents=True, exist_ok=True)
     if is_locked(lock_file(name)):
         return
-    # It runs in our home, not in a folder of the user's. A checkout need not be installed, so it is on the path.
-    paths = [str(files.ROOT)] * (files.DATA == files.ROOT) + os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    changed = {"CRCE_HOME": str(files.home().resolve()), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    with open(files.home() / "worker.log", "ab") as log:
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "crce", "worker", "--device", name],
-            cwd=files.home(),
-            env={**os.environ, **changed},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    processes.start(["worker", "--device", name], files.home() / "worker.log")

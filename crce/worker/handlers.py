@@ -107,7 +107,11 @@ def check_quick(model: Diffusion, pictures: int, most: int = 0) -> None:
     if pictures <= most or is_quick(model):
         return
     slow = f"{pictures} pictures of {bases.public_name(model.base)} would take minutes each on a CPU"
-    limit = f"so at most {most} are drawn at once: two prompts on one seed, before and after" if most else "so none are drawn"
+    limit = (
+        f"so at most {most} are drawn at once: two prompts on one seed, before and after"
+        if most
+        else "so none are drawn"
+    )
     raise CrceError(f"{slow}, {limit}. Use a GPU, or look at the concept on {bases.EMOJI_SD}.")
 
 
