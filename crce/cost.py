@@ -10,8 +10,8 @@ from pathlib import Path
 class Cost:
     """seconds: of the training alone, without loading and previews; None where no estimate is possible.
 
-    memory, disk: bytes, at most. free: bytes of the device's memory that the run may take; None where that is not known.
-    rows: samples through the U-Net, forward, in the whole run; 0 for a closed form.
+    memory, disk: bytes, at most. free: bytes of the device's memory that the run may take, None where that is not
+    known. rows: samples through the U-Net, forward, in the whole run; 0 for a closed form.
     """
 
     seconds: float | None

@@ -17,8 +17,11 @@ _SECONDS = 20  # that nvidia-smi may take; on a machine with sleeping cards it t
 
 @dataclass(frozen=True)
 class Nvidia:
-    """What nvidia-smi says. cards: their names; driver: its version; cuda: the newest CUDA that it runs, such as "12.4";
-    failure: why nvidia-smi, which is there, says nothing."""
+    """What nvidia-smi says.
+
+    cards: their names; driver: its version; cuda: the newest CUDA that it runs, such as "12.4"; failure: why
+    nvidia-smi, which is there, says nothing.
+    """
 
     cards: tuple[str, ...] = ()
     driver: str = ""

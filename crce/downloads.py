@@ -83,8 +83,8 @@ def require(base: str, dtype: str) -> tuple[str, str | None]:
     if found := local_folder(base, dtype):
         return str(found[0]), found[1]
     raise CrceError(
-        f"The base model {base!r} is not on this machine, and nothing downloads it unasked. Download it in the Erase tab, "
-        f"or with `python -m crce download {base}`."
+        f"The base model {base!r} is not on this machine, and nothing downloads it unasked. Download it in the Erase "
+        f"tab, or with `python -m crce download {base}`."
     )
 
 
@@ -293,8 +293,8 @@ def _advise(base: str, error: Any) -> str:
     said = f" It says: {error.server_message[:300]}" if error.server_message else ""
     if isinstance(error, GatedRepoError):
         return (
-            f"The Hub lets only those have {base} who have accepted its conditions. Accept them on its page, then log in "
-            f"with `hf auth login` or set HF_TOKEN.{said}"
+            f"The Hub lets only those have {base} who have accepted its conditions. Accept them on its page, then log "
+            f"in with `hf auth login` or set HF_TOKEN.{said}"
         )
     # The Hub says 401 of an unknown model, too, to those who are not logged in.
     if status == 404 or isinstance(error, RepositoryNotFoundError):

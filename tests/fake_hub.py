@@ -19,11 +19,12 @@ KINDS = {"dataset": "datasets/", "model": ""}
 class Repo:
     """Commits as (id, files), oldest first; each commit has all files.
 
-    gated: nobody may have its files. paused: a download stops in the middle of a file until it is False.
+    gated: nobody may have its files. paused: a download stops in the middle of a file until it is False. downloads:
+    files of weights that were sent.
     """
 
     def __init__(self, private: bool, gated: bool = False):
-        self.gated, self.paused = gated, False
+        self.gated, self.paused, self.downloads = gated, False, 0
         self.private, self.tags, self.pull_requests, self.messages = private, {}, [], []
         self.commits = [("0" * 40, {".gitattributes": b""})]
 
@@ -177,7 +178,9 @@ class FakeHub:
             return error(404, "Entry not found", {"X-Error-Code": "EntryNotFound"})
         data = files[path]
         headers = {"X-Repo-Commit": commit, "ETag": f'"{git_id(data)}"', "Content-Length": str(len(data))}
-        if request.method == "GET" and repo.paused and "range" not in request.headers:
+        whole = request.method == "GET" and "range" not in request.headers
+        repo.downloads += whole and path.endswith(".safetensors")
+        if whole and repo.paused:
             return StreamingResponse(halves(repo, data), headers=headers)
         return Response(data if request.method == "GET" else b"", headers=headers)
 

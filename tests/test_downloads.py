@@ -49,8 +49,9 @@ def crce(hub, home, tmp_path):
     def run(*arguments, url=hub.url, code=None, **settings):
         names = {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_good", **settings}
         command = ["-c", code, *arguments] if code else ["-m", "crce", *map(str, arguments)]
-        return subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tmp_path,
-                              env={**os.environ, "PYTHONPATH": str(ROOT), **names}, stdin=subprocess.DEVNULL)  # fmt: skip
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **names}
+        told = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+        return subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, **told)
 
     return run
 

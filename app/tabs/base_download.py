@@ -1,4 +1,4 @@
-"""A base from the Hub, in the Erase tab: its size is said and it is asked, then it is downloaded, or it is cancelled."""
+"""A base from the Hub, in the Erase tab: its size is told, consent asked, and the download shown and cancelled."""
 
 import subprocess
 from dataclasses import dataclass

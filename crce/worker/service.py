@@ -29,7 +29,7 @@ POLL_SECONDS = 0.5  # between two looks at the queue of runs
 
 
 class Worker:
-    """One per device: see `devices.worker_of`. No request and no run ends it: it ends when idle for long, or on SIGTERM."""
+    """One per device (`devices.worker_of`). No request and no run ends it; long idleness and SIGTERM do."""
 
     def __init__(self, device: str):
         self._device, self._name = device, devices.worker_of(device)
