@@ -251,7 +251,8 @@ def build() -> EraseTab:
         form |= erase_form.build_settings()
     with gr.Row(elem_classes="line", equal_height=True):
         expected = html_panel()
-        form |= erase_form.build_device()
+        with gr.Column(scale=0, min_width=330), gr.Row():
+            form |= erase_form.build_device()
         start_button = gr.Button("Start", variant="primary", scale=0, min_width=180)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=420):

@@ -179,6 +179,6 @@ def build_device() -> dict[str, Any]:
     dtypes = [("automatic", devices.AUTO), *((name, name) for name in devices.DTYPES)]
     places = [(_DEVICES.get(name, name), name) for name in devices.choices()]
     return {
-        "device": gr.Dropdown(places, value=devices.AUTO, label="Device", scale=0, min_width=130),
-        "dtype": gr.Dropdown(dtypes, value=devices.AUTO, label="Precision", scale=0, min_width=130),
+        "device": gr.Dropdown(places, value=devices.AUTO, label="Device", min_width=140),
+        "dtype": gr.Dropdown(dtypes, value=devices.AUTO, label="Precision", min_width=140),
     }
