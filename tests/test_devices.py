@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from crce import devices
+from app.tabs import erase, status_bar
+from app.tabs.erase_form import EraseForm
+from crce import bases, devices
+from crce.cli.bases import prepare
 from crce.devices import Nvidia, Torch, find_problem, visible
 from crce.errors import CrceError
 from crce.files import ROOT
@@ -107,3 +111,14 @@ def test_a_device_that_is_not_there_is_refused_with_the_reason(nvidia_smi):
         ):
             pick_device("cuda")
         assert devices.choices() == ["auto", "cpu"] and devices.describe() == "the CPU in fp32"
+
+
+def test_a_card_that_is_not_used_is_named_wherever_a_run_is_started(nvidia_smi, capsys):
+    """On the command line, in the status line, and beside Start."""
+    nvidia_smi(PROGRAM)
+    prepare(bases.EMOJI_SD)
+    form = EraseForm("dog")
+    places = [capsys.readouterr().err, status_bar.render_status(), erase.describe_run(form)]
+    assert all("The GPU (NVIDIA L4) is not used: " in " ".join(text.split()) for text in places)
+    prepare(bases.EMOJI_SD, device="cpu")
+    assert capsys.readouterr().err == "" and "GPU" not in erase.describe_run(replace(form, device="cpu"))

@@ -52,7 +52,7 @@ def test_a_version_that_was_tested_is_known_of_everything_that_is_asked_for():
 
 @pytest.mark.parametrize(("card", "build"), [("GPU 0: NVIDIA L4", "'torch===2.13.0'"), ("", "torch==2.13.0")])
 def test_make_takes_the_build_of_torch_for_the_machine(card, build, tmp_path):
-    """With CUDA where nvidia-smi, which is a program of the test here, lists a card; else without, where there is one."""
+    """With CUDA where nvidia-smi, which is a program of the test here, lists a card; else without it."""
     (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{card}'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
