@@ -15,7 +15,7 @@ from app.events import QUIET
 from app.tabs import compare, curate, erase, publish, start, status_bar
 from app.theme import CSS, ICON, build_theme
 from crce import runs
-from crce.worker.client import ensure_worker
+from crce.worker.client import ensure_workers
 
 _MAX_UPLOAD = "5mb"
 
@@ -73,7 +73,7 @@ def _warm_up() -> None:
     import crce.proposers.proposers  # noqa: F401  the status line needs it, and its first import takes a second
 
     if any(run.state == "queued" for run in runs.all_runs()):
-        ensure_worker()
+        ensure_workers()
 
 
 def main() -> None:

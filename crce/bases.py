@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crce.errors import CrceError
-from crce.files import DATA, read_json
+from crce.files import DATA, home, read_json
 
 EMOJI_SD = "emoji-sd"
 SD_V1_4 = "CompVis/stable-diffusion-v1-4"
@@ -37,7 +37,10 @@ class BaseDefaults:
 
 
 def resolve(base: str) -> str:
-    """A folder or a Hub id for `from_pretrained`. Raises CrceError for a folder that holds no pipeline."""
+    """The folder of a base; for one on the Hub its folder in the local cache, or the Hub id where it is not there.
+
+    Raises CrceError for a folder that holds no pipeline, and for what can be no Hub id.
+    """
     path = DATA / "assets" / EMOJI_SD if base == EMOJI_SD else Path(base)
     if path.is_dir() and not (path / "model_index.json").exists():
         raise CrceError(
@@ -49,7 +52,27 @@ def resolve(base: str) -> str:
             f"There is no base model {base!r}. Give {EMOJI_SD!r}, a folder with a diffusers "
             f"pipeline, or a Hub id such as {SD_V1_4!r}."
         )
-    return str(path) if path.is_dir() else base
+    return str(path if path.is_dir() else hub_folder(base) or base)
+
+
+def hub_folder(base: str) -> Path | None:
+    """Where the local cache has the newest commit of a Hub base that was asked for; perhaps not all of its files."""
+    from huggingface_hub import try_to_load_from_cache  # takes a while to import, and only a Hub base needs it
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(base, "model_index.json")
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def covered_file(base: str) -> Path:
+    """Where it is written what a base draws: beside its own files, or in our home for a base from the Hub, since the
+    cache of the Hub is not ours."""
+    if base == EMOJI_SD or Path(base).is_dir():
+        return Path(resolve(base)) / "covered.json"
+    return home() / "covered" / f"{base.replace('/', '--')}.json"
 
 
 def defaults(base: str) -> BaseDefaults:
@@ -61,11 +84,16 @@ def defaults(base: str) -> BaseDefaults:
 
 def require_judge(base: str) -> None:
     """Raises CrceError for a base without a judge: then nobody can say when a concept is gone."""
-    if not (Path(resolve(base)) / "judge").is_dir():
+    if not has_judge(base):
         raise CrceError(
             f"The base {public_name(base)!r} brings no judge, so nobody can say when the concept is gone. "
             f"Train all steps, or use the base {EMOJI_SD!r}."
         )
+
+
+def has_judge(base: str) -> bool:
+    """Whether the base brings a judge of its own. Raises CrceError for a base that is no model."""
+    return (Path(resolve(base)) / "judge").is_dir()
 
 
 def public_name(base: str) -> str:

@@ -10,13 +10,15 @@ from pathlib import Path
 class Cost:
     """seconds: of the training alone, without loading and previews; None where no estimate is possible.
 
-    memory, disk: bytes, at most. rows: samples through the U-Net, forward, in the whole run; 0 for a closed form.
+    memory, disk: bytes, at most. free: bytes of the device's memory that the run may take, None where that is not
+    known. rows: samples through the U-Net, forward, in the whole run; 0 for a closed form.
     """
 
     seconds: float | None
     memory: int
     disk: int
     rows: int
+    free: int | None = None
 
 
 def describe_time(cost: Cost) -> str:
@@ -29,7 +31,12 @@ def describe_time(cost: Cost) -> str:
 
 
 def describe_room(cost: Cost) -> str:
-    """A sentence about memory and disk."""
+    """A sentence about memory and disk, with what to do where the memory does not suffice."""
+    if cost.free is not None and cost.memory > cost.free:
+        return (
+            f"Needs about {format_size(cost.memory)} of memory, and only {format_size(cost.free)} are free. Set the "
+            f"microbatch to 1, which needs the least, or free some. Needs up to {format_size(cost.disk)} of disk."
+        )
     return f"Needs about {format_size(cost.memory)} of memory and up to {format_size(cost.disk)} of disk."
 
 

@@ -1,6 +1,7 @@
 """The real but tiny world of the tests: its own home, a tiny model, a concept."""
 
 import os
+import shutil
 import sys
 
 import pytest
@@ -26,6 +27,14 @@ def tiny_sd_dir(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("tiny-sd")
     save_tiny_sd(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def blind(tiny_sd_dir, tmp_path_factory):
+    """The same without a judge, as Stable Diffusion is."""
+    folder = shutil.copytree(tiny_sd_dir, tmp_path_factory.mktemp("blind") / "tiny-sd")
+    shutil.rmtree(folder / "judge")
     return folder
 
 

@@ -33,7 +33,7 @@ from app.tabs import (
     start,
 )  # fmt: skip
 from app.tabs.erase_form import EraseForm
-from crce import cost, files, runs
+from crce import cost, devices, files, runs
 from crce.concepts import csv_json, edits, library
 from crce.concepts.edits import Revision
 from crce.concepts.library import find_concept
@@ -45,8 +45,11 @@ from crce.runs import EvaluationRequest, Job
 from crce.runs.events import (
     CheckpointEvent,
     CostEvent,
+    DoneEvent,
     EstimateEvent,
     FailedEvent,
+    NoteEvent,
+    NotJudgedEvent,
     PhaseEvent,
     PreviewEvent,
     StartEvent,
@@ -165,8 +168,9 @@ def test_the_road_through_the_wires(no_worker, base, home):
     assert drafts.read("dog").provenance.reviewer == "Ada"
     _, concept = tab.press(erase.open_concept)
     assert concept["value"] == "dog"
-    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, [], 1, "ca")
-    assert EraseForm.from_job(runs.all_runs()[0].job).backbone == "ca"
+    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, [], 1, "ca", 10, "cpu", "fp32")
+    form = EraseForm.from_job(runs.all_runs()[0].job)
+    assert (form.backbone, form.preview_every, form.device, form.dtype) == ("ca", 10, "cpu", "fp32")
     run = runs.all_runs()[0]
     listing, *_ = tab.press(erase.refresh)
     assert run.id in listing
@@ -681,7 +685,7 @@ def foreseen(base: str) -> list[str]:
 
 def test_what_a_run_would_cost_is_told_before_start(answering, base, tiny_sd):
     at_once, told = foreseen(base)
-    assert "6 steps." in at_once and "memory" not in at_once
+    assert f"6 steps on {devices.describe()}." in at_once and "memory" not in at_once
     specs, config = (
         resolve_conflicts([find_concept("dog"), find_concept("cat")]),
         EraseConfig(corefs=3, retains=2, microbatch_size=1),
@@ -699,6 +703,20 @@ def test_a_measured_pace_is_better_than_an_estimate(answering, run, base):
     # 12 s a step, and six of them.
     assert "About 1 min 12 s on this machine." in at_once and "About 1 min 12 s on this machine." in told
     assert "by a step" not in told and "memory" in told
+
+
+def test_judging_is_asked_for_only_where_there_is_a_judge(no_worker, blind, base, dog):
+    config = EraseConfig(corefs=2, retains=2)
+    assert erase.queue_run(Job(str(blind), dog, config), images=4).evaluation is None
+    assert erase.queue_run(Job(base, dog, config), images=4).evaluation == EvaluationRequest(4)
+
+
+def test_what_was_left_out_of_a_run_is_told(run):
+    run.record(NoteEvent("No previews are drawn: one picture takes about 14 min here."))
+    run.record(NotJudgedEvent("The base brings no judge."))
+    run.record(DoneEvent(seconds=3))
+    assert "one picture takes about 14 min here." in erase.render_details(run)
+    assert run_view.describe_state(run, "done", []) == "Done in 3 s. Not judged: The base brings no judge."
 
 
 def test_without_a_concept_nobody_is_asked(base):
@@ -748,15 +766,18 @@ def test_the_buttons_of_a_run(no_worker, run):
 
 def test_again_fills_the_form_with_what_was_asked(dog, base):
     library.save_spec(dog, library.own_path(dog))
-    config = EraseConfig("crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, backbone="ca", microbatch_size=1)
-    run = runs.create(Job(base, dog, config))
-    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, [], 1, "ca")
+    config = EraseConfig(
+        "crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, backbone="ca", microbatch_size=1, preview_every=9
+    )
+    run = runs.create(Job(base, dog, config, "cpu", "fp16"))
+    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, [], 1, "ca", 9,
+             "cpu", "fp16")  # fmt: skip
     assert erase.refill_form(event(id=run.id)) == asked
 
 
 def test_the_form_has_a_component_for_each_field():
     with gr.Blocks():
-        components = erase_form.build_choice() | erase_form.build_settings()
+        components = erase_form.build_choice() | erase_form.build_settings() | erase_form.build_device()
     assert [*components] == [field.name for field in fields(EraseForm)]
     assert {*erase_form.COST_FIELDS} < {*components}
 

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -163,4 +164,8 @@ def test_costs_in_words():
     told = Cost(70.4, 12_300_000_000, 40_000_000, 100)
     assert cost.describe_time(told) == "About 1 min 10 s by a step measured here."
     assert cost.describe_room(told) == "Needs about 12.3 GB of memory and up to 40.0 MB of disk."
+    assert cost.describe_room(replace(told, free=9_000_000_000)).startswith(
+        "Needs about 12.3 GB of memory, and only 9.0 GB are free. Set the microbatch to 1"
+    )
+    assert cost.describe_room(replace(told, free=13_000_000_000)) == cost.describe_room(told)
     assert "the run needs 100" in cost.describe_time(Cost(None, 1, 1, 100))

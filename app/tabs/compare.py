@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -27,18 +26,16 @@ from crce.cost import format_duration
 from crce.errors import CrceError
 from crce.evaluation.metrics import METRICS
 from crce.runs import Run
-from crce.worker import client
 from crce.worker.answers import Cell
-from crce.worker.client import ensure_worker
-from crce.worker.requests import Column, GenerateRequest, StatusRequest
+from crce.worker.client import ensure_workers
+from crce.worker.requests import Column, GenerateRequest
 
 MAX_RUNS = 3
 KINDS = {"concept": "target", "names": "coref", "neighbours": "retain"}
 _LABELS = {"target": "must go", "coref": "must go", "retain": "must stay", "typed": "your prompt"}
 UNKNOWN_VERSION = " · base version not recorded, taken to fit"
 _SIDE = 512
-_LARGE = 500 << 20  # bytes of weights
-_MAX_ON_CPU = 4  # pictures of a large model that a CPU draws while the user waits
+_PATIENCE = 24 * 3600  # seconds: the few pictures that a CPU draws of a large model take long
 
 
 @dataclass(frozen=True)
@@ -115,13 +112,16 @@ def draw(http: gr.Request, **values: Any) -> Iterator[tuple]:
     if not prompts:
         raise CrceError("Nothing to draw. Choose what to show, or enter a prompt.")
     titles, seeds = _list_titles(base, chosen, form.combined), list(range(int(form.seeds)))
-    _refuse_slow(base, len(prompts) * len(seeds) * len(titles))
-    ensure_worker()
+    in_all = len(prompts) * len(seeds) * len(titles)
     comparison = Comparison(spec.name, titles, seeds, len(prompts))
     yield render_grid(comparison), comparison
     for prompt in prompts:
-        columns = _list_columns(form)
-        answer = ask_worker(GenerateRequest(tab_id(http, "compare"), base, columns, [prompt.text], seeds, [prompt.ask]))
+        answer = ask_worker(
+            GenerateRequest(
+                tab_id(http, "compare"), base, _list_columns(form), [prompt.text], seeds, [prompt.ask], in_all
+            ),
+            timeout=_PATIENCE,
+        )
         if answer is None:
             return
         comparison = replace(comparison, rows=(*comparison.rows, Row(prompt, answer.columns)))
@@ -154,23 +154,6 @@ def _find_common(chosen: list[Run]) -> tuple[str, ConceptSpec]:
     for run in chosen:
         run.check_base(find_digest(base))
     return base, chosen[0].job.spec
-
-
-def _refuse_slow(base: str, pictures: int) -> None:
-    """Raises CrceError where a large model on a CPU would take minutes for each picture."""
-    if pictures <= _MAX_ON_CPU or not _is_large(base):
-        return
-    status = client.send(StatusRequest(), timeout=30)
-    if status and "cpu" in status.device.lower():
-        raise CrceError(
-            f"{pictures} pictures of {base} would take minutes each without a GPU. "
-            f"Show at most {_MAX_ON_CPU}: for example one seed and one term."
-        )
-
-
-def _is_large(base: str) -> bool:
-    place = Path(bases.resolve(base))
-    return not place.is_dir() or sum(path.stat().st_size for path in place.rglob("*.safetensors")) > _LARGE
 
 
 def _list_titles(base: str, chosen: list[Run], combined: bool) -> list[Title]:
@@ -279,7 +262,7 @@ def evaluate(ids: list[str], images: float) -> str:
         raise CrceError("Choose a run to evaluate first.")
     for name in ids:
         runs.find(name).request_evaluate(int(images))
-    ensure_worker()
+    ensure_workers()
     return render_scores(ids)
 
 

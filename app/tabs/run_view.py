@@ -93,7 +93,8 @@ def describe_state(run: Run, state: str, queue: list[str]) -> str:
     if state == "stopped" and (stopped := run.last(StoppedEvent)):
         return f"Stopped at step {stopped.step}. Press Resume to continue."
     if state == "done" and (done := run.last(DoneEvent)):
-        return f"Done in {format_duration(done.seconds)}."
+        unjudged = f" Not judged: {run.not_judged}" if run.not_judged else ""
+        return f"Done in {format_duration(done.seconds)}.{unjudged}"
     return _describe_progress(run)
 
 

@@ -12,6 +12,7 @@ from crce import bases, runs
 from crce.base_version import find_digest
 from crce.catalogue import METHOD_FACTS
 from crce.cli import terminal
+from crce.cli.bases import load, prepare
 from crce.cli.options import (
     AsJson,
     Backbone,
@@ -25,6 +26,7 @@ from crce.cli.options import (
     OldMicrobatchSize,
     Seed,
     UntilGone,
+    Yes,
 )
 from crce.cli.runs import describe_run, describe_unknown_base, open_run
 from crce.concepts.library import find_concept
@@ -50,6 +52,9 @@ def erase(
     damping: Damping = None,
     microbatch_size: MicrobatchSize = 0,
     until_gone: UntilGone = False,
+    preview_every: Annotated[
+        int, typer.Option(help="Steps between two previews; 0: none.")
+    ] = EraseConfig.preview_every,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -58,6 +63,7 @@ def erase(
         bool, typer.Option("--resume", help="Continue the run in --out, or the concept's newest unfinished run.")
     ] = False,
     also: Annotated[list[str] | None, typer.Option(help="A further concept for the same run. Repeatable.")] = None,
+    yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate the time, memory and disk space.")] = False,
     as_json: AsJson = False,
     on: OldBackbone = None,
@@ -91,10 +97,12 @@ def erase(
             retains=retains,
             damping=damping,
             seed=seed,
+            preview_every=preview_every,
             backbone=on or backbone,
             microbatch_size=microbatch_size if rows is None else rows,
             until_gone=until_gone,
         )
+        prepare(base, device, dtype, yes)
         job = Job(base, spec, config, device, dtype, also=tuple(map(find_concept, also or ())))
         if dry_run:
             return _print_estimate(job, as_json)
@@ -150,6 +158,7 @@ def generate(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    yes: Yes = False,
     as_json: AsJson = False,
 ):
     """Draw prompts before and after an erasure, on the same seeds.
@@ -164,7 +173,7 @@ def generate(
     """
     erased = [_open_erased(name, base) for name in run or ()]
     terminal.warn(filter(None, map(describe_unknown_base, erased)))
-    model = Models().get(base or (erased[0].job.base if erased else bases.EMOJI_SD), device, dtype)
+    model = load(base or (erased[0].job.base if erased else bases.EMOJI_SD), device, dtype, yes)
     pairs = list(product(prompts, range(seed, seed + images)))
     written = _draw(model, pairs, out / "before" if erased else out)
     if erased:
@@ -204,7 +213,9 @@ def _draw(model, pairs: list[tuple[str, int]], folder: Path) -> list[str]:
     return [str(path) for path in paths]
 
 
-def distances(concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "auto", as_json: AsJson = False):
+def distances(
+    concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "auto", yes: Yes = False, as_json: AsJson = False
+):
     """Print each term's distance to the target in the base's text encoder (the paper's Table 2), nearest first.
 
     Examples:
@@ -216,7 +227,7 @@ def distances(concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "a
     """
     from crce.models import text_space
 
-    found = text_space.measure_distances(Models().get(base, device), find_concept(concept))
+    found = text_space.measure_distances(load(base, device, yes=yes), find_concept(concept))
     rows = sorted(found["terms"], key=lambda row: (row["euclidean"] is None, row["euclidean"] or 0.0))
     columns = ("kind", "text", "cosine", "euclidean", "tokens")
     cells = [["too long" if row[key] is None else row[key] for key in columns] for row in rows]
@@ -230,6 +241,7 @@ def preview(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    yes: Yes = False,
     as_json: AsJson = False,
 ):
     """Preview an erasure within seconds: the target, three corefs and three retains, edited in closed form.
@@ -245,12 +257,12 @@ def preview(
     from crce.training.loop import preview as edit_instantly
     from crce.worker.handlers import check_quick
 
-    spec, model = find_concept(concept), Models().get(base, device, dtype)
-    check_quick(model)
+    spec, model = find_concept(concept), load(base, device, dtype, yes)
+    shown = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
+    check_quick(model, 2 * len(shown))
     began = time.monotonic()
     edited = edit_instantly(model, spec)
     seconds = round(time.monotonic() - began, 3)
-    shown = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
     pairs = [(text, seed) for text in shown]
     written = _draw(model, pairs, out / "before")
     with edited.applied(model):

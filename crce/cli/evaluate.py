@@ -8,6 +8,7 @@ import typer
 
 from crce import bases, runs
 from crce.cli import terminal
+from crce.cli.bases import prepare
 from crce.cli.options import (
     AsJson,
     Backbone,
@@ -20,13 +21,15 @@ from crce.cli.options import (
     RunName,
     Seed,
     UntilGone,
+    Yes,
 )
 from crce.cli.runs import describe_run, describe_unknown_base, open_run
 from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
+from crce.errors import CrceError
 from crce.evaluation.report import read_report, report_to_dict
 from crce.runs import Job, Run
-from crce.runs.execute import execute
+from crce.runs.execute import draw_by_eye, execute
 from crce.runs.models import Models
 
 
@@ -52,15 +55,17 @@ def evaluate(
     found = open_run(run)
     terminal.warn(filter(None, [describe_unknown_base(found)]))
     _measure(found, images, ask)
+    if found.not_judged:
+        raise CrceError(f"The run {found.id} was not judged. {found.not_judged}")
     report = read_report(found.dir / "report.json")
     every = [report, *report.also]
     terminal.say(report_to_dict(report), terminal.accuracy_table(every), as_json)
     terminal.warn([f"{each.concept}: {each.warning}" for each in every if each.warning])
 
 
-def _measure(run: Run, images: int, ask: str = "target") -> None:
+def _measure(run: Run, images: int, ask: str = "target", models: Models | None = None) -> None:
     run.clear("stop")
-    terminal.follow(run, execute(run, evaluation=runs.EvaluationRequest(images, ask)))
+    terminal.follow(run, execute(run, models, evaluation=runs.EvaluationRequest(images, ask)))
 
 
 def demo(
@@ -69,6 +74,7 @@ def demo(
     images: Images = 2,
     out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new run in the store")] = None,
     device: Device = "auto",
+    yes: Yes = False,
     as_json: AsJson = False,
 ):
     """Erase a concept with the preset, measure it, and write an HTML page with pictures.
@@ -82,20 +88,30 @@ def demo(
     """
     from crce.experiments.html_report import write_page
 
-    run = runs.create(Job(base, find_concept(concept), EraseConfig(), device), out, queued=False)
-    _measure(run, images)
-    page = write_page(run)
+    prepare(base, device, yes=yes)
+    run, models = runs.create(Job(base, find_concept(concept), EraseConfig(), device), out, queued=False), Models()
+    _measure(run, images, models=models)
+    by_eye = terminal.show_progress("drawing the terms", draw_by_eye(run, models)) if run.not_judged else []
+    page = write_page(run, by_eye)
     terminal.say({**describe_run(run), "page": str(page)}, str(page), as_json)
 
 
-def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", dtype: Dtype = "auto", as_json: AsJson = False):
-    """Measure which terms of the library a base model can draw, and write covered.json next to it.
+def cover(
+    base: Base = bases.EMOJI_SD,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    yes: Yes = False,
+    as_json: AsJson = False,
+):
+    """Measure which terms of the library a base model can draw, and write covered.json next to it, or for a base from
+    the Hub into CRCE_HOME.
 
     Accuracies count only covered terms. Run this on a new base model before the first erasure.
     """
     from crce import files
     from crce.evaluation.coverage import measure_coverage
 
+    prepare(base, device, dtype, yes)
     models = Models(device)
     model = models.get(base, dtype=dtype)
     found = terminal.show_progress(
@@ -123,6 +139,7 @@ def measure(
     until_gone: UntilGone = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    yes: Yes = False,
     on: OldBackbone = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the reports.", show_default="docs/results/table")] = None,
     as_json: AsJson = False,
@@ -144,6 +161,7 @@ def measure(
     methods, folder = method or list(tables.TABLE_METHODS), out or tables.REPORTS
     if not out:
         files.checkout("Give --out")
+    prepare(base, device, dtype, yes)
     planned = [
         Job(
             base,
@@ -213,6 +231,7 @@ def sheet(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    yes: Yes = False,
     out: Annotated[Path, typer.Option(help="Folder for methods.png and seconds.json.")] = Path("out/methods"),
     as_json: AsJson = False,
 ):
@@ -228,6 +247,7 @@ def sheet(
     """
     from crce.experiments.contact_sheet import contact_sheet
 
+    prepare(base, device, dtype, yes)
     job = Job(base, find_concept(concept), EraseConfig(seed=seed, preview_every=0), device, dtype)
     terminal.watch(contact_sheet(job, out))
     paths = {"sheet": str(out / "methods.png"), "seconds": str(out / "seconds.json")}

@@ -12,6 +12,7 @@ Concept = Annotated[
 Base = Annotated[str, typer.Option(help="emoji-sd, a folder with a diffusers pipeline, or a Hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 Dtype = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16. Trained weights are always fp32.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Download the base model without asking if it is not here.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout; progress goes to stderr.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id (see `runs`) or its folder.")]
 Seed = Annotated[int, typer.Option(help="The random seed; the same seed gives the same result.")]

@@ -10,7 +10,7 @@ from crce.cli import terminal
 from crce.cli.options import AsJson, Device, RunName
 from crce.runs import Run
 from crce.runs.events import FailedEvent
-from crce.worker.client import ensure_worker
+from crce.worker.client import ensure_workers
 
 
 def list_runs(as_json: AsJson = False):
@@ -34,7 +34,7 @@ def resume(run: RunName, as_json: AsJson = False):
     """
     found = open_run(run)
     found.request_resume()
-    ensure_worker()
+    ensure_workers()
     terminal.say(describe_run(found), f"{found.id}: {found.state}", as_json)
 
 

@@ -18,7 +18,7 @@ from crce.evaluation.metrics import METRICS
 from crce.evaluation.report import Accuracy, Report
 from crce.generators import Stream
 from crce.runs import PHASES, Event, Run
-from crce.runs.events import FailedEvent, PhaseEvent, StepEvent, StoppedEvent
+from crce.runs.events import FailedEvent, NoteEvent, NotJudgedEvent, PhaseEvent, StepEvent, StoppedEvent
 
 if TYPE_CHECKING:
     from crce.experiments.tables import JobEvent
@@ -106,6 +106,10 @@ def _show_event(progress: Progress, task: TaskID, event: Event, name: str = "") 
         losses = event.losses if isinstance(event, StepEvent) else {}
         label = name + PHASES[event.progress.phase] + "".join(f"  {key} {loss:.4f}" for key, loss in losses.items())
         progress.update(task, description=label, completed=event.progress.done, total=event.of)
+    if isinstance(event, NoteEvent):
+        console.print(event.text, markup=False, soft_wrap=True)
+    if isinstance(event, NotJudgedEvent):
+        console.print(f"not judged: {event.reason}", markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from crce.concepts.spec import ConceptSpec
 from crce.files import read_json
 
 # What is asked of a coref's picture: whether it shows the target, or the coref.
@@ -53,6 +54,14 @@ class Answers:
     base_top: tuple[float, ...] = ()
     moved: float | None = None
     distance: float | None = None
+
+
+def list_terms(spec: ConceptSpec, images: int) -> list[Answers]:
+    """The target, every coref and every retain with seeds 0, 1, …, before a judge was asked: for the eye alone."""
+    terms = [("target", spec.target, "train"), *(("coref", t.text, t.split) for t in spec.corefs)]
+    terms += [("retain", t.text, t.split) for t in spec.retains]
+    seeds = tuple(range(images))
+    return [Answers(kind, text, split, spec.name, None, seeds, (), (), ()) for kind, text, split in terms]
 
 
 def read_coverage(file: Path) -> dict[tuple[str, str], bool]:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.func import functional_call
 
-from crce import bases
+from crce import bases, devices, downloads
 from crce.base_version import find_digest
 from crce.errors import CrceError
 
@@ -25,6 +25,7 @@ diffusers_logging.disable_progress_bar()
 transformers.logging.disable_progress_bar()
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 # Latent pixels drawn in one batch: 64 pictures of the 8×8 default model, one of SD v1.4.
 BATCH_AREA = {"cpu": 4096, "cuda": 65536, "meta": 4096}
@@ -75,21 +76,25 @@ class Diffusion:
 
     @classmethod
     def load(cls, base: str = bases.EMOJI_SD, device: str = "auto", dtype: str = "auto") -> "Diffusion":
-        """Loads a diffusers Stable Diffusion from a folder or the Hub. Raises CrceError if it cannot."""
+        """Loads a diffusers Stable Diffusion from a folder, or from the local cache of the Hub (`crce.downloads`).
+
+        Raises CrceError if it cannot, and for a base that has to be downloaded first.
+        """
         device = pick_device(device)
         kind = pick_dtype(dtype, device)
         try:
-            _refuse_others(StableDiffusionPipeline.load_config(bases.resolve(base))["_class_name"], base)
+            folder, variant = downloads.require(base, NAMES[kind])
+            _refuse_others(StableDiffusionPipeline.load_config(folder)["_class_name"], base)
             pipeline = StableDiffusionPipeline.from_pretrained(
-                bases.resolve(base), dtype=kind, safety_checker=None, feature_extractor=None,
-                requires_safety_checker=False, use_safetensors=True, low_cpu_mem_usage=False,
+                folder, dtype=kind, variant=variant, safety_checker=None, feature_extractor=None,
+                requires_safety_checker=False, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True,
             )  # fmt: skip
         except CrceError:
             raise
         except Exception as error:  # a folder or a Hub can be wrong in more ways than diffusers names
             raise CrceError(
                 f"The base model {base!r} could not be loaded: {_first_line(error)} "
-                "Check the name, the network and, for gated models, `hf auth login`."
+                "Give a folder saved by a diffusers pipeline, or download it again."
             ) from error
         return cls(pipeline, base, device, kind)
 
@@ -110,7 +115,7 @@ class Diffusion:
     @property
     def covered_file(self) -> Path:
         """What the base draws, measured (see `evaluation.coverage`), beside the model's other files."""
-        return Path(bases.resolve(self.base)) / "covered.json"
+        return bases.covered_file(self.base)
 
     def embed(self, prompts: list[str]) -> Tensor:
         """The text encoder's last hidden states [n, L, d], each prompt encoded once and kept."""
@@ -221,13 +226,24 @@ def to_images(pictures: Tensor) -> list[Image.Image]:
 
 def pick_device(device: str) -> str:
     """ "auto" is the first CUDA device where there is one. Raises CrceError for one that is not there."""
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise CrceError(f"The device {device!r} is not there: torch sees no CUDA. Use --device cpu or auto.")
-    if device.split(":")[0] not in BATCH_AREA:
+        return "cuda" if cards else "cpu"
+    kind, _, number = device.partition(":")
+    if kind not in BATCH_AREA or not (number or "0").isdigit():
         raise CrceError(f"There is no device {device!r}. Use auto, cpu, cuda or cuda:0, cuda:1, ….")
+    if kind == "cuda" and int(number or 0) >= cards:
+        raise CrceError(describe_missing(device, cards))
     return device
+
+
+def describe_missing(device: str, cards: int) -> str:
+    """Why a CUDA device cannot be had, where torch sees this many cards."""
+    if cards:
+        seen = "one card, cuda:0" if cards == 1 else f"{cards} cards, cuda:0 to cuda:{cards - 1}"
+        return f"The device {device!r} is not there: torch sees {seen}. Choose one of them, or auto."
+    why = devices.problem() or "torch sees no CUDA."
+    return f"The device {device!r} is not there. {why} Or use the device cpu or auto."
 
 
 def pick_dtype(dtype: str, device: str) -> torch.dtype:

@@ -37,7 +37,10 @@ from crce.runs.events import (
     ENDINGS,
     CheckpointEvent,
     DoneEvent,
+    EvaluatedEvent,
     Event,
+    NoteEvent,
+    NotJudgedEvent,
     PhaseEvent,
     Progress,
     StartEvent,
@@ -192,6 +195,18 @@ class Run:
             return read_report(self.dir / "report.json")
         except CrceError:
             return None
+
+    @property
+    def not_judged(self) -> str:
+        """Why the last evaluation that was asked for could not be made; empty if it was, or none was asked for."""
+        marks = (event for event in reversed(self.events()) if isinstance(event, EvaluatedEvent | NotJudgedEvent))
+        mark = next(marks, None)
+        return mark.reason if isinstance(mark, NotJudgedEvent) else ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out in the run, and why; each line once."""
+        return tuple(dict.fromkeys(event.text for event in self.events() if isinstance(event, NoteEvent)))
 
     @property
     def size(self) -> int:

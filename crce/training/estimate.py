@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import torch
@@ -54,7 +55,7 @@ def estimate(model: Diffusion, specs: Specs | list[ConceptSpec], config: EraseCo
     base, trained = _weight_bytes(model), FP32 * count_values(model, specs, resolved)
     disk = disk_bytes(model, specs, resolved)
     if resolved.closed_form:
-        return Cost(None, base + trained, disk, 0)
+        return Cost(None, base + trained, disk, 0, free_bytes(model))
     trial = (try_steps if is_quick(model) else trace_shapes)(model, specs, resolved)
     steps, latents = resolved.steps * len(specs), TRAJECTORY * sum(_count_all(resolved, spec) for spec in specs)
     on_device = not resolved.microbatch_size or model.device.type == "cpu"
@@ -64,13 +65,36 @@ def estimate(model: Diffusion, specs: Specs | list[ConceptSpec], config: EraseCo
     if trial.seconds is not None:
         cache_seconds = sum(_cache_seconds(model, _count_all(resolved, spec)) for spec in specs)
         seconds = round(trial.start + trial.seconds * steps + cache_seconds, 1)
-    return Cost(seconds, memory, disk, trial.rows * steps + 2 * latents)
+    return Cost(seconds, memory, disk, trial.rows * steps + 2 * latents, free_bytes(model))
+
+
+def free_bytes(model: Diffusion) -> int | None:
+    """What a run may take of the device's memory: all that is free, and what the model and torch's cache hold of it.
+
+    None where the system does not say.
+    """
+    if model.device.type == "cuda":
+        return torch.cuda.mem_get_info(model.device)[0] + torch.cuda.memory_reserved(model.device)
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    available = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+    return available[0] + _weight_bytes(model) if available and model.device.type == "cpu" else None
 
 
 def is_quick(model: Diffusion) -> bool:
     """Whether one prompt through the U-Net takes less than seconds here: not for a large model on a CPU."""
     work = model.latent_shape[1] * model.latent_shape[2] * sum(p.numel() for p in model.unet.parameters())
     return model.device.type != "cpu" or work <= CPU_WORK
+
+
+def time_picture(model: Diffusion) -> float:
+    """Seconds that a picture with the base's own sampling takes here, from one of its predictions."""
+    x, times = model.noise([0, 0]), torch.full((2,), 500, device=model.device)
+    states = model.embed(["", ""])
+    with torch.no_grad():
+        if is_quick(model):
+            model.predict(x, times, states)  # the first is slower
+        return model.defaults.sample_steps * _time(model, lambda: model.predict(x, times, states))
 
 
 def disk_bytes(model: Diffusion, specs: Specs, config: ResolvedConfig) -> int:
