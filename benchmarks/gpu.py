@@ -21,9 +21,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.sizes import sd_v1_4, spec
 from crce.config import EraseConfig, resolve_config
 from crce.models.diffusion import Diffusion, NoisySample
-from crce.training.estimate import noise_sample
 from crce.training.latent_cache import TRAJECTORY
-from crce.training.loop import TrainState, erase_steps, train_once
+from crce.training.loop import TrainState, erase_steps, noise_sample, train_once
 
 RUN, STEPS = 500, 20  # steps of the whole run, and of each variant
 TOP = 25  # rows of the profile

@@ -21,9 +21,8 @@ from benchmarks.loop import Reference
 from benchmarks.sizes import sd_v1_4, spec
 from crce.config import EraseConfig
 from crce.models.diffusion import Diffusion
-from crce.training.estimate import noise_sample
 from crce.training.latent_cache import sample_latents
-from crce.training.loop import TrainState, train_once
+from crce.training.loop import TrainState, noise_sample, train_once
 
 CONFIG = EraseConfig(steps=500, lr=1e-5)
 

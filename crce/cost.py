@@ -11,12 +11,19 @@ class Cost:
     """seconds: of the training alone, without loading and previews; None where no estimate is possible.
 
     memory, disk: bytes, at most. rows: samples through the U-Net, forward, in the whole run; 0 for a closed form.
+    free: bytes of memory that the run may take, with those of a base that is loaded already; 0 where it is not known.
     """
 
     seconds: float | None
     memory: int
     disk: int
     rows: int
+    free: int = 0
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory suffices, as far as that is known."""
+        return not self.free or self.memory <= self.free
 
 
 def describe_time(cost: Cost) -> str:
@@ -30,7 +37,13 @@ def describe_time(cost: Cost) -> str:
 
 def describe_room(cost: Cost) -> str:
     """A sentence about memory and disk."""
-    return f"Needs about {format_size(cost.memory)} of memory and up to {format_size(cost.disk)} of disk."
+    needs = f"Needs about {format_size(cost.memory)} of memory and up to {format_size(cost.disk)} of disk."
+    if cost.fits:
+        return needs
+    return (
+        f"{needs} That is more memory than the {format_size(cost.free)} that are free: choose a method that trains fewer "
+        "weights, or a smaller microbatch."
+    )
 
 
 def format_duration(seconds: float) -> str:

@@ -81,7 +81,7 @@ def test_what_counts_more_is_held_better(matrices, rows):
 
 @pytest.fixture
 def longer(sd_shaped_dir, tmp_path):
-    """The base with states as long as CLIP's, 28 instead of 8, and matrices that read them as before: the same model."""
+    """The base with states as long as CLIP's, 28 instead of 8, and matrices that read them as before."""
     folder, k = shutil.copytree(sd_shaped_dir, tmp_path / "longer"), 28 / 8
     for part, names in (("text_encoder/model", "final_layer_norm"), ("unet/diffusion_pytorch_model", "attn2.to_[kv]")):
         file = folder / f"{part}.safetensors"

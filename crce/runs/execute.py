@@ -119,12 +119,13 @@ def _train(run: Run, model: "Diffusion") -> Iterator[Event]:
     if first and config.preview_every:
         yield _preview(run, model)
     reset_peak_memory(model)
-    sampling, training = Meter(run), Meter(run, run.kept_step)
+    sampling, training = Meter(run), Meter(run, kept := run.kept_step)
     for step in erase_steps(model, run.job.specs, config, checkpoint=checkpoint, resume=True):
         if step.phase == "bank":
             yield sampling.measure_phase("bank", step.number, step.total)
         else:
-            yield from _keep_step(run, model, step, training)
+            yield from _keep_step(run, model, step, training, kept)
+            kept = max(kept, step.kept)
         sampling.restart()
         training.restart()
     if first:
@@ -139,14 +140,15 @@ def _measure_cost(run: Run, model: "Diffusion", seconds: float) -> CostEvent:
     return run.record(CostEvent(round(seconds, 1), memory, whose, run.size))
 
 
-def _keep_step(run: Run, model: "Diffusion", step: "Step", meter: "Meter") -> Iterator[Event]:
-    """Writes what a training step made; the weights first, since a kill may come at any time."""
+def _keep_step(run: Run, model: "Diffusion", step: "Step", meter: "Meter", kept: int) -> Iterator[Event]:
+    """Writes what a training step made; the weights first, since a kill may come at any time. kept: the last step of
+    which a checkpoint is known."""
     config, last = run.job.config, step.number == step.total
     if last:
         step.weights().save(run.weights_path)
     event = meter.measure_step(step.number, step.total, step.losses)
-    if last or step.number % config.checkpoint_every == 0:
-        yield run.record(CheckpointEvent(step.number))
+    if last or step.kept > kept:
+        yield run.record(CheckpointEvent(step.number if last else step.kept))
     yield event
     if config.preview_every and (last or step.number % config.preview_every == 0):
         yield _preview(run, model, step)

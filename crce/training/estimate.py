@@ -1,11 +1,13 @@
 """What a run will cost, before it starts: one step of it is tried, or, where that takes long, only its shapes are."""
 
 import math
+import re
 import resource
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import torch
@@ -18,9 +20,10 @@ from crce.cost import Cost
 from crce.methods.base import TRAJECTORY, Specs, trainable_copies
 from crce.methods.losses import StepContext
 from crce.methods.registry import gradient_method_of, method_of
-from crce.models.diffusion import Diffusion, NoisySample
+from crce.models.diffusion import Diffusion
+from crce.models.memory import free_memory, is_out_of_memory
 from crce.training.latent_cache import count_trajectories
-from crce.training.loop import TrainState, train_once
+from crce.training.loop import TrainState, noise_sample, train_once
 from crce.training.saved_bytes import SavedBytes
 
 # One forward pass of the U-Net, in weights × latent pixels. SD v1.4: 860 M × 64²; the default model: 12 M × 8².
@@ -54,8 +57,8 @@ def estimate(model: Diffusion, specs: Specs | list[ConceptSpec], config: EraseCo
     base, trained = _weight_bytes(model), FP32 * count_values(model, specs, resolved)
     disk = disk_bytes(model, specs, resolved)
     if resolved.closed_form:
-        return Cost(None, base + trained, disk, 0)
-    trial = (try_steps if is_quick(model) else trace_shapes)(model, specs, resolved)
+        return Cost(None, base + trained, disk, 0, free_bytes(model))
+    trial = _try_or_trace(model, specs, resolved)
     steps, latents = resolved.steps * len(specs), count_trajectories(resolved) * TRAJECTORY * len(specs)
     on_device = not resolved.microbatch_size or model.device.type == "cpu"
     cache = on_device * latents * 4 * FP32 * math.prod(model.latent_shape)
@@ -64,7 +67,28 @@ def estimate(model: Diffusion, specs: Specs | list[ConceptSpec], config: EraseCo
     if trial.seconds is not None:
         cache_seconds = len(specs) * _cache_seconds(model, resolved)
         seconds = round(trial.start + trial.seconds * steps + cache_seconds, 1)
-    return Cost(seconds, memory, disk, trial.rows * steps + 2 * latents)
+    return Cost(seconds, memory, disk, trial.rows * steps + 2 * latents, free_bytes(model))
+
+
+def _try_or_trace(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Trial:
+    """A step that is made where it is quick and fits, or the shapes of one."""
+    if is_quick(model):
+        try:
+            return try_steps(model, specs, config)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        free_memory()
+    return trace_shapes(model, specs, config)
+
+
+def free_bytes(model: Diffusion) -> int:
+    """Bytes that a run may take where the model is, with the model's own; 0 if the system does not say."""
+    if model.device.type == "cuda":
+        return torch.cuda.mem_get_info(model.device)[0] + torch.cuda.memory_reserved(model.device)
+    info = Path("/proc/meminfo")
+    available = re.search(r"MemAvailable: +(\d+) kB", info.read_text()) if info.exists() else None
+    return int(available[1]) * 1024 + _weight_bytes(model) if available else 0
 
 
 def is_quick(model: Diffusion) -> bool:
@@ -131,12 +155,6 @@ def trace_shapes(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Tria
         with saved.counting():
             kept = context.predict(states[: config.microbatch_size or None])  # noqa: F841  its graph is what is counted
     return Trial(len(states) + sum(term.held for term in terms), saved.peak)
-
-
-def noise_sample(model: Diffusion, config: EraseConfig) -> NoisySample:
-    """A latent of pure noise: the cost of a step does not depend on it."""
-    x = model.noise([config.seed])
-    return NoisySample(x, torch.full((1,), 500, device=model.device), x, x)
 
 
 def _weight_bytes(model: Diffusion) -> int:
