@@ -41,8 +41,8 @@ def describe_room(cost: Cost) -> str:
     if cost.fits:
         return needs
     return (
-        f"{needs} That is more memory than the {format_size(cost.free)} that are free: choose a method that trains fewer "
-        "weights, or a smaller microbatch."
+        f"{needs} Only {format_size(cost.free)} of memory are free: choose a method that trains fewer weights, or a "
+        "smaller microbatch."
     )
 
 

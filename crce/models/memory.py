@@ -57,8 +57,8 @@ class Parts:
 
 
 class Offload(saved_tensors_hooks):
-    """Inside, what is kept for a backward pass waits in main memory: slower, to the last bit the same, and the device
-    needs room for one layer only. The model's own weights stay where they are."""
+    """Inside, what is kept for a backward pass waits in main memory: slower, but the device needs room for one layer
+    only. The model's own weights stay where they are."""
 
     def __init__(self, module: torch.nn.Module):
         own = {weight.untyped_storage().data_ptr() for weight in module.parameters()}
