@@ -29,7 +29,7 @@ bench: venv browser
 	$(BIN)/python -m benchmarks.growth
 
 bench-gpu: venv
-	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.gpu --keep
 
 bench-sd: venv
 	$(BIN)/python -m benchmarks.full_size --keep

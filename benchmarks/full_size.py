@@ -1,5 +1,5 @@
-"""A run on a base of SD v1.4's size with random values, on this machine's processor: `crce erase dog --steps 2` in bf16,
-one term at a time. Its latents, 50 guided predictions, take most of the time.
+"""A run on a base of SD v1.4's size with random values, on this machine's processor: `crce erase dog --steps 2` in
+bf16, one term at a time. Its latents, 50 guided predictions, take most of the time.
 
 A row is one prompt through the U-Net, forward, at 64×64 latents; a row with its backward pass counts as two.
 """

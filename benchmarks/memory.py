@@ -89,7 +89,7 @@ def run_step(model: Diffusion, config: EraseConfig) -> None:
 def sample_cache(model: Diffusion, config: EraseConfig) -> None:
     """The first prediction for the cache, with the trained weights allocated."""
     tuned = TrainState(model, (spec(),), config)
-    next(sample_latents(model, tuned.method.latents(spec()), config))
+    next(sample_latents(model, tuned.method.latent_prompt(spec()), config))
 
 
 def count_peak(model: Diffusion, work: Callable[[], object]) -> float:
