@@ -58,6 +58,8 @@ class OtherDevice(TorchDispatchMode):
 
 def compute(operation, args, kwargs):
     """The operation on the CPU, its results on the device where its operands or its `device` are."""
+    if operation is OPS._fused_sdp_choice.default:
+        return 0  # attention in plain operations, as on any device that has no kernel of its own for it
     tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
     there = any(isinstance(tensor, Wrapped) for tensor in tensors)
     wanted = kwargs.get("device")
@@ -73,7 +75,7 @@ def compute(operation, args, kwargs):
         kwargs = {**kwargs, "device": "cpu"}
     results = operation(*unwrap(args), **unwrap(kwargs))
     # What changes its operand in place returns that operand.
-    if operation._schema.name.endswith("_") and isinstance(args[0], Tensor):
+    if operation._schema.name.endswith("_") and operation._schema.returns and isinstance(args[0], Tensor):
         return args[0]
     return tree_map_only(Tensor, Wrapped, results) if there else results
 
