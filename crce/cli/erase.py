@@ -61,7 +61,8 @@ def erase(
     """Erase a concept and its corefs, and keep its retains.
 
     Trains in this process. Ctrl-C stops after the current step; --resume continues the run with its own settings, but
-    with --microbatch-size if memory ran out. The base model is never modified: the result is delta.safetensors in the run's folder.
+    with --microbatch-size if memory ran out. The base model is never modified: the result is delta.safetensors in the
+    run's folder.
 
     Examples:
 
