@@ -2,6 +2,7 @@
 # make test   set up and run every check
 # make bench  measure the speed of this machine, and write docs/speed.md (minutes)
 # make bench-gpu  the same for a GPU, at SD v1.4's size (minutes)
+# make bench-sd   a run on a base of SD v1.4's size on this machine's processor (half an hour, 12 GB of memory)
 # make model  build the default model again (hours on a CPU, minutes on a GPU)
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ CARD := $(shell nvidia-smi -L 2>/dev/null)
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-.PHONY: app test bench bench-gpu lint venv browser model
+.PHONY: app test bench bench-gpu bench-sd lint venv browser model
 
 app: venv
 	$(BIN)/crce-studio
@@ -31,7 +32,10 @@ bench: venv browser
 	$(BIN)/python -m benchmarks.growth
 
 bench-gpu: venv
-	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.gpu --keep
+
+bench-sd: venv
+	$(BIN)/python -m benchmarks.full_size --keep
 
 lint: venv
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ BASES = (EMOJI_SD, SD_V1_4)
 class BaseDefaults:
     """Sampling guidance and steps; erasure steps and learning rate. These are SD v1.4's (paper, App. B).
 
-    damping: λ of the closed forms (UCE's script); larger changes less.
+    damping: λ of UCE's closed form as a share of the text states' mean squared length; larger changes less.
     methods: steps and learning rate of single methods that were tuned for this base. dampings: λ of single methods.
     """
 
@@ -23,7 +23,7 @@ class BaseDefaults:
     sample_steps: int = 50
     erase_steps: int = 500
     lr: float = 1e-5
-    damping: float = 0.5
+    damping: float = 0.05
     methods: dict[str, tuple[int, float]] | None = None
     dampings: dict[str, float] | None = None
 

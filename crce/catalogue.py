@@ -168,6 +168,11 @@ _ROWS = (
         differs=_POSITIONS,
     ),
     MethodFacts(
+        "uce-published", "UCE as published", CLOSED_FORM, "attn2 K, V",
+        "Maps only the last word of the target to the empty prompt, with the public script's λ = 0.5; no training.",
+        _UCE,
+    ),
+    MethodFacts(
         "crce-null", "CRCE-Null", CLOSED_FORM, "attn2 V",
         "Maps the target and every coref to the empty prompt, in directions that no retain uses; no training.",
         f"{_SPEED}; the lists and certainties of {_CRCE}", lists=True,

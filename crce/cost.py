@@ -10,8 +10,9 @@ from pathlib import Path
 class Cost:
     """seconds: of the training alone, without loading and previews; None where no estimate is possible.
 
-    memory, disk: bytes, at most. free: bytes of the device's memory that the run may take, None where that is not
-    known. rows: samples through the U-Net, forward, in the whole run; 0 for a closed form.
+    memory, disk: bytes, at most. rows: samples through the U-Net, forward, in the whole run; 0 for a closed form.
+    free: bytes of the device's memory that the run may take, with those of a base that is loaded already; None where
+    it is not known.
     """
 
     seconds: float | None
@@ -19,6 +20,11 @@ class Cost:
     disk: int
     rows: int
     free: int | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory suffices, as far as that is known."""
+        return self.free is None or self.memory <= self.free
 
 
 def describe_time(cost: Cost) -> str:
@@ -32,12 +38,13 @@ def describe_time(cost: Cost) -> str:
 
 def describe_room(cost: Cost) -> str:
     """A sentence about memory and disk, with what to do where the memory does not suffice."""
-    if cost.free is not None and cost.memory > cost.free:
-        return (
-            f"Needs about {format_size(cost.memory)} of memory, and only {format_size(cost.free)} are free. Set the "
-            f"microbatch to 1, which needs the least, or free some. Needs up to {format_size(cost.disk)} of disk."
-        )
-    return f"Needs about {format_size(cost.memory)} of memory and up to {format_size(cost.disk)} of disk."
+    needs = f"Needs about {format_size(cost.memory)} of memory and up to {format_size(cost.disk)} of disk."
+    if cost.free is None or cost.fits:
+        return needs
+    return (
+        f"{needs} Only {format_size(cost.free)} of memory are free: choose a method that trains fewer weights, set "
+        "the microbatch to 1, which needs the least, or free some."
+    )
 
 
 def format_duration(seconds: float) -> str:

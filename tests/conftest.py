@@ -47,6 +47,26 @@ def tiny_sd(tiny_sd_dir):
 
 
 @pytest.fixture(scope="session")
+def sd_shaped_dir(tmp_path_factory):
+    """A tiny base in the very files of Stable Diffusion v1.4, with CLIP's own words."""
+    import torch
+
+    from benchmarks.sd_shaped import TINY, save_sd_shaped, short_merges
+
+    folder = tmp_path_factory.mktemp("bases") / "sd-shaped"
+    save_sd_shaped(folder, TINY, short_merges(), (torch.float32, torch.float16))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sd_shaped(sd_shaped_dir):
+    """That base, loaded."""
+    from crce.models.diffusion import Diffusion
+
+    return Diffusion.load(str(sd_shaped_dir), device="cpu")
+
+
+@pytest.fixture(scope="session")
 def dog():
     """A spec with 3 training and 1 test terms in each list."""
     return ConceptSpec(

@@ -276,6 +276,20 @@ def test_out_of_memory_keeps_the_run(run):
     assert said.message.startswith("Out of memory. Step 0 is kept. Free memory on the device and resume")
 
 
+def test_an_interrupted_run_goes_on_with_fewer_terms_at_once(whole, run, models):
+    for event in (events := execute(run, models)):
+        if event.kind == "checkpoint":
+            events.close()
+    kept = run.kept_step
+    run.set_microbatch_size(1)
+    assert (run.state, run.job.config.microbatch_size) == ("interrupted", 1)
+    steps = [event.step for event in execute(run, models) if event.kind == "step"]
+    assert kept > 0 and steps[0] == kept + 1 and run.state == "done"
+    ours, theirs = (ErasedWeights.load(path).tensors for path in (run.weights_path, whole[1].weights_path))
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], atol=1e-3, rtol=1e-2)
+
+
 def test_one_base_is_loaded_at_a_time(models, tiny_sd_dir):
     first = models.get(str(tiny_sd_dir))
     assert models.get(str(tiny_sd_dir)) is first is models.get_loaded(str(tiny_sd_dir))

@@ -71,8 +71,9 @@ def erase(
 ):
     """Erase a concept and its corefs, and keep its retains.
 
-    Trains in this process. Ctrl-C stops after the current step; --resume continues the run with its own settings. The
-    base model is never modified: the result is delta.safetensors in the run's folder.
+    Trains in this process. Ctrl-C stops after the current step; --resume continues the run with its own settings, but
+    with --microbatch-size if memory ran out. The base model is never modified: the result is delta.safetensors in the
+    run's folder.
 
     Examples:
 
@@ -87,6 +88,8 @@ def erase(
     spec = find_concept(concept)
     if resume:
         run = _find_unfinished(spec, out)
+        if fewer := microbatch_size or rows:
+            run.set_microbatch_size(fewer)
     else:
         config = EraseConfig(
             method=method,

@@ -163,7 +163,8 @@ def _attack(context: StepContext, state: Tensor, place: int) -> Tensor:
     adam.state[soft] = dict(zip(("exp_avg", "exp_avg_sq", "step"), moments, strict=True))
     for _ in range(ATTACK_STEPS):
         loss = F.mse_loss(context.predict([_insert(state, soft, place)]), context.sample.e_c)
-        (soft.grad,) = torch.autograd.grad(loss, soft)
+        (grad,) = torch.autograd.grad(loss * context.loss_scale, soft)
+        soft.grad = grad / context.loss_scale
         adam.step()
     kept.copy_(soft.detach())
     return _insert(state, kept, place)

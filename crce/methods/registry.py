@@ -17,7 +17,7 @@ from crce.methods.receler import Receler
 from crce.methods.salun import SalUn
 from crce.methods.speed import CrceNull, Speed
 from crce.methods.spm import Spm
-from crce.methods.uce import CrceUce, Uce
+from crce.methods.uce import CrceUce, Uce, UceAsPublished
 
 METHODS: dict[str, GradientMethod | ClosedForm] = {
     "esd-x-strict": Esd(),
@@ -32,6 +32,7 @@ METHODS: dict[str, GradientMethod | ClosedForm] = {
     "mace": Mace(),
     "crce-uce": CrceUce(),
     "uce": Uce(),
+    "uce-published": UceAsPublished(),
     "crce-plus": CrcePlus(extra_terms=crce),
     "crce-null": CrceNull(),
     "speed": Speed(),

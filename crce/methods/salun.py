@@ -9,7 +9,7 @@ from crce.concepts.spec import ConceptSpec
 from crce.config import ResolvedConfig
 from crce.methods.base import TRAJECTORY, GradientMethod, Specs, Tensors, trainable_copies
 from crce.methods.ca import anchor_concept
-from crce.methods.losses import LossTerm, StepContext, erase_term
+from crce.methods.losses import LossTerm, StepContext, are_finite, erase_term, first_loss_scale
 from crce.methods.parameters import everything
 from crce.models.diffusion import Diffusion
 
@@ -37,8 +37,7 @@ class SalUn(GradientMethod):
         The others stay as they are to the last bit, for Adam moves nothing that never had a gradient.
         """
         tensors = trainable_copies(model, names)
-        for spec in specs:
-            _add_forgetting_gradient(model, spec, config, tensors)
+        _find_forgetting_gradient(model, specs, config, tensors)
         slopes = {name: _gradient(tensor).abs() for name, tensor in tensors.items()}
         median = torch.cat([slope.flatten() for slope in slopes.values()]).median()
         for name, tensor in tensors.items():
@@ -71,8 +70,24 @@ def _gradient(tensor: Tensor) -> Tensor:
     return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
 
 
-def _add_forgetting_gradient(model: Diffusion, spec: ConceptSpec, config: ResolvedConfig, tensors: Tensors) -> None:
-    """Adds ∂L_f/∂w to the gradients, L_f the loss of drawing the target: ‖ε_∅ + g (ε_c − ε_∅) − ε‖², g = 8.5.
+def _find_forgetting_gradient(model: Diffusion, specs: Specs, config: ResolvedConfig, tensors: Tensors) -> None:
+    """The sum of ∂L_f/∂w over the concepts as the tensors' gradients, times a scale that has no effect on the median:
+    the largest with which all are finite."""
+    scale = first_loss_scale(model.dtype)
+    while True:
+        for spec in specs:
+            _add_forgetting_gradient(model, spec, config, tensors, scale)
+        if scale <= 1 or are_finite(tensors.values()):
+            return
+        scale /= 2
+        for tensor in tensors.values():
+            tensor.grad = None
+
+
+def _add_forgetting_gradient(
+    model: Diffusion, spec: ConceptSpec, config: ResolvedConfig, tensors: Tensors, scale: float
+) -> None:
+    """Adds scale · ∂L_f/∂w to the gradients, L_f the loss of drawing the target: ‖ε_∅ + g (ε_c − ε_∅) − ε‖², g = 8.5.
 
     ε is the noise between x_t and the picture x_0 that one trajectory ends in.
     """
@@ -84,4 +99,4 @@ def _add_forgetting_gradient(model: Diffusion, spec: ConceptSpec, config: Resolv
     for sample, _ in trajectory:
         noise = (sample.x - alphas[sample.t].sqrt() * x_0) / (1 - alphas[sample.t]).sqrt()
         e_0, e_c = model.predict(torch.cat([sample.x, sample.x]), sample.t.repeat(2), both, tensors).chunk(2)
-        F.mse_loss(e_0 + MASK_GUIDANCE * (e_c - e_0), noise).backward()
+        (F.mse_loss(e_0 + MASK_GUIDANCE * (e_c - e_0), noise) * scale).backward()

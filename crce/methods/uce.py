@@ -1,9 +1,10 @@
 """UCE: keys and values edited in closed form (Gandikota et al., WACV 2024), and CRCE's lists in the same form.
 
 A term is edited at every position from its first word to the last padding, each with an equal share of the term's
-weight; its guide is the empty prompt's state at the same position. What differs: the public script edits only the last
-word, which left half of the apples in place here: the states after a word carry it too (docs/instant-edit.md). λ = 0.5
-is the script's; with CLIP's long states that damps about 80 times less than the default model's own λ.
+weight; its guide is the empty prompt's state at the same position. The public script edits only the last word, which
+left half of the apples in place here: the states after a word carry it too (docs/instant-edit.md). λ is a share of the
+states' mean squared length, so that one setting means the same for every text encoder: a state of CLIP is 28 long, one
+of the default model 17.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from crce.concepts.spec import ConceptSpec, Term
 from crce.methods.base import ClosedForm, Specs, Tensors
 from crce.methods.parameters import keys_values
 from crce.models.diffusion import Diffusion
+
+PUBLISHED_DAMPING = 0.5
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,36 @@ def crce_uce(model: Diffusion, specs: Specs, names: list[str], damping: float | 
     return _edit(model, names, erased, [term for spec in specs for term in spec.train_retains], damping)
 
 
+class UceAsPublished(Uce):
+    """Its public script for an object: the target's last word goes to the empty prompt's first state, λ = 0.5."""
+
+    def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
+        c = torch.stack([_last_word(model, spec.target) for spec in specs])
+        guide, one = model.embed([""])[:, 0].expand_as(c), torch.ones(len(c)).to(c)
+        return solve(_matrices(model, names), EditStates(c, guide, one, c[:0], one[:0]), PUBLISHED_DAMPING)
+
+
+def _last_word(model: Diffusion, text: str) -> Tensor:
+    """The state [d] of the last token before the end mark."""
+    return model.embed([text])[0, len(model.tokenizer(text).input_ids) - 2]
+
+
 def target_term(spec: ConceptSpec) -> Term:
     return Term(spec.target, "very high")
 
 
 def _edit(model: Diffusion, names: list[str], gone: list[Term], kept: list[Term], damping: float | None) -> Tensors:
-    matrices = {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
-    return solve(matrices, collect_states(model, gone, kept), damping or model.defaults.damping)
+    states = collect_states(model, gone, kept)
+    return solve(_matrices(model, names), states, (damping or model.defaults.damping) * mean_square(states))
+
+
+def mean_square(states: EditStates) -> float:
+    """The mean squared length of all states of an edit."""
+    return torch.cat([states.c, states.r]).square().sum(-1).mean().item()
+
+
+def _matrices(model: Diffusion, names: list[str]) -> Tensors:
+    return {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
 
 
 def collect_states(model: Diffusion, gone: list[Term], kept: list[Term]) -> EditStates:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch.func import functional_call
 from crce import bases, devices, downloads
 from crce.base_version import find_digest
 from crce.errors import CrceError
+from crce.models.memory import Parts
 
 # Loading takes a moment and has its own line in our progress; bars in between are noise.
 diffusers_logging.disable_progress_bar()
@@ -29,6 +30,8 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 # Latent pixels drawn in one batch: 64 pictures of the 8×8 default model, one of SD v1.4.
 BATCH_AREA = {"cpu": 4096, "cuda": 65536, "meta": 4096}
+# Latent pixels decoded at once on a GPU, where the VAE's first layers of 512×512 take more than the U-Net.
+DECODE_AREA = 16384
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,10 @@ class Diffusion:
         # The prompts of the rows that are being drawn, for adapters that are gated by them.
         self.drawing: tuple[str, ...] = ()
         self._states: dict[str, Tensor] = {}
+        # Rows that fit at once where no gradient is needed, found out when memory runs out.
+        area = self.latent_shape[1] * self.latent_shape[2]
+        self._predicting = Parts()
+        self._decoding = Parts(max(1, DECODE_AREA // area) if self.device.type == "cuda" else None)
 
     @classmethod
     def load(cls, base: str = bases.EMOJI_SD, device: str = "auto", dtype: str = "auto") -> "Diffusion":
@@ -136,7 +143,22 @@ class Diffusion:
         return ids
 
     def predict(self, x: Tensor, t: Tensor, states: Tensor, weights: dict[str, Tensor] | None = None) -> Tensor:
-        """ε_θ(x_t, c, t) [n, C, H, W]. `weights` replace the base's by name: the tuned model without a copy."""
+        """ε_θ(x_t, c, t) [n, C, H, W]. `weights` replace the base's by name: the tuned model without a copy.
+
+        Without a gradient it goes on with fewer rows at once where memory runs out.
+        """
+        if torch.is_grad_enabled():
+            return self._predict(x, t, states, weights)
+
+        def predict_rows(rows: slice) -> Tensor:
+            drawn = [self.drawing[i % len(self.drawing)] for i in range(len(x))[rows]] if self.drawing else []
+            whole = rows == slice(0, len(x))
+            with nullcontext() if whole else self._drawing(drawn):
+                return self._predict(x[rows], t[rows], states[rows], weights)
+
+        return self._predicting.run(predict_rows, len(x))
+
+    def _predict(self, x: Tensor, t: Tensor, states: Tensor, weights: dict[str, Tensor] | None) -> Tensor:
         tuned = {name: weight.to(self.dtype) for name, weight in (weights or {}).items()}
         inputs = (x.to(self.dtype), t, states.to(self.dtype))
         return functional_call(self.unet, tuned, inputs, {"return_dict": False})[0].float()
@@ -166,7 +188,10 @@ class Diffusion:
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
-        """Latents x_0 [n, C, H, W] to pictures [n, 3, h, w] in 0 … 1."""
+        """Latents x_0 [n, C, H, W] to pictures [n, 3, h, w] in 0 … 1, some at a time where memory is short."""
+        return self._decoding.run(lambda rows: self._decode(x[rows]), len(x))
+
+    def _decode(self, x: Tensor) -> Tensor:
         scale, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
         pictures = self.vae.decode((x / scale + shift).to(self.dtype), return_dict=False)[0]
         return (pictures.float() / 2 + 0.5).clamp(0, 1)
@@ -188,11 +213,11 @@ class Diffusion:
 
     @contextmanager
     def _drawing(self, prompts: list[str]) -> Iterator[None]:
-        self.drawing = tuple(prompts)
+        before, self.drawing = self.drawing, tuple(prompts)
         try:
             yield
         finally:
-            self.drawing = ()
+            self.drawing = before
 
     def generate(
         self, prompt: str, seed: int = 0, *, steps: int | None = None, guidance: float | None = None
@@ -247,9 +272,13 @@ def describe_missing(device: str, cards: int) -> str:
 
 
 def pick_dtype(dtype: str, device: str) -> torch.dtype:
-    """ "auto" is bf16 on CUDA (what is trained stays in fp32, see `erase`) and fp32 elsewhere."""
+    """ "auto" is bf16 on CUDA, fp16 where the card computes no bf16, and fp32 elsewhere. What is trained stays in fp32,
+    see `erase`."""
+    if dtype == "auto" and device.startswith("cuda"):
+        with torch.cuda.device(device):
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if dtype == "auto":
-        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+        return torch.float32
     if dtype not in DTYPES:
         raise CrceError(f"There is no dtype {dtype!r}. Use auto, {', '.join(DTYPES)}.")
     return DTYPES[dtype]

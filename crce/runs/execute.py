@@ -135,12 +135,13 @@ def _train(run: Run, model: "Diffusion") -> Iterator[Event]:
         if every and is_worth_it(PREVIEWS * picture, cost, picture / model.defaults.sample_steps):
             yield _preview(run, model)
     reset_peak_memory(model)
-    sampling, training = Meter(run), Meter(run, run.kept_step)
+    sampling, training = Meter(run), Meter(run, kept := run.kept_step)
     for step in erase_steps(model, run.job.specs, config, checkpoint=checkpoint, resume=True):
         if step.phase == "bank":
             yield sampling.measure_phase("bank", step.number, step.total)
         else:
-            yield from _keep_step(run, model, step, training, every)
+            yield from _keep_step(run, model, step, training, every, kept)
+            kept = max(kept, step.kept)
         sampling.restart()
         training.restart()
     if first:
@@ -164,14 +165,17 @@ def is_worth_it(seconds: float, cost: Cost, rows: float) -> bool:
     return seconds <= max(UNNOTICED, training / 10)
 
 
-def _keep_step(run: Run, model: "Diffusion", step: "Step", meter: "Meter", preview_every: int) -> Iterator[Event]:
-    """Writes what a training step made; the weights first, since a kill may come at any time."""
-    config, last = run.job.config, step.number == step.total
+def _keep_step(
+    run: Run, model: "Diffusion", step: "Step", meter: "Meter", preview_every: int, kept: int
+) -> Iterator[Event]:
+    """Writes what a training step made; the weights first, since a kill may come at any time. kept: the last step of
+    which a checkpoint is known."""
+    last = step.number == step.total
     if last:
         step.weights().save(run.weights_path)
     event = meter.measure_step(step.number, step.total, step.losses)
-    if last or step.number % config.checkpoint_every == 0:
-        yield run.record(CheckpointEvent(step.number))
+    if last or step.kept > kept:
+        yield run.record(CheckpointEvent(step.number if last else step.kept))
     yield event
     if preview_every and (last or step.number % preview_every == 0):
         yield _preview(run, model, step)

@@ -12,7 +12,10 @@ from crce.errors import CrceError
 from crce.runs.events import FailedEvent
 from crce.runs.run import Run
 
-SMALLER = "Free memory on the device and resume, or start again with a microbatch of 1 term, which needs the least."
+SMALLER = (
+    "Free memory on the device and resume, or start again with a method that trains fewer weights. One term at a time, "
+    "with its intermediate results in main memory, was tried."
+)
 FULL = "Free some space and resume."
 LOCKED = "Make it writable and resume."
 UNWRITABLE = {ENOSPC: FULL, EDQUOT: FULL, EFBIG: FULL, EACCES: LOCKED, EPERM: LOCKED, EROFS: LOCKED}

@@ -254,6 +254,10 @@ class Run:
             raise CrceError(f"{name[:40]!r}… is no name; use at most 100 printable characters.")
         _write_job(self.dir, replace(self.job, name=name.strip()))
 
+    def set_microbatch_size(self, rows: int) -> None:
+        """Continue with this many terms at once: the result differs by rounding only. Raises CrceError out of range."""
+        _write_job(self.dir, replace(self.job, config=replace(self.job.config, microbatch_size=rows)))
+
     def delete(self) -> None:
         """Removes the directory. Raises Busy while a process works on the run."""
         with self.hold():

@@ -19,9 +19,10 @@ from crce.cost import Cost
 from crce.methods.base import TRAJECTORY, Specs, trainable_copies
 from crce.methods.losses import StepContext
 from crce.methods.registry import gradient_method_of, method_of
-from crce.models.diffusion import Diffusion, NoisySample
+from crce.models.diffusion import Diffusion
+from crce.models.memory import free_memory, is_out_of_memory
 from crce.training.latent_cache import LatentCache, count_trajectories, own_groups
-from crce.training.loop import TrainState, train_once
+from crce.training.loop import TrainState, noise_caches, noise_sample, train_once
 from crce.training.saved_bytes import SavedBytes
 
 # One forward pass of the U-Net, in weights × latent pixels. SD v1.4: 860 M × 64²; the default model: 12 M × 8².
@@ -56,7 +57,7 @@ def estimate(model: Diffusion, specs: Specs | list[ConceptSpec], config: EraseCo
     disk = disk_bytes(model, specs, resolved)
     if resolved.closed_form:
         return Cost(None, base + trained, disk, 0, free_bytes(model))
-    trial = (try_steps if is_quick(model) else trace_shapes)(model, specs, resolved)
+    trial = _try_or_trace(model, specs, resolved)
     steps, latents = resolved.steps * len(specs), TRAJECTORY * sum(_count_all(resolved, spec) for spec in specs)
     on_device = not resolved.microbatch_size or model.device.type == "cpu"
     cache = on_device * latents * 4 * FP32 * math.prod(model.latent_shape)
@@ -79,6 +80,18 @@ def free_bytes(model: Diffusion) -> int | None:
     lines = info.read_text().splitlines() if info.exists() else []
     available = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
     return available[0] + _weight_bytes(model) if available and model.device.type == "cpu" else None
+
+
+def _try_or_trace(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Trial:
+    """A step that is made where it is quick and fits, or the shapes of one."""
+    if is_quick(model):
+        try:
+            return try_steps(model, specs, config)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        free_memory()
+    return trace_shapes(model, specs, config)
 
 
 def is_quick(model: Diffusion) -> bool:
@@ -132,8 +145,8 @@ def try_steps(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Trial:
     began = time.perf_counter()
     state = TrainState(model, tuple(specs), config)
     start = _now(model) - began
-    noise, rows = noise_sample(model, config), []
-    caches = [LatentCache(noise, dict.fromkeys(state.method.own_prompts(spec), noise)) for spec in specs]
+    caches: list[LatentCache] = noise_caches(state)
+    rows: list[int] = []
     saved = SavedBytes([*model.unet.parameters(), *state.tensors.values()])
     counter = model.unet.register_forward_pre_hook(lambda unet, inputs: rows.append(len(inputs[0])))
     with saved.counting():
@@ -156,12 +169,6 @@ def trace_shapes(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Tria
         with saved.counting():
             kept = context.predict(states[: config.microbatch_size or None])  # noqa: F841  its graph is what is counted
     return Trial(len(states) + sum(term.held for term in terms), saved.peak)
-
-
-def noise_sample(model: Diffusion, config: EraseConfig) -> NoisySample:
-    """A latent of pure noise: the cost of a step does not depend on it."""
-    x = model.noise([config.seed])
-    return NoisySample(x, torch.full((1,), 500, device=model.device), x, x)
 
 
 def _weight_bytes(model: Diffusion) -> int:

@@ -4,7 +4,8 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, re
 from crce.errors import CrceError
 from crce.methods.base import TRAJECTORY, ClosedForm, Specs
 from crce.methods.erased_weights import ErasedWeights
-from crce.methods.losses import StepContext
+from crce.methods.losses import StepContext, are_finite, first_loss_scale
 from crce.methods.registry import gradient_method_of, method_of
 from crce.models.diffusion import Diffusion, NoisySample
+from crce.models.memory import Offload, free_memory, is_out_of_memory
+from crce.training.checkpoints import Checkpoints
 from crce.training.latent_cache import (
     LatentCache,
     own_groups,
@@ -28,18 +31,24 @@ from crce.training.latent_cache import (
     trajectory_groups,
 )
 
+GROW_EVERY = 200  # steps after which the loss's scale in fp16 is doubled again
+
 Concepts = ConceptSpec | Sequence[ConceptSpec]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One finished step of a phase: "bank" (filling the latent cache) or "train", which has losses by name."""
+    """One finished step of a phase: "bank" (filling the latent cache) or "train", which has losses by name.
+
+    kept: the training step after which the run can be continued.
+    """
 
     phase: str
     number: int
     total: int
     losses: dict[str, float]
     _weights: Callable[[], ErasedWeights] = field(repr=False)
+    kept: int = 0
 
     def weights(self) -> ErasedWeights:
         """The result so far, as a copy. Only valid until the next step is taken."""
@@ -47,13 +56,19 @@ class Step:
 
 
 class TrainState:
-    """What training changes: fp32 tensors, Adam's moments, and the number of steps done."""
+    """What training changes: fp32 tensors, Adam's moments, and the number of steps done.
+
+    rows: terms through the U-Net at once, 0 for all; fewer once memory ran out. offloads: whether what a step keeps for
+    its backward pass waits in main memory. loss_scale: see `losses.first_loss_scale`.
+    """
 
     def __init__(self, model: Diffusion, specs: Specs, config: ResolvedConfig):
         self.model, self.specs, self.config, self.method = model, specs, config, gradient_method_of(config)
+        self.rows, self.offloads, self.loss_scale = config.microbatch_size, False, first_loss_scale(model.dtype)
         self.tensors = self.method.start(model, specs, config, self.method.trainable(model.unet))
         self.trained = {name: tensor for name, tensor in self.tensors.items() if tensor.requires_grad}
-        self.optimizer = torch.optim.Adam(self.trained.values(), lr=config.lr)
+        # The fused one needs no memory beside the moments; there is none of it for every device.
+        self.optimizer = torch.optim.Adam(self.trained.values(), lr=config.lr, fused=model.device.type == "cuda")
         self.step = 0
         self.info = _info(model, specs, config)
 
@@ -68,12 +83,33 @@ class TrainState:
         info = {**self.info, "steps": str(self.step)}
         return ErasedWeights(self.method.finish(self.model, self.specs, copies), info)
 
-    def save(self, path: Path) -> None:
-        """Write tensors, moments and step to one file. No random state: every draw is seeded by its step (`rng_of`)."""
+    def shrink(self) -> bool:
+        """Need less memory from now on: half the rows, at last one, then `offloads`. False if nothing is left."""
+        if self.rows != 1:
+            terms = len(self.method.all_terms(_context(self, noise_caches(self))))
+            self.rows = max(1, min(self.rows or terms, terms) // 2)
+            if terms > 1:
+                return True
+        before, self.offloads = self.offloads, True
+        return not before
+
+    def checkpoint(self, copied: bool) -> ErasedWeights:
+        """Tensors, moments and step. No random state: every draw is seeded by its step (`rng_of`).
+
+        copied: in main memory, so that training can go on while they are written.
+        """
         tensors = dict(self.tensors)
         for name, tensor in self.trained.items():
             tensors |= {f"{key}/{name}": value for key, value in self.optimizer.state[tensor].items()}
-        ErasedWeights(tensors, {**self.info, "step": str(self.step)}).save(path)
+        if copied:
+            tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        facts = {"step": self.step, "rows": self.rows, "offloads": int(self.offloads), "loss_scale": self.loss_scale}
+        return ErasedWeights(tensors, {**self.info, **{key: str(value) for key, value in facts.items()}})
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Of a checkpoint: the tensors and the two moments of those that are trained."""
+        return sum(t.nbytes for t in self.tensors.values()) + 2 * sum(t.nbytes for t in self.trained.values())
 
     def load(self, path: Path) -> None:
         """Raises CrceError if the checkpoint belongs to another spec or other settings."""
@@ -85,13 +121,17 @@ class TrainState:
                 "Resume with the same ones, or start a new run."
             )
         self.step = int(saved.info["step"])
+        # What the earlier attempt learnt about memory; none of it changes the result beyond rounding.
+        rows = [count for count in (int(saved.info.get("rows", 0)), self.rows) if count]
+        self.rows, self.offloads = min(rows, default=0), saved.info.get("offloads") == "1"
+        self.loss_scale = float(saved.info.get("loss_scale", self.loss_scale))
         for name, tensor in self.tensors.items():
             tensor.data.copy_(saved.tensors[name])
         for name, tensor in self.trained.items():
             # A concept whose first turn is still to come has no moments yet.
             if f"step/{name}" in saved.tensors:
                 moments = {key: saved.tensors[f"{key}/{name}"].to(tensor.device) for key in ("exp_avg", "exp_avg_sq")}
-                self.optimizer.state[tensor] = {"step": saved.tensors[f"step/{name}"], **moments}
+                self.optimizer.state[tensor] = {"step": saved.tensors[f"step/{name}"].to(tensor.device), **moments}
 
 
 def progress_bar(steps: Iterable[Step]) -> Iterator[Step]:
@@ -138,7 +178,8 @@ def erase_steps(
 
     Several concepts take turns, `config.steps` each. Nothing happens, and nothing is checked, before the first step.
     With `config.until_gone` the training may end early: the total of the last step is then its number.
-    checkpoint: a file written every `config.checkpoint_every` steps and at the end, and read if `resume`.
+    checkpoint: a file written every `config.checkpoint_every` steps and at the end, but a large one no more often than
+    takes a tenth of the time; read if `resume`. Other than the settings may be the number of rows at once.
     Raises CrceError for too few terms, a checkpoint that does not fit, or a loss that is not finite; and until gone,
     for a base without a judge and a target that it does not know.
     """
@@ -152,16 +193,27 @@ def erase_steps(
     if resume and checkpoint and checkpoint.exists():
         state.load(checkpoint)
     if is_over(state):
-        yield Step("train", state.step, state.step, {}, state.result)
+        yield Step("train", state.step, state.step, {}, state.result, state.step)
         return
     caches = yield from _fill_caches(state)
-    over = False
-    while not over:
-        losses = train_once(state, caches)
-        over = is_over(state)
-        if checkpoint and (state.step % config.checkpoint_every == 0 or over):
-            state.save(checkpoint)
-        yield Step("train", state.step, state.step if over else state.total, losses, state.result)
+    kept = Checkpoints(checkpoint, config.checkpoint_every, state.step) if checkpoint else None
+    with closing(kept) if kept else nullcontext():
+        over = False
+        while not over:
+            losses = train_once(state, caches)
+            over = is_over(state)
+            if kept:
+                _keep(state, kept, over)
+            total = state.step if over else state.total
+            yield Step("train", state.step, total, losses, state.result, kept.kept if kept else 0)
+
+
+def _keep(state: TrainState, checkpoints: Checkpoints, last: bool) -> None:
+    """Writes a checkpoint if it is time for one, from a GPU in the background but for the last. Raises OSError."""
+    checkpoints.look(wait=last)
+    if checkpoints.due(state.step, last, state.checkpoint_bytes):
+        beside = state.model.device.type == "cuda" and not last
+        checkpoints.write(state.step, state.checkpoint(copied=beside), beside)
 
 
 def _make_end(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Callable[[TrainState], bool]:
@@ -222,6 +274,8 @@ def _info(model: Diffusion, specs: Specs, config: ResolvedConfig) -> dict[str, s
 def _identity(info: dict[str, str]) -> tuple[object, ...]:
     """What must be equal to continue a checkpoint. Settings are compared as values: a file may use old names."""
     config = config_from_dict(json.loads(info["config"])) if "config" in info else None
+    # How many rows go through the U-Net at once is a matter of memory, and when something is written one of the disk.
+    config = config and replace(config, microbatch_size=0, checkpoint_every=1, preview_every=0)
     return config, *(info.get(key) for key in ("base", "method", "target", "digest", "kind"))
 
 
@@ -253,22 +307,71 @@ def _plan_cache(state: TrainState, spec: ConceptSpec) -> list[tuple[str, list[ra
 def train_once(state: TrainState, caches: list[LatentCache]) -> dict[str, float]:
     """Take one step of Adam for the concept whose turn it is; returns the losses by name.
 
-    Raises CrceError for a loss that is not finite.
+    Where memory runs out, it goes on with fewer rows at once, at last with what a step keeps in main memory.
+    Raises CrceError for a loss that is not finite, and what torch raises if even that is too much.
     """
+    while True:
+        losses = _find_gradients(state, caches)
+        if losses is not None:
+            break
+        free_memory()
+    state.optimizer.step()
+    state.step += 1
+    if state.loss_scale > 1 and state.step % GROW_EVERY == 0:
+        state.loss_scale *= 2
+    return losses
+
+
+def _find_gradients(state: TrainState, caches: list[LatentCache]) -> dict[str, float] | None:
+    """The losses, with their gradients in place; None if memory ran out, or a scaled gradient is not finite, and the
+    state is changed so that another attempt may do better."""
+    untrained = {name: tensor.clone() for name, tensor in state.tensors.items() if name not in state.trained}
+    full: Exception | None = None
+    losses: dict[str, float] = {}
+    try:
+        losses = _accumulate_gradients(state, caches)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        # Without its trace, which holds on to all that the attempt had made.
+        full = error.with_traceback(None)
+    if full and not state.shrink():
+        raise full
+    if not full and (state.loss_scale == 1 or _unscale(state, losses)):
+        _check_finite(losses, state)
+        return losses
+    state.loss_scale /= 1 if full else 2
+    # Soft words, for one, that the failed attempt may have moved.
+    for name, tensor in untrained.items():
+        state.tensors[name].data.copy_(tensor)
+    return None
+
+
+def _accumulate_gradients(state: TrainState, caches: list[LatentCache]) -> dict[str, float]:
+    """One attempt at a step: the losses, with their gradients, times the scale."""
     context = _context(state, caches)
     _set_rate(state)
     state.optimizer.zero_grad()
     losses: dict[str, float] = defaultdict(float)
-    for parts in state.method.losses_by_pass(context):
-        # Backward after each pass: the memory held does not grow with the number of terms.
-        first, *rest = parts.values()
-        sum(rest, first).backward()
-        for name, loss in parts.items():
-            losses[name] += float(loss.detach())
-    _check_finite(losses, state.step)
-    state.optimizer.step()
-    state.step += 1
+    with Offload(state.model.unet) if state.offloads else nullcontext():
+        for parts in state.method.losses_by_pass(context):
+            # Backward after each pass: the memory held does not grow with the number of terms.
+            first, *rest = parts.values()
+            (sum(rest, first) * context.loss_scale).backward()
+            for name, loss in parts.items():
+                losses[name] += float(loss.detach())
     return dict(losses)
+
+
+def _unscale(state: TrainState, losses: dict[str, float]) -> bool:
+    """Divides the gradients by the loss's scale; False if something is not finite, perhaps because of the scale."""
+    tensors = state.trained.values()
+    if not are_finite(tensors) or not all(map(math.isfinite, losses.values())):
+        return False
+    for tensor in tensors:
+        if tensor.grad is not None:
+            tensor.grad /= state.loss_scale
+    return True
 
 
 def _context(state: TrainState, caches: list[LatentCache]) -> StepContext:
@@ -278,7 +381,10 @@ def _context(state: TrainState, caches: list[LatentCache]) -> StepContext:
     sample = cache.latents.at(turn % len(cache.latents.x)).to(state.model.device)
     replaced, rng = state.method.replaced(*given), rng_of(state.config.seed, state.step)
     attached = partial(state.method.attached, *given)
-    return StepContext(state.model, spec, state.config, state.tensors, replaced, sample, rng, attached, cache.own)
+    config = replace(state.config, microbatch_size=state.rows)
+    return StepContext(
+        state.model, spec, config, state.tensors, replaced, sample, rng, attached, cache.own, state.loss_scale
+    )
 
 
 def _set_rate(state: TrainState) -> None:
@@ -288,10 +394,23 @@ def _set_rate(state: TrainState) -> None:
         group["lr"] = state.config.lr * factor
 
 
-def _check_finite(losses: dict[str, float], step: int) -> None:
+def noise_caches(state: TrainState) -> list[LatentCache]:
+    """Caches of one latent each, to try a step with."""
+    noise = noise_sample(state.model, state.config)
+    return [LatentCache(noise, dict.fromkeys(state.method.own_prompts(spec), noise)) for spec in state.specs]
+
+
+def noise_sample(model: Diffusion, config: EraseConfig) -> NoisySample:
+    """A latent of pure noise: the cost of a step does not depend on it."""
+    x = model.noise([config.seed])
+    return NoisySample(x, torch.full((1,), 500, device=model.device), x, x)
+
+
+def _check_finite(losses: dict[str, float], state: TrainState) -> None:
+    other = ", or in bf16 or fp32" if state.model.dtype == torch.float16 else ""
     for name, loss in losses.items():
         if not math.isfinite(loss):
             raise CrceError(
-                f"The loss of the {name} became {loss} after step {step}. The last checkpoint is kept. "
-                "Start again with a lower learning rate."
+                f"The loss of the {name} became {loss} after step {state.step}. The last checkpoint is kept. "
+                f"Start again with a lower learning rate{other}."
             )

@@ -141,7 +141,15 @@ class Worker:
         except CrceError as error:
             return ErrorAnswer(str(error))
         except Exception as error:
-            return ErrorAnswer(describe_logged(log_error(error)))
+            return ErrorAnswer(self._explain(error))
+
+    def _explain(self, error: Exception) -> str:
+        from crce.models.memory import free_memory, is_out_of_memory
+
+        if not is_out_of_memory(error):
+            return describe_logged(log_error(error))
+        free_memory()
+        return "The device is out of memory, even for one picture at a time. Free memory on it and ask again."
 
     def _get_model(self, request: ModelRequest[Any]) -> "Diffusion":
         """Raises CrceError while a run needs another base: two may not fit."""
