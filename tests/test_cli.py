@@ -48,7 +48,7 @@ def erased(crce, spec, tiny_sd_dir, tmp_path):
 
 COMMANDS = [
     "erase", "generate", "evaluate", "demo", "methods", "concepts", "runs", "stop", "resume", "worker", "cover",
-    "measure", "sweep", "table", "propose", "refine", "suggest", "distances", "preview",
+    "measure", "sweep", "table", "propose", "refine", "suggest", "distances", "preview", "download",
 ]  # fmt: skip
 
 
