@@ -75,7 +75,7 @@ class _Spec(_Strict):
 def parse_spec(text: str, where: str) -> ConceptSpec:
     """Parses a spec from JSON; `where` names the text in errors. Raises CrceError with field, value and fix."""
     try:
-        facts = _Spec.model_validate(json.loads(text)).model_dump()
+        facts = _Spec.model_validate(files.parse_json(text)).model_dump()
     except json.JSONDecodeError as error:
         raise CrceError(
             f"{where}: line {error.lineno}, column {error.colno} is not valid JSON: {error.msg}. Correct it there."
@@ -84,6 +84,8 @@ def parse_spec(text: str, where: str) -> ConceptSpec:
         raise CrceError(f"{where} is not a valid spec: its JSON is nested too deeply.") from None
     except ValidationError as error:
         raise CrceError(f"{where}: {_explain(error)}") from None
+    except ValueError as error:
+        raise CrceError(f"{where}: {error}.") from None
     spec = spec_from_dict(facts)
     _refuse_repeats(spec, where)
     return spec
