@@ -179,8 +179,8 @@ def test_the_road_through_the_wires(no_worker, base, home):
     tab.press(compare.refresh_choices, [run.id])
     tab.press(compare.render_scores, [run.id])
     tab.press(publish.refresh_choices, [], None)
-    tab.press(publish.preview_dataset, ["dog"])
-    tab.press(publish.preview_weights, run.id, ["diffusers"], "")
+    tab.press(publish.preview_dataset, ["dog"], "")
+    tab.press(publish.preview_weights, run.id, ["diffusers"], "", "")
 
 
 # Curate
@@ -937,23 +937,26 @@ def test_evaluating_asks_the_worker(no_worker, run):
 
 
 def test_what_will_be_public_is_seen_first():
-    files_, preview, card, rows, header = publish.preview_dataset(["dog", "cat"])
+    files_, preview, card, rows, header, _ = publish.preview_dataset(["dog", "cat"], "me/data")
     assert "data/object/train.parquet" in files_
     assert preview.visible
     assert {row[0] for row in rows} == {"dog"}
     assert "license: cc-by-4.0" in header
     assert "license:" not in card
-    assert publish.preview_dataset([])[2] == ""
+    assert 'load_dataset("me/data", "object")' in card and "<user>" not in card
+    assert publish.preview_dataset([], "")[2] == ""
 
 
 def test_without_a_token_nothing_leaves_this_machine(monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
-    form = {"concepts": ["dog"], "parent": "", "private": True, "pull_request": False, "tag": ""}
+    form = {"concepts": ["dog"], "seen": "", "private": True, "pull_request": False, "tag": ""}
     with pytest.raises(gr.Error, match="nothing has left this machine"):
         publish.publish_dataset(**form, repo="me/data")
     with pytest.raises(gr.Error, match="Enter the repository"):
         publish.publish_dataset(**form, repo=" ")
+    with pytest.raises(gr.Error, match="Write user/name"):
+        publish.publish_dataset(**form, repo="data")
 
 
 def test_the_card_of_weights_is_shown_before(run):
