@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from crce.errors import CrceError
@@ -39,6 +40,21 @@ def home() -> Path:
     import platformdirs  # not needed on a GPU machine that only trains
 
     return Path(platformdirs.user_data_dir("crce-studio"))
+
+
+_person: Callable[[], str] = str
+
+
+def set_person(person: Callable[[], str]) -> None:
+    """person: names whose folder `desk` is, at each call; "" where there is one person only."""
+    global _person
+    _person = person
+
+
+def desk() -> Path:
+    """The folder of a person's own concepts, drafts and talks: home(), or one for each where several share the app."""
+    person = _person()
+    return home() / "people" / person if person else home()
 
 
 def cache_file(folder: str, facts: object, suffix: str) -> Path:

@@ -15,7 +15,7 @@ AUTH = "CRCE_AUTH"  # name:password, one or several with commas between them
 PROXIES = tuple(name for upper in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY") for name in (upper, upper.lower()))
 URLS = ("OPENAI_BASE_URL", "HF_ENDPOINT", *PROXIES)
 HIDDEN = "•••"
-_SHORTEST = 8  # characters of a secret; a shorter value is a placeholder such as "none", or a word of any text
+SHORTEST = 8  # characters of a secret; a shorter value is a placeholder such as "none", or a word of any text
 
 V = TypeVar("V")
 _told: set[str] = set()
@@ -79,7 +79,7 @@ def _redact_text(text: str) -> str:
 
 def _list_secrets() -> set[str]:
     found = {value.strip() for value in (*_told, *_read_environment())}
-    return {form for value in found if len(value) >= _SHORTEST for form in (value, quote(value, safe=""))}
+    return {form for value in found if len(value) >= SHORTEST for form in (value, quote(value, safe=""))}
 
 
 def _read_environment() -> Iterator[str]:

@@ -1,7 +1,7 @@
 """A Hub on loopback: repositories with commits, pull requests and tags, over the real protocol.
 
-`fail["commit"] = [503, 429]` lets the next two requests of that route fail so; a response in place of a status is sent as
-it is. Tokens: "hf_good", "hf_readonly".
+`fail["commit"] = [503, 429]` lets the next two requests of that route fail so; a response in place of a status is sent
+as it is. Tokens: "hf_good", "hf_readonly".
 """
 
 import base64

@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.request
 
+import httpx2
 import pytest
 
 from crce import environment
@@ -54,6 +55,13 @@ def test_the_app_starts_with_proxies_that_lead_nowhere(proxies):
         while process.poll() is None:
             try:
                 assert b"CRCE Studio" in direct.open(f"http://127.0.0.1:{port}", timeout=60).read()
+                # The guard is in its place.
+                assert (
+                    httpx2.get(f"http://127.0.0.1:{port}/config", headers={"host": "evil.example"}).status_code == 421
+                )
+                upload = {"url": f"http://127.0.0.1:{port}/gradio_api/upload", "files": {"files": ("x.csv", b"a")}}
+                assert httpx2.post(**upload, headers={"origin": "http://evil.example"}).status_code == 403
+                assert httpx2.post(**upload).status_code == 200
                 break
             except OSError:
                 time.sleep(0.3)

@@ -169,7 +169,7 @@ def test_a_publication_without_its_tag_is_told(fake, mine, specs):
 
 CASES = {
     "invalid card": ("validate-yaml", 400, "application/json",
-                     b'{"errors": [{"message": "\\"datasets[0]\\" is not valid"}], "warnings": [], "error": "bad request"}',
+                     b'{"errors": [{"message": "\\"datasets[0]\\" is not valid"}], "warnings": []}',
                      r'datasets\[0\]. is not valid'),
     "a proxy's page": ("validate-yaml", 502, "text/html", b"<html>502</html>", "no usable answer"),
     "no JSON": ("whoami", 200, "text/html", b"<html>Welcome</html>", "no usable answer"),

@@ -9,6 +9,7 @@ import huggingface_hub
 from app.components import html_panel, render
 from app.errors import report_errors
 from app.events import QUIET
+from app.session import people
 from app.session.drafts import FIRST
 from app.tabs import compare
 from app.tabs.curate import CurateTab
@@ -165,6 +166,7 @@ def list_reviewed() -> list[str]:
 @report_errors
 def show_difference(concepts: list[str], repo: str) -> tuple:
     """What would change in the repository; then the whole of what would be public there, as `preview_dataset`."""
+    people.require_operator("use the Hub")
     specs, place = _find_specs(concepts), _require_repo(repo)
     made, difference = hub.Hub.connect().prepare_dataset(specs, place)
     return render("difference", difference=difference), *_show_dataset(made, specs)
@@ -172,6 +174,7 @@ def show_difference(concepts: list[str], repo: str) -> tuple:
 
 @report_errors
 def publish_dataset(*, concepts: list[str], seen: str, repo: str, private: bool, pull_request: bool, tag: str) -> str:
+    people.require_operator("use the Hub")
     specs, place = _find_specs(concepts), _require_repo(repo)
     done = hub.Hub.connect().publish_dataset(specs, place, private, pull_request, tag.strip(), seen=seen)
     what = f"{len(specs)} concept{'s' if len(specs) > 1 else ''}"
@@ -190,6 +193,7 @@ def publish_weights(
     pull_request: bool,
     tag: str,
 ) -> str:
+    people.require_operator("use the Hub")
     if not run_id:
         raise CrceError("Choose the run whose weights to publish.")
     made = _prepare_weights(run_id, formats, _require_repo(repo), dataset)
