@@ -4,6 +4,7 @@ Every way out asks here: errors, text files, both output streams, pages and what
 looked for, not a pattern: a key of any server looks as it likes.
 """
 
+import base64
 import os
 import sys
 from collections.abc import Iterator
@@ -88,3 +89,4 @@ def _read_environment() -> Iterator[str]:
     for name in URLS:
         user = os.environ.get(name, "").partition("://")[2].partition("/")[0].rpartition("@")[0]
         yield from (user, unquote(user), user.partition(":")[2], unquote(user.partition(":")[2]))
+        yield base64.b64encode(unquote(user).encode()).decode()  # as it is sent

@@ -194,7 +194,9 @@ def test_drafts_and_talks_are_ones_own(accounts):
     found = by("bob", library)
     assert "bobbin" in found and "evening" not in found and found["dog"].provenance.reviewer == "bobbin"
     assert [entry["text"] for entry in by("eve", transcript.read_entries, "dog")] == ["a wish of evening"]
-    assert {"bobbin", "evening"}.isdisjoint(library()), "the operator's own folder is another one"
+    assert {"bobbin", "evening"}.isdisjoint(by("ann", library)) and {"bobbin", "evening"}.isdisjoint(library())
+    by("ann", edit, "annex")
+    assert (files.home() / "concepts" / "object" / "annex.json").exists(), "the operator's are those of the machine"
 
 
 def test_only_the_operator_publishes(accounts):

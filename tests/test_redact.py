@@ -1,5 +1,6 @@
 """Canaries: keys and tokens that servers echo reach neither a page nor a file, nor an error, nor what is published."""
 
+import base64
 import json
 import os
 import subprocess
@@ -30,7 +31,7 @@ def llm(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("CRCE_MODEL", "tiny")
     with serving(scripted.app) as url:
-        monkeypatch.setenv("OPENAI_BASE_URL", f"{url.replace('http://', 'http://ann:pa55word!@')}/v1")
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{url}/v1")
         yield scripted
 
 
@@ -67,7 +68,18 @@ def test_the_program_prints_no_key(llm):
     command = [sys.executable, "-m", "crce", "propose", "dog", "--json"]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and redact.HIDDEN in done.stdout, done.stderr
-    assert "canary" not in done.stdout + done.stderr and "pa55word" not in done.stdout + done.stderr
+    assert "canary" not in done.stdout + done.stderr
+
+
+def test_a_password_in_an_address_is_hidden_too(llm, home, monkeypatch):
+    address = os.environ["OPENAI_BASE_URL"].replace("http://", "http://ann:pa55word!@")
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    llm.mode = "echoes-401"
+    list(curate_chat.ask(drafts.open_concept("dog"), "more breeds", ""))
+    sent = base64.b64encode(b"ann:pa55word!").decode()
+    assert llm.keys == [f"Basic {sent}"]
+    kept = everything(home)
+    assert b"Incorrect API key provided" in kept and b"pa55word" not in kept and sent.encode() not in kept
 
 
 def test_a_trace_shows_no_secret():

@@ -40,10 +40,12 @@ def share(sharing: Sharing | None) -> None:
 
 
 def current() -> str:
-    """A name for the person whose event is handled, fit for a folder; "" where there is only one."""
+    """A name for the person whose event is handled, fit for a folder; "" for this machine's user and the operator."""
     request: gr.Request | None = LocalContext.request.get(None)
-    if _sharing is None or request is None:
+    if _sharing is None or is_operator():
         return ""
+    if request is None:
+        return "nobody"  # the end of a request that was cancelled
     who = request.username if _sharing.accounts else request.cookies.get(COOKIE)
     return hashlib.sha256(f"crce {who or ''}".encode()).hexdigest()[:20]
 

@@ -406,7 +406,10 @@ def _parse(form: type[FormT], text: str) -> FormT:
     found = [found for found in _find_objects(text) if form.model_fields.keys() & found.keys()]
     if not found:
         raise ValueError("it contains no complete JSON object")
-    return form.model_validate(redact(found[-1]))
+    try:
+        return form.model_validate(redact(found[-1]))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _find_objects(text: str) -> Iterator[dict]:
