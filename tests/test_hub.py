@@ -368,7 +368,9 @@ def test_the_weights_that_are_shown_are_published(fake, mine, run):
     formats = ("diffusers", "kohya", "lora")
     seen = hub.prepare_weights(run, "tester/no-dog", formats, REPO)
     mine.publish_weights(run, "no-dog", formats, dataset_repo=REPO, seen=seen.digest)
-    assert repo(fake, "tester/no-dog", "model").files == {".gitattributes": b"", **seen.files}
+    there = repo(fake, "tester/no-dog", "model").files
+    assert there["README.md"] == seen.files["README.md"] and b"Its relative error is " in there["README.md"]
+    assert {name: len(data) for name, data in there.items() if data} == seen.sizes
     with pytest.raises(CrceError, match="is not what was shown"):
         mine.publish_weights(run, "no-dog", ("diffusers",), seen=seen.digest)
 

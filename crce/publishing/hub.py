@@ -43,6 +43,7 @@ WAITS = (1, 2, 4)  # seconds before each retry
 LONGEST_WAIT = 30
 # Of one answer: lists of files and single specs are small.
 LIMITS = Limits(size=50_000_000, seconds=300, idle=60)
+_TEXTS = (".md", ".json")
 OURS = ("specs/", "data/")  # folders of a dataset repository that we manage
 
 T = TypeVar("T")
@@ -84,20 +85,15 @@ class Publication:
 
     @property
     def digest(self) -> str:
-        """Changes with anything that would be published."""
+        """Changes with anything that is shown: texts, and the name and size of each file.
+
+        Weights count by their size: their header has no fixed order.
+        """
         facts = sha256(repr((self.repo, self.kind, self.parent)).encode())
         for name, data in sorted(self.files.items()):
-            facts.update(f"{name} {'gone' if data is None else sha256(data).hexdigest()}\n".encode())
+            told = sha256(data).hexdigest() if data and name.endswith(_TEXTS) else data and len(data)
+            facts.update(f"{name} {told}\n".encode())
         return facts.hexdigest()
-
-
-@dataclass(frozen=True)
-class Published:
-    """The page of the repository or pull request, the commit, and the tag if one was set."""
-
-    url: str
-    commit: str
-    tag: str
 
 
 def full_name(repo: str) -> str:
@@ -437,8 +433,7 @@ def _report_unseen(repo: str) -> str:
 def _hide_secrets(files: Content) -> Content:
     """A note or a name may repeat what a server echoed."""
     return {
-        name: redact(data.decode()).encode() if data and name.endswith((".md", ".json")) else data
-        for name, data in files.items()
+        name: redact(data.decode()).encode() if data and name.endswith(_TEXTS) else data for name, data in files.items()
     }
 
 
