@@ -96,6 +96,15 @@ class Publication:
         return facts.hexdigest()
 
 
+@dataclass(frozen=True)
+class Published:
+    """The page of the repository or pull request, the commit, and the tag if one was set."""
+
+    url: str
+    commit: str
+    tag: str
+
+
 def full_name(repo: str) -> str:
     """The name of a repository, "user/name". Raises CrceError for anything else."""
     name = repo.strip()
