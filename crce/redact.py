@@ -39,6 +39,15 @@ def redact(value: V) -> V:
     return value
 
 
+def redact_growing(text: str) -> str:
+    """A text that is still being written: without the beginning of a secret at its end too."""
+    text = redact(text)
+    for secret in _list_secrets():
+        begun = next((size for size in range(len(secret) - 1, 3, -1) if text.endswith(secret[:size])), 0)
+        text = text[: len(text) - begun]
+    return text
+
+
 def public_url(url: str) -> str:
     """The address without user name and password."""
     try:

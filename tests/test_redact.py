@@ -82,6 +82,14 @@ def test_a_password_in_an_address_is_hidden_too(llm, home, monkeypatch):
     assert b"Incorrect API key provided" in kept and b"pa55word" not in kept and sent.encode() not in kept
 
 
+def test_a_key_is_hidden_while_it_is_being_written(monkeypatch, dog):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    text = f"the key is {KEY}, and more" + "." * 200
+    for end in range(len(text)):
+        page = curate_chat.render_writing(dog, "tiny", text[:end])
+        assert not [size for size in (5, 10, 20) if any(KEY[i : i + size] in page for i in range(len(KEY) - size + 1))]
+
+
 def test_a_trace_shows_no_secret():
     code = (
         "from crce import redact; redact.guard_output(); import logging; logging.error('%s', KEY); raise KeyError(KEY)"

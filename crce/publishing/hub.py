@@ -231,7 +231,7 @@ class Hub:
         Raises CrceError on any failure; it says what was done until then.
         """
         if seen and seen != made.digest:
-            raise CrceError(_report_unseen(made.repo))
+            raise CrceError(_report_unseen(made))
         head = self._find_head(made.repo, made.kind)
         if made.kind == "dataset" and head != made.parent:
             raise CrceError(_report_moved(made.repo))
@@ -432,10 +432,11 @@ def _report_moved(repo: str) -> str:
     return f"{repo} was changed meanwhile; nothing was published. Review the difference, then publish again."
 
 
-def _report_unseen(repo: str) -> str:
+def _report_unseen(made: Publication) -> str:
+    look = "Press Preview changes, look at it" if made.kind == "dataset" else "Look at the card again"
     return (
-        f"What would be published in {repo} is not what was shown: your choice, or what the repository holds, has "
-        "changed. Nothing was published. Press Preview changes, look at it, then publish."
+        f"What would be published in {made.repo} is not what was shown: your choice, or what the repository holds, has "
+        f"changed. Nothing was published. {look}, then publish."
     )
 
 
