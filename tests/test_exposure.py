@@ -2,8 +2,10 @@
 
 import contextvars
 import os
+import socket
 import subprocess
 import sys
+import time
 
 import gradio as gr
 import httpx2
@@ -47,6 +49,34 @@ def test_the_program_says_so_in_one_line():
         and done.stderr.startswith("error: 0.0.0.0 can be reached")
         and done.stderr.count("\n") == 1
     )
+
+
+def test_behind_a_login_nothing_is_shown_without_one(home):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "app.py", "--host", "0.0.0.0", "--port", url.rpartition(":")[2]]
+    environment = {**os.environ, "CRCE_AUTH": "ann:pa55word!, bob:secret-22", "HTTP_PROXY": "http://127.0.0.1:9"}
+    process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        with httpx2.Client(base_url=url, trust_env=False, timeout=60) as browser:
+            while not _listens(browser):
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.3)
+            assert browser.get("/config").status_code == 401
+            assert browser.post("/gradio_api/upload", files={"files": ("x.csv", b"a")}).status_code == 401
+            assert browser.post("/login", data={"username": "bob", "password": "pa55word!"}).status_code == 400
+            assert browser.post("/login", data={"username": "bob", "password": "secret-22"}).status_code == 200
+            assert browser.get("/config").json()["title"] == "CRCE Studio"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _listens(browser):
+    try:
+        return bool(browser.get("/"))
+    except httpx2.TransportError:
+        return False
 
 
 # The guard
@@ -157,7 +187,7 @@ def press(**facts):
 @pytest.fixture
 def run(accounts, no_worker, dog, tiny_sd_dir):
     """A run of bob's."""
-    return by("bob", erase.queue_run, Job(str(tiny_sd_dir), dog, EraseConfig(steps=20)), 0)
+    return by("bob", erase.queue_run, Job(str(tiny_sd_dir), dog, EraseConfig(steps=20, corefs=3)), 0)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +240,7 @@ def test_only_the_operator_publishes(accounts):
 
 def test_on_an_open_server_a_token_is_a_person_and_nobody_publishes(open_to_all, no_worker, dog, tiny_sd_dir):
     mine, other = {people.COOKIE: "a"}, {people.COOKIE: "b"}
-    run = by(mine, erase.queue_run, Job(str(tiny_sd_dir), dog, EraseConfig(steps=20)), 0)
+    run = by(mine, erase.queue_run, Job(str(tiny_sd_dir), dog, EraseConfig(steps=20, corefs=3)), 0)
     with pytest.raises(gr.Error, match="belongs to another person"):
         by(other, erase.press_run_button, None, press(id=run.id, do="delete"))
     with pytest.raises(gr.Error, match="Only the operator"):
@@ -220,13 +250,13 @@ def test_on_an_open_server_a_token_is_a_person_and_nobody_publishes(open_to_all,
 
 
 def test_a_run_that_nobody_started_here_is_the_operators(accounts, dog, tiny_sd_dir):
-    run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig(steps=20)))
+    run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig(steps=20, corefs=3)))
     with pytest.raises(gr.Error, match="belongs to another person"):
         by("bob", erase.rename, press(id=run.id, value="x"))
 
 
 def test_one_person_fills_neither_queue_nor_library(accounts, no_worker, dog, tiny_sd_dir):
-    job = Job(str(tiny_sd_dir), dog, EraseConfig(steps=20))
+    job = Job(str(tiny_sd_dir), dog, EraseConfig(steps=20, corefs=3))
     for _ in range(people.MAX_WAITING):
         by("bob", erase.queue_run, job, 0)
     with pytest.raises(CrceError, match="10 of your runs wait"):
@@ -237,6 +267,6 @@ def test_one_person_fills_neither_queue_nor_library(accounts, no_worker, dog, ti
 
 
 def test_alone_on_this_machine_nobody_is_asked(dog, tiny_sd_dir):
-    run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig(steps=20)))
+    run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig(steps=20, corefs=3)))
     erase.rename(press(id=run.id, value="mine"))
     assert run.job.name == "mine" and files.desk() == files.home()
