@@ -46,7 +46,7 @@ class ScriptedLLM:
     strict, ignores-schema, schema-400, schema-500, fenced, thinking, truncated, truncated-once, endless, empty,
     refusal, filtered, 429 (asks for an hour), 429-once (for a moment), 429-twice, 429-mute, 401, 404, 500, html,
     html-502, broken-json, no-choices, silent (never begins), slow (a piece every 50 ms),
-    stalls (begins, and goes no further), drops (cuts the line), error-midway, echoes-401 (says the key),
+    stalls (begins, and goes no further), drops (cuts the line), error-midway, echoes (says the key),
     redirect (to `elsewhere`), drip (a byte every 50 ms, for ever), flood (comments without end),
     bomb (a compressed answer that unpacks to 100 MB).
     """
@@ -88,7 +88,7 @@ class ScriptedLLM:
             "html-502": HTMLResponse("<html><script>alert(1)</script></html>", 502),
             "no-choices": JSONResponse({"ok": 1}),
             "redirect": RedirectResponse(self.elsewhere, 307),
-            "echoes-401": _error(401, f"Incorrect API key provided: {request.headers.get('authorization')}"),
+            "echoes": _error(400, f"{'x' * 160} not for {request.headers.get('authorization')}"),
         }
         return FLOODS[self.mode]() if self.mode in FLOODS else pages.get(self.mode)
 

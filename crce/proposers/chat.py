@@ -150,7 +150,7 @@ class Chat:
             return []
         rows = answer.get("data") if isinstance(answer, dict) else None
         names = {row.get("id") for row in rows if isinstance(row, dict)} if isinstance(rows, list) else set()
-        return redact(sorted(name[:200] for name in names if isinstance(name, str))[:MAX_MODELS])
+        return sorted(_shorten(name) for name in names if isinstance(name, str))[:MAX_MODELS]
 
     def _connect(self) -> openai.AsyncOpenAI:
         """A client that asks this machine directly and bounds each answer. To be used within one task."""
@@ -225,7 +225,7 @@ class Chat:
             )
         if received.refusal or received.finish_reason == "content_filter":
             raise CrceError(
-                f"{self.model} refuses to answer: {received.refusal[:200] or 'filtered'!r}. "
+                f"{self.model} refuses to answer: {_shorten(received.refusal) or 'filtered'!r}. "
                 "Choose another CRCE_MODEL, or write the terms by hand."
             )
         return received
@@ -238,7 +238,7 @@ class Chat:
             )
         return (
             f"{self.model} gave two invalid answers: {_describe_error(error)}. "
-            f"Try again, or use another CRCE_MODEL. The answer was: {received.answer[:200]!r}"
+            f"Try again, or use another CRCE_MODEL. The answer was: {_shorten(received.answer)!r}"
         )
 
     def _advise(self, error: Exception, received: "_Received") -> str:
@@ -259,11 +259,11 @@ class Chat:
             case openai.RateLimitError() as busy:
                 seconds = _read_retry_after(busy)
                 when = "later" if seconds is None else f"in {seconds:g} s"
-                return f"{host} refuses for now (429): {busy.message[:200]!r}. Try again {when}."
+                return f"{host} refuses for now (429): {_shorten(busy.message)!r}. Try again {when}."
             case openai.APIStatusError(status_code=code, message=message):
-                return f"{host} failed with {code}: {message[:200]!r}. Try again later, or use another CRCE_MODEL."
+                return f"{host} failed with {code}: {_shorten(message)!r}. Try again later, or use another CRCE_MODEL."
             case _Failed(args=(message,)):
-                return f"{host} failed while it answered: {message[:200]!r}. Try again, or use another CRCE_MODEL."
+                return f"{host} failed while it answered: {_shorten(message)!r}. Try again, or use another CRCE_MODEL."
             case ValueError():
                 return f"{host} did not answer with valid JSON. Check OPENAI_BASE_URL."
             case other:
@@ -370,6 +370,11 @@ class _Received:
                 self.thoughts += _join_parts(said.get("reasoning_content") or said.get("reasoning"))
                 self.refusal += _join_parts(said.get("refusal"))
                 self.finish_reason = str(choice.get("finish_reason") or self.finish_reason)
+
+
+def _shorten(text: str) -> str:
+    """The beginning of what a server says. Its secrets are hidden first: a half of one would not be recognised."""
+    return redact(text)[:200]
 
 
 def _describe_fault(fault: object) -> str:

@@ -370,7 +370,7 @@ class Hub:
                 case httpx2.TransportError() | None:
                     raise CrceError(f"{place} cannot be reached. Check the network and HF_ENDPOINT.") from error
                 case other:
-                    said = " ".join(str(other).split())[:300]
+                    said = " ".join(redact(str(other)).split())[:300]
                     raise CrceError(
                         f"{place} gives no usable answer for {what} ({type(other).__name__}: {said}). "
                         "Check HF_ENDPOINT, or try again later."
@@ -408,7 +408,7 @@ class _Refused(CrceError):
 
 
 def _advise(status: int, what: str, error: HfHubHTTPError) -> str:
-    said = f" It says: {error.server_message[:200]}" if error.server_message else ""
+    said = f" It says: {redact(error.server_message)[:200]}" if error.server_message else ""
     match status:
         case 401:
             return f"The Hub does not accept the token (401). Run `hf auth login` again, or renew HF_TOKEN.{said}"
