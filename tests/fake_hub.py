@@ -1,6 +1,7 @@
 """A Hub on loopback: repositories with commits, pull requests and tags, over the real protocol.
 
-`fail["commit"] = [503, 429]` lets the next two requests of that route fail so. Tokens: "hf_good", "hf_readonly".
+`fail["commit"] = [503, 429]` lets the next two requests of that route fail so; a response in place of a status is sent
+as it is. Tokens: "hf_good", "hf_readonly".
 """
 
 import asyncio
@@ -57,7 +58,7 @@ class Repo:
 class FakeHub:
     def __init__(self):
         self.repos: dict[tuple[str, str], Repo] = {}
-        self.fail: dict[str, list[int]] = defaultdict(list)
+        self.fail: dict[str, list[int | Response]] = defaultdict(list)
         self.calls: list[str] = []
         self.app = FastAPI()
         self.app.middleware("http")(self.guard)
@@ -85,6 +86,8 @@ class FakeHub:
         self.calls.append(route)
         if self.fail[route]:
             status = self.fail[route].pop(0)
+            if isinstance(status, Response):
+                return status
             return error(status, f"{status} as asked for", {"retry-after": "0"} if status == 429 else {})
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token not in ("hf_good", "hf_readonly"):

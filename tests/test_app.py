@@ -10,10 +10,12 @@ import threading
 from dataclasses import fields, replace
 
 import gradio as gr
+import numpy as np
 import pytest
 from filelock import FileLock
 from gradio.state_holder import SessionState
 from PIL import Image
+from safetensors.numpy import save_file
 
 from app.components import encode_png, render
 from app.errors import report_errors
@@ -178,13 +180,13 @@ def test_the_road_through_the_wires(no_worker, base, home):
     tab.press(erase.refresh)
     tab.press(erase.refill_form, id=run.id)
     tab.press(start.refresh)
-    run.weights_path.write_bytes(b"")
+    save_file({"x": np.zeros(2, np.float32)}, run.weights_path, metadata={"base": "x"})
     tab.press(compare.open_from_card, id=run.id)
     tab.press(compare.refresh_choices, [run.id])
     tab.press(compare.render_scores, [run.id])
     tab.press(publish.refresh_choices, [], None)
-    tab.press(publish.preview_dataset, ["dog"])
-    tab.press(publish.preview_weights, run.id, ["diffusers"], "")
+    tab.press(publish.preview_dataset, ["dog"], "")
+    tab.press(publish.preview_weights, run.id, ["diffusers"], "", "")
 
 
 # Curate
@@ -968,37 +970,45 @@ def test_evaluating_asks_the_worker(no_worker, run):
 
 
 def test_what_will_be_public_is_seen_first():
-    files_, preview, card, rows, header = publish.preview_dataset(["dog", "cat"])
+    files_, preview, card, rows, header, _ = publish.preview_dataset(["dog", "cat"], "me/data")
     assert "data/object/train.parquet" in files_
     assert preview.visible
     assert {row[0] for row in rows} == {"dog"}
     assert "license: cc-by-4.0" in header
     assert "license:" not in card
-    assert publish.preview_dataset([])[2] == ""
+    assert 'load_dataset("me/data", "object")' in card and "<user>" not in card
+    assert publish.preview_dataset([], "")[2] == ""
 
 
 def test_without_a_token_nothing_leaves_this_machine(monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
-    form = {"concepts": ["dog"], "parent": "", "private": True, "pull_request": False, "tag": ""}
+    form = {"concepts": ["dog"], "seen": "", "private": True, "pull_request": False, "tag": ""}
     with pytest.raises(gr.Error, match="nothing has left this machine"):
         publish.publish_dataset(**form, repo="me/data")
     with pytest.raises(gr.Error, match="Enter the repository"):
         publish.publish_dataset(**form, repo=" ")
+    with pytest.raises(gr.Error, match="Write user/name"):
+        publish.publish_dataset(**form, repo="data")
 
 
 def test_the_card_of_weights_is_shown_before(run):
-    card, header = publish.preview_weights(run.id, ["diffusers"], "me/weights")
+    with pytest.raises(gr.Error, match="Let the erasure finish"):
+        publish.preview_weights(run.id, ["diffusers"], "me/weights", "")
+    save_file({"x": np.zeros(2, np.float32)}, run.weights_path, metadata={"base": "x"})
+    card, header, _ = publish.preview_weights(run.id, ["diffusers"], "me/weights", "")
     assert "dog" in card
     assert "base_model" in header or "license" in header
-    assert publish.preview_weights(None, [], "") == ("", "")
+    assert publish.preview_weights(None, [], "", "") == ("", "", "")
 
 
 def test_the_card_of_an_adapter_is_shown_for_what_it_can_go_out_as(dog, base):
     gated = runs.create(Job(base, dog, EraseConfig("spm", steps=20)))
     with pytest.raises(gr.Error, match="Choose only lora"):
-        publish.preview_weights(gated.id, ["diffusers", "kohya"], "")
-    assert "not their gate" in publish.preview_weights(gated.id, ["lora"], "")[0]
+        publish.preview_weights(gated.id, ["diffusers", "kohya"], "", "")
+    pair = {"dog/x.down": np.ones((1, 3), np.float32), "dog/x.up": np.ones((4, 1), np.float32)}
+    save_file(pair, gated.weights_path, metadata={"base": "x", "kind": "spm"})
+    assert "not their gate" in publish.preview_weights(gated.id, ["lora"], "", "")[0]
 
 
 def test_pictures_of_a_card_are_not_fetched():

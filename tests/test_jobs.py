@@ -217,13 +217,14 @@ def test_a_base_that_has_gone_fails_the_run(run, models, tmp_path):
     assert "There is no base model" in last.message
 
 
-def test_the_unexpected_is_logged_under_an_id_without_secrets(job, models, home, tmp_path):
+def test_the_unexpected_is_logged_under_an_id_without_secrets(job, models, home, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnop")
     run = runs.create(job, tmp_path / "hf_abcdefghijklmnop")
     (run.dir / "images").write_text("a file, where a folder must be")
     *_, last = execute(run, models)
     assert last.kind == "failed" and last.log_id in last.message
     log = (home / "worker.log").read_text()
-    assert f"unexpected error {last.log_id}" in log and "hf_…" in log and "abcdefgh" not in log
+    assert f"unexpected error {last.log_id}" in log and "•••" in log and "abcdefgh" not in log
     (run.dir / "images").unlink()
     *_, last = execute(run, models)
     assert last.kind == "done" and run.erased

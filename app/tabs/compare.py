@@ -12,6 +12,7 @@ from PIL import Image
 from app.components import data_url, html_panel, render, shrink
 from app.errors import report_errors
 from app.events import QUIET
+from app.session import people
 from app.session.comparison import Comparison, Prompt, Row, Title
 from app.tabs import run_view
 from app.tabs.comparison_sheet import draw_sheet
@@ -26,6 +27,7 @@ from crce.cost import format_duration
 from crce.errors import CrceError
 from crce.evaluation.metrics import METRICS
 from crce.runs import Run
+from crce.text import require_plain
 from crce.worker.answers import Cell
 from crce.worker.client import ensure_workers
 from crce.worker.requests import Column, GenerateRequest
@@ -91,7 +93,8 @@ def choose_prompts(spec: ConceptSpec, kinds: list[str], terms: int, typed: str) 
         "coref": [Prompt("coref", term.text, spec.name) for term in spec.test_corefs[:terms]],
         "retain": [Prompt("retain", term.text, term.text) for term in spec.test_retains[:terms]],
     }
-    own = [Prompt("typed", line.strip(), spec.name) for line in typed.splitlines() if line.strip()]
+    lines = [require_plain(line.strip(), "The prompt") for line in typed.split("\n") if line.strip()]
+    own = [Prompt("typed", line, spec.name) for line in lines]
     return [*own, *(prompt for kind in KINDS.values() if kind in kinds for prompt in listed[kind])]
 
 
@@ -261,7 +264,7 @@ def evaluate(ids: list[str], images: float) -> str:
     if not ids:
         raise CrceError("Choose a run to evaluate first.")
     for name in ids:
-        runs.find(name).request_evaluate(int(images))
+        people.require_own(runs.find(name)).request_evaluate(int(images))
     ensure_workers()
     return render_scores(ids)
 

@@ -11,6 +11,7 @@ import pandas as pd
 from app.components import html_panel, render
 from app.errors import report_errors
 from app.events import EVERY_CHANGE, QUIET
+from app.session import people
 from app.session.drafts import OpenConcept, require_saved
 from app.tabs import base_download, erase_form, run_view
 from app.tabs.curate import CurateTab
@@ -194,7 +195,9 @@ def start(**values: Any) -> str:
 
 def queue_run(job: Job, images: int) -> Run:
     """images: pictures per term that are judged after the training, where there is a judge; 0 for none."""
+    people.require_room()
     run = runs.create(job)
+    people.claim(run)
     if images and bases.has_judge(job.base):
         run.request_evaluate(images)
     ensure_workers()
@@ -222,19 +225,19 @@ def press_run_button(chosen: str | None, event: gr.EventData) -> str | None:
     run = runs.find(event._data["id"])
     match event._data["do"]:
         case "stop":
-            run.request_stop()
+            people.require_own(run).request_stop()
         case "resume":
-            run.request_resume()
+            people.require_own(run).request_resume()
             ensure_workers()
         case "delete":
-            run.delete()
+            people.require_own(run).delete()
             return None if chosen == run.id else chosen
     return run.id
 
 
 @report_errors
 def rename(event: gr.EventData) -> None:
-    runs.find(event._data["id"]).rename(event._data["value"])
+    people.require_own(runs.find(event._data["id"])).rename(event._data["value"])
 
 
 @report_errors

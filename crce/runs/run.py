@@ -49,6 +49,7 @@ from crce.runs.events import (
     from_line,
     to_line,
 )
+from crce.text import has_controls
 
 E = TypeVar("E", bound=Event)
 ID = re.compile(r"[0-9a-z-]{12,60}")
@@ -250,7 +251,7 @@ class Run:
 
     def rename(self, name: str) -> None:
         """Changes the name that people see; the directory keeps its id. Raises CrceError for a name too long."""
-        if len(name) > 100 or not name.isprintable():
+        if len(name) > 100 or has_controls(name):
             raise CrceError(f"{name[:40]!r}… is no name; use at most 100 printable characters.")
         _write_job(self.dir, replace(self.job, name=name.strip()))
 
