@@ -132,7 +132,7 @@ def _gated(model: Diffusion, target: str, strength: float) -> Callable[[Tensor],
 
     @cache
     def gates(prompts: tuple[str, ...]) -> Tensor:
-        return strength * torch.tensor([gate(model, p, target) for p in prompts], device=model.device)
+        return strength * torch.tensor([gate(model, p, target) for p in prompts]).to(model.device)
 
     def scale(y: Tensor) -> Tensor | float:
         if not model.drawing:

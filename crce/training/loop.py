@@ -4,7 +4,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -353,7 +353,8 @@ def _accumulate_gradients(state: TrainState, caches: list[LatentCache]) -> dict[
     _set_rate(state)
     state.optimizer.zero_grad()
     losses: dict[str, float] = defaultdict(float)
-    with Offload(state.model.unet) if state.offloads else nullcontext():
+    kept: AbstractContextManager[object] = Offload(state.model.unet) if state.offloads else nullcontext()
+    with kept:
         for parts in state.method.losses_by_pass(context):
             # Backward after each pass: the memory held does not grow with the number of terms.
             first, *rest = parts.values()
