@@ -1,7 +1,6 @@
 """Does this picture show X? The default model's own judge: a small image–text model, trained on real drawings only."""
 
 import hashlib
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -14,16 +13,10 @@ from torch import Tensor, nn
 from crce import bases
 from crce.errors import CrceError
 from crce.files import read_json
+from crce.judges.choices import EMBEDDED
+from crce.judges.judge import Judge, JudgeFacts, Verdict
 
 SIZE = 64
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """yes or no, and the probability behind it."""
-
-    yes: bool
-    p: float
 
 
 class Residual(nn.Module):
@@ -60,7 +53,7 @@ class ImageEncoder(nn.Module):
         return F.normalize(self.head(features), dim=-1)
 
 
-class EmbeddedJudge:
+class EmbeddedJudge(Judge):
     """Compares a picture with every concept that it knows; X is shown if its share of the probability is enough.
 
     A concept has one or more leaves (kinds of drawing): "dog" has those of the poodle and of the guide dog too.
@@ -93,13 +86,14 @@ class EmbeddedJudge:
         return cls(tower, prototypes, read_json(folder / "concepts.json"), config["scale"], config["threshold"])
 
     @cached_property
+    def facts(self) -> JudgeFacts:
+        return JudgeFacts(EMBEDDED, self.fingerprint[:12], threshold=self.threshold)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Tells one judge from another."""
         facts = f"{self.threshold} {self.scale} {self.prototypes.double().sum()} {sorted(self.terms)}"
         return hashlib.sha256(facts.encode()).hexdigest()
-
-    def knows(self, concept: str) -> bool:
-        return self.name_of(concept) is not None
 
     def name_of(self, concept: str) -> str | None:
         """What the judge calls it: its "bat" is "bat (animal)", and "bat (sports equipment)" is none of its own."""
