@@ -6,7 +6,7 @@ from dataclasses import replace
 from crce.concepts.spec import ConceptSpec
 from crce.evaluation.evaluate import batch_questions, judge_images, list_questions, name_target
 from crce.evaluation.questions import COVERED_FROM, Question
-from crce.judges.embedded import EmbeddedJudge, Verdict
+from crce.judges.judge import Judge, Verdict
 from crce.models.diffusion import Diffusion
 
 COVERED_SEEDS = range(10)
@@ -15,7 +15,7 @@ ENOUGH = {"corefs_train": 6, "corefs_test": 3, "retains_train": 5, "retains_test
 
 
 def measure_coverage(
-    model: Diffusion, judge: EmbeddedJudge, specs: list[ConceptSpec]
+    model: Diffusion, judge: Judge, specs: list[ConceptSpec]
 ) -> Generator[tuple[int, int], None, dict]:
     """covered.json: for the terms of the specs and the name of every concept that the judge knows, on how many of
     seeds 0–9 the base shows them. A term is covered from 5. Yields the terms done and wanted.
@@ -40,7 +40,7 @@ def measure_coverage(
     }
 
 
-def judge_base(model: Diffusion, judge: EmbeddedJudge, spec: ConceptSpec) -> Iterator[tuple[Question, list[Verdict]]]:
+def judge_base(model: Diffusion, judge: Judge, spec: ConceptSpec) -> Iterator[tuple[Question, list[Verdict]]]:
     """What the judge says of the base's own pictures of each term, seeds 0–9; drawn as they are asked for.
 
     Raises CrceError for a target that the judge does not know.
@@ -50,11 +50,11 @@ def judge_base(model: Diffusion, judge: EmbeddedJudge, spec: ConceptSpec) -> Ite
         yield question, verdicts
 
 
-def _questions(spec: ConceptSpec, judge: EmbeddedJudge) -> list[Question]:
+def _questions(spec: ConceptSpec, judge: Judge) -> list[Question]:
     return [replace(q, seeds=tuple(COVERED_SEEDS)) for q in list_questions(spec, 1, judge)]
 
 
-def _summarise(spec: ConceptSpec, judge: EmbeddedJudge, yes: dict[tuple[str, str], int]) -> dict:
+def _summarise(spec: ConceptSpec, judge: Judge, yes: dict[tuple[str, str], int]) -> dict:
     """How many terms of each list the base draws, and whether that is `ENOUGH`."""
     drawn = [q for q in _questions(spec, judge) if yes[q.text, q.asked] >= COVERED_FROM]
     counts = {

@@ -8,13 +8,15 @@ from crce.files import read_json
 # What is asked of a coref's picture: whether it shows the target, or the coref.
 ASKS = ("target", "coref")
 COVERED_FROM = 5  # of 10 pictures of the base, to call a term drawn
+# The kind of a question about pictures of something else: a judge that says yes to them is no good.
+DISTRACTOR = "distractor"
 
 
 @dataclass(frozen=True)
 class Question:
     """Draw `text` with these seeds and ask the judge of each picture whether it shows `asked`.
 
-    kind: "target", "coref" or "retain". split: "train" or "test".
+    kind: "target", "coref", "retain" or "distractor". split: "train" or "test".
     """
 
     kind: str

@@ -6,7 +6,9 @@ from typing import Any
 
 from crce import files
 from crce.errors import CrceError
-from crce.evaluation.questions import Answers
+from crce.evaluation.agreement import Agreement
+from crce.evaluation.questions import DISTRACTOR, Answers
+from crce.judges.judge import JudgeFacts, Usage
 from crce.records import parse
 
 
@@ -41,7 +43,9 @@ class Report:
 
     h: the harmonic mean; None where one of its accuracies is missing. terms: the judge's answers in order.
     images: pictures per term. config, spec: as in job.json, in the words of the version that wrote them. seconds: the
-    evaluation took. also: a report for each further concept of the run. Reports of earlier versions lack some of it.
+    evaluation took. judge: its name; judged_by: what else is to say of it; usage: what it cost, if it is paid for.
+    agreement: how far a person agrees with the judge. also: a report for each further concept of the run. Reports of
+    earlier versions lack some of it.
     """
 
     metrics: dict[str, Accuracy]
@@ -57,11 +61,24 @@ class Report:
     images: int = 0
     ask: str = "target"
     judge: str = "embedded"
+    judged_by: JudgeFacts | None = None
+    usage: Usage | None = None
     seconds: float | None = None
     dtype: str = ""
     machine: str = ""
     terms: tuple[Answers, ...] = ()
+    agreement: Agreement | None = None
     also: tuple["Report", ...] = ()
+
+    @property
+    def distractors(self) -> tuple[Answers, ...]:
+        """Pictures of something else, of which the judge should say no."""
+        return tuple(term for term in self.terms if term.kind == DISTRACTOR)
+
+    @property
+    def never_drawn(self) -> list[str]:
+        """Corefs of which the judge sees nothing in the base's own pictures: that they are gone proves nothing."""
+        return [term.text for term in self.terms if term.kind == "coref" and term.seeds and not any(term.base_yes)]
 
 
 def read_report(path: Path) -> Report:

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from shutil import disk_usage
 from statistics import median
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crce import files
 from crce.concepts.spec import spec_to_dict
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from crce.evaluation.questions import Answers
-    from crce.judges.embedded import EmbeddedJudge
+    from crce.judges.judge import Judge
     from crce.methods.erased_weights import ErasedWeights
     from crce.models.diffusion import Diffusion
     from crce.training.loop import Step
@@ -97,11 +97,12 @@ def _work(run: Run, models: Models) -> Iterator[Event]:
     job = run.job
     model = models.get(job.base, job.device, job.dtype)
     if not run.erased:
+        models.rest_judge()
         yield from _train(run, model)
     # Only now: until the weights are written, a resumed run needs it.
     (run.dir / "checkpoint.safetensors").unlink(missing_ok=True)
     while request := run.evaluation:
-        yield from _evaluate(run, model, models.judge(job.base), request)
+        yield from _evaluate(run, model, models.judge(job.base, request.judge), request)
         # A newer request may have come meanwhile.
         if run.evaluation == request:
             run.clear("evaluate.json")
@@ -179,8 +180,8 @@ class Meter:
         """Restarts the timer, so that previews and requests between two steps are not counted."""
         self._began = time.monotonic()
 
-    def measure_phase(self, phase: Phase, done: int, of: int) -> PhaseEvent:
-        return self._record(PhaseEvent(phase, done, of), done, of)
+    def measure_phase(self, phase: Phase, done: int, of: int, note: str = "") -> PhaseEvent:
+        return self._record(PhaseEvent(phase, done, of, note=note), done, of)
 
     def measure_step(self, step: int, of: int, losses: dict[str, float]) -> StepEvent:
         return self._record(StepEvent(step, of, losses), step, of)
@@ -221,7 +222,7 @@ def _save_pictures(run: Run, pictures: "dict[str, Image]") -> None:
         picture.save(run.dir / name)
 
 
-def _evaluate(run: Run, model: "Diffusion", judge: "EmbeddedJudge", request: EvaluationRequest) -> Iterator[Event]:
+def _evaluate(run: Run, model: "Diffusion", judge: "Judge", request: EvaluationRequest) -> Iterator[Event]:
     """Writes report.json, and pictures of the first concept's terms, before and after."""
     from crce.evaluation.evaluate import evaluate_steps
     from crce.methods.erased_weights import ErasedWeights
@@ -231,20 +232,24 @@ def _evaluate(run: Run, model: "Diffusion", judge: "EmbeddedJudge", request: Eva
     for spec in run.job.specs:
         meter, judging = Meter(run), Stream(evaluate_steps(model, judge, spec, weights, request.images, request.ask))
         for done, of in judging:
-            yield meter.measure_phase("evaluate", done, of)
+            yield meter.measure_phase("evaluate", done, of, judge.usage.text if judge.usage else "")
         answers.append(judging.result)
     yield from _draw_terms(run, model, weights, answers[0])
-    write_report(run.dir / "report.json", _report(run, request, answers, round(time.monotonic() - began, 1)))
+    facts = {"judge": judge.facts.name, "judged_by": judge.facts, "usage": judge.usage}
+    seconds = round(time.monotonic() - began, 1)
+    write_report(run.dir / "report.json", _report(run, request, answers, {**facts, "seconds": seconds}))
     yield run.record(EvaluatedEvent())
 
 
-def _report(run: Run, request: EvaluationRequest, answers: "Sequence[list[Answers]]", seconds: float) -> Report:
+def _report(
+    run: Run, request: EvaluationRequest, answers: "Sequence[list[Answers]]", judging: dict[str, Any]
+) -> Report:
     """The first concept's report, with those of the others in it."""
     from crce.evaluation.accuracies import summarise
 
     job = run.job
     facts = {"base": job.base, "method": job.config.method, "config": asdict(job.config), "images": request.images,
-             "ask": request.ask, "seconds": seconds, "dtype": job.dtype, "machine": machine()}  # fmt: skip
+             "ask": request.ask, "dtype": job.dtype, "machine": machine(), **judging}  # fmt: skip
     report, *also = (
         summarise(spec, each, spec=spec_to_dict(spec), **facts) for spec, each in zip(job.specs, answers, strict=True)
     )

@@ -31,6 +31,7 @@ from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, re
 from crce.errors import CrceError
 from crce.evaluation.questions import ASKS
 from crce.evaluation.report import Report, read_report
+from crce.judges.choices import AUTO, choose_judge
 from crce.records import parse
 from crce.runs.events import (
     ENDINGS,
@@ -82,13 +83,15 @@ class ResolvedJob(Job):
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """evaluate.json: `images` pictures per prompt; `ask`, what is asked of a coref's picture: "target" or "coref".
+    """evaluate.json: `images` pictures per prompt; `ask`, what is asked of a coref's picture: "target" or "coref";
+    `judge`: who is asked (see `judges.load`).
 
     Raises CrceError for a number of pictures out of range and for another `ask`.
     """
 
     images: int
     ask: str = "target"
+    judge: str = AUTO
 
     def __post_init__(self) -> None:
         if not 1 <= self.images <= 1000:
@@ -211,12 +214,14 @@ class Run:
         self.clear("stop")
         (self.dir / "resume").touch()
 
-    def request_evaluate(self, images: int, ask: str = "target") -> None:
+    def request_evaluate(self, images: int, ask: str = "target", judge: str = AUTO) -> None:
         """Requests a new report with `images` pictures per prompt; training is finished first.
 
-        Raises CrceError for a number of pictures out of range.
+        Raises CrceError for a number of pictures out of range and for a judge that is named and cannot be used.
         """
-        files.write_json(self.dir / "evaluate.json", asdict(EvaluationRequest(images, ask)))
+        if judge != AUTO:
+            choose_judge(self.job.base, judge)
+        files.write_json(self.dir / "evaluate.json", asdict(EvaluationRequest(images, ask, judge)))
         if self.state in ("stopped", "failed", "interrupted"):
             self.request_resume()
 
