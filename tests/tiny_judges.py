@@ -6,7 +6,7 @@ import torch
 import transformers
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
+from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
 from crce.judges.judge import PROMPT, RESTRICTION, fill
 from crce.judges.vlm import VlmJudge
@@ -96,7 +96,9 @@ def _teach(judge: VlmJudge) -> None:
     for _ in range(80):
         red = torch.rand(8, generator=dice) > 0.5
         shades = torch.randint(180, 256, (8,), generator=dice).tolist()
-        pictures = [plain((shade, 0, 0) if is_red else (0, 0, shade)) for shade, is_red in zip(shades, red, strict=True)]
+        pictures = [
+            plain((shade, 0, 0) if is_red else (0, 0, shade)) for shade, is_red in zip(shades, red, strict=True)
+        ]
         logits = model(**judge.prepare(pictures, "dog"), logits_to_keep=1).logits[:, -1]
         right = torch.where(red, judge.yes[0], judge.no[0])
         torch.nn.functional.cross_entropy(logits, right).backward()

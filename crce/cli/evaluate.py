@@ -8,11 +8,24 @@ import typer
 
 from crce import bases, runs
 from crce.cli import terminal
-from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, Images, OldBackbone, RunName, Seed
+from crce.cli.options import (
+    AsJson,
+    Backbone,
+    Base,
+    Concept,
+    Device,
+    Dtype,
+    Images,
+    Judge,
+    OldBackbone,
+    RunName,
+    Seed,
+)
 from crce.cli.runs import describe_run, open_run
 from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
-from crce.evaluation.report import read_report
+from crce.evaluation.report import Report, read_report
+from crce.judges.choices import AUTO, choose_judge
 from crce.runs import Job, Run
 from crce.runs.execute import execute
 from crce.runs.models import Models
@@ -22,6 +35,7 @@ def evaluate(
     run: RunName,
     images: Images = 10,
     ask: Annotated[str, typer.Option(help="What to look for in a coref's picture: 'target' or 'coref'.")] = "target",
+    judge: Judge = AUTO,
     as_json: AsJson = False,
 ):
     """Measure an erasure: what the judge still sees, on the same seeds before and after.
@@ -30,30 +44,81 @@ def evaluate(
     target. Both should be low. Acc_R: the share of the retains' pictures that show the retain; it should stay at the
     base model's level. Writes report.json to the run's folder.
 
+    The judge `endpoint` is the model CRCE_JUDGE_MODEL at OPENAI_BASE_URL, asked with the paper's prompt; its verdicts
+    are kept, so an evaluation that breaks off continues where it was.
+
     Examples:
 
     ```
     python -m crce evaluate 20260801-093015-dog-3fa2
     python -m crce evaluate out/bat --images 20 --json
+    python -m crce evaluate out/bat --judge qwen2-vl
     ```
     """
     found = open_run(run)
-    _measure(found, images, ask)
-    report = read_report(found.dir / "report.json")
+    if judge != AUTO:
+        choose_judge(found.job.base, judge)
+    _measure(found, runs.EvaluationRequest(images, ask, judge))
+    report = found.report or read_report(found.dir / "report.json")
     every = [report, *report.also]
     terminal.say(asdict(report), terminal.accuracy_table(every), as_json)
-    terminal.warn([f"{each.concept}: {each.warning}" for each in every if each.warning])
+    _describe_judge(report)
+    terminal.warn([f"{each.concept}: {line}" for each in every for line in (each.warning, *each.doubts) if line])
 
 
-def _measure(run: Run, images: int, ask: str = "target") -> None:
+def _measure(run: Run, evaluation: runs.EvaluationRequest) -> None:
     run.clear("stop")
-    terminal.follow(run, execute(run, evaluation=runs.EvaluationRequest(images, ask)))
+    terminal.follow(run, execute(run, evaluation=evaluation))
+
+
+def _describe_judge(report: Report) -> None:
+    """Who judged, what it cost and how far a person agrees, on stderr."""
+    facts, usage, agreement = report.judged_by, report.usage, report.agreement
+    lines = [
+        f"judge: {report.judge} ({facts.version})" if facts else "",
+        f"it gave {usage.text}" if usage and usage.text else "",
+        f"agreement with a person: {agreement.text}" if agreement else "",
+    ]
+    for line in filter(None, lines):
+        terminal.console.print(line, markup=False)
+
+
+def calibrate(
+    concept: Concept,
+    base: Base = bases.EMOJI_SD,
+    judge: Judge = AUTO,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: AsJson = False,
+):
+    """Ask a judge about the base model's own pictures, before anything is erased.
+
+    Shows for each term on how many of 10 pictures the judge sees it. A coref that the base never draws proves nothing
+    when it is gone. A distractor shows something else: the judge should say no.
+
+    Examples:
+
+    ```
+    python -m crce calibrate dog
+    python -m crce calibrate dog --base CompVis/stable-diffusion-v1-4 --judge qwen2-vl
+    ```
+    """
+    from crce.evaluation.coverage import calibrate as calibrate_terms
+
+    spec, models = find_concept(concept), Models(device)
+    model = models.get(base, dtype=dtype)
+    asked = models.judge(base, judge)
+    found = list(calibrate_terms(model, asked, spec))
+    rows = [(row.kind, row.text, row.asked, f"{row.yes} of {row.of}", row.warning) for row in found]
+    facts = {"judge": asdict(asked.facts), "terms": [asdict(row) | {"warning": row.warning} for row in found]}
+    terminal.say(facts, terminal.table(["", "pictures of", "asked", "yes", ""], rows), as_json)
 
 
 def demo(
     concept: Concept = "dog",
     base: Base = bases.EMOJI_SD,
     images: Images = 2,
+    judge: Judge = AUTO,
     out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new run in the store")] = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -70,12 +135,18 @@ def demo(
     from crce.experiments.html_report import write_page
 
     run = runs.create(Job(base, find_concept(concept), EraseConfig(), device), out, queued=False)
-    _measure(run, images)
+    _measure(run, runs.EvaluationRequest(images, judge=judge))
     page = write_page(run)
     terminal.say({**describe_run(run), "page": str(page)}, str(page), as_json)
 
 
-def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", dtype: Dtype = "auto", as_json: AsJson = False):
+def cover(
+    base: Base = bases.EMOJI_SD,
+    judge: Judge = AUTO,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: AsJson = False,
+):
     """Measure which terms of the library a base model can draw, and write covered.json next to it.
 
     Accuracies count only covered terms. Run this on a new base model before the first erasure.
@@ -86,7 +157,7 @@ def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", dtype: Dtype = "
     models = Models(device)
     model = models.get(base, dtype=dtype)
     found = terminal.show_progress(
-        "drawing terms", measure_coverage(model, models.judge(base), list(library().values()))
+        "drawing terms", measure_coverage(model, models.judge(base, judge), list(library().values()))
     )
     files.write_json(model.covered_file, found)
     covered = sum(concept["covered"] for concept in found["concepts"].values())

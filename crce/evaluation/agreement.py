@@ -73,28 +73,41 @@ def measure_agreement(
     told = [v for v in verdicts if v.answer != "unclear" and v.picture in known]
     if not told:
         return None
-    pairs = np.array([(v.answer == "yes", known[v.picture]) for v in told], dtype=bool)
-    low, high = _interval(pairs, [v.text for v in told], seed)
+    counts = _count([(v.text, v.answer == "yes", known[v.picture]) for v in told])
+    total = counts.sum(axis=0)
+    (found,) = kappa(total[None])
+    low, high = _interval(counts, seed)
     unclear = sum(v.answer == "unclear" for v in verdicts)
-    return Agreement(judge, len(told), int((pairs[:, 0] == pairs[:, 1]).sum()), kappa(pairs), low, high, unclear)
+    return Agreement(judge, len(told), int(total[0] + total[3]), None if np.isnan(found) else float(found), low, high,
+                     unclear)  # fmt: skip
 
 
-def kappa(pairs: np.ndarray) -> float | None:
-    """Cohen's κ (1960) of pairs [n, 2] of yes or no: (p_o − p_e) / (1 − p_e). None where p_e is 1."""
-    observed = (pairs[:, 0] == pairs[:, 1]).mean()
-    yes = pairs.mean(axis=0)
-    expected = yes[0] * yes[1] + (1 - yes[0]) * (1 - yes[1])
-    return None if expected == 1 else float((observed - expected) / (1 - expected))
+def kappa(counts: np.ndarray) -> np.ndarray:
+    """Cohen's κ (1960), (p_o − p_e) / (1 − p_e), from counts [n, 4]: both no, only the judge yes, only the person yes,
+    both yes. NaN where p_e is 1."""
+    both_no, judge_only, person_only, both_yes = counts.T / counts.sum(axis=1)
+    observed, person, judge = both_no + both_yes, person_only + both_yes, judge_only + both_yes
+    expected = person * judge + (1 - person) * (1 - judge)
+    with np.errstate(invalid="ignore"):
+        return np.where(expected < 1, (observed - expected) / (1 - expected), np.nan)
 
 
-def _interval(pairs: np.ndarray, prompts: Sequence[str], seed: int) -> tuple[float, float] | tuple[None, None]:
+def _count(told: Sequence[tuple[str, bool, bool]]) -> np.ndarray:
+    """For each prompt, how often the person's and the judge's yes and no meet: [prompts, 4], as in `kappa`."""
+    places = {prompt: number for number, prompt in enumerate(dict.fromkeys(text for text, _, _ in told))}
+    counts = np.zeros((len(places), 4))
+    for text, person, judge in told:
+        counts[places[text], 2 * person + judge] += 1
+    return counts
+
+
+def _interval(counts: np.ndarray, seed: int) -> tuple[float, float] | tuple[None, None]:
     """95 % percentile bootstrap over prompts; resamples in which κ is not defined are left out."""
-    groups = [pairs[[p == prompt for p in prompts]] for prompt in dict.fromkeys(prompts)]
-    if len(groups) < ENOUGH_PROMPTS:
+    if len(counts) < ENOUGH_PROMPTS:
         return None, None
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(len(groups), size=(RESAMPLES, len(groups)))
-    found = [k for draw in draws if (k := kappa(np.concatenate([groups[i] for i in draw]))) is not None]
+    draws = np.random.default_rng(seed).integers(len(counts), size=(RESAMPLES, len(counts)))
+    found = kappa(counts[draws].sum(axis=1))
+    found = found[~np.isnan(found)]
     if len(found) < RESAMPLES / 2:
         return None, None
     low, high = np.quantile(found, [0.025, 0.975])

@@ -4,8 +4,15 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 
 from crce.concepts.spec import ConceptSpec
-from crce.evaluation.evaluate import batch_questions, judge_images, list_questions, name_target
-from crce.evaluation.questions import COVERED_FROM, Question
+from crce.evaluation.evaluate import (
+    ask_distractor,
+    batch_questions,
+    judge_images,
+    list_concepts,
+    list_questions,
+    name_target,
+)
+from crce.evaluation.questions import COVERED_FROM, Calibration, Question
 from crce.judges.judge import Judge, Verdict
 from crce.models.diffusion import Diffusion
 
@@ -45,7 +52,23 @@ def judge_base(model: Diffusion, judge: Judge, spec: ConceptSpec) -> Iterator[tu
 
     Raises CrceError for a target that the judge does not know.
     """
-    for question in _questions(spec, judge):
+    yield from _judge_each(model, judge.among(list_concepts(spec, judge)), _questions(spec, judge))
+
+
+def calibrate(model: Diffusion, judge: Judge, spec: ConceptSpec) -> Iterator[Calibration]:
+    """How often the judge says yes to the base's own pictures, seeds 0–9: of each term, and of a distractor, of which
+    it should never say it. Tells whether the judge and the terms can show anything, before any erasure.
+
+    Raises CrceError for a target that the judge does not know.
+    """
+    judge = judge.among(list_concepts(spec, judge))
+    asked = [*_questions(spec, judge), ask_distractor(spec, len(COVERED_SEEDS), judge)]
+    for question, verdicts in _judge_each(model, judge, asked):
+        yield Calibration(question.kind, question.text, question.asked, sum(v.yes for v in verdicts), len(verdicts))
+
+
+def _judge_each(model: Diffusion, judge: Judge, asked: list[Question]) -> Iterator[tuple[Question, list[Verdict]]]:
+    for question in asked:
         (verdicts,) = judge_images(model, judge, [question])
         yield question, verdicts
 

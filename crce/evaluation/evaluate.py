@@ -19,7 +19,7 @@ from crce.models.diffusion import Diffusion
 # The target gets five times the pictures of a term: it is one prompt, the others are ten and five.
 TARGET_FACTOR = 5
 # Things that look like nothing else here and that every base draws.
-DISTRACTORS = ("house", "apple", "umbrella", "clock")
+DISTRACTORS = ("guitar", "banana", "bus", "apple")
 # Pictures drawn between two reports of progress.
 BATCH = 60
 

@@ -45,6 +45,26 @@ class Answers:
     base_yes: tuple[bool, ...]
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """On `yes` of `of` of the base's own pictures of `text` the judge sees `asked`. kind: as of a question."""
+
+    kind: str
+    text: str
+    asked: str
+    yes: int
+    of: int
+
+    @property
+    def warning(self) -> str:
+        """Why the judge or the term is no good for measuring an erasure; else an empty text."""
+        if self.kind == DISTRACTOR:
+            return f"the judge sees {self.asked!r} in pictures of something else" if 2 * self.yes >= self.of else ""
+        if self.yes:
+            return ""
+        return "never drawn by the base, as the judge sees it: that it is gone would prove nothing"
+
+
 def read_coverage(file: Path) -> dict[tuple[str, str], bool]:
     """(text, asked) → whether the base draws it, from its covered.json; empty if there is none."""
     if not file.exists():

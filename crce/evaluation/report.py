@@ -6,8 +6,8 @@ from typing import Any
 
 from crce import files
 from crce.errors import CrceError
-from crce.evaluation.agreement import Agreement
-from crce.evaluation.questions import DISTRACTOR, Answers
+from crce.evaluation.agreement import Agreement, Picture
+from crce.evaluation.questions import DISTRACTOR, Answers, Calibration
 from crce.judges.judge import JudgeFacts, Usage
 from crce.records import parse
 
@@ -71,14 +71,31 @@ class Report:
     also: tuple["Report", ...] = ()
 
     @property
-    def distractors(self) -> tuple[Answers, ...]:
-        """Pictures of something else, of which the judge should say no."""
-        return tuple(term for term in self.terms if term.kind == DISTRACTOR)
+    def judged(self) -> dict[Picture, bool]:
+        """The judge's verdicts by picture."""
+        return {
+            (term.text, term.asked, seed, after): yes
+            for term in self.terms
+            for after, answers in ((False, term.base_yes), (True, term.yes))
+            for seed, yes in zip(term.seeds, answers, strict=True)
+        }
 
     @property
-    def never_drawn(self) -> list[str]:
-        """Corefs of which the judge sees nothing in the base's own pictures: that they are gone proves nothing."""
-        return [term.text for term in self.terms if term.kind == "coref" and term.seeds and not any(term.base_yes)]
+    def calibration(self) -> list[Calibration]:
+        """How often the judge says yes to the base's own pictures of each term, and of a distractor."""
+        return [Calibration(t.kind, t.text, t.asked, sum(t.base_yes), len(t.base_yes)) for t in self.terms]
+
+    @property
+    def doubts(self) -> list[str]:
+        """What in the report proves nothing, by its calibration."""
+        flagged = [row for row in self.calibration if row.warning and row.kind in ("coref", DISTRACTOR)]
+        names = ", ".join(row.text for row in flagged if row.kind == "coref")
+        lines = [f"never drawn by the base, so that it is gone proves nothing: {names}"] if names else []
+        return lines + [
+            f"the judge sees {row.asked!r} in {row.yes} of {row.of} pictures of {row.text!r}"
+            for row in flagged
+            if row.kind == DISTRACTOR
+        ]
 
 
 def read_report(path: Path) -> Report:

@@ -44,8 +44,8 @@ class ClipJudge(Judge):
         tokenizer, processor = load(
             place, lambda: (AutoTokenizer.from_pretrained(place), AutoImageProcessor.from_pretrained(place))
         )
-        model = load_weights(CLIPModel, place, device)
-        return cls(model, (tokenizer, processor), JudgeFacts(name, version_of(place, config), PROMPT, THRESHOLD), device)
+        facts = JudgeFacts(name, version_of(place, config), PROMPT, THRESHOLD)
+        return cls(load_weights(CLIPModel, place, device), (tokenizer, processor), facts, device)
 
     @property
     def fingerprint(self) -> str:

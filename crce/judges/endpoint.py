@@ -1,7 +1,7 @@
 """A vision model at any OpenAI-compatible endpoint, asked with the paper's prompt. No torch.
 
 Servers differ in what they understand: we ask for JSON by a schema and for the probabilities of the tokens, and leave
-out what is refused. Every verdict is kept on disk as it comes, so that an evaluation that breaks off goes on from there.
+out what is refused. Every verdict is kept on disk as it comes: an evaluation that breaks off goes on from there.
 """
 
 import base64

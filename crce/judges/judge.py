@@ -98,7 +98,7 @@ class Judge(ABC):
         """The judge for pictures that show one of these; it matters to a judge that compares concepts."""
         return self
 
-    def rest(self) -> None:
+    def rest(self) -> None:  # noqa: B027 - most have nothing to give
         """Gives the device's memory back until it is asked again."""
 
 

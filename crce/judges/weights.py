@@ -42,7 +42,7 @@ def load(place: str, loading: Callable[[], R]) -> R:
 
 
 def version_of(place: str, config: transformers.PretrainedConfig) -> str:
-    """Name and commit of a model of the Hub; of a folder, a hash of its settings and of the end of each weights file."""
+    """Name and commit of a model of the Hub; for a folder, a hash of its settings and the end of each weights file."""
     if commit := getattr(config, "_commit_hash", None):
         return f"{place}@{commit[:12]}"
     digest = hashlib.sha256()

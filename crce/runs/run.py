@@ -6,7 +6,7 @@
     stop, resume            requests: stop after the current step; continue
     evaluate.json           request: judge pictures; removed when report.json is written
     checkpoint.safetensors  where training continues; delta.safetensors: its result
-    report.json, images/    what was judged and drawn
+    report.json, images/    what was judged and drawn; person.json: what a person said of pictures
 
 Imports no torch: the web process and the command line read runs with it.
 """
@@ -29,6 +29,7 @@ from crce import bases, files
 from crce.concepts.spec import ConceptSpec, resolve_conflicts, spec_from_dict, spec_to_dict
 from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, resolve_config
 from crce.errors import CrceError
+from crce.evaluation.agreement import PersonVerdict, measure_agreement
 from crce.evaluation.questions import ASKS
 from crce.evaluation.report import Report, read_report
 from crce.judges.choices import AUTO, choose_judge
@@ -46,6 +47,7 @@ from crce.runs.events import (
     from_line,
     to_line,
 )
+from crce.runs.person import read_verdicts
 
 E = TypeVar("E", bound=Event)
 ID = re.compile(r"[0-9a-z-]{12,60}")
@@ -177,11 +179,17 @@ class Run:
 
     @property
     def report(self) -> Report | None:
-        """None before the run is evaluated, and where report.json cannot be read."""
+        """None before the run is evaluated, and where report.json cannot be read. It has today's agreement."""
         try:
-            return read_report(self.dir / "report.json")
+            report = read_report(self.dir / "report.json")
         except CrceError:
             return None
+        return replace(report, agreement=measure_agreement(self.person, report.judge, report.judged))
+
+    @property
+    def person(self) -> tuple[PersonVerdict, ...]:
+        """What a person said of the run's pictures."""
+        return read_verdicts(self.dir)
 
     @property
     def size(self) -> int:

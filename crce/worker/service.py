@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from crce import files, runs
 from crce.errors import CrceError
+from crce.judges.choices import AUTO
 from crce.runs import Busy, Run
 from crce.runs.execute import execute
 from crce.runs.failures import describe_logged, log_error
@@ -22,7 +23,7 @@ from crce.worker.client import address_file
 from crce.worker.requests import ModelRequest
 
 if TYPE_CHECKING:
-    from crce.judges.embedded import EmbeddedJudge
+    from crce.judges.judge import Judge
     from crce.models.diffusion import Diffusion
 
 IDLE_SECONDS = 15 * 60
@@ -139,6 +140,10 @@ class Worker:
             return ErrorAnswer(str(error))
         except Exception as error:
             return ErrorAnswer(describe_logged(log_error(error)))
+        finally:
+            # A run that trains between two requests needs the device's memory.
+            if self._run:
+                self._models.rest_judge()
 
     def _get_model(self, base: str) -> "Diffusion":
         """Raises CrceError while a run needs another base: two may not fit."""
@@ -146,10 +151,13 @@ class Worker:
             raise CrceError(f"The worker is busy with a run on {self._models.base}; pictures of {base} come after it.")
         return self._models.get_loaded(base)
 
-    def _get_judge(self, request: ModelRequest[Any]) -> "EmbeddedJudge | None":
-        """None where none is needed, or the base has none."""
-        with suppress(CrceError):
-            return self._models.judge(request.base) if request.needs_judge else None
+    def _get_judge(self, request: ModelRequest[Any]) -> "Judge | None":
+        """None where none is needed, and where none was named and the base has none. Raises CrceError for one that was
+        named and cannot be used."""
+        if not request.needs_judge:
+            return None
+        with suppress(CrceError) if request.needs_judge == AUTO else nullcontext():
+            return self._models.judge(request.base, request.needs_judge)
         return None
 
 
