@@ -1,15 +1,18 @@
 """Judges of the real classes, too small to know anything, and taught in seconds that red pictures show a dog."""
 
+import json
 from pathlib import Path
 
 import torch
 import transformers
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
+from crce.judges import clip
 from crce.judges.judge import PROMPT, RESTRICTION, fill
 from crce.judges.vlm import VlmJudge
+from tests.tiny import tiny_tokenizer
 
 # The part of Qwen's template that a question about one picture needs.
 TEMPLATE = (
@@ -59,6 +62,10 @@ def save_tiny_vlm(folder: Path, kind: str = "Qwen2VL") -> None:
     )
     for part in (images, tokenizer, model):
         part.save_pretrained(folder)
+    # On the Hub the files name the processor that also wants videos.
+    settings = folder / "preprocessor_config.json"
+    named = {**json.loads(settings.read_text()), "processor_class": f"{kind}Processor"}
+    settings.write_text(json.dumps(named))
     judge = VlmJudge.load(kind, str(folder), "cpu")
     _teach(judge)
     judge.model.save_pretrained(folder)
@@ -94,14 +101,40 @@ def _teach(judge: VlmJudge) -> None:
     model = judge.model.train().requires_grad_(True)
     adam, dice = torch.optim.Adam(model.parameters(), 1e-2), torch.Generator().manual_seed(0)
     for _ in range(80):
-        red = torch.rand(8, generator=dice) > 0.5
-        shades = torch.randint(180, 256, (8,), generator=dice).tolist()
-        pictures = [
-            plain((shade, 0, 0) if is_red else (0, 0, shade)) for shade, is_red in zip(shades, red, strict=True)
-        ]
+        red, pictures = _draw_lesson(dice)
         logits = model(**judge.prepare(pictures, "dog"), logits_to_keep=1).logits[:, -1]
         right = torch.where(red, judge.yes[0], judge.no[0])
         torch.nn.functional.cross_entropy(logits, right).backward()
         adam.step()
         adam.zero_grad()
     model.eval()
+
+
+def _draw_lesson(dice: torch.Generator) -> tuple[torch.Tensor, list[Image.Image]]:
+    """Eight pictures in shades of red and blue, and which of them are red."""
+    red = torch.rand(8, generator=dice) > 0.5
+    shades = torch.randint(180, 256, (8,), generator=dice).tolist()
+    both = zip(red.tolist(), shades, strict=True)
+    return red, [plain((shade, 0, 0) if is_red else (0, 0, shade)) for is_red, shade in both]
+
+
+def save_tiny_clip(folder: Path) -> None:
+    """Writes a CLIP to which a red picture is a dog and a blue one is a cat."""
+    torch.manual_seed(0)
+    tokenizer, images = tiny_tokenizer(folder), CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=16)
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    words = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **ends}
+    eye = {**small, "image_size": 16, "patch_size": 8}
+    model = CLIPModel(CLIPConfig(text_config={**small, **words}, vision_config=eye, projection_dim=16))
+    adam, dice = torch.optim.Adam(model.parameters(), 3e-3), torch.Generator().manual_seed(0)
+    texts = tokenizer([fill(clip.PROMPT, name) for name in ("cat", "dog")], padding=True, return_tensors="pt")
+    for _ in range(60):
+        red, pictures = _draw_lesson(dice)
+        pixels = images(images=pictures, return_tensors="pt")["pixel_values"]
+        likeness = model(texts["input_ids"], pixels, texts["attention_mask"]).logits_per_image
+        torch.nn.functional.cross_entropy(likeness, red.long()).backward()
+        adam.step()
+        adam.zero_grad()
+    for part in (model, tokenizer, images):
+        part.save_pretrained(folder)
