@@ -173,14 +173,14 @@ class SeeingLLM:
         self.asked += 1
         self.prompts.append(text["text"])
         if self.mode == "breaks" and self.asked > 3:
-            return _error(503, "out of service", {"retry-after": "0"})
+            return _error(503, "out of service", {"retry-after-ms": "1"})
         return JSONResponse(self.answer(body, _is_red(picture["image_url"]["url"])))
 
     def refusal(self, body: dict, key: str):
         if self.mode in ("401", "404"):
             return _error(int(self.mode), "no")
         if self.mode == "echo":
-            return _error(500, f"cannot serve {key}", {"retry-after": "0"})
+            return _error(500, f"cannot serve {key}", {"retry-after-ms": "1"})
         if self.mode == "html":
             return HTMLResponse("<html><body>Welcome</body></html>")
         if self.mode == "plain" and body.keys() & {"response_format", "logprobs", "temperature"}:

@@ -14,17 +14,19 @@ from app.components import data_url, html_panel, render, shrink
 from app.errors import report_errors
 from app.events import QUIET
 from app.session.comparison import Comparison, Prompt, Row, Title
-from app.tabs import run_view
+from app.tabs import compare_person, erase_form, run_view
 from app.tabs.comparison_sheet import draw_sheet
 from app.tabs.erase import EraseTab
 from app.tabs.start import StartTab
 from app.worker import ask_worker, tab_id
 from crce import bases, runs
+from crce.bases import public_name
 from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
 from crce.cost import format_duration
 from crce.errors import CrceError
 from crce.evaluation.metrics import METRICS
+from crce.judges.choices import AUTO, can_judge, choose_judge
 from crce.runs import Run
 from crce.worker import client
 from crce.worker.answers import Cell
@@ -50,6 +52,7 @@ class CompareForm:
     seeds: float
     strength: float
     combine: bool
+    judge: str
 
     @property
     def combined(self) -> bool:
@@ -68,6 +71,7 @@ class CompareTab:
     hint: gr.Markdown
     pair: gr.ImageSlider
     scores: gr.HTML
+    person: gr.HTML
     images: gr.Number
     evaluate: gr.Button
     time: gr.Markdown
@@ -112,14 +116,18 @@ def draw(http: gr.Request, **values: Any) -> Iterator[tuple]:
     prompts = choose_prompts(spec, [KINDS[name] for name in form.kinds], int(form.terms), form.typed)
     if not prompts:
         raise CrceError("Nothing to draw. Choose what to show, or enter a prompt.")
-    titles, seeds = _list_titles(base, chosen, form.combined), list(range(int(form.seeds)))
+    titles, seeds = _list_titles(base, chosen, form), list(range(int(form.seeds)))
     _refuse_slow(base, len(prompts) * len(seeds) * len(titles))
     ensure_worker()
-    comparison = Comparison(spec.name, titles, seeds, len(prompts))
+    judge = form.judge.strip() or AUTO
+    named = public_name(choose_judge(base, judge)) if can_judge(base, judge) or judge != AUTO else ""
+    comparison = Comparison(spec.name, titles, seeds, len(prompts), judge=named)
+    neighbours = [spec.name, *(term.text for term in spec.retains)]
     yield render_grid(comparison), comparison
     for prompt in prompts:
         columns = _list_columns(form)
-        answer = ask_worker(GenerateRequest(tab_id(http, "compare"), base, columns, [prompt.text], seeds, [prompt.ask]))
+        tab, asked = tab_id(http, "compare"), [prompt.ask]
+        answer = ask_worker(GenerateRequest(tab, base, columns, [prompt.text], seeds, asked, judge, neighbours))
         if answer is None:
             return
         comparison = replace(comparison, rows=(*comparison.rows, Row(prompt, answer.columns)))
@@ -159,9 +167,9 @@ def _is_large(base: str) -> bool:
     return not place.is_dir() or sum(path.stat().st_size for path in place.rglob("*.safetensors")) > _LARGE
 
 
-def _list_titles(base: str, chosen: list[Run], combined: bool) -> list[Title]:
-    after = [Title(run.title, run.job.config.title) for run in chosen]
-    return [Title("before", base), *after, *([Title("combined", "changes of all runs")] if combined else [])]
+def _list_titles(base: str, chosen: list[Run], form: CompareForm) -> list[Title]:
+    after = [Title(run.title, run.job.config.title, run.id if form.strength == 1 else "") for run in chosen]
+    return [Title("before", base), *after, *([Title("combined", "changes of all runs")] if form.combined else [])]
 
 
 # What the tab shows
@@ -209,7 +217,10 @@ def render_scores(ids: list[str]) -> str:
     first = next((report for run in chosen if (report := run.report)), None)
     return render(
         "scores",
-        runs=[{"title": run.title, "progress": _describe_work(run), "report": run.report} for run in chosen],
+        runs=[
+            {"title": run.title, "progress": _describe_work(run), "report": run.report, "agreement": run.agreement}
+            for run in chosen
+        ],
         metrics=METRICS if first else {},
         first=first,
     )
@@ -241,6 +252,13 @@ def refresh_choices(ids: list[str]) -> gr.Dropdown:
 
 
 @report_errors
+def update_judges(ids: list[str], judge: str) -> gr.Dropdown:
+    """The judges for the base of the chosen runs."""
+    base = next((run.job.base for run in _list_erased() if run.id in ids), bases.EMOJI_SD)
+    return erase_form.update_judges(base, judge)
+
+
+@report_errors
 def show_pair(comparison: Comparison, event: gr.EventData) -> tuple:
     """One picture at full size, before and after."""
     number, column, place = (int(event._data[key]) for key in ("row", "column", "place"))
@@ -258,11 +276,11 @@ def _enlarge(png: str) -> Image.Image:
 
 
 @report_errors
-def evaluate(ids: list[str], images: float) -> str:
+def evaluate(ids: list[str], images: float, judge: str = AUTO) -> str:
     if not ids:
         raise CrceError("Choose a run to evaluate first.")
     for name in ids:
-        runs.find(name).request_evaluate(int(images))
+        runs.find(name).request_evaluate(int(images), judge=judge.strip() or AUTO)
     ensure_worker()
     return render_scores(ids)
 
@@ -293,12 +311,17 @@ def build() -> CompareTab:
                 buttons=["download", "fullscreen"],
             )  # fmt: skip
             scores = html_panel()
+            with gr.Accordion("Judge the pictures yourself", open=False):
+                person = html_panel(compare_person.render_person(None))
+            form["judge"] = erase_form.build_judge()
             with gr.Row(elem_classes="line"):
                 images = gr.Number(10, label="Pictures per term", precision=0, minimum=1, maximum=1000, min_width=110)
                 with gr.Column(min_width=160):
                     evaluate_button = gr.Button("Evaluate all")
                     time = gr.Markdown(elem_classes="mute")
-    return CompareTab(form, draw_button, comparison, timer, grid, hint, pair, scores, images, evaluate_button, time)
+    return CompareTab(
+        form, draw_button, comparison, timer, grid, hint, pair, scores, person, images, evaluate_button, time
+    )
 
 
 def _build_form() -> tuple[dict[str, Any], gr.Button]:
@@ -331,7 +354,12 @@ def wire(ui: CompareTab, start_tab: StartTab, erase_tab: EraseTab, tabs: gr.Tabs
     for event in (ui.timer.tick, chosen.change):
         event(render_scores, chosen, ui.scores, **QUIET)
     gr.on([chosen.change, ui.images.change], estimate_time, [chosen, ui.images], ui.time, **QUIET)
-    ui.evaluate.click(evaluate, [chosen, ui.images], ui.scores, api_visibility="private")
+    ui.evaluate.click(evaluate, [chosen, ui.images, ui.form["judge"]], ui.scores, api_visibility="private")
+    chosen.change(update_judges, [chosen, ui.form["judge"]], ui.form["judge"], **QUIET)
+    ui.comparison.change(compare_person.start, ui.comparison, ui.person, **QUIET)
+    ui.person.click(compare_person.press_key, ui.comparison, ui.person, **QUIET).success(
+        render_scores, chosen, ui.scores, **QUIET
+    )
     # Start and Erase send runs here; they are drawn at once.
     for select in (start_tab.card.select, erase_tab.runs.select):
         select(open_from_card, None, [tabs, chosen], **QUIET).success(**drawing, **QUIET)

@@ -21,6 +21,7 @@ from crce.catalogue import METHOD_FACTS
 from crce.concepts.spec import resolve_conflicts
 from crce.cost import Cost, describe_room, describe_time, format_duration
 from crce.errors import CrceError
+from crce.judges.choices import AUTO, choose_judge
 from crce.runs import Job, Run
 from crce.runs.events import StartEvent, StepEvent
 from crce.worker.client import ensure_worker
@@ -163,16 +164,21 @@ def _describe_cost(cost: Cost, measured: bool) -> str:
 @report_errors
 def start(**values: Any) -> str:
     form = EraseForm.from_values(values)
-    run = queue_run(form.to_job(), int(form.images))
+    run = queue_run(form.to_job(), int(form.images), form.judge.strip())
     gr.Info(f"{html.escape(run.title)} is queued. It continues if you close this page.", title="Started")
     return run.id
 
 
-def queue_run(job: Job, images: int) -> Run:
-    """images: pictures per term that are judged after the training; 0 for none."""
+def queue_run(job: Job, images: int, judge: str = AUTO) -> Run:
+    """images: pictures per term that are judged after the training; 0 for none. judge: by whom.
+
+    Raises CrceError for a judge that is named and cannot be used.
+    """
+    if images and judge != AUTO:
+        choose_judge(job.base, judge)
     run = runs.create(job)
     if images:
-        run.request_evaluate(images)
+        run.request_evaluate(images, judge=judge)
     ensure_worker()
     return run
 
@@ -268,6 +274,7 @@ def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, pa
     ui.runs.click(press_run_button, ui.chosen, ui.chosen, **QUIET).then(**update)
     ui.runs.input(rename, **QUIET).then(**update)
     ui.runs.edit(refill_form, None, fields, **QUIET)
+    ui.form["base"].change(erase_form.update_judges, [ui.form["base"], ui.form["judge"]], ui.form["judge"], **QUIET)
     ui.form["method"].change(describe_method, ui.form["method"], ui.method_facts, **QUIET)
     # Opening the tab asks too, but not loading the page: that alone must not start a worker.
     costs = {name: ui.form[name] for name in erase_form.COST_FIELDS}

@@ -67,6 +67,15 @@ def is_available(judge: str, base: str) -> bool:
     return _is_downloaded(JUDGES[judge].model)
 
 
+def can_judge(base: str, judge: str = AUTO) -> bool:
+    """Whether `judge` means a judge that can be used for the base."""
+    try:
+        choose_judge(base, judge)
+    except CrceError:
+        return False
+    return True
+
+
 def missing_settings() -> list[str]:
     """The environment variables that must still be set for the endpoint; a local server needs no key."""
     endpoint = os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")

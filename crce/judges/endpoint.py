@@ -156,7 +156,7 @@ class EndpointJudge(Judge):
                 )
                 break
             except openai.APIStatusError as error:
-                if error.status_code not in (400, 422, 500) or rung == len(LADDER) - 1:
+                if rung == len(LADDER) - 1 or not _about_the_form(error):
                     raise CrceError(self._advise(error)) from None
                 # Another thread may have come to the same conclusion.
                 self._rung = max(self._rung, rung + 1)
@@ -199,6 +199,12 @@ class EndpointJudge(Judge):
                 return f"{host} failed with {error.status_code}: {told!r}. Does {self._endpoint.model!r} see pictures?"
             case _:
                 return f"{host} did not answer in the OpenAI protocol: {told!r}. Check OPENAI_BASE_URL."
+
+
+def _about_the_form(error: "openai.APIStatusError") -> bool:
+    """Whether the server may refuse only how we ask."""
+    named = any(name in str(error) for name in ("response_format", "logprobs", "temperature"))
+    return error.status_code in (400, 422) or (error.status_code >= 500 and named)
 
 
 def _to_png(image: "Image") -> bytes:

@@ -29,7 +29,7 @@ from crce import bases, files
 from crce.concepts.spec import ConceptSpec, resolve_conflicts, spec_from_dict, spec_to_dict
 from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, resolve_config
 from crce.errors import CrceError
-from crce.evaluation.agreement import PersonVerdict, measure_agreement
+from crce.evaluation.agreement import Agreement, PersonVerdict, measure_agreement
 from crce.evaluation.questions import ASKS
 from crce.evaluation.report import Report, read_report
 from crce.judges.choices import AUTO, choose_judge
@@ -184,7 +184,20 @@ class Run:
             report = read_report(self.dir / "report.json")
         except CrceError:
             return None
-        return replace(report, agreement=measure_agreement(self.person, report.judge, report.judged))
+        return replace(report, agreement=self._agree(report))
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """How far a person agrees with the judge of the report, or without one with the judge that Compare showed."""
+        report = self.report
+        return report.agreement if report else self._agree(None)
+
+    def _agree(self, report: Report | None) -> Agreement | None:
+        person = self.person
+        if report:
+            return measure_agreement(person, report.judge, report.judged)
+        judge = next((verdict.judge for verdict in reversed(person) if verdict.judge), "")
+        return measure_agreement(person, judge, {})
 
     @property
     def person(self) -> tuple[PersonVerdict, ...]:
