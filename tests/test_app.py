@@ -165,7 +165,7 @@ def test_the_road_through_the_wires(no_worker, base, home):
     assert drafts.read("dog").provenance.reviewer == "Ada"
     _, concept = tab.press(erase.open_concept)
     assert concept["value"] == "dog"
-    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, [], 1, "ca")
+    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, "auto", [], 1, "ca")
     assert EraseForm.from_job(runs.all_runs()[0].job).backbone == "ca"
     run = runs.all_runs()[0]
     listing, *_ = tab.press(erase.refresh)
@@ -750,7 +750,7 @@ def test_again_fills_the_form_with_what_was_asked(dog, base):
     library.save_spec(dog, library.own_path(dog))
     config = EraseConfig("crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, backbone="ca", microbatch_size=1)
     run = runs.create(Job(base, dog, config))
-    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, [], 1, "ca")
+    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, "auto", [], 1, "ca")
     assert erase.refill_form(event(id=run.id)) == asked
 
 
@@ -762,7 +762,9 @@ def test_the_form_has_a_component_for_each_field():
 
 
 def test_what_was_asked_for_comes_back_from_the_run(no_worker, base):
-    form = EraseForm("dog", base, "crce", "20", "0.0002", 2.0, 4, 2, 7, erase_form.JUDGED_IMAGES, ["cat"], 1, "ca")
+    form = EraseForm(
+        "dog", base, "crce", "20", "0.0002", 2.0, 4, 2, 7, erase_form.JUDGED_IMAGES, "auto", ["cat"], 1, "ca"
+    )
     assert EraseForm.from_job(runs.create(form.to_job()).job) == form
 
 

@@ -357,7 +357,7 @@ def wire(ui: CompareTab, start_tab: StartTab, erase_tab: EraseTab, tabs: gr.Tabs
     ui.evaluate.click(evaluate, [chosen, ui.images, ui.form["judge"]], ui.scores, api_visibility="private")
     chosen.change(update_judges, [chosen, ui.form["judge"]], ui.form["judge"], **QUIET)
     ui.comparison.change(compare_person.start, ui.comparison, ui.person, **QUIET)
-    ui.person.click(compare_person.press_key, ui.comparison, ui.person, **QUIET).success(
+    ui.person.click(compare_person.press_button, ui.comparison, ui.person, **QUIET).success(
         render_scores, chosen, ui.scores, **QUIET
     )
     # Start and Erase send runs here; they are drawn at once.

@@ -4,7 +4,7 @@ from after or what the judge thinks, so that the agreement means something."""
 import base64
 import random
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import gradio as gr
 
@@ -13,7 +13,7 @@ from app.errors import report_errors
 from app.session.comparison import Comparison
 from crce import runs
 from crce.errors import CrceError
-from crce.evaluation.agreement import Answer, PersonVerdict
+from crce.evaluation.agreement import Answer, PersonVerdict, Picture
 from crce.runs.person import add_verdict
 from crce.worker.answers import Cell
 
@@ -51,7 +51,7 @@ def render_person(comparison: Comparison | None, number: int | None = None) -> s
     places = list_places(comparison) if comparison and comparison.complete else []
     if comparison is None or not places:
         return render("person", total=0, drawn=bool(comparison and comparison.complete))
-    answers = [_find_answer(comparison, place) for place in places]
+    answers = _read_answers(comparison, places)
     if number is None:
         number = answers.index(None) if None in answers else 0
     place = places[number]
@@ -73,30 +73,22 @@ def start(comparison: Comparison | None) -> str:
 
 
 @report_errors
-def press_key(comparison: Comparison, event: gr.EventData) -> str:
+def press_button(comparison: Comparison, event: gr.EventData) -> str:
     """An answer is saved and the next picture without one is shown; the other buttons go back and forth."""
     places, number = list_places(comparison), int(event._data["number"])
     if event._data["do"] == "turn":
         return render_person(comparison, number % len(places))
     answer: Any = event._data["answer"]
-    if answer not in get_args(Answer):
+    if answer not in _WORDS:
         raise CrceError(f"{answer!r} is no answer; use one of {', '.join(_WORDS)}.")
     _save(comparison, places[number], answer)
-    later = [n for n in range(number + 1, len(places)) if _find_answer(comparison, places[n]) is None]
-    return render_person(comparison, later[0] if later else None)
+    answers = _read_answers(comparison, places)
+    return render_person(comparison, answers.index(None, number) if None in answers[number:] else None)
 
 
 def _save(comparison: Comparison, place: Place, answer: Answer) -> None:
-    cell, prompt = _find_cell(comparison, place), comparison.rows[place.row].prompt
-    verdict = PersonVerdict(
-        prompt.text,
-        prompt.ask or "",
-        comparison.seeds[place.seed],
-        place.column > 0,
-        answer,
-        comparison.judge,
-        cell.yes,
-    )
+    verdict = PersonVerdict(*_name_picture(comparison, place), answer, comparison.judge,
+                            _find_cell(comparison, place).yes)  # fmt: skip
     for name in place.runs:
         add_verdict(runs.find(name).dir, verdict)
 
@@ -105,9 +97,13 @@ def _find_cell(comparison: Comparison, place: Place) -> Cell:
     return comparison.rows[place.row].columns[place.column][place.seed]
 
 
-def _find_answer(comparison: Comparison, place: Place) -> Answer | None:
-    """What the person said of the picture before."""
+def _name_picture(comparison: Comparison, place: Place) -> Picture:
     prompt = comparison.rows[place.row].prompt
-    picture = (prompt.text, prompt.ask or "", comparison.seeds[place.seed], place.column > 0)
-    known = (verdict for verdict in runs.find(place.runs[0]).person if verdict.picture == picture)
-    return next((verdict.answer for verdict in known), None)
+    return prompt.text, prompt.ask or "", comparison.seeds[place.seed], place.column > 0
+
+
+def _read_answers(comparison: Comparison, places: list[Place]) -> list[Answer | None]:
+    """What the person has said of each picture."""
+    owners = {place.runs[0] for place in places}
+    known = {(name, verdict.picture): verdict.answer for name in owners for verdict in runs.find(name).person}
+    return [known.get((place.runs[0], _name_picture(comparison, place))) for place in places]

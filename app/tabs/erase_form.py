@@ -28,7 +28,8 @@ class EraseForm:
     """The form as the user filled it in: a field for each component, in the same order. Defaults are for empty fields.
 
     steps, learning_rate: text, since Gradio's number field would show an empty value as 0; empty means the preset.
-    images: pictures per term that are judged after the run. judge: who judges them (see `judges.choices`). together: further concepts of the same run.
+    images: pictures per term that are judged after the run. judge: who judges them (see `judges.choices`).
+    together: further concepts of the same run.
     """
 
     concept: str | None = None
