@@ -4,8 +4,10 @@ import asyncio
 import base64
 import inspect
 import io
+import itertools
 import json
 import logging
+import re
 import threading
 from dataclasses import fields, replace
 
@@ -22,6 +24,7 @@ from app.session import drafts, thumbnails, transcript
 from app.session.comparison import Comparison, Prompt, Row, Title
 from app.tabs import (
     compare,
+    compare_person,
     comparison_sheet,
     curate,
     curate_chat,
@@ -900,6 +903,61 @@ def test_the_sheet_shows_every_picture_unchanged():
     )
     colours = dict((colour, count) for count, colour in image.getcolors(1 << 20))
     assert colours[(255, 0, 0)] == 2 * 2 * 2 * 96 * 96
+
+
+def judged_by_eye(run: runs.Run) -> Comparison:
+    drawn = comparison([("target", "dog", True), ("retain", "cat", False)])
+    return replace(drawn, titles=[Title("before", "base"), Title("dog", "CRCE", run.id)], judge="embedded")
+
+
+def test_a_person_is_asked_about_every_picture_once_and_the_answers_are_kept(run):
+    drawn, asked = judged_by_eye(run), []
+    page = compare_person.start(drawn)
+    for _ in range(8):
+        number = re.search(r'data-number="(\d+)" data-key="y"', page)[1]
+        asked.append(compare_person.list_places(drawn)[int(number)])
+        page = compare_person.press_button(drawn, event(do="answer", answer="yes", number=number))
+    assert len(set(asked)) == 8 and "8 of 8 answered" in page
+    assert {(place.row, place.column, place.seed) for place in asked} == set(itertools.product((0, 1), repeat=3))
+    assert [place.column for place in asked] not in ([0] * 4 + [1] * 4, [0, 1] * 4)
+    # The judge said yes to four and no to four, the person always yes.
+    assert (run.agreement.n, run.agreement.same, run.agreement.kappa) == (8, 4, 0)
+    assert "κ = 0.00" in scores_of(run)
+
+
+def scores_of(run: runs.Run) -> str:
+    run.weights_path.write_bytes(b"")
+    return compare.render_scores([run.id])
+
+
+def test_an_answer_can_be_changed_and_skipped(run):
+    drawn = judged_by_eye(run)
+    compare_person.press_button(drawn, event(do="answer", answer="no", number="0"))
+    page = compare_person.press_button(drawn, event(do="turn", number="0"))
+    assert page.count('aria-pressed="true"') == 1 and "1 of 8 answered" in page
+    page = compare_person.press_button(drawn, event(do="answer", answer="unclear", number="0"))
+    assert "1 of 8 answered" in page and 'data-number="1" data-key="y"' in page
+    assert [verdict.answer for verdict in run.person] == ["unclear"]
+    with pytest.raises(gr.Error, match="is no answer"):
+        compare_person.press_button(drawn, event(do="answer", answer="perhaps", number="0"))
+
+
+def test_without_a_run_or_at_another_strength_nobody_is_asked():
+    assert "Draw first" in compare_person.start(None)
+    assert "Choose a run and draw it at strength 1" in compare_person.start(comparison([("target", "dog", True)]))
+
+
+def test_only_judges_that_can_be_used_are_offered(base, tmp_path, monkeypatch):
+    assert erase_form.list_judges(base) == [("Automatic: the base's own judge", "auto")]
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("CRCE_JUDGE_MODEL", "seeing")
+    assert erase_form.list_judges(base)[1:] == [("Endpoint", "endpoint")]
+    (tmp_path / "model_index.json").write_text("{}")
+    assert erase_form.list_judges(str(tmp_path))[0] == ("Automatic: none here, look yourself", "auto")
+    # What was typed stays, what is not there any more goes back to automatic.
+    assert erase_form.update_judges(base, "some/model").value == "some/model"
+    monkeypatch.delenv("CRCE_JUDGE_MODEL")
+    assert erase_form.update_judges(base, "endpoint").value == "auto"
 
 
 def test_a_click_shows_the_pair():

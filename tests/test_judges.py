@@ -3,14 +3,21 @@
 import pytest
 from PIL import Image
 
-from crce import bases
+from crce import bases, runs
+from crce.config import EraseConfig
 from crce.errors import CrceError
+from crce.evaluation.coverage import calibrate
+from crce.evaluation.questions import Calibration
+from crce.experiments.html_report import write_page
 from crce.judges import judge as judges
 from crce.judges.choices import AUTO, EMBEDDED, choose_judge, list_available
 from crce.judges.clip import ClipJudge
 from crce.judges.endpoint import EndpointJudge
 from crce.judges.load import load_judge
 from crce.judges.vlm import VlmJudge
+from crce.runs import EvaluationRequest, Job
+from crce.runs.execute import execute
+from crce.runs.models import Models
 from tests.scripted_llm import SeeingLLM
 from tests.servers import serving
 from tests.tiny_judges import BLUE, KINDS, RED, plain, save_tiny_clip, save_tiny_vlm
@@ -226,3 +233,57 @@ def test_a_base_without_a_judge_says_what_can_be_chosen(tmp_path):
 def test_a_folder_that_holds_no_model_is_refused_in_words(tmp_path):
     with pytest.raises(CrceError, match="could not be loaded"):
         load_judge(bases.EMOJI_SD, str(tmp_path))
+
+
+# In a run
+
+
+def test_a_run_is_judged_by_whom_it_names_and_the_report_says_so(tiny_sd_dir, dog, vlm_dir):
+    run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig(steps=2, corefs=1, retains=1, preview_every=0)))
+    run.request_evaluate(1, judge=str(vlm_dir))
+    *_, last = execute(run, Models("cpu"))
+    assert last.kind == "done"
+    report = run.report
+    assert report.judge == vlm_dir.name
+    assert report.judged_by.prompt == f"{judges.PROMPT}. {judges.RESTRICTION}"
+    assert report.judged_by.version.startswith(f"{vlm_dir.name}@") and report.judged_by.threshold == 0.5
+    # A judge that can be asked about anything leaves no term out, and has one distractor.
+    assert len(report.terms) == 1 + len(dog.corefs) + len(dog.retains) + 1
+    assert [(term.text, term.asked) for term in report.terms if term.kind == "distractor"] == [("guitar", dog.name)]
+    text = write_page(run).read_text()
+    assert judges.RESTRICTION in text and report.judged_by.version in text
+
+
+def test_an_evaluation_that_broke_off_asks_only_for_the_rest(tiny_sd_dir, dog, seeing):
+    run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig("uce")))
+    seeing.mode = "breaks"
+    list(execute(run, Models("cpu"), EvaluationRequest(1, judge="endpoint")))
+    assert run.report is None
+    seeing.mode, seeing.asked = "strict", 0
+    run.request_evaluate(1, judge="endpoint")
+    notes = [event.note for event in execute(run, Models("cpu")) if getattr(event, "note", "")]
+    asked = 2 * sum(len(term.seeds) for term in run.report.terms)
+    assert 0 < seeing.asked <= asked - 3
+    assert run.report.usage.questions == seeing.asked and notes[-1].startswith(f"{seeing.asked} answers, ")
+
+
+def test_a_judge_that_cannot_be_used_is_refused_before_anything_is_queued(tiny_sd_dir, dog):
+    run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig("uce")))
+    with pytest.raises(CrceError, match="There is no judge 'oracle'"):
+        run.request_evaluate(1, judge="oracle")
+    assert run.evaluation is None
+
+
+def test_a_judge_is_calibrated_on_the_bases_own_pictures(tiny_sd, dog):
+    judge = load_judge(tiny_sd.base)
+    rows = {row.text: row for row in calibrate(tiny_sd, judge, dog)}
+    assert rows.keys() == {"dog", *(term.text for term in (*dog.corefs, *dog.retains)), "guitar"}
+    pictures = tiny_sd.generate_batch(["guitar"] * 10, list(range(10)))
+    assert rows["guitar"].yes == sum(verdict.yes for verdict in judge.classify(pictures, "dog"))
+
+
+@pytest.mark.parametrize(("kind", "yes", "told"), [("coref", 0, "never drawn"), ("coref", 1, ""), ("distractor", 0, ""),
+                                                   ("distractor", 5, "in pictures of something else")])  # fmt: skip
+def test_what_proves_nothing_is_flagged(kind, yes, told):
+    warning = Calibration(kind, "puppy", "dog", yes, 10).warning
+    assert told in warning and bool(warning) == bool(told)

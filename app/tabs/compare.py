@@ -348,7 +348,8 @@ def wire(ui: CompareTab, start_tab: StartTab, erase_tab: EraseTab, tabs: gr.Tabs
     chosen = ui.form["runs"]
     # A second press need not wait: its requests replace those that the first one still waits for.
     drawing = {"fn": draw, "inputs_kwargs": ui.form, "outputs": [ui.grid, ui.comparison], "trigger_mode": "multiple"}
-    gr.on([ui.draw.click, ui.form["typed"].submit], **drawing, **QUIET)
+    asking = {"fn": compare_person.start, "inputs": ui.comparison, "outputs": ui.person, **QUIET}
+    gr.on([ui.draw.click, ui.form["typed"].submit], **drawing, **QUIET).success(**asking)
     page.select(refresh_choices, chosen, chosen, **QUIET)
     ui.grid.click(show_pair, ui.comparison, [ui.pair, ui.hint], **QUIET)
     for event in (ui.timer.tick, chosen.change):
@@ -356,12 +357,11 @@ def wire(ui: CompareTab, start_tab: StartTab, erase_tab: EraseTab, tabs: gr.Tabs
     gr.on([chosen.change, ui.images.change], estimate_time, [chosen, ui.images], ui.time, **QUIET)
     ui.evaluate.click(evaluate, [chosen, ui.images, ui.form["judge"]], ui.scores, api_visibility="private")
     chosen.change(update_judges, [chosen, ui.form["judge"]], ui.form["judge"], **QUIET)
-    ui.comparison.change(compare_person.start, ui.comparison, ui.person, **QUIET)
     ui.person.click(compare_person.press_button, ui.comparison, ui.person, **QUIET).success(
         render_scores, chosen, ui.scores, **QUIET
     )
     # Start and Erase send runs here; they are drawn at once.
     for select in (start_tab.card.select, erase_tab.runs.select):
-        select(open_from_card, None, [tabs, chosen], **QUIET).success(**drawing, **QUIET)
+        select(open_from_card, None, [tabs, chosen], **QUIET).success(**drawing, **QUIET).success(**asking)
     finished = start_tab.finished
-    finished.change(open_run, finished, [tabs, chosen], **QUIET).success(**drawing, **QUIET)
+    finished.change(open_run, finished, [tabs, chosen], **QUIET).success(**drawing, **QUIET).success(**asking)
