@@ -69,6 +69,7 @@ class EmbeddedJudge(Judge):
         # What an ambiguous word stands for here: "bat" is the animal.
         self.senses: dict[str, str] = concepts.get("senses", {})
         self.scale, self.threshold = scale, threshold
+        self.facts = JudgeFacts(EMBEDDED, self.fingerprint[:12], threshold=threshold)
 
     @classmethod
     def load(cls, base: str = bases.EMOJI_SD) -> "EmbeddedJudge":
@@ -84,10 +85,6 @@ class EmbeddedJudge(Judge):
         prototypes = tensors.pop("prototypes")
         tower.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         return cls(tower, prototypes, read_json(folder / "concepts.json"), config["scale"], config["threshold"])
-
-    @cached_property
-    def facts(self) -> JudgeFacts:
-        return JudgeFacts(EMBEDDED, self.fingerprint[:12], threshold=self.threshold)
 
     @cached_property
     def fingerprint(self) -> str:

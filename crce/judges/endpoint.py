@@ -148,12 +148,11 @@ class EndpointJudge(Judge):
         """The first choice of a completion, with as much of LADDER as the server takes."""
         import openai
 
+        create: Any = client.chat.completions.create
         while True:
             rung = self._rung
             try:
-                answer: Any = client.chat.completions.create(
-                    model=self._endpoint.model, messages=messages, **LADDER[rung]
-                )
+                answer = create(model=self._endpoint.model, messages=messages, **LADDER[rung])
                 break
             except openai.APIStatusError as error:
                 if rung == len(LADDER) - 1 or not _about_the_form(error):

@@ -18,10 +18,22 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Verdict:
-    """yes or no, and the probability behind it."""
+    """yes or no, and the probability behind it.
+
+    guess: what the picture looks like most, the judge's first guess among all that it knows. top: the probability of
+    that. first: whether the guess is what was asked for, or of its family. A judge that makes no guess leaves them.
+    """
 
     yes: bool
     p: float
+    guess: str = ""
+    top: float | None = None
+    first: bool | None = None
+
+    @property
+    def strict(self) -> bool:
+        """Whether the first guess is what was asked for; without a guess, the yes or no."""
+        return self.yes if self.first is None else self.first
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class VlmJudge(Judge):
     P(yes) is the share of yes among yes and no in the first token's probabilities.
     """
 
-    def __init__(self, model: torch.nn.Module, processor: Any, facts: JudgeFacts, device: str = "auto"):
+    def __init__(self, model: Any, processor: Any, facts: JudgeFacts, device: str = "auto"):
         self.model, self.processor, self.facts = model, processor, facts
         self.device = torch.device(pick_device(device))
         processor.tokenizer.padding_side = "left"  # the answer follows the last token of every row

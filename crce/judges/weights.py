@@ -18,7 +18,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def load_weights(automatic: Any, place: str, device: str) -> torch.nn.Module:
+def load_weights(automatic: Any, place: str, device: str) -> Any:
     """A model of transformers from a folder or the Hub, on the CPU: bf16 for a GPU, else in the precision of its files.
 
     automatic: an Auto class. Raises CrceError if it cannot be loaded.
