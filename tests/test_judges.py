@@ -255,13 +255,13 @@ def test_a_run_is_judged_by_whom_it_names_and_the_report_says_so(tiny_sd_dir, do
 
 
 def test_an_evaluation_that_broke_off_asks_only_for_the_rest(tiny_sd_dir, dog, seeing):
-    run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig("uce")))
+    run, models = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig("uce"))), Models("cpu")
     seeing.mode = "breaks"
-    list(execute(run, Models("cpu"), EvaluationRequest(1, judge="endpoint")))
+    list(execute(run, models, EvaluationRequest(1, judge="endpoint")))
     assert run.report is None
     seeing.mode, seeing.asked = "strict", 0
     run.request_evaluate(1, judge="endpoint")
-    notes = [event.note for event in execute(run, Models("cpu")) if getattr(event, "note", "")]
+    notes = [event.note for event in execute(run, models) if getattr(event, "note", "")]
     asked = 2 * sum(len(term.seeds) for term in run.report.terms)
     assert 0 < seeing.asked <= asked - 3
     assert run.report.usage.questions == seeing.asked and notes[-1].startswith(f"{seeing.asked} answers, ")

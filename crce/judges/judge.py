@@ -61,6 +61,17 @@ class Usage:
     seconds: float = 0.0
     dollars: float | None = None
 
+    def since(self, earlier: "Usage") -> "Usage":
+        """What was used after `earlier`."""
+        dollars = None if self.dollars is None else self.dollars - (earlier.dollars or 0.0)
+        return Usage(
+            self.questions - earlier.questions,
+            self.tokens_in - earlier.tokens_in,
+            self.tokens_out - earlier.tokens_out,
+            self.seconds - earlier.seconds,
+            dollars,
+        )
+
     @property
     def text(self) -> str:
         """ "120 answers, 2.1 per second, 41 k tokens, $0.02"; empty before the first."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from crce.evaluation.questions import Answers
-    from crce.judges.judge import Judge
+    from crce.judges.judge import Judge, Usage
     from crce.methods.erased_weights import ErasedWeights
     from crce.models.diffusion import Diffusion
     from crce.training.loop import Step
@@ -227,18 +227,24 @@ def _evaluate(run: Run, model: "Diffusion", judge: "Judge", request: EvaluationR
     from crce.evaluation.evaluate import evaluate_steps
     from crce.methods.erased_weights import ErasedWeights
 
-    began, weights = time.monotonic(), ErasedWeights.load(run.weights_path)
+    began, before, weights = time.monotonic(), judge.usage, ErasedWeights.load(run.weights_path)
     answers = []
     for spec in run.job.specs:
         meter, judging = Meter(run), Stream(evaluate_steps(model, judge, spec, weights, request.images, request.ask))
         for done, of in judging:
-            yield meter.measure_phase("evaluate", done, of, judge.usage.text if judge.usage else "")
+            used = _measure_usage(judge, before)
+            yield meter.measure_phase("evaluate", done, of, used.text if used else "")
         answers.append(judging.result)
     yield from _draw_terms(run, model, weights, answers[0])
-    facts = {"judge": judge.facts.name, "judged_by": judge.facts, "usage": judge.usage}
+    facts = {"judge": judge.facts.name, "judged_by": judge.facts, "usage": _measure_usage(judge, before)}
     seconds = round(time.monotonic() - began, 1)
     write_report(run.dir / "report.json", _report(run, request, answers, {**facts, "seconds": seconds}))
     yield run.record(EvaluatedEvent())
+
+
+def _measure_usage(judge: "Judge", before: "Usage | None") -> "Usage | None":
+    """What the judge has cost since; None for one that costs nothing."""
+    return judge.usage.since(before) if judge.usage and before else None
 
 
 def _report(
