@@ -948,12 +948,12 @@ def test_without_a_run_or_at_another_strength_nobody_is_asked():
 
 
 def test_only_judges_that_can_be_used_are_offered(base, tmp_path, monkeypatch):
-    assert erase_form.list_judges(base) == [("Automatic: the base's own judge", "auto")]
+    assert erase_form.list_judges(base) == [("Automatic: its own", "auto")]
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("CRCE_JUDGE_MODEL", "seeing")
     assert erase_form.list_judges(base)[1:] == [("Endpoint", "endpoint")]
     (tmp_path / "model_index.json").write_text("{}")
-    assert erase_form.list_judges(str(tmp_path))[0] == ("Automatic: none here, look yourself", "auto")
+    assert erase_form.list_judges(str(tmp_path))[0] == ("Automatic: not judged", "auto")
     # What was typed stays, what is not there any more goes back to automatic.
     assert erase_form.update_judges(base, "some/model").value == "some/model"
     monkeypatch.delenv("CRCE_JUDGE_MODEL")

@@ -133,9 +133,10 @@ def list_judges(base: str) -> list[tuple[str, str]]:
         available = list_available(base.strip())
     except CrceError:
         available = {}
-    own = next((title for key, title in available.items() if key in (EMBEDDED, QWEN2_VL)), "none here, look yourself")
+    words = {EMBEDDED: "its own", QWEN2_VL: JUDGES[QWEN2_VL].title}
+    automatic = next((word for key, word in words.items() if key in available), "not judged")
     others = [(title, key) for key, title in available.items() if key != EMBEDDED]
-    return [(f"Automatic: {own[0].lower()}{own[1:]}", AUTO), *others]
+    return [(f"Automatic: {automatic}", AUTO), *others]
 
 
 def update_judges(base: str, judge: str) -> gr.Dropdown:

@@ -11,7 +11,7 @@ from crce.concepts.spec import ConceptSpec, spec_to_dict
 from crce.config import EraseConfig
 from crce.cost import Cost
 from crce.errors import CrceError
-from crce.judges.choices import AUTO
+from crce.judges.choices import AUTO, EMBEDDED
 from crce.worker.answers import CoverageAnswer, DistancesAnswer, GenerateAnswer, PreviewAnswer, StatusAnswer
 
 LONGEST = 1 << 20  # bytes of a request
@@ -126,7 +126,8 @@ class CoverageRequest(ModelRequest[CoverageAnswer]):
 
     @property
     def needs_judge(self) -> str:
-        return AUTO
+        # No other: a large one must not be loaded while someone curates.
+        return EMBEDDED
 
 
 @dataclass(frozen=True)
