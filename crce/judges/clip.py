@@ -27,7 +27,7 @@ class ClipJudge(Judge):
 
     def __init__(
         self,
-        model: CLIPModel,
+        model: Any,
         parts: tuple[Any, Any],
         facts: JudgeFacts,
         device: str = "auto",

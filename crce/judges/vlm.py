@@ -33,7 +33,7 @@ class ImageProcessor(ProcessorMixin):
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
-    def replace_image_token(self, image_inputs: dict, image_idx: int, **_: Any) -> str:
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         """One token for each patch that the model sees, after it has merged neighbouring ones."""
         patches = image_inputs["image_grid_thw"][image_idx].prod() // self.image_processor.merge_size**2
         return self.image_token * int(patches)

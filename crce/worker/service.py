@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,9 +156,12 @@ class Worker:
         named and cannot be used."""
         if not request.needs_judge:
             return None
-        with suppress(CrceError) if request.needs_judge == AUTO else nullcontext():
+        try:
             return self._models.judge(request.base, request.needs_judge)
-        return None
+        except CrceError:
+            if request.needs_judge != AUTO:
+                raise
+            return None
 
 
 def serve(device: str = "auto") -> bool:
