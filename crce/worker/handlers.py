@@ -197,7 +197,7 @@ def _judge(pngs: Sequence[bytes], concepts: Sequence[str | None], judge: Judge |
     for concept in dict.fromkeys(concepts):
         if concept and judge and judge.knows(concept):
             places = [place for place, other in enumerate(concepts) if other == concept]
-            images = [Image.open(io.BytesIO(pngs[place])) for place in places]
+            images: list[Image.Image] = [Image.open(io.BytesIO(pngs[place])) for place in places]
             verdicts |= dict(zip(places, judge.classify(images, concept), strict=True))
     return tuple(
         Cell(_encode(png), verdict.yes, round(verdict.p, 4)) if (verdict := verdicts.get(place)) else Cell(_encode(png))
