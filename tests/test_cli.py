@@ -62,8 +62,8 @@ def erased(crce, spec, tiny_sd_dir, tmp_path):
 
 
 COMMANDS = [
-    "erase", "generate", "evaluate", "demo", "methods", "concepts", "runs", "stop", "resume", "worker", "calibrate", "cover",
-    "measure", "table", "propose", "refine", "suggest", "distances", "preview",
+    "erase", "generate", "evaluate", "demo", "methods", "concepts", "runs", "stop", "resume", "worker",
+    "calibrate", "cover", "measure", "table", "propose", "refine", "suggest", "distances", "preview",
 ]  # fmt: skip
 
 
