@@ -4,8 +4,10 @@ import asyncio
 import base64
 import inspect
 import io
+import itertools
 import json
 import logging
+import re
 import threading
 from dataclasses import fields, replace
 
@@ -24,6 +26,7 @@ from app.session import drafts, thumbnails, transcript
 from app.session.comparison import Comparison, Prompt, Row, Title
 from app.tabs import (
     compare,
+    compare_person,
     comparison_sheet,
     curate,
     curate_chat,
@@ -170,7 +173,7 @@ def test_the_road_through_the_wires(no_worker, base, home):
     assert drafts.read("dog").provenance.reviewer == "Ada"
     _, concept = tab.press(erase.open_concept)
     assert concept["value"] == "dog"
-    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, [], 1, "ca", 10, "cpu", "fp32")
+    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, "auto", [], 1, "ca", False, 10, "cpu", "fp32")
     form = EraseForm.from_job(runs.all_runs()[0].job)
     assert (form.backbone, form.preview_every, form.device, form.dtype) == ("ca", 10, "cpu", "fp32")
     run = runs.all_runs()[0]
@@ -772,8 +775,8 @@ def test_again_fills_the_form_with_what_was_asked(dog, base):
         "crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, backbone="ca", microbatch_size=1, preview_every=9
     )
     run = runs.create(Job(base, dog, config, "cpu", "fp16"))
-    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, [], 1, "ca", 9,
-             "cpu", "fp16")  # fmt: skip
+    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, "auto", [], 1, "ca",
+             False, 9, "cpu", "fp16")  # fmt: skip
     assert erase.refill_form(event(id=run.id)) == asked
 
 
@@ -785,7 +788,9 @@ def test_the_form_has_a_component_for_each_field():
 
 
 def test_what_was_asked_for_comes_back_from_the_run(no_worker, base):
-    form = EraseForm("dog", base, "crce", "20", "0.0002", 2.0, 4, 2, 7, erase_form.JUDGED_IMAGES, ["cat"], 1, "ca")
+    form = EraseForm(
+        "dog", base, "crce", "20", "0.0002", 2.0, 4, 2, 7, erase_form.JUDGED_IMAGES, "auto", ["cat"], 1, "ca"
+    )
     assert EraseForm.from_job(runs.create(form.to_job()).job) == form
 
 
@@ -921,6 +926,61 @@ def test_the_sheet_shows_every_picture_unchanged():
     )
     colours = dict((colour, count) for count, colour in image.getcolors(1 << 20))
     assert colours[(255, 0, 0)] == 2 * 2 * 2 * 96 * 96
+
+
+def judged_by_eye(run: runs.Run) -> Comparison:
+    drawn = comparison([("target", "dog", True), ("retain", "cat", False)])
+    return replace(drawn, titles=[Title("before", "base"), Title("dog", "CRCE", run.id)], judge="embedded")
+
+
+def test_a_person_is_asked_about_every_picture_once_and_the_answers_are_kept(run):
+    drawn, asked = judged_by_eye(run), []
+    page = compare_person.start(drawn)
+    for _ in range(8):
+        number = re.search(r'data-number="(\d+)" data-key="y"', page)[1]
+        asked.append(compare_person.list_places(drawn)[int(number)])
+        page = compare_person.press_button(drawn, event(do="answer", answer="yes", number=number))
+    assert len(set(asked)) == 8 and "8 of 8 answered" in page
+    assert {(place.row, place.column, place.seed) for place in asked} == set(itertools.product((0, 1), repeat=3))
+    assert [place.column for place in asked] not in ([0] * 4 + [1] * 4, [0, 1] * 4)
+    # The judge said yes to four and no to four, the person always yes.
+    assert (run.agreement.n, run.agreement.same, run.agreement.kappa) == (8, 4, 0)
+    assert "κ = 0.00" in scores_of(run)
+
+
+def scores_of(run: runs.Run) -> str:
+    run.weights_path.write_bytes(b"")
+    return compare.render_scores([run.id])
+
+
+def test_an_answer_can_be_changed_and_skipped(run):
+    drawn = judged_by_eye(run)
+    compare_person.press_button(drawn, event(do="answer", answer="no", number="0"))
+    page = compare_person.press_button(drawn, event(do="turn", number="0"))
+    assert page.count('aria-pressed="true"') == 1 and "1 of 8 answered" in page
+    page = compare_person.press_button(drawn, event(do="answer", answer="unclear", number="0"))
+    assert "1 of 8 answered" in page and 'data-number="1" data-key="y"' in page
+    assert [verdict.answer for verdict in run.person] == ["unclear"]
+    with pytest.raises(gr.Error, match="is no answer"):
+        compare_person.press_button(drawn, event(do="answer", answer="perhaps", number="0"))
+
+
+def test_without_a_run_or_at_another_strength_nobody_is_asked():
+    assert "Draw first" in compare_person.start(None)
+    assert "Choose a run and draw it at strength 1" in compare_person.start(comparison([("target", "dog", True)]))
+
+
+def test_only_judges_that_can_be_used_are_offered(base, tmp_path, monkeypatch):
+    assert erase_form.list_judges(base) == [("Automatic: its own", "auto")]
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("CRCE_JUDGE_MODEL", "seeing")
+    assert erase_form.list_judges(base)[1:] == [("Endpoint", "endpoint")]
+    (tmp_path / "model_index.json").write_text("{}")
+    assert erase_form.list_judges(str(tmp_path))[0] == ("Automatic: not judged", "auto")
+    # What was typed stays, what is not there any more goes back to automatic.
+    assert erase_form.update_judges(base, "some/model").value == "some/model"
+    monkeypatch.delenv("CRCE_JUDGE_MODEL")
+    assert erase_form.update_judges(base, "endpoint").value == "auto"
 
 
 def test_a_click_shows_the_pair():

@@ -447,7 +447,7 @@ def test_a_run_is_started_watched_and_survives_a_closed_tab(app, page, browser):
     expect(page.get_by_label("Concept").first).to_have_value("dog")
     page.get_by_text("Settings", exact=True).first.click()
     page.get_by_label("Steps").fill("20")
-    page.get_by_label("Judge").fill("1")
+    page.get_by_label("Judge", exact=True).fill("1")
     page.get_by_role("button", name="Start", exact=True).click()
     card = page.get_by_role("article").first
     expect(card.get_by_text("running", exact=True)).to_be_visible()
@@ -489,6 +489,22 @@ def test_before_and_after_on_the_same_seeds(erased, page):
     with page.expect_download() as sheet:
         page.get_by_role("link", name="Sheet as PNG").click()
     assert Path(sheet.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_person_judges_with_the_keyboard(erased, page):
+    tab(page, "Erase")
+    page.get_by_role("article").first.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("link", name="Sheet as PNG")).to_be_visible()
+    page.get_by_role("button", name="Judge the pictures yourself").click()
+    for number, key in enumerate("ynu", 1):
+        page.keyboard.press(key)
+        expect(page.get_by_text(re.compile(f"^{number} of .* answered"))).to_be_visible()
+    page.keyboard.press("b")
+    expect(page.get_by_role("button", name="Cannot tell", pressed=True)).to_be_visible()
+    assert [verdict.answer for verdict in erased.person][-1] == "unclear"
+    assert {verdict.answer for verdict in erased.person} == {"yes", "no", "unclear"}
+    expect(page.get_by_text("you and the judge embedded")).to_be_visible()
+    shot(page, "compare-person")
 
 
 def test_stop_resume_rename_and_delete(page):

@@ -47,8 +47,8 @@ def erased(crce, spec, tiny_sd_dir, tmp_path):
 
 
 COMMANDS = [
-    "erase", "generate", "evaluate", "demo", "methods", "concepts", "runs", "stop", "resume", "worker", "cover",
-    "measure", "sweep", "table", "propose", "refine", "suggest", "distances", "preview", "download",
+    "erase", "generate", "evaluate", "demo", "methods", "concepts", "runs", "stop", "resume", "worker", "calibrate",
+    "cover", "measure", "sweep", "table", "propose", "refine", "suggest", "distances", "preview", "download",
 ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ STATES = 32
 def save_tiny_sd(folder: Path) -> None:
     """Writes a pipeline of 16×16 pictures (2×2 latents) and a judge to `folder`, the same at every call."""
     torch.manual_seed(0)
-    tokenizer = _tokenizer(folder)
+    tokenizer = tiny_tokenizer(folder)
     pipeline = StableDiffusionPipeline(
         vae=_vae(), unet=_unet(), text_encoder=_text_encoder(tokenizer), tokenizer=tokenizer, scheduler=_scheduler(),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
@@ -62,7 +62,7 @@ def save_tiny_judge(folder: Path) -> None:
     (judge / "config.json").write_text(json.dumps({"tower": shape, "scale": 5.0, "threshold": 0.3}))
 
 
-def _tokenizer(folder: Path) -> CLIPTokenizer:
+def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
     letters = sorted(ByteLevel.alphabet())
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     folder.mkdir(parents=True, exist_ok=True)

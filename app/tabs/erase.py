@@ -17,11 +17,12 @@ from app.tabs import base_download, erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
 from app.worker import ask_worker, tab_id
-from crce import base_version, bases, devices, runs
+from crce import base_version, devices, runs
 from crce.catalogue import METHOD_FACTS
 from crce.concepts.spec import resolve_conflicts
 from crce.cost import Cost, describe_room, describe_time, format_duration
 from crce.errors import CrceError
+from crce.judges.choices import AUTO, can_judge, choose_judge
 from crce.runs import Job, Run
 from crce.runs.events import StartEvent, StepEvent
 from crce.worker.client import ensure_workers
@@ -78,7 +79,7 @@ def describe_run(form: EraseForm) -> str:
     lists = f"{len(spec.train_corefs)} names to erase and {len(spec.train_retains)} to keep"
     place = devices.describe(form.device, form.dtype)
     ignored = f" {devices.problem()}" if form.device == devices.AUTO else ""
-    unjudged = "" if bases.has_judge(form.base) else " The base has no judge: compare by eye."
+    unjudged = "" if can_judge(form.base, form.judge.strip() or AUTO) else " The base has no judge: compare by eye."
     return f"{spec.name}: {lists}, {form.count_steps()} steps on {place}. {measure_time(form)}{unjudged}{ignored}"
 
 
@@ -188,18 +189,23 @@ def start(**values: Any) -> str:
     form = EraseForm.from_values(values)
     if not base_download.is_here(form.base, form.device, form.dtype):
         raise CrceError(f"{form.base} is not on this machine yet. Press Download above first.")
-    run = queue_run(form.to_job(), int(form.images))
+    run = queue_run(form.to_job(), int(form.images), form.judge.strip())
     gr.Info(f"{html.escape(run.title)} is queued. It continues if you close this page.", title="Started")
     return run.id
 
 
-def queue_run(job: Job, images: int) -> Run:
-    """images: pictures per term that are judged after the training, where there is a judge; 0 for none."""
+def queue_run(job: Job, images: int, judge: str = AUTO) -> Run:
+    """images: pictures per term that are judged after the training, where there is a judge; 0 for none. judge: whom.
+
+    Raises CrceError for a judge that is named and cannot be used.
+    """
+    if images and judge != AUTO:
+        choose_judge(job.base, judge)
     people.require_room()
     run = runs.create(job)
     people.claim(run)
-    if images and bases.has_judge(job.base):
-        run.request_evaluate(images)
+    if images and can_judge(job.base, judge):
+        run.request_evaluate(images, judge=judge)
     ensure_workers()
     return run
 
@@ -311,6 +317,7 @@ def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, pa
     ui.runs.click(press_run_button, ui.chosen, ui.chosen, **QUIET).then(**update)
     ui.runs.input(rename, **QUIET).then(**update)
     ui.runs.edit(refill_form, None, fields, **QUIET)
+    ui.form["base"].change(erase_form.update_judges, [ui.form["base"], ui.form["judge"]], ui.form["judge"], **QUIET)
     ui.form["method"].change(describe_method, ui.form["method"], ui.method_facts, **QUIET)
     # Opening the tab asks too, but not loading the page: that alone must not start a worker.
     costs = {name: ui.form[name] for name in erase_form.COST_FIELDS}

@@ -13,6 +13,7 @@ from crce.concepts.library import find_concept, library
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, resolve_config
 from crce.errors import CrceError
+from crce.judges.choices import AUTO, EMBEDDED, JUDGES, QWEN2_VL, list_available
 from crce.runs import Job, ResolvedJob
 
 JUDGED_IMAGES = 4  # per term, judged after a run unless another number is entered
@@ -29,7 +30,8 @@ class EraseForm:
     """The form as the user filled it in: a field for each component, in the same order. Defaults are for empty fields.
 
     steps, learning_rate: text, since Gradio's number field would show an empty value as 0; empty means the preset.
-    images: pictures per term that are judged after the run. together: further concepts of the same run.
+    images: pictures per term that are judged after the run. judge: who judges them (see `judges.choices`).
+    together: further concepts of the same run.
     """
 
     concept: str | None = None
@@ -42,6 +44,7 @@ class EraseForm:
     retains: float = EraseConfig.retains
     seed: float = EraseConfig.seed
     images: float = 0
+    judge: str = AUTO
     together: list[str] = field(default_factory=list)
     microbatch_size: float = EraseConfig.microbatch_size
     backbone: str = EraseConfig.backbone
@@ -138,6 +141,30 @@ def _parse_whole(name: str, text: str) -> int | None:
 # The components, by the names of the fields
 
 
+def list_judges(base: str) -> list[tuple[str, str]]:
+    """Those that can be used for the base without a download."""
+    try:
+        available = list_available(base.strip())
+    except CrceError:
+        available = {}
+    words = {EMBEDDED: "its own", QWEN2_VL: JUDGES[QWEN2_VL].title}
+    automatic = next((word for key, word in words.items() if key in available), "not judged")
+    others = [(title, key) for key, title in available.items() if key != EMBEDDED]
+    return [(f"Automatic: {automatic}", AUTO), *others]
+
+
+def update_judges(base: str, judge: str) -> gr.Dropdown:
+    """The judges of another base; the one that was chosen stays where it can."""
+    choices = list_judges(base or "")
+    kept = judge in [key for _, key in choices] or judge not in JUDGES
+    return gr.Dropdown(choices, value=judge if kept else AUTO)
+
+
+def build_judge(**options: Any) -> gr.Dropdown:
+    return gr.Dropdown(list_judges(bases.EMOJI_SD), value=AUTO, label="Judged by", allow_custom_value=True,
+                       info="Or a vision-language model: folder or Hub id", **options)  # fmt: skip
+
+
 def list_concepts() -> list[tuple[str, str]]:
     return [(spec.name, slug) for slug, spec in library().items()]
 
@@ -166,6 +193,7 @@ def build_settings() -> dict[str, Any]:
         "retains": gr.Number(form.retains, label="N", info="Retains per step", precision=0, minimum=0),
         "seed": gr.Number(form.seed, label="Seed", info="Same seed, same result", precision=0, minimum=0),
         "images": gr.Number(JUDGED_IMAGES, label="Judge", info="Pictures per term; 0: none", precision=0, minimum=0),
+        "judge": build_judge(),
         "together": gr.Dropdown(list_concepts(), value=[], multiselect=True, label="Also erase",
                                 info="In the same run"),
         "microbatch_size": gr.Number(form.microbatch_size, label="Microbatch", precision=0, minimum=0,

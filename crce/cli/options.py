@@ -43,4 +43,11 @@ OldBackbone = Annotated[str | None, typer.Option("--on", hidden=True, help="The 
 OldMicrobatchSize = Annotated[
     int | None, typer.Option("--rows", hidden=True, help="The former name of --microbatch-size.")
 ]
+Judge = Annotated[
+    str,
+    typer.Option(
+        help="Who says what a picture shows: auto (the base's own judge), qwen2-vl, endpoint, clip, or the Hub id or "
+        "folder of a vision-language model."
+    ),
+]
 Images = Annotated[int, typer.Option(help="Pictures per term, with seeds 0, 1, …; the target gets five times as many.")]

@@ -6,7 +6,7 @@
     stop, resume            requests: stop after the current step; continue
     evaluate.json           request: judge pictures; removed when report.json is written
     checkpoint.safetensors  where training continues; delta.safetensors: its result
-    report.json, images/    what was judged and drawn
+    report.json, images/    what was judged and drawn; person.json: what a person said of pictures
 
 Imports no torch: the web process and the command line read runs with it.
 """
@@ -30,8 +30,10 @@ from crce.base_version import check_version, find_digest
 from crce.concepts.spec import ConceptSpec, resolve_conflicts, spec_from_dict, spec_to_dict
 from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, resolve_config
 from crce.errors import CrceError
+from crce.evaluation.agreement import Agreement, PersonVerdict, measure_agreement
 from crce.evaluation.questions import ASKS
 from crce.evaluation.report import Report, read_report
+from crce.judges.choices import AUTO, choose_judge
 from crce.records import parse
 from crce.runs.events import (
     ENDINGS,
@@ -49,6 +51,7 @@ from crce.runs.events import (
     from_line,
     to_line,
 )
+from crce.runs.person import read_verdicts
 from crce.text import has_controls
 
 E = TypeVar("E", bound=Event)
@@ -89,13 +92,15 @@ class ResolvedJob(Job):
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """evaluate.json: `images` pictures per prompt; `ask`, what is asked of a coref's picture: "target" or "coref".
+    """evaluate.json: `images` pictures per prompt; `ask`, what is asked of a coref's picture: "target" or "coref";
+    `judge`: who is asked (see `judges.load`).
 
     Raises CrceError for a number of pictures out of range and for another `ask`.
     """
 
     images: int
     ask: str = "target"
+    judge: str = AUTO
 
     def __post_init__(self) -> None:
         if not 1 <= self.images <= 1000:
@@ -191,11 +196,30 @@ class Run:
 
     @property
     def report(self) -> Report | None:
-        """None before the run is evaluated, and where report.json cannot be read."""
+        """None before the run is evaluated, and where report.json cannot be read. It has today's agreement."""
         try:
-            return read_report(self.dir / "report.json")
+            report = read_report(self.dir / "report.json")
         except CrceError:
             return None
+        return replace(report, agreement=self._agree(report))
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """How far a person agrees with the judge of the report, or without one with the judge that Compare showed."""
+        report = self.report
+        return report.agreement if report else self._agree(None)
+
+    def _agree(self, report: Report | None) -> Agreement | None:
+        person = self.person
+        if report:
+            return measure_agreement(person, report.judge, report.judged)
+        judge = next((verdict.judge for verdict in reversed(person) if verdict.judge), "")
+        return measure_agreement(person, judge, {})
+
+    @property
+    def person(self) -> tuple[PersonVerdict, ...]:
+        """What a person said of the run's pictures."""
+        return read_verdicts(self.dir)
 
     @property
     def not_judged(self) -> str:
@@ -240,12 +264,14 @@ class Run:
         self.clear("stop")
         (self.dir / "resume").touch()
 
-    def request_evaluate(self, images: int, ask: str = "target") -> None:
+    def request_evaluate(self, images: int, ask: str = "target", judge: str = AUTO) -> None:
         """Requests a new report with `images` pictures per prompt; training is finished first.
 
-        Raises CrceError for a number of pictures out of range.
+        Raises CrceError for a number of pictures out of range and for a judge that is named and cannot be used.
         """
-        files.write_json(self.dir / "evaluate.json", asdict(EvaluationRequest(images, ask)))
+        if judge != AUTO:
+            choose_judge(self.job.base, judge)
+        files.write_json(self.dir / "evaluate.json", asdict(EvaluationRequest(images, ask, judge)))
         if self.state in ("stopped", "failed", "interrupted"):
             self.request_resume()
 
