@@ -1,6 +1,7 @@
 """Commands that measure erasures and write reports."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
