@@ -44,7 +44,7 @@ class Speed(ClosedForm):
             name: _edit_in_null_space(
                 {name: w}, edit, _free_directions(_most_changed(w, edit), shared, _least_read_direction(w))
             )[name]
-            for name, w in _read_matrices(model, names).items()
+            for name, w in model.masters(names).items()
         }
 
 
@@ -59,7 +59,7 @@ class CrceNull(Speed):
         kept = [term for spec in specs for term in spec.train_retains]
         edit = collect_states(model, going, kept)
         free = _free_directions(edit.r, torch.cat([_shared_states(model), *_word_states(model, kept)]))
-        return _edit_in_null_space(_read_matrices(model, names), edit, free)
+        return _edit_in_null_space(model.masters(names), edit, free)
 
 
 def _other_concepts(specs: tuple[ConceptSpec, ...]) -> list[Term]:
@@ -69,10 +69,6 @@ def _other_concepts(specs: tuple[ConceptSpec, ...]) -> list[Term]:
     terms = [term for spec in specs for term in (target_term(spec), *spec.corefs, *spec.test_retains)]
     taken = {term.text.casefold() for term in terms}
     return [Term(name) for name in sorted({s.target for s in bundled().values()}) if name.casefold() not in taken]
-
-
-def _read_matrices(model: Diffusion, names: list[str]) -> dict[str, Tensor]:
-    return {name: weight.detach().float() for name, weight in model.unet.named_parameters() if name in names}
 
 
 def _edit_in_null_space(matrices: dict[str, Tensor], edit: EditStates, free: Tensor) -> dict[str, Tensor]:

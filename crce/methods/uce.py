@@ -70,8 +70,7 @@ def target_term(spec: ConceptSpec) -> Term:
 
 
 def _edit(model: Diffusion, names: list[str], gone: list[Term], kept: list[Term]) -> Tensors:
-    matrices = {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
-    return solve(matrices, collect_states(model, gone, kept), model.defaults.damping)
+    return solve(model.masters(names), collect_states(model, gone, kept), model.defaults.damping)
 
 
 def collect_states(model: Diffusion, gone: list[Term], kept: list[Term]) -> EditStates:

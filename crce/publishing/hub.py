@@ -3,11 +3,12 @@
 Publishing twice changes nothing, concurrent changes of others are never lost, and errors say what to do.
 """
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,8 +25,9 @@ from huggingface_hub.utils import validate_repo_id
 
 from crce.bases import public_name
 from crce.concepts import dataset, library
-from crce.concepts.spec import ConceptSpec
+from crce.concepts.spec import ConceptSpec, spec_to_dict
 from crce.errors import CrceError
+from crce.evaluation.report import Report
 from crce.publishing import export
 from crce.publishing.cards import weights_card
 from crce.runs import Run
@@ -38,7 +40,7 @@ OURS = ("specs/", "data/")  # folders of a dataset repository that we manage
 
 T = TypeVar("T")
 Specs = dict[str, ConceptSpec]
-Content = dict[str, bytes | None]  # None deletes the file
+Content = dict[str, bytes | Path | None]  # a path: the file there; None deletes the file
 
 
 @dataclass(frozen=True)
@@ -145,21 +147,25 @@ class Hub:
         self,
         run: Run,
         repo: str,
-        formats: tuple[str, ...] = ("diffusers", "kohya"),
+        formats: tuple[str, ...] = export.DEFAULT,
         private: bool = True,
         pull_request: bool = False,
         tag: str = "",
         dataset_repo: str = "",
+        fp16: bool = False,
     ) -> Published:
-        """Publishes a finished run's weights with a model card in one commit. Raises CrceError on any failure."""
+        """Publishes a finished run's result with a model card, its concepts and its report, in one commit.
+
+        Raises CrceError on any failure.
+        """
         job, repo = run.job, self.full_name(repo)
-        files = export.weight_files(run.weights_path, job.base, formats)
-        lora = files.get(export.FORMATS["lora"][0])
-        error = export.relative_error(lora) if lora else 0
-        card = weights_card(job, run.report, list(files), repo, dataset_repo, error)
-        message = f"{public_name(job.base)} without {job.spec.name}"[:200]
-        return self._publish(repo, "model", lambda *_: {"README.md": card.encode(), **files}, message,
-                             private, pull_request, tag)  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            made = export.export(run, formats, Path(folder), fp16, at_root=True)
+            error = next((each.error for each in made if each.error is not None), None)
+            card = weights_card(job, run.report, formats, repo, dataset_repo, error, fp16)
+            files: Content = {"README.md": card.encode(), **_describe_run(run), **_list_files(Path(folder))}
+            message = f"{public_name(job.base)} without {job.spec.name}"[:200]
+            return self._publish(repo, "model", lambda *_: files, message, private, pull_request, tag)
 
     def _publish(
         self,
@@ -318,6 +324,24 @@ def _report_moved(repo: str) -> str:
 def _make_operations(content: Content) -> list[CommitOperationAdd | CommitOperationDelete]:
     return [CommitOperationDelete(name) if data is None else CommitOperationAdd(name, data)
             for name, data in content.items()]  # fmt: skip
+
+
+def _list_files(folder: Path) -> dict[str, Path]:
+    """The files below a folder, by their path in it."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _describe_run(run: Run) -> dict[str, bytes]:
+    """The concepts with their terms, and the report where there is one."""
+    specs = {f"specs/{spec.slug}.json": spec_to_dict(spec) for spec in run.job.specs}
+    if report := run.report:
+        specs["report.json"] = asdict(_without_paths(report))
+    return {name: json.dumps(facts, indent=2, ensure_ascii=False).encode() for name, facts in specs.items()}
+
+
+def _without_paths(report: Report) -> Report:
+    """The recorded base may be a path on this machine."""
+    return replace(report, base=public_name(report.base), also=tuple(map(_without_paths, report.also)))
 
 
 def _index(specs: Iterable[ConceptSpec]) -> Specs:
