@@ -118,9 +118,9 @@ _ROWS = (
         result=Result(
             "spm", ("lora",),
             why_not="SPM adds gated adapter layers. Choose only lora: it holds the layers, but not the gate.",
-            note="The LoRA holds the adapter layers as trained, but **not their gate**. In CRCE Studio a layer acts on a "
-            "prompt in proportion to how near the prompt is to the concept; as a LoRA it acts on every prompt in full, "
-            "so it may change more than what was measured.",
+            note="It holds the adapter layers as trained, but **not their gate**. In CRCE Studio a layer acts on a "
+            "prompt in proportion to how near the prompt is to the concept; as a LoRA it acts on every prompt in "
+            "full, so it may change more than what was measured.",
         ),
     ),
     MethodFacts(

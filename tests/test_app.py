@@ -180,7 +180,7 @@ def test_the_road_through_the_wires(no_worker, base, home):
     tab.press(compare.render_scores, [run.id])
     tab.press(publish.refresh_choices, [], None)
     tab.press(publish.preview_dataset, ["dog"])
-    tab.press(publish.preview_weights, run.id, ["diffusers"], "")
+    tab.press(publish.preview_weights, run.id, ["weights"], False, "")
 
 
 # Curate
@@ -957,17 +957,17 @@ def test_without_a_token_nothing_leaves_this_machine(monkeypatch, tmp_path):
 
 
 def test_the_card_of_weights_is_shown_before(run):
-    card, header = publish.preview_weights(run.id, ["diffusers"], "me/weights")
+    card, header = publish.preview_weights(run.id, ["weights"], False, "me/weights")
     assert "dog" in card
     assert "base_model" in header or "license" in header
-    assert publish.preview_weights(None, [], "") == ("", "")
+    assert publish.preview_weights(None, [], False, "") == ("", "")
 
 
 def test_the_card_of_an_adapter_is_shown_for_what_it_can_go_out_as(dog, base):
     gated = runs.create(Job(base, dog, EraseConfig("spm", steps=20)))
     with pytest.raises(gr.Error, match="Choose only lora"):
-        publish.preview_weights(gated.id, ["diffusers", "kohya"], "")
-    assert "not their gate" in publish.preview_weights(gated.id, ["lora"], "")[0]
+        publish.preview_weights(gated.id, ["weights", "diff"], False, "")
+    assert "not their gate" in publish.preview_weights(gated.id, ["lora"], False, "")[0]
 
 
 def test_pictures_of_a_card_are_not_fetched():

@@ -63,7 +63,7 @@ def erased(crce, spec, tiny_sd_dir, tmp_path):
 
 COMMANDS = [
     "erase", "generate", "evaluate", "demo", "methods", "concepts", "runs", "stop", "resume", "worker", "cover",
-    "measure", "table", "propose", "refine", "suggest", "distances", "preview",
+    "measure", "table", "export", "propose", "refine", "suggest", "distances", "preview",
 ]  # fmt: skip
 
 

@@ -1,10 +1,14 @@
 """Publish: everything is previewed first, and nothing leaves this machine before the button is pressed."""
 
 import re
+import shutil
+import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 import gradio as gr
 import huggingface_hub
+from gradio.utils import get_upload_folder
 
 from app.components import html_panel, render
 from app.errors import report_errors
@@ -19,10 +23,9 @@ from crce.cost import format_size
 from crce.errors import CrceError
 from crce.publishing import hub
 from crce.publishing.cards import weights_card
-from crce.publishing.export import FORMATS, check
+from crce.publishing.export import DEFAULT, FORMATS, Exported, base_expression, check, export, snippet
 
 _COLUMNS = ("concept", "kind", "term", "certainty", "weight", "rank", "source", "note")
-_FORMATS = {"diffusers": "diffusers", "kohya": "A1111, Forge, ComfyUI", "lora": "LoRA (approximate)"}
 _HEADER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
@@ -64,6 +67,10 @@ class DatasetPanel:
 class WeightsPanel:
     run: gr.Dropdown
     formats: gr.CheckboxGroup
+    fp16: gr.Checkbox
+    export: gr.Button
+    files: gr.File
+    exported: gr.HTML
     dataset: gr.Textbox
     target: Target
     publish: gr.Button
@@ -103,15 +110,14 @@ def preview_dataset(concepts: list[str]) -> tuple:
 
 
 @report_errors
-def preview_weights(run_id: str | None, formats: list[str], repo: str) -> tuple[str, str]:
+def preview_weights(run_id: str | None, formats: list[str], fp16: bool, repo: str) -> tuple[str, str]:
     """Text and header of the card; empty while no run is chosen."""
     if not run_id:
         return "", ""
-    run = runs.find(run_id)
+    run, place = runs.find(run_id), repo.strip() or "your-name/repository"
     if formats:
-        check(formats, run.job.config.method)
-    files = [FORMATS[key][0] for key in FORMATS if key in formats]
-    header, text = _split_card(weights_card(run.job, run.report, files, repo.strip() or "your-name/repository"))
+        check(formats, run.job.config.result.kind)
+    header, text = _split_card(weights_card(run.job, run.report, formats, place, fp16=fp16))
     return text, header
 
 
@@ -166,14 +172,51 @@ def publish_dataset(
 
 
 @report_errors
+def export_weights(run_id: str | None, formats: list[str], fp16: bool) -> tuple[gr.File, str]:
+    """The files to download, a folder as a zip, and how each is loaded."""
+    if not run_id:
+        raise CrceError("Choose the run to export.")
+    run = runs.find(run_id)
+    # Below the folder that Gradio serves and clears after a day: elsewhere it would copy the files.
+    folder = Path(get_upload_folder()) / f"export-{uuid.uuid4().hex}"
+    done = export(run, formats, folder, fp16)
+    paths = [str(_zip(each.path) if each.path.is_dir() else each.path) for each in done]
+    told = render("exported", exported=[_describe_export(each, run.job.base) for each in done])
+    return gr.File(paths, visible=True), told
+
+
+def _zip(folder: Path) -> Path:
+    """The folder as an archive in its place."""
+    made = shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
+    shutil.rmtree(folder)
+    return Path(made)
+
+
+def _describe_export(done: Exported, base: str) -> dict:
+    code = snippet(done.format, repr(done.path.name), base_expression(base, public=True))
+    return {"title": FORMATS[done.format].title, "file": done.path.name, "size": format_size(done.size),
+            "limits": done.limits, "how": done.how, "snippet": code}  # fmt: skip
+
+
+@report_errors
 def publish_weights(
-    *, run_id: str | None, formats: list[str], dataset: str, repo: str, private: bool, pull_request: bool, tag: str
+    *,
+    run_id: str | None,
+    formats: list[str],
+    fp16: bool,
+    dataset: str,
+    repo: str,
+    private: bool,
+    pull_request: bool,
+    tag: str,
 ) -> str:
     if not run_id:
         raise CrceError("Choose the run whose weights to publish.")
     run, place = runs.find(run_id), _require_repo(repo)
     chosen = tuple(key for key in FORMATS if key in formats)
-    done = hub.Hub.connect().publish_weights(run, place, chosen, private, pull_request, tag.strip(), dataset.strip())
+    done = hub.Hub.connect().publish_weights(
+        run, place, chosen, private, pull_request, tag.strip(), dataset.strip(), fp16
+    )
     what = f"the weights of {run.title}"
     return render("published", done=done, what=what, private=private, pull_request=pull_request)
 
@@ -222,8 +265,11 @@ def _build_dataset() -> DatasetPanel:
 def _build_weights() -> WeightsPanel:
     with gr.Column(scale=4, min_width=340):
         run = gr.Dropdown([], label="Run")
-        choices = [(_FORMATS.get(key, key), key) for key in FORMATS]
-        formats = gr.CheckboxGroup(choices, value=["diffusers", "kohya"], label="Formats")
+        choices = [(form.title, key) for key, form in FORMATS.items()]
+        formats = gr.CheckboxGroup(choices, value=list(DEFAULT), label="Formats")
+        fp16 = gr.Checkbox(False, label="Half the size (fp16)")
+        export_button = gr.Button("Export to download")
+        files, exported = gr.File(visible=False, label="Download", file_count="multiple"), html_panel()
         dataset = gr.Textbox(
             value="", label="Dataset of the terms", info="If published", placeholder="your-name/CorefConcept"
         )
@@ -232,7 +278,7 @@ def _build_weights() -> WeightsPanel:
         result = html_panel()
     with gr.Column(scale=7, min_width=420):
         card = _build_card()
-    return WeightsPanel(run, formats, dataset, target, publish, result, card)
+    return WeightsPanel(run, formats, fp16, export_button, files, exported, dataset, target, publish, result, card)
 
 
 def _build_target(example: str) -> Target:
@@ -274,8 +320,12 @@ def _wire_dataset(panel: DatasetPanel, slow: dict) -> None:
 
 
 def _wire_weights(panel: WeightsPanel, slow: dict) -> None:
-    facts = [panel.run, panel.formats, panel.target.repo]
-    changes = [panel.run.change, panel.formats.change, panel.target.repo.change]
-    gr.on(changes, preview_weights, facts, [panel.card.text, panel.card.header], **QUIET)
-    form = {"run_id": panel.run, "formats": panel.formats, "dataset": panel.dataset, **vars(panel.target)}
+    chosen = [panel.run, panel.formats, panel.fp16]
+    changes = [each.change for each in (*chosen, panel.target.repo)]
+    gr.on(changes, preview_weights, [*chosen, panel.target.repo], [panel.card.text, panel.card.header], **QUIET)
+    panel.export.click(export_weights, chosen, [panel.files, panel.exported], **slow)
+    # What was exported belongs to one run.
+    panel.run.change(lambda: (gr.File(None, visible=False), ""), None, [panel.files, panel.exported], **QUIET)
+    form = {"run_id": panel.run, "formats": panel.formats, "fp16": panel.fp16, "dataset": panel.dataset}
+    form |= vars(panel.target)
     panel.publish.click(publish_weights, None, panel.result, inputs_kwargs=form, **slow)

@@ -22,8 +22,8 @@ app = typer.Typer(
 # In the order of `--help`: what newcomers need comes first.
 COMMANDS: tuple[Callable, ...] = (
     erase.erase, erase.generate, erase.distances, erase.preview, evaluate.evaluate, evaluate.demo, export.export,
-    erase.methods, curate.concepts, curate.propose, curate.refine, curate.suggest, runs.list_runs, runs.stop, runs.resume,
-    runs.worker, evaluate.cover, evaluate.measure, evaluate.sheet, evaluate.table,
+    erase.methods, curate.concepts, curate.propose, curate.refine, curate.suggest, runs.list_runs, runs.stop,
+    runs.resume, runs.worker, evaluate.cover, evaluate.measure, evaluate.sheet, evaluate.table,
 )  # fmt: skip
 
 for command in COMMANDS:

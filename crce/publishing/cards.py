@@ -30,7 +30,8 @@ def weights_card(
 ) -> str:
     """The README.md of a model repository.
 
-    dataset: Hub id of the dataset with the terms, if published. lora_error: relative error of the LoRA, once it is made.
+    dataset: Hub id of the dataset with the terms, if published. lora_error: relative error of the LoRA, once it is
+    made.
     """
     method, spec, config = METHOD_FACTS[job.config.method], job.spec, job.config
     name = plain(spec.name)

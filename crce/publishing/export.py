@@ -188,8 +188,8 @@ FORMATS = {
     ),
     "checkpoint": Format(
         "Whole model (one file: A1111, Forge, ComfyUI)", ".safetensors", checkpoint,
-        how="Or put it into models/Stable-diffusion (A1111, Forge) or models/checkpoints (ComfyUI). They open models in "
-        "the shapes of Stable Diffusion 1 and 2; emoji-sd has its own.",
+        how="Or put it into models/Stable-diffusion (A1111, Forge) or models/checkpoints (ComfyUI). They open models "
+        "in the shapes of Stable Diffusion 1 and 2; emoji-sd has its own.",
         imports="from diffusers import StableDiffusionPipeline\n",
         code="pipe = StableDiffusionPipeline.from_single_file({file}, config={base})",
         limits="The whole model, exactly as trained, without a safety checker.",
