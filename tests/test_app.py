@@ -6,14 +6,18 @@ import inspect
 import io
 import json
 import logging
+import shutil
 import threading
+import zipfile
 from dataclasses import fields, replace
+from pathlib import Path
 
 import gradio as gr
 import pytest
 from filelock import FileLock
 from gradio.state_holder import SessionState
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from app.components import encode_png, render
 from app.errors import report_errors
@@ -961,6 +965,23 @@ def test_the_card_of_weights_is_shown_before(run):
     assert "dog" in card
     assert "base_model" in header or "license" in header
     assert publish.preview_weights(None, [], False, "") == ("", "")
+
+
+def test_an_export_is_offered_for_download_with_its_lines(run, base):
+    weights = load_file(f"{base}/unet/diffusion_pytorch_model.safetensors")
+    save_file({"conv_in.bias": weights["conv_in.bias"] + 1}, run.weights_path, metadata={"base": base})
+    shown, told = publish.export_weights(run.id, ["weights", "pipeline"], False)
+    one, folder = [Path(path) for path in shown.value]
+    assert (one.name, folder.name) == ("without-dog-animal-crce-weights.safetensors",
+                                       "tiny-sd0-without-dog-animal-crce.zip")  # fmt: skip
+    with zipfile.ZipFile(folder) as archive:
+        assert f"{folder.stem}/model_index.json" in archive.namelist()
+    assert "load_state_dict" in told and str(Path(base).parent) not in told
+    shutil.rmtree(one.parent)
+    with pytest.raises(gr.Error, match="Choose the run"):
+        publish.export_weights(None, ["weights"], False)
+    with pytest.raises(gr.Error, match="No format is chosen"):
+        publish.export_weights(run.id, [], False)
 
 
 def test_the_card_of_an_adapter_is_shown_for_what_it_can_go_out_as(dog, base):

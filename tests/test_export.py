@@ -322,7 +322,9 @@ def test_a_base_saved_in_bf16_is_exported(tiny_sd, tmp_path, key):
         assert 0 < biggest < 1.1e-3  # one step of Adam, and nothing of the base
 
 
-@pytest.mark.parametrize(("dtype", "method"), [("bf16", "esd-x-strict"), ("fp16", "esd-x-strict"), ("bf16", "crce-uce")])
+@pytest.mark.parametrize(
+    ("dtype", "method"), [("bf16", "esd-x-strict"), ("fp16", "esd-x-strict"), ("bf16", "crce-uce")]
+)
 def test_training_begins_with_the_files_own_precision(tiny_sd, tmp_path, dtype, method):
     """Else the difference that is exported is the rounding of the network, many times larger than what was trained."""
     model = Diffusion.load(tiny_sd.base, device="cpu", dtype=dtype)

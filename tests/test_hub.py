@@ -266,7 +266,7 @@ def run(base, specs, tmp_path):
 def test_weights_go_out_exactly(fake, mine, run, base):
     done = mine.publish_weights(run, "no-dog")
     files = repo(fake, "tester/no-dog", "model").files
-    names = [f"without-dog-animal-crce-{part}.safetensors" for part in ("weights", "diff")]
+    names = [f"without-dog-crce-{part}.safetensors" for part in ("weights", "diff")]
     assert done.url.endswith("/tester/no-dog") and set(files) == {
         ".gitattributes", "README.md", f"specs/{run.job.spec.slug}.json", *names}  # fmt: skip
     trained, erased = load_file(run.weights_path), load(files[names[0]])
@@ -336,7 +336,7 @@ def test_a_pipeline_is_the_repository_itself(fake, mine, run, tiny_sd_dir):
     mine.publish_weights(other, "no-dog", formats=("pipeline", "diff"), fp16=True)
     files = repo(fake, "tester/no-dog", "model").files
     assert {"model_index.json", UNET, "unet/config.json", "vae/config.json", "tokenizer/tokenizer.json",
-            "without-dog-animal-crce-diff-fp16.safetensors"} < set(files)  # fmt: skip
+            "without-dog-crce-diff-fp16.safetensors"} < set(files)  # fmt: skip
     assert load(files[UNET])[name].dtype == np.float16
     card = files["README.md"].decode()
     assert 'from_pretrained("tester/no-dog")' in card and "Rounded to fp16" in card
@@ -346,7 +346,9 @@ def test_a_base_on_the_hub_is_downloaded_once(fake, url, run, base, tmp_path):
     """Only what is needed; afterwards it is read from the cache, without the network."""
     fake.repos["model", "tester/base"] = Repo(private=False)
     files = {path.relative_to(base).as_posix(): path.read_bytes() for path in base.rglob("*") if path.is_file()}
-    fake.repos["model", "tester/base"].change({**files, "unet/huge.bin": b"x", "safety_checker/model.safetensors": b"x"})
+    fake.repos["model", "tester/base"].change(
+        {**files, "unet/huge.bin": b"x", "safety_checker/model.safetensors": b"x"}
+    )
     code = (
         "from crce.publishing import base_files\n"
         "folder = base_files.find_base('tester/base', ('unet',))\n"
@@ -429,7 +431,7 @@ def membranes(specs):
 def test_membranes_go_out_as_a_lora_of_all_concepts_without_their_gate(fake, mine, membranes):
     mine.publish_weights(membranes, "no-dog", formats=("lora",))
     files = repo(fake, "tester/no-dog", "model").files
-    trained, lora = load_file(membranes.weights_path), load(files["without-dog-animal-spm-lora.safetensors"])
+    trained, lora = load_file(membranes.weights_path), load(files["without-dog-spm-lora.safetensors"])
     for layer in (K.removesuffix(".weight"), "mid_block.proj_in"):
         name = f"lora_unet_{layer.replace('.', '_')}"
         up, down = (lora[f"{name}.lora_{part}.weight"] for part in ("up", "down"))
