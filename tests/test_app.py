@@ -971,7 +971,7 @@ def test_an_export_is_offered_for_download_with_its_lines(run, base):
     weights = load_file(f"{base}/unet/diffusion_pytorch_model.safetensors")
     save_file({"conv_in.bias": weights["conv_in.bias"] + 1}, run.weights_path, metadata={"base": base})
     shown, told = publish.export_weights(run.id, ["weights", "pipeline"], False)
-    one, folder = [Path(path) for path in shown.value]
+    one, folder = [Path(path) for path in shown["value"]]
     assert (one.name, folder.name) == ("without-dog-animal-crce-weights.safetensors",
                                        "tiny-sd0-without-dog-animal-crce.zip")  # fmt: skip
     with zipfile.ZipFile(folder) as archive:

@@ -196,7 +196,13 @@ def test_every_key_of_difference_and_lora_is_one_that_the_others_look_for(run, e
         assert modules <= comfy.keys()
         # A1111 finds the last norm by no name: only a difference holds it, which is for ComfyUI and Forge.
         assert {m for m in modules if a1111_name(m) != comfy[m].replace(".", "_")} <= {"lora_unet_conv_norm_out"}
-    assert modules >= {"lora_unet_conv_in", "lora_unet_down_blocks_0_resnets_0_conv1", "lora_unet_up_blocks_0_upsamplers_0_conv"}  # fmt: skip
+    own = {
+        "conv_in",
+        "down_blocks_0_resnets_0_conv1",
+        "up_blocks_0_upsamplers_0_conv",
+        "mid_block_attentions_0_proj_in",
+    }
+    assert modules >= {f"lora_unet_{name}" for name in own}
 
 
 def test_the_difference_added_to_the_base_by_comfyui_is_the_erased_checkpoint(model, run, erased, tmp_path):
@@ -347,7 +353,8 @@ def test_a_model_made_in_memory_has_its_own_weights_as_masters(tiny_sd):
 def test_fp16_is_half_the_size_and_near(run, erased, tmp_path, key):
     (full,), (half,) = export.export(run, [key], tmp_path), export.export(run, [key], tmp_path, fp16=True)
     assert half.path != full.path and "fp16" in half.path.name
-    pairs = [(p, half.path / p.relative_to(full.path)) for p in full.path.rglob("*.safetensors")] if full.path.is_dir() else [(full.path, half.path)]  # fmt: skip
+    names = sorted(path.relative_to(full.path) for path in full.path.rglob("*.safetensors")) or [""]
+    pairs = [(full.path / name, half.path / name) for name in names]
     for one, other in pairs:
         exact, near = load_file(one), load_file(other)
         assert exact.keys() == near.keys() and {t.dtype for t in near.values()} == {torch.float16}
@@ -364,8 +371,8 @@ def test_what_fp16_cannot_hold_is_refused(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 def test_a_file_is_read_exactly_and_written_as_the_library_reads_it(tmp_path, dtype):
     torch.manual_seed(0)
-    tensors = {"a": torch.randn(3, 5).to(dtype), "b.c": torch.randn(2, 3, 1, 1).to(dtype), "empty": torch.zeros(0, 4, dtype=dtype),
-               "scalar": torch.tensor(2.5, dtype=dtype), "ids": torch.arange(4)}  # fmt: skip
+    shapes = {"a": (3, 5), "b.c": (2, 3, 1, 1), "empty": (0, 4), "scalar": ()}
+    tensors = {name: torch.randn(shape).to(dtype) for name, shape in shapes.items()} | {"ids": torch.arange(4)}
     save_file(tensors, tmp_path / "a.safetensors", {"who": "é"})
     read, info = tensor_files.read(tmp_path / "a.safetensors")
     tensor_files.write(tmp_path / "b.safetensors", read, info)

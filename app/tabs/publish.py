@@ -172,7 +172,7 @@ def publish_dataset(
 
 
 @report_errors
-def export_weights(run_id: str | None, formats: list[str], fp16: bool) -> tuple[gr.File, str]:
+def export_weights(run_id: str | None, formats: list[str], fp16: bool) -> tuple[dict, str]:
     """The files to download, a folder as a zip, and how each is loaded."""
     if not run_id:
         raise CrceError("Choose the run to export.")
@@ -182,7 +182,7 @@ def export_weights(run_id: str | None, formats: list[str], fp16: bool) -> tuple[
     done = export(run, formats, folder, fp16)
     paths = [str(_zip(each.path) if each.path.is_dir() else each.path) for each in done]
     told = render("exported", exported=[_describe_export(each, run.job.base) for each in done])
-    return gr.File(paths, visible=True), told
+    return gr.update(value=paths, visible=True), told
 
 
 def _zip(folder: Path) -> Path:
@@ -325,7 +325,7 @@ def _wire_weights(panel: WeightsPanel, slow: dict) -> None:
     gr.on(changes, preview_weights, [*chosen, panel.target.repo], [panel.card.text, panel.card.header], **QUIET)
     panel.export.click(export_weights, chosen, [panel.files, panel.exported], **slow)
     # What was exported belongs to one run.
-    panel.run.change(lambda: (gr.File(None, visible=False), ""), None, [panel.files, panel.exported], **QUIET)
+    panel.run.change(lambda: (gr.update(value=None, visible=False), ""), None, [panel.files, panel.exported], **QUIET)
     form = {"run_id": panel.run, "formats": panel.formats, "fp16": panel.fp16, "dataset": panel.dataset}
     form |= vars(panel.target)
     panel.publish.click(publish_weights, None, panel.result, inputs_kwargs=form, **slow)

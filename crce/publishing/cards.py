@@ -57,7 +57,7 @@ def _describe_use(job: Job, key: str, repo: str, lora_error: float | None, fp16:
     place = f'"{repo}"' if whole else f'hf_hub_download("{repo}", "{file}")'
     code = export.snippet(key, place, export.base_expression(job.base, public=True))
     download = "" if whole or not code else "from huggingface_hub import hf_hub_download\n"
-    limits = export.describe_limits(key, kind, lora_error) + " Rounded to fp16." * fp16
+    limits = export.describe_limits(key, kind, fp16, lora_error)
     return {"title": export.FORMATS[key].title, "file": file, "code": download + code,
             "how": export.FORMATS[key].how, "limits": limits}  # fmt: skip
 

@@ -136,7 +136,7 @@ def pipeline(erasure: Erasure) -> Files:
     for part in parts:
         settings = [path for path in (folder / part).iterdir() if path.suffix in (".json", ".txt", ".model")]
         made |= {f"{part}/{p.name}": p.read_bytes() for p in settings if not p.name.endswith(".index.json")}
-        if list((folder / part).glob("*.safetensors")):
+        if (folder / part / "config.json").exists():  # a tokenizer and a scheduler have others, and no weights
             stem = "model" if index[part][0] == "transformers" else "diffusion_pytorch_model"
             tensors = _erased_unet(erasure) if part == "unet" else tensor_files.read_all(folder / part)
             made[f"{part}/{stem}.safetensors"] = TensorFile(tensors, {})
@@ -169,12 +169,12 @@ FORMATS = {
         imports="from diffusers import DiffusionPipeline\nfrom safetensors.torch import load_file\n",
         code="pipe = DiffusionPipeline.from_pretrained({base})\n"
         "pipe.unet.load_state_dict(load_file({file}), strict=False)",
-        limits="Exactly as trained. It holds only what changed, so it needs the base.",
+        limits="It holds only what changed, so it needs the base.",
     ),
     "diff": Format(
         "Difference (ComfyUI, Forge)", "-diff.safetensors", diff,
         how="Put it into the LoRA folder of ComfyUI or Forge, and load it on the base at strength 1.",
-        limits="The exact difference of the weights, no low-rank form. sd-scripts and diffusers find nothing in it.",
+        limits="The difference in full, no low-rank form: sd-scripts and diffusers find nothing in it.",
     ),
     "lora": Format(
         "LoRA (approximate)", "-lora.safetensors", lora,
@@ -184,7 +184,7 @@ FORMATS = {
     "pipeline": Format(
         "Whole model (diffusers folder)", "/", pipeline,
         code="pipe = DiffusionPipeline.from_pretrained({file})",
-        limits="The whole model, exactly as trained, without a safety checker.",
+        limits="The whole model, without a safety checker.",
     ),
     "checkpoint": Format(
         "Whole model (one file: A1111, Forge, ComfyUI)", ".safetensors", checkpoint,
@@ -192,15 +192,16 @@ FORMATS = {
         "in the shapes of Stable Diffusion 1 and 2; emoji-sd has its own.",
         imports="from diffusers import StableDiffusionPipeline\n",
         code="pipe = StableDiffusionPipeline.from_single_file({file}, config={base})",
-        limits="The whole model, exactly as trained, without a safety checker.",
+        limits="The whole model, without a safety checker.",
     ),
 }  # fmt: skip
 
 
-def describe_limits(key: str, kind: str = WEIGHTS.kind, error: float | None = None) -> str:
+def describe_limits(key: str, kind: str, fp16: bool, error: float | None = None) -> str:
     """What a format does not hold of this kind of result. error: the relative error of a LoRA that was made."""
     if key != "lora" or kind != WEIGHTS.kind:
-        return result_of(kind).note or FORMATS[key].limits
+        exact = "Rounded to fp16." if fp16 else "Exactly as trained."
+        return result_of(kind).note or f"{exact} {FORMATS[key].limits}"
     known = "" if error is None else f" Its relative error is {error:.1%} (Frobenius norm)."
     return f"An approximation of rank {RANK}, without norms and biases.{known} Its erasure was not measured."
 
@@ -266,7 +267,7 @@ def _export(erasure: Erasure, key: str, path: Path, fp16: bool) -> Exported:
     write(made, path, fp16)
     size, error = sum((path / name).stat().st_size for name in made), relative_error(made)
     loads = snippet(key, repr(str(path)), base_expression(erasure.base))
-    return Exported(key, path, size, loads, FORMATS[key].how, describe_limits(key, erasure.kind, error), error)
+    return Exported(key, path, size, loads, FORMATS[key].how, describe_limits(key, erasure.kind, fp16, error), error)
 
 
 def write(made: Files, path: Path, fp16: bool) -> None:
