@@ -321,11 +321,11 @@ def _wire_dataset(panel: DatasetPanel, slow: dict) -> None:
 
 def _wire_weights(panel: WeightsPanel, slow: dict) -> None:
     chosen = [panel.run, panel.formats, panel.fp16]
-    changes = [each.change for each in (*chosen, panel.target.repo)]
+    changes = [panel.run.change, panel.formats.change, panel.fp16.change, panel.target.repo.change]
     gr.on(changes, preview_weights, [*chosen, panel.target.repo], [panel.card.text, panel.card.header], **QUIET)
     panel.export.click(export_weights, chosen, [panel.files, panel.exported], **slow)
     # What was exported belongs to one run.
     panel.run.change(lambda: (gr.update(value=None, visible=False), ""), None, [panel.files, panel.exported], **QUIET)
-    form = {"run_id": panel.run, "formats": panel.formats, "fp16": panel.fp16, "dataset": panel.dataset}
-    form |= vars(panel.target)
+    form = {"run_id": panel.run, "formats": panel.formats, "fp16": panel.fp16, "dataset": panel.dataset,
+            **vars(panel.target)}  # fmt: skip
     panel.publish.click(publish_weights, None, panel.result, inputs_kwargs=form, **slow)

@@ -34,4 +34,4 @@ def factorise(weight: np.ndarray, rank: int) -> Factors:
     up, down = np.pad(up, ((0, 0), (0, rank - kept))), np.pad(down, ((0, rank - kept), (0, 0)))
     if weight.ndim == 4:
         up, down = up.reshape(len(weight), rank, 1, 1), down.reshape(rank, *weight.shape[1:])
-    return Factors(*(np.ascontiguousarray(part, np.float32) for part in (up, down)), lost)
+    return Factors(np.ascontiguousarray(up, np.float32), np.ascontiguousarray(down, np.float32), lost)
