@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from safetensors.numpy import load_file
 
 from crce import bases, files, runs
 from crce.concepts.library import find_concept, load_spec
@@ -539,26 +537,6 @@ def test_the_dataset_is_published_after_it_was_seen(app, page):
     assert repo.private
     assert "v1" in repo.tags
     assert "data/object/train.parquet" in repo.files
-
-
-def test_a_run_is_exported_to_download(erased, page, tmp_path):
-    tab(page, "Publish")
-    tab(page, "Weights of a run")
-    for name in ("Changed weights (diffusers)", "Difference (ComfyUI, Forge)"):
-        page.get_by_label(name).uncheck()
-    page.get_by_label("LoRA (approximate)").check()
-    page.get_by_label("Whole model (diffusers folder)").check()
-    page.get_by_label("Half the size (fp16)").check()
-    page.get_by_role("button", name="Export to download").click()
-    expect(page.get_by_text("pipe.load_lora_weights('without-dog-")).to_be_visible()
-    shot(page, "exported")
-    for ending in ("-lora-fp16.safetensors", "-fp16.zip"):
-        with page.expect_download() as found:
-            page.locator(f"a[download$='{ending}']").first.click()
-        found.value.save_as(tmp_path / found.value.suggested_filename)
-    (lora,), (folder,) = tmp_path.glob("*.safetensors"), tmp_path.glob("*.zip")
-    assert any(name.endswith("lora_down.weight") for name in load_file(lora))
-    assert f"{folder.stem}/model_index.json" in zipfile.ZipFile(folder).namelist()
 
 
 def test_try_it_ends_in_compare(page):
