@@ -8,15 +8,21 @@ from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
 from crce.files import DATA
+from crce.redact import redact
 
 ASSETS = DATA / "assets" / "app"
 _templates = Environment(
-    loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True, auto_reload=False
+    loader=FileSystemLoader(ASSETS),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,
+    finalize=lambda value: redact(value) if type(value) is str else value,
 )
 
 
 def render(template: str, **values: object) -> str:
-    """The template with its values filled in. The environment escapes them, so no caller can forget to."""
+    """The template with its values filled in. The environment escapes them and hides keys: no caller can forget to."""
     return _templates.get_template(f"{template}.html").render(values)
 
 

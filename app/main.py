@@ -9,13 +9,20 @@ import threading
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
+from gradio.utils import get_upload_folder
+from starlette.middleware import Middleware
 
+from app import guard
 from app.components import html_panel
 from app.events import QUIET
+from app.session import people
 from app.tabs import compare, curate, erase, publish, start, status_bar
 from app.theme import CSS, ICON, build_theme
 from crce import runs
-from crce.worker.client import ensure_worker
+from crce.environment import LOOPBACK, bypass_proxy
+from crce.errors import CrceError
+from crce.redact import AUTH, SHORTEST, hide
+from crce.worker.client import ensure_workers
 
 _MAX_UPLOAD = "5mb"
 
@@ -47,7 +54,22 @@ def build() -> gr.Blocks:
     return demo
 
 
-def launch(host: str, port: int, block: bool = True) -> gr.Blocks:
+def launch(host: str, port: int, block: bool = True, auth: str = "", insecure: bool = False) -> gr.Blocks:
+    """auth: accounts as "name:password", with commas between them; the first is the operator's.
+
+    Raises CrceError for a host that others reach, unless there are accounts or it is insecure on purpose.
+    """
+    accounts, alone = _read_accounts(auth), guard.is_loopback(host)
+    if not (alone or accounts or insecure):
+        raise CrceError(
+            f"{host} can be reached from other machines, and anyone there could use this one. Give accounts "
+            "(--auth name:password, or CRCE_AUTH), or say that you want it open to all (--insecure)."
+        )
+    shared = bool(accounts) or not alone
+    people.share(people.Sharing([name for name, _ in accounts]) if shared else None)
+    bypass_proxy(host)
+    hosts = {*LOOPBACK, host} if alone else None
+    shield = Middleware(guard.Guard, hosts=hosts, token=shared and not accounts, uploads=get_upload_folder)
     threading.Thread(target=_warm_up, daemon=True).start()
     demo = build().queue(max_size=64, default_concurrency_limit=8)
     demo.launch(
@@ -63,9 +85,25 @@ def launch(host: str, port: int, block: bool = True) -> gr.Blocks:
         share=False,
         show_error=False,
         max_file_size=_MAX_UPLOAD,
+        auth=accounts or None,
+        app_kwargs={"middleware": [shield]},
         prevent_thread_lock=not block,
     )
     return demo
+
+
+def _read_accounts(auth: str) -> list[tuple[str, str]]:
+    """Raises CrceError for one without a name, or with a password that is too short to protect anything."""
+    accounts = []
+    for pair in filter(None, auth.split(",")):
+        name, _, password = pair.strip().partition(":")
+        if not name or len(password) < SHORTEST:
+            raise CrceError(
+                f"The account {name!r} has no password of at least {SHORTEST} characters. Write name:password, "
+                "with commas between several accounts."
+            )
+        accounts.append((name, hide(password)))
+    return accounts
 
 
 def _warm_up() -> None:
@@ -73,7 +111,7 @@ def _warm_up() -> None:
     import crce.proposers.proposers  # noqa: F401  the status line needs it, and its first import takes a second
 
     if any(run.state == "queued" for run in runs.all_runs()):
-        ensure_worker()
+        ensure_workers()
 
 
 def main() -> None:
@@ -81,7 +119,9 @@ def main() -> None:
     parser.add_argument(
         "--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to listen on"
     )
+    parser.add_argument("--auth", default=os.environ.get(AUTH, ""), help=f"accounts, name:password,… (or {AUTH})")
+    parser.add_argument("--insecure", action="store_true", help="open to anyone who reaches the host")
     parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", 7860)), help="port")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    launch(options.host, options.port)
+    launch(options.host, options.port, auth=options.auth, insecure=options.insecure)

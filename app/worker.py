@@ -13,6 +13,6 @@ def tab_id(http: gr.Request, part: str) -> str:
     return f"{http.session_hash}-{part}"
 
 
-def ask_worker(request: ModelRequest[A]) -> A | None:
+def ask_worker(request: ModelRequest[A], timeout: float = _TIMEOUT) -> A | None:
     """The worker's answer; None if a newer request of the same tab and kind replaced this one. Raises CrceError."""
-    return client.send(request, timeout=_TIMEOUT)
+    return client.send(request, timeout=timeout)

@@ -17,7 +17,7 @@ from crce.cost import machine
 from crce.evaluation.accuracies import summarise
 from crce.evaluation.evaluate import evaluate_steps
 from crce.evaluation.metrics import HEADS
-from crce.evaluation.report import read_report
+from crce.evaluation.report import read_report, report_to_dict
 from crce.experiments.studies import pool_counts, render_variants
 from crce.experiments.tables import load_reports
 from crce.files import DOCS, RESULTS, write_atomic
@@ -82,7 +82,7 @@ def measure(name: str, way: str) -> None:
         evaluate_steps(model, EmbeddedJudge.load(model.base), spec, erase_fresh(model, spec, config, way), IMAGES),
     )
     facts = {"method": WAYS[way], "config": asdict(config), "images": IMAGES, "dtype": "bf16", "machine": machine()}
-    write_atomic(target, json.dumps(asdict(summarise(spec, answers, **facts)), ensure_ascii=False) + "\n")
+    write_atomic(target, json.dumps(report_to_dict(summarise(spec, answers, **facts)), ensure_ascii=False) + "\n")
 
 
 def erase_fresh(model: Diffusion, spec, config: EraseConfig, way: str) -> ErasedWeights:

@@ -1,7 +1,12 @@
-"""Measured figures: printed as they arrive. --keep stores them in docs/results/speed/ and updates docs/speed.md."""
+"""Measured figures: printed as they arrive. --keep stores them in docs/results/speed/ and updates docs/speed.md.
+
+Where the variable OUT names a folder, they are also written there, each once it is measured: what a machine that is
+only lent had measured when it was taken back.
+"""
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -62,14 +67,16 @@ def make_parser(about: str) -> argparse.ArgumentParser:
 def show(name: str, about: str, figures: Iterable[Figure], keep: bool) -> None:
     """Prints each figure once it is measured. name: the benchmark's module. about: its docstring, for the page."""
     print(describe_machine(), flush=True)
-    found = []
+    facts: dict = {"about": about.split("\n\n    python")[0].strip(), "machine": describe_machine(), "figures": []}
     for figure in figures:
-        found.append(asdict(figure))
+        facts["figures"].append(asdict(figure))
         print(figure.line, flush=True)
-    if keep:
-        facts = {"about": about.split("\n\n    python")[0].strip(), "machine": describe_machine(), "figures": found}
-        write_atomic(FOLDER / f"{name}.json", json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
-        write_atomic(WRITTEN, render_page())
+        text = json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
+        if out := os.environ.get("OUT"):
+            write_atomic(Path(out) / f"{name}.json", text)
+        if keep:
+            write_atomic(FOLDER / f"{name}.json", text)
+            write_atomic(WRITTEN, render_page())
 
 
 def render_page(folder: Path = FOLDER) -> str:

@@ -17,8 +17,8 @@ from benchmarks.sizes import spec
 from crce.config import EraseConfig, resolve_config
 from crce.files import DOCS, read_json, write_atomic
 from crce.models.diffusion import Diffusion
-from crce.training.estimate import noise_sample, try_steps
-from crce.training.loop import TrainState, erase_steps, train_once
+from crce.training.estimate import try_steps
+from crce.training.loop import TrainState, erase_steps, noise_sample, train_once
 
 TERMS = (1, 2, 4, 8, 12, 16, 20)
 CONCEPTS = (1, 2, 5, 10, 20)

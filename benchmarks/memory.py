@@ -21,9 +21,8 @@ from benchmarks.loop import Reference
 from benchmarks.sizes import sd_v1_4, spec
 from crce.config import EraseConfig
 from crce.models.diffusion import Diffusion
-from crce.training.estimate import noise_sample
 from crce.training.latent_cache import sample_latents
-from crce.training.loop import TrainState, train_once
+from crce.training.loop import TrainState, noise_sample, train_once
 
 CONFIG = EraseConfig(steps=500, lr=1e-5)
 
@@ -90,7 +89,7 @@ def run_step(model: Diffusion, config: EraseConfig) -> None:
 def sample_cache(model: Diffusion, config: EraseConfig) -> None:
     """The first prediction for the cache, with the trained weights allocated."""
     tuned = TrainState(model, (spec(),), config)
-    next(sample_latents(model, tuned.method.latents(spec()), config))
+    next(sample_latents(model, tuned.method.latent_prompt(spec()), config))
 
 
 def count_peak(model: Diffusion, work: Callable[[], object]) -> float:

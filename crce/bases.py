@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crce.errors import CrceError
-from crce.files import DATA, read_json
+from crce.files import DATA, home, read_json
 
 EMOJI_SD = "emoji-sd"
 SD_V1_4 = "CompVis/stable-diffusion-v1-4"
@@ -15,16 +15,17 @@ BASES = (EMOJI_SD, SD_V1_4)
 class BaseDefaults:
     """Sampling guidance and steps; erasure steps and learning rate. These are SD v1.4's (paper, App. B).
 
-    damping: λ of the closed forms (UCE's script); larger changes less.
-    methods: steps and learning rate of single methods that were tuned for this base.
+    damping: λ of UCE's closed form as a share of the text states' mean squared length; larger changes less.
+    methods: steps and learning rate of single methods that were tuned for this base. dampings: λ of single methods.
     """
 
     guidance: float = 7.5
     sample_steps: int = 50
     erase_steps: int = 500
     lr: float = 1e-5
-    damping: float = 0.5
+    damping: float = 0.05
     methods: dict[str, tuple[int, float]] | None = None
+    dampings: dict[str, float] | None = None
 
     def preset(self, method: str, published: tuple[int, float] | None) -> tuple[int, float]:
         """Steps and learning rate: the base's own for the method, else what was published for SD v1.4, else all's."""
@@ -36,7 +37,10 @@ class BaseDefaults:
 
 
 def resolve(base: str) -> str:
-    """A folder or a Hub id for `from_pretrained`. Raises CrceError for a folder that holds no pipeline."""
+    """The folder of a base; for one on the Hub its folder in the local cache, or the Hub id where it is not there.
+
+    Raises CrceError for a folder that holds no pipeline, and for what can be no Hub id.
+    """
     path = DATA / "assets" / EMOJI_SD if base == EMOJI_SD else Path(base)
     if path.is_dir() and not (path / "model_index.json").exists():
         raise CrceError(
@@ -48,7 +52,27 @@ def resolve(base: str) -> str:
             f"There is no base model {base!r}. Give {EMOJI_SD!r}, a folder with a diffusers "
             f"pipeline, or a Hub id such as {SD_V1_4!r}."
         )
-    return str(path) if path.is_dir() else base
+    return str(path if path.is_dir() else hub_folder(base) or base)
+
+
+def hub_folder(base: str) -> Path | None:
+    """Where the local cache has the newest commit of a Hub base that was asked for; perhaps not all of its files."""
+    from huggingface_hub import try_to_load_from_cache  # takes a while to import, and only a Hub base needs it
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(base, "model_index.json")
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def covered_file(base: str) -> Path:
+    """Where it is written what a base draws: beside its own files, or in our home for a base from the Hub, since the
+    cache of the Hub is not ours."""
+    if base == EMOJI_SD or Path(base).is_dir():
+        return Path(resolve(base)) / "covered.json"
+    return home() / "covered" / f"{base.replace('/', '--')}.json"
 
 
 def defaults(base: str) -> BaseDefaults:
@@ -56,6 +80,20 @@ def defaults(base: str) -> BaseDefaults:
     path = Path(resolve(base)) / "crce.json"
     known = BaseDefaults.__dataclass_fields__
     return BaseDefaults(**{k: v for k, v in read_json(path).items() if k in known} if path.exists() else {})
+
+
+def require_judge(base: str) -> None:
+    """Raises CrceError for a base without a judge: then nobody can say when a concept is gone."""
+    if not has_judge(base):
+        raise CrceError(
+            f"The base {public_name(base)!r} brings no judge, so nobody can say when the concept is gone. "
+            f"Train all steps, or use the base {EMOJI_SD!r}."
+        )
+
+
+def has_judge(base: str) -> bool:
+    """Whether the base brings a judge of its own. Raises CrceError for a base that is no model."""
+    return (Path(resolve(base)) / "judge").is_dir()
 
 
 def public_name(base: str) -> str:

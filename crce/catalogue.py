@@ -29,6 +29,7 @@ class MethodFacts:
 
     lists: whether it uses corefs and retains.
     needs: "corefs" or "retains", the list of which it needs a training term, if it does not draw from both.
+    differs: what stays different from the published method, for people; its file says more. Empty where nothing does.
     published: steps and learning rate for SD v1.4 in its paper or code; None means those of the CRCE paper (App. B).
     is_backbone: whether CRCE's sums can be added to its loss. variant: whether it is CRCE's loss added to a backbone.
     """
@@ -45,8 +46,11 @@ class MethodFacts:
     is_backbone: bool = False
     variant: bool = False
     result: Result = WEIGHTS
+    differs: str = ""
 
 
+_BALL = "The ball's radius is not published: ours is the distance of a randomly drawn training coref."
+_POSITIONS = "Edits every position from the first word on, where the public code edits only the last word."
 _FMN = "Zhang et al., Forget-Me-Not: Learning to Forget in Text-to-Image Diffusion Models, CVPR Workshops 2024"
 _CA = "Kumari et al., Ablating Concepts in Text-to-Image Diffusion Models, ICCV 2023"
 _SALUN = "Fan et al., SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency, ICLR 2024"
@@ -73,11 +77,13 @@ _ROWS = (
         "crce-fixed", "CRCE-Fixed", "gradient", "attn2 K, V",
         "CRCE with one fixed set: the M corefs and N retains of highest certainty.",
         f"{_CRCE}, §4.3", lists=True, variant=True,
+        differs="The paper does not say which terms are fixed: ours are the most certain.",
     ),
     MethodFacts(
         "crce-sphere", "CRCE-Sphere", "gradient", "attn2 K, V",
         "CRCE with M random points around the target instead of the corefs.",
         f"{_CRCE}, §4.3", lists=True, variant=True,
+        differs=_BALL,
     ),
     MethodFacts(
         "esd-x-strict", "ESD-x strict", "gradient", "attn2 K, V",
@@ -88,28 +94,35 @@ _ROWS = (
         "Pushes only the target away, with all of the cross-attention.", _ESD,
     ),
     MethodFacts(
-        "esd-u", "ESD-u", "gradient", "all but attn2",
+        "esd-u", "ESD-u", "gradient", "all linear and convolution layers but attn2",
         "Pushes only the target away, with all weights that do not see the text.", _ESD, is_backbone=True,
     ),
     MethodFacts(
         "realera", "RealEra", "gradient", "attn2 K, V",
         "Pushes the target and 10 random points near it away; preserves 2 random points further off.",
         f"{_REALERA}; {_CRCE}, App. B", needs="corefs",
+        differs=f"Without RealEra's closed form and LoRA, as in the CRCE paper. {_BALL}",
     ),
     MethodFacts(
         "fmn", "Forget-Me-Not", "gradient, attention", "attn2 Q, K",
         "Drives the attention that the picture pays to the target's words to zero.", _FMN,
         published=(35, 2e-6), is_backbone=True,
+        differs="Trains Q and K where the public code trains the whole U-Net or all of attn2; no textual inversion; "
+        "sampled latents in place of pictures.",
     ),
     MethodFacts(
         "ca", "Concept Ablation", "gradient", "attn2 K, V",
         "Draws an anchor concept, the most certain retain, in the target's place.", _CA,
         needs="retains", published=(200, 8e-6), is_backbone=True,
+        differs="Sampled latents and the anchor's name in place of 1000 pictures and 200 prompts; the anchor's "
+        "prediction is the frozen model's; one latent a step instead of four.",
     ),
     MethodFacts(
         "salun", "SalUn", "gradient", "the salient half of all weights",
         "Relabels the target as the most certain retain and preserves a random one, in the weights that matter for the "
         "target.", _SALUN, needs="retains", published=(500, 1e-5),
+        differs="The new label's and the retains' predictions are the frozen model's; one latent of each a step "
+        "instead of eight; the mask is made of one sampled picture instead of 800.",
     ),
     MethodFacts(
         "spm", "SPM", ADAPTER, "a rank-1 adapter beside every layer of the transformers",
@@ -122,6 +135,7 @@ _ROWS = (
             "prompt in proportion to how near the prompt is to the concept; as a LoRA it acts on every prompt in "
             "full, so it may change more than what was measured.",
         ),
+        differs="Latents come from the frozen model; plain Adam instead of AdamW in 8 bits.",
     ),
     MethodFacts(
         "receler", "Receler", ADAPTER, "an adapter after every attn2",
@@ -132,11 +146,16 @@ _ROWS = (
             why_not="Receler adds nonlinear adapter layers (GELU), which no other program's format can hold. They work "
             "here: in Compare, and with `crce generate --run …`.",
         ),
+        differs="Latents come from the frozen model; the soft words take 4 steps to each of the erasers', where the "
+        "public code has 50.",
     ),
     MethodFacts(
         "mace", "MACE", "mixed", "attn2 K, V",
         "Maps the states around the target's words to those of the prompt without it, then drives the attention to "
         "its words to zero.", _MACE, published=(50, 1e-5),
+        differs="No pictures, no segmenter and no preserved captions; 8 prompts instead of 30; the concept gives way "
+        "to nothing instead of a more general concept; every timestep counts the same. λ is 1000; the paper has 10 to "
+        "1000.",
     ),
     MethodFacts(
         "crce-uce", "CRCE-UCE", CLOSED_FORM, "attn2 K, V",
@@ -146,6 +165,12 @@ _ROWS = (
     MethodFacts(
         "uce", "UCE", CLOSED_FORM, "attn2 K, V",
         "Maps only the target to the empty prompt, at once; no training.", _UCE,
+        differs=_POSITIONS,
+    ),
+    MethodFacts(
+        "uce-published", "UCE as published", CLOSED_FORM, "attn2 K, V",
+        "Maps only the last word of the target to the empty prompt, with the public script's λ = 0.5; no training.",
+        _UCE,
     ),
     MethodFacts(
         "crce-null", "CRCE-Null", CLOSED_FORM, "attn2 V",
@@ -156,6 +181,8 @@ _ROWS = (
         "speed", "SPEED", CLOSED_FORM, "attn2 V",
         "Maps only the target to the empty prompt, in directions that CorefConcept's other concepts do not use; no "
         "training.", _SPEED,
+        differs=f"{_POSITIONS} The retains are CorefConcept's other concepts; the ten noisy copies of each are taken "
+        "in expectation, and the centres are thirds instead of k-means.",
     ),
 )  # fmt: skip
 

@@ -21,8 +21,12 @@ class EraseConfig:
     guidance: classifier-free guidance while the training latents are sampled (ESD: 3).
     seed: of the latents, of the terms drawn and of adapters; the same seed gives the same result.
     preview_every, checkpoint_every: steps between two previews (0: none) and two checkpoints.
+    damping: λ of a closed form, by which it changes less, and of the closed forms in CRCE-plus and MACE; None means the
+    base model's preset, else what was published.
+    until_gone: end the training before all steps are taken, once the base's judge hardly sees the concept any more
+    (`evaluation.until_gone`).
 
-    Raises CrceError for an unknown method or backbone and for a value out of range.
+    Raises CrceError for an unknown method or backbone, for a value out of range, and for a closed form until gone.
     """
 
     method: str = "crce"
@@ -37,12 +41,19 @@ class EraseConfig:
     checkpoint_every: int = 50
     backbone: str = "esd-x-strict"
     microbatch_size: int = 0
+    damping: float | None = None
+    until_gone: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHOD_FACTS:
             raise CrceError(f"There is no method {self.method!r}. Choose one of {', '.join(METHOD_FACTS)}.")
         if self.backbone not in BACKBONES:
             raise CrceError(f"{self.backbone!r} is no backbone for CRCE. Choose one of {', '.join(BACKBONES)}.")
+        if self.until_gone and self.closed_form:
+            raise CrceError(
+                f"{self.method!r} is solved at once, so it cannot stop when the concept is gone. "
+                "Leave that out, or choose a method that trains."
+            )
         for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high and (name, self.closed_form, value) != ("lr", True, 0):
@@ -91,7 +102,7 @@ class ResolvedConfig(EraseConfig):
 _LIMITS: dict[str, tuple[float, float]] = {
     "steps": (1, 100_000), "lr": (1e-9, 1.0), "eta": (0, 100), "corefs": (0, 1000), "retains": (0, 1000),
     "seed": (0, 2**63 - 1), "guidance": (0, 100), "microbatch_size": (0, 1000), "preview_every": (0, 100_000),
-    "checkpoint_every": (1, 100_000),
+    "checkpoint_every": (1, 100_000), "damping": (1e-6, 1e6),
 }  # fmt: skip
 # What settings were called in files written before 0.2.
 _FORMER_NAMES = {"on": "backbone", "rows": "microbatch_size"}
@@ -100,9 +111,12 @@ _FORMER_NAMES = {"on": "backbone", "rows": "microbatch_size"}
 def resolve_config(config: EraseConfig, base: str) -> ResolvedConfig:
     """The settings with the base model's preset for what was left open. Raises CrceError for an unknown base."""
     given = {field.name: getattr(config, field.name) for field in fields(EraseConfig)}
+    known = bases.defaults(base)
+    if config.damping is None:
+        given["damping"] = (known.dampings or {}).get(config.base_method)
     if config.closed_form:
         return ResolvedConfig(**{**given, "steps": 1, "lr": 0.0})
-    steps, lr = bases.defaults(base).preset(config.base_method, METHOD_FACTS[config.base_method].published)
+    steps, lr = known.preset(config.base_method, METHOD_FACTS[config.base_method].published)
     return ResolvedConfig(**{**given, "steps": config.steps or steps, "lr": config.lr or lr})
 
 

@@ -11,12 +11,20 @@ class Cost:
     """seconds: of the training alone, without loading and previews; None where no estimate is possible.
 
     memory, disk: bytes, at most. rows: samples through the U-Net, forward, in the whole run; 0 for a closed form.
+    free: bytes of the device's memory that the run may take, with those of a base that is loaded already; None where
+    it is not known.
     """
 
     seconds: float | None
     memory: int
     disk: int
     rows: int
+    free: int | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory suffices, as far as that is known."""
+        return self.free is None or self.memory <= self.free
 
 
 def describe_time(cost: Cost) -> str:
@@ -29,8 +37,14 @@ def describe_time(cost: Cost) -> str:
 
 
 def describe_room(cost: Cost) -> str:
-    """A sentence about memory and disk."""
-    return f"Needs about {format_size(cost.memory)} of memory and up to {format_size(cost.disk)} of disk."
+    """A sentence about memory and disk, with what to do where the memory does not suffice."""
+    needs = f"Needs about {format_size(cost.memory)} of memory and up to {format_size(cost.disk)} of disk."
+    if cost.free is None or cost.fits:
+        return needs
+    return (
+        f"{needs} Only {format_size(cost.free)} of memory are free: choose a method that trains fewer weights, set "
+        "the microbatch to 1, which needs the least, or free some."
+    )
 
 
 def format_duration(seconds: float) -> str:

@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from crce.errors import CrceError
+from crce.redact import redact
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent  # of the checkout; installed, it is the folder that holds the package
@@ -40,6 +42,21 @@ def home() -> Path:
     return Path(platformdirs.user_data_dir("crce-studio"))
 
 
+_person: Callable[[], str] = str
+
+
+def set_person(person: Callable[[], str]) -> None:
+    """person: names whose folder `desk` is, at each call; "" where there is one person only."""
+    global _person
+    _person = person
+
+
+def desk() -> Path:
+    """The folder of a person's own concepts, drafts and talks: home(), or one for each where several share the app."""
+    person = _person()
+    return home() / "people" / person if person else home()
+
+
 def cache_file(folder: str, facts: object, suffix: str) -> Path:
     """Where something computed is kept in our home, named by all that it depends on (as JSON)."""
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -49,13 +66,13 @@ def cache_file(folder: str, facts: object, suffix: str) -> Path:
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Writes a temporary file beside it, flushes that to the disk and renames it: a reader never sees half a file.
 
-    Raises OSError.
+    A text is written without keys and tokens. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            file.write(redact(data).encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -71,4 +88,19 @@ def write_json(path: Path, value: object) -> None:
 
 def read_json(path: Path) -> dict:
     """Raises OSError, and ValueError for a file that is not JSON in UTF-8."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def parse_json(text: str) -> dict:
+    """Raises ValueError for what is not JSON, or has a key twice: readers differ in which of the two they take."""
+    return json.loads(text, object_pairs_hook=refuse_repeated_keys)
+
+
+def refuse_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """For `json`. Raises ValueError."""
+    found = dict[str, object]()
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {name[:80]!r} appears twice; keep one of them")
+        found[name] = value
+    return found

@@ -93,9 +93,8 @@ def write(path: Path, tensors: Mapping[str, LazyTensor], info: Info, fp16: bool 
 
     Raises CrceError for a value that fp16 cannot hold, and if the disk has no room or cannot be written.
     """
-    width = 2 if fp16 else 4
-    header = _header(tensors, info, fp16, width)
-    _check_room(path, len(header) + width * sum(prod(t.shape) for t in tensors.values()))
+    header = _header(tensors, info, fp16)
+    _check_room(path, measure(tensors, info, fp16))
     unfinished = path.with_name(f".{path.name}.part")
     with _told(path):
         try:
@@ -106,6 +105,12 @@ def write(path: Path, tensors: Mapping[str, LazyTensor], info: Info, fp16: bool 
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def measure(tensors: Mapping[str, LazyTensor], info: Info, fp16: bool = False) -> int:
+    """Bytes of the file that `write` makes of these."""
+    values = sum(prod(tensor.shape) for tensor in tensors.values())
+    return len(_header(tensors, info, fp16)) + _width(fp16) * values
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -122,11 +127,16 @@ def _told(path: Path) -> Iterator[None]:
         raise CrceError(f"{path} cannot be written: {error.strerror}. Choose another folder.") from None
 
 
-def _header(tensors: Mapping[str, LazyTensor], info: Info, fp16: bool, width: int) -> bytes:
-    entries: dict[str, object] = {"__metadata__": {"format": "pt", **info}}
+def _width(fp16: bool) -> int:
+    return 2 if fp16 else 4
+
+
+def _header(tensors: Mapping[str, LazyTensor], info: Info, fp16: bool) -> bytes:
+    # Metadata is read in no fixed order.
+    entries: dict[str, object] = {"__metadata__": dict(sorted({"format": "pt", **info}.items()))}
     end = 0
     for name, tensor in tensors.items():
-        start, end = end, end + width * prod(tensor.shape)
+        start, end = end, end + _width(fp16) * prod(tensor.shape)
         entries[name] = {"dtype": "F16" if fp16 else "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)

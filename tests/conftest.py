@@ -1,6 +1,8 @@
 """The real but tiny world of the tests: its own home, a tiny model, a concept."""
 
 import os
+import shutil
+import sys
 
 import pytest
 
@@ -29,11 +31,39 @@ def tiny_sd_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def blind(tiny_sd_dir, tmp_path_factory):
+    """The same without a judge, as Stable Diffusion is."""
+    folder = shutil.copytree(tiny_sd_dir, tmp_path_factory.mktemp("blind") / "tiny-sd")
+    shutil.rmtree(folder / "judge")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_sd(tiny_sd_dir):
     """The tiny model, loaded. Nothing changes its weights for good, so one serves all tests."""
     from crce.models.diffusion import Diffusion
 
     return Diffusion.load(str(tiny_sd_dir), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def sd_shaped_dir(tmp_path_factory):
+    """A tiny base in the very files of Stable Diffusion v1.4, with CLIP's own words."""
+    import torch
+
+    from benchmarks.sd_shaped import TINY, save_sd_shaped, short_merges
+
+    folder = tmp_path_factory.mktemp("bases") / "sd-shaped"
+    save_sd_shaped(folder, TINY, short_merges(), (torch.float32, torch.float16))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sd_shaped(sd_shaped_dir):
+    """That base, loaded."""
+    from crce.models.diffusion import Diffusion
+
+    return Diffusion.load(str(sd_shaped_dir), device="cpu")
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +75,21 @@ def dog():
         corefs=(Term("puppy", "very high"), Term("hound", "normal"), Term("pooch"), Term("guide dog", split="test")),
         retains=(Term("cat", "very high"), Term("wolf", "low"), Term("fox"), Term("pig", split="test")),
     )
+
+
+@pytest.fixture
+def crce(monkeypatch, capsys):
+    """Runs the program's entry: the exit code, stdout and stderr."""
+    from crce.cli.main import main
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["crce", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return end.value.code, out, err
+
+    return run
 
 
 def pytest_runtest_setup(item):

@@ -1,24 +1,31 @@
 """A Hub on loopback: repositories with commits, pull requests and tags, over the real protocol.
 
-`fail["commit"] = [503, 429]` lets the next two requests of that route fail so. Tokens: "hf_good", "hf_readonly".
+`fail["commit"] = [503, 429]` lets the next two requests of that route fail so; a response in place of a status is sent
+as it is. Tokens: "hf_good", "hf_readonly".
 """
 
+import asyncio
 import base64
 import hashlib
 import json
 from collections import defaultdict
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 KINDS = {"dataset": "datasets/", "model": ""}
 
 
 class Repo:
-    """Commits as (id, files), oldest first; each commit has all files."""
+    """Commits as (id, files), oldest first; each commit has all files.
 
-    def __init__(self, private: bool):
+    gated: nobody may have its files. paused: a download stops in the middle of a file until it is False. downloads:
+    files of weights that were sent.
+    """
+
+    def __init__(self, private: bool, gated: bool = False):
+        self.gated, self.paused, self.downloads = gated, False, 0
         self.private, self.tags, self.pull_requests, self.messages = private, {}, [], []
         self.commits = [("0" * 40, {".gitattributes": b""})]
 
@@ -34,6 +41,13 @@ class Repo:
         revision = self.tags.get(revision, revision)
         return self.commits[-1] if revision == "main" else next(c for c in self.commits if c[0] == revision)
 
+    @classmethod
+    def of(cls, folder: Path, gated: bool = False) -> "Repo":
+        """A repository with the files of a folder."""
+        repo = cls(private=False, gated=gated)
+        repo.change({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()})
+        return repo
+
     def change(self, files: dict[str, bytes]) -> str:
         """Someone else's commit."""
         text = repr([self.head, sorted(files.items())]).encode()
@@ -44,7 +58,7 @@ class Repo:
 class FakeHub:
     def __init__(self):
         self.repos: dict[tuple[str, str], Repo] = {}
-        self.fail: dict[str, list[int]] = defaultdict(list)
+        self.fail: dict[str, list[int | Response]] = defaultdict(list)
         self.calls: list[str] = []
         self.app = FastAPI()
         self.app.middleware("http")(self.guard)
@@ -72,6 +86,8 @@ class FakeHub:
         self.calls.append(route)
         if self.fail[route]:
             status = self.fail[route].pop(0)
+            if isinstance(status, Response):
+                return status
             return error(status, f"{status} as asked for", {"retry-after": "0"} if status == 429 else {})
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token not in ("hf_good", "hf_readonly"):
@@ -101,7 +117,7 @@ class FakeHub:
         repo = self.repos.get((kind, f"{user}/{name}"))
         if repo is None:
             return error(404, "Repository not found", {"X-Error-Code": "RepoNotFound"})
-        siblings = [{"rfilename": path} for path in repo.files]
+        siblings = [{"rfilename": path, "size": len(data)} for path, data in repo.files.items()]
         return {"id": f"{user}/{name}", "sha": repo.head, "private": repo.private, "siblings": siblings, "tags": []}
 
     def refs(self, kind: str, user: str, name: str):
@@ -159,11 +175,24 @@ class FakeHub:
 
     def file(self, repo: Repo, revision: str, path: str, request: Request):
         commit, files = repo.at(revision)
+        if repo.gated:
+            return error(403, "Access to this model is restricted.", {"X-Error-Code": "GatedRepo"})
         if path not in files:
             return error(404, "Entry not found", {"X-Error-Code": "EntryNotFound"})
         data = files[path]
         headers = {"X-Repo-Commit": commit, "ETag": f'"{git_id(data)}"', "Content-Length": str(len(data))}
+        whole = request.method == "GET" and "range" not in request.headers
+        repo.downloads += whole and path.endswith(".safetensors")
+        if whole and repo.paused:
+            return StreamingResponse(halves(repo, data), headers=headers)
         return Response(data if request.method == "GET" else b"", headers=headers)
+
+
+async def halves(repo: Repo, data: bytes):
+    yield data[: len(data) // 2]
+    while repo.paused:
+        await asyncio.sleep(0.05)
+    yield data[len(data) // 2 :]
 
 
 def entry(path: str, data: bytes) -> dict:

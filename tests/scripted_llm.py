@@ -1,11 +1,12 @@
 """An OpenAI-compatible server on loopback that answers as told. Real HTTP, real streams, no model."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 
 CERTAINTIES = ["Very High", "High", "Normal", "Low", "Very Low"]
 PIECE = 40  # characters that are sent at a time
@@ -40,23 +41,28 @@ HOSTILE = (
 
 class ScriptedLLM:
     """`mode` says how to fail, `answer` what to say; `requests` keeps the bodies, `keys` what they were
-    signed with, `left` counts callers that hung up.
+    signed with, `left` counts callers that hung up, `listed` the lists of models. CANARY in an answer becomes the key.
 
     strict, ignores-schema, schema-400, schema-500, fenced, thinking, truncated, truncated-once, endless, empty,
     refusal, filtered, 429 (asks for an hour), 429-once (for a moment), 429-twice, 429-mute, 401, 404, 500, html,
     html-502, broken-json, no-choices, silent (never begins), slow (a piece every 50 ms),
-    stalls (begins, and goes no further), drops (cuts the line), error-midway.
+    stalls (begins, and goes no further), drops (cuts the line), error-midway, echoes (says the key),
+    redirect (to `elsewhere`), drip (a byte every 50 ms, for ever), flood (comments without end),
+    bomb (a compressed answer that unpacks to 100 MB).
     """
 
     def __init__(self):
         self.mode, self.answer, self.requests, self.left = "strict", GOOD, [], 0
         self.keys = []
-        self.models = ["tiny", "other"]
+        self.models, self.listed, self.elsewhere = ["tiny", "other"], 0, ""
         self.app = FastAPI()
         self.app.post("/v1/chat/completions")(self.complete)
         self.app.get("/v1/models")(self.offered)
 
     async def offered(self):
+        self.listed += 1
+        if self.mode in FLOODS:
+            return FLOODS[self.mode]()
         if self.mode == "html":
             return HTMLResponse("<html><body>Welcome</body></html>")
         return {"object": "list", "data": [{"id": m, "object": "model"} for m in self.models]}
@@ -65,9 +71,9 @@ class ScriptedLLM:
         body = await request.json()
         self.keys.append(request.headers.get("authorization"))
         self.requests.append(body)
-        return self.failure(body) or StreamingResponse(self.spoken(body), media_type="text/event-stream")
+        return self.failure(body, request) or StreamingResponse(self.spoken(body), media_type="text/event-stream")
 
-    def failure(self, body: dict):
+    def failure(self, body: dict, request: Request):
         number, schema = len(self.requests), "response_format" in body
         waits = {"429": (99, "3600"), "429-once": (1, "0.3"), "429-twice": (2, "0.3"), "429-mute": (99, "")}
         times, wait = waits.get(self.mode, (0, ""))
@@ -81,8 +87,10 @@ class ScriptedLLM:
             "html": HTMLResponse("<html><body>Welcome</body></html>"),
             "html-502": HTMLResponse("<html><script>alert(1)</script></html>", 502),
             "no-choices": JSONResponse({"ok": 1}),
+            "redirect": RedirectResponse(self.elsewhere, 307),
+            "echoes": _error(400, f"{'x' * 160} not for {request.headers.get('authorization')}"),
         }
-        return pages.get(self.mode)
+        return FLOODS[self.mode]() if self.mode in FLOODS else pages.get(self.mode)
 
     async def spoken(self, body: dict) -> AsyncIterator[str]:
         try:
@@ -115,7 +123,7 @@ class ScriptedLLM:
         return f"data: {told[self.mode]}\n\n"
 
     def said(self) -> str:
-        said = json.dumps(_for_every_form(self.answer))
+        said = json.dumps(_for_every_form(self.answer)).replace("CANARY", str(self.keys[-1]).rpartition(" ")[2])
         short = self.mode == "truncated" or (self.mode == "truncated-once" and len(self.requests) == 1)
         others = {
             "fenced": f"Sure! Here it is:\n```json\n{said}\n```\nAnything else?",
@@ -127,6 +135,25 @@ class ScriptedLLM:
             "refusal": "",
         }
         return others.get(self.mode, said[:200] if short else said)
+
+
+async def _drip() -> AsyncIterator[bytes]:
+    while True:
+        yield b" "
+        await asyncio.sleep(0.05)
+
+
+async def _flood() -> AsyncIterator[bytes]:
+    while True:
+        yield b": nothing yet\n" * 5000
+        await asyncio.sleep(0)
+
+
+FLOODS = {
+    "drip": lambda: StreamingResponse(_drip(), media_type="application/json"),
+    "flood": lambda: StreamingResponse(_flood(), media_type="text/event-stream"),
+    "bomb": lambda: Response(gzip.compress(b" " * 100_000_000, 1), headers={"content-encoding": "gzip"}),
+}
 
 
 def _for_every_form(answer: dict) -> dict:

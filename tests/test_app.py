@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import gradio as gr
+import numpy as np
 import pytest
 from filelock import FileLock
 from gradio.state_holder import SessionState
@@ -37,7 +38,7 @@ from app.tabs import (
     start,
 )  # fmt: skip
 from app.tabs.erase_form import EraseForm
-from crce import cost, files, runs
+from crce import cost, devices, files, runs
 from crce.concepts import csv_json, edits, library
 from crce.concepts.edits import Revision
 from crce.concepts.library import find_concept
@@ -49,8 +50,11 @@ from crce.runs import EvaluationRequest, Job
 from crce.runs.events import (
     CheckpointEvent,
     CostEvent,
+    DoneEvent,
     EstimateEvent,
     FailedEvent,
+    NoteEvent,
+    NotJudgedEvent,
     PhaseEvent,
     PreviewEvent,
     StartEvent,
@@ -169,8 +173,9 @@ def test_the_road_through_the_wires(no_worker, base, home):
     assert drafts.read("dog").provenance.reviewer == "Ada"
     _, concept = tab.press(erase.open_concept)
     assert concept["value"] == "dog"
-    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, [], 1, "ca")
-    assert EraseForm.from_job(runs.all_runs()[0].job).backbone == "ca"
+    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, [], 1, "ca", 10, "cpu", "fp32")
+    form = EraseForm.from_job(runs.all_runs()[0].job)
+    assert (form.backbone, form.preview_every, form.device, form.dtype) == ("ca", 10, "cpu", "fp32")
     run = runs.all_runs()[0]
     listing, *_ = tab.press(erase.refresh)
     assert run.id in listing
@@ -178,13 +183,13 @@ def test_the_road_through_the_wires(no_worker, base, home):
     tab.press(erase.refresh)
     tab.press(erase.refill_form, id=run.id)
     tab.press(start.refresh)
-    run.weights_path.write_bytes(b"")
+    save_file({"x": np.zeros(2, np.float32)}, run.weights_path, metadata={"base": "x"})
     tab.press(compare.open_from_card, id=run.id)
     tab.press(compare.refresh_choices, [run.id])
     tab.press(compare.render_scores, [run.id])
     tab.press(publish.refresh_choices, [], None)
-    tab.press(publish.preview_dataset, ["dog"])
-    tab.press(publish.preview_weights, run.id, ["weights"], False, "")
+    tab.press(publish.preview_dataset, ["dog"], "")
+    tab.press(publish.preview_weights, run.id, ["weights"], False, "", "")
 
 
 # Curate
@@ -685,7 +690,7 @@ def foreseen(base: str) -> list[str]:
 
 def test_what_a_run_would_cost_is_told_before_start(answering, base, tiny_sd):
     at_once, told = foreseen(base)
-    assert "6 steps." in at_once and "memory" not in at_once
+    assert f"6 steps on {devices.describe()}." in at_once and "memory" not in at_once
     specs, config = (
         resolve_conflicts([find_concept("dog"), find_concept("cat")]),
         EraseConfig(corefs=3, retains=2, microbatch_size=1),
@@ -703,6 +708,20 @@ def test_a_measured_pace_is_better_than_an_estimate(answering, run, base):
     # 12 s a step, and six of them.
     assert "About 1 min 12 s on this machine." in at_once and "About 1 min 12 s on this machine." in told
     assert "by a step" not in told and "memory" in told
+
+
+def test_judging_is_asked_for_only_where_there_is_a_judge(no_worker, blind, base, dog):
+    config = EraseConfig(corefs=2, retains=2)
+    assert erase.queue_run(Job(str(blind), dog, config), images=4).evaluation is None
+    assert erase.queue_run(Job(base, dog, config), images=4).evaluation == EvaluationRequest(4)
+
+
+def test_what_was_left_out_of_a_run_is_told(run):
+    run.record(NoteEvent("No previews are drawn: one picture takes about 14 min here."))
+    run.record(NotJudgedEvent("The base brings no judge."))
+    run.record(DoneEvent(seconds=3))
+    assert "one picture takes about 14 min here." in erase.render_details(run)
+    assert run_view.describe_state(run, "done", []) == "Done in 3 s. Not judged: The base brings no judge."
 
 
 def test_without_a_concept_nobody_is_asked(base):
@@ -752,15 +771,18 @@ def test_the_buttons_of_a_run(no_worker, run):
 
 def test_again_fills_the_form_with_what_was_asked(dog, base):
     library.save_spec(dog, library.own_path(dog))
-    config = EraseConfig("crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, backbone="ca", microbatch_size=1)
-    run = runs.create(Job(base, dog, config))
-    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, [], 1, "ca")
+    config = EraseConfig(
+        "crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, backbone="ca", microbatch_size=1, preview_every=9
+    )
+    run = runs.create(Job(base, dog, config, "cpu", "fp16"))
+    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, [], 1, "ca", 9,
+             "cpu", "fp16")  # fmt: skip
     assert erase.refill_form(event(id=run.id)) == asked
 
 
 def test_the_form_has_a_component_for_each_field():
     with gr.Blocks():
-        components = erase_form.build_choice() | erase_form.build_settings()
+        components = erase_form.build_choice() | erase_form.build_settings() | erase_form.build_device()
     assert [*components] == [field.name for field in fields(EraseForm)]
     assert {*erase_form.COST_FIELDS} < {*components}
 
@@ -929,6 +951,16 @@ def test_accuracies_stand_with_n_and_interval(run, dog):
     assert "2 names, 0 neighbours" in text
 
 
+def test_strict_accuracies_stand_beside_the_plain_ones(run, dog):
+    figure = {"yes": 1, "n": 20, "rate": 0.05, "low": 0.01, "high": 0.24, "base_rate": 0.9, "ratio": 0.06}
+    strict = {**figure, "rate": 0.15, "low": 0.05, "high": 0.36, "base_rate": 0.8}
+    files.write_json(run.dir / "report.json", {"metrics": {"acc_u": figure}, "strict": {"acc_u": strict}})
+    run.weights_path.write_bytes(b"")
+    text = compare.render_scores([run.id])
+    assert "1–24 %" in text and "5–36 %" in text and "strict 80 %" in text
+    assert run_view.summarize_scores(run) == "Acc_U 15% (n=20) · strict"
+
+
 def test_evaluating_asks_the_worker(no_worker, run):
     run.weights_path.write_bytes(b"")
     compare.evaluate([run.id], 3)
@@ -941,30 +973,36 @@ def test_evaluating_asks_the_worker(no_worker, run):
 
 
 def test_what_will_be_public_is_seen_first():
-    files_, preview, card, rows, header = publish.preview_dataset(["dog", "cat"])
+    files_, preview, card, rows, header, _ = publish.preview_dataset(["dog", "cat"], "me/data")
     assert "data/object/train.parquet" in files_
     assert preview.visible
     assert {row[0] for row in rows} == {"dog"}
     assert "license: cc-by-4.0" in header
     assert "license:" not in card
-    assert publish.preview_dataset([])[2] == ""
+    assert 'load_dataset("me/data", "object")' in card and "<user>" not in card
+    assert publish.preview_dataset([], "")[2] == ""
 
 
 def test_without_a_token_nothing_leaves_this_machine(monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
-    form = {"concepts": ["dog"], "parent": "", "private": True, "pull_request": False, "tag": ""}
+    form = {"concepts": ["dog"], "seen": "", "private": True, "pull_request": False, "tag": ""}
     with pytest.raises(gr.Error, match="nothing has left this machine"):
         publish.publish_dataset(**form, repo="me/data")
     with pytest.raises(gr.Error, match="Enter the repository"):
         publish.publish_dataset(**form, repo=" ")
+    with pytest.raises(gr.Error, match="Write user/name"):
+        publish.publish_dataset(**form, repo="data")
 
 
 def test_the_card_of_weights_is_shown_before(run):
-    card, header = publish.preview_weights(run.id, ["weights"], False, "me/weights")
+    with pytest.raises(gr.Error, match="Let the erasure finish"):
+        publish.preview_weights(run.id, ["weights"], False, "me/weights", "")
+    save_file({"x": np.zeros(2, np.float32)}, run.weights_path, metadata={"base": "x"})
+    card, header, _ = publish.preview_weights(run.id, ["weights"], False, "me/weights", "")
     assert "dog" in card
     assert "base_model" in header or "license" in header
-    assert publish.preview_weights(None, [], False, "") == ("", "")
+    assert publish.preview_weights(None, [], False, "", "") == ("", "", "")
 
 
 def test_an_export_is_offered_for_download_with_its_lines(run, base):
@@ -987,8 +1025,10 @@ def test_an_export_is_offered_for_download_with_its_lines(run, base):
 def test_the_card_of_an_adapter_is_shown_for_what_it_can_go_out_as(dog, base):
     gated = runs.create(Job(base, dog, EraseConfig("spm", steps=20)))
     with pytest.raises(gr.Error, match="Choose only lora"):
-        publish.preview_weights(gated.id, ["weights", "diff"], False, "")
-    assert "not their gate" in publish.preview_weights(gated.id, ["lora"], False, "")[0]
+        publish.preview_weights(gated.id, ["weights", "diff"], False, "", "")
+    pair = {"dog/x.down": np.ones((1, 3), np.float32), "dog/x.up": np.ones((4, 1), np.float32)}
+    save_file(pair, gated.weights_path, metadata={"base": "x", "kind": "spm"})
+    assert "not their gate" in publish.preview_weights(gated.id, ["lora"], False, "", "")[0]
 
 
 def test_pictures_of_a_card_are_not_fetched():

@@ -24,7 +24,7 @@ from crce.errors import CrceError
 from crce.worker import client
 from crce.worker.requests import StatusRequest
 from tests import scripted_llm
-from tests.fake_hub import FakeHub
+from tests.fake_hub import FakeHub, Repo
 from tests.scripted_llm import ScriptedLLM, phrases, revised
 from tests.servers import serving
 
@@ -511,6 +511,53 @@ def test_stop_resume_rename_and_delete(page):
     card.get_by_role("button", name=re.compile("^Delete")).click()
     expect(page.get_by_label("run name")).to_have_count(len(runs.all_runs()))
     assert "too long" not in [run.title for run in runs.all_runs()]
+
+
+def test_a_base_from_the_hub_is_asked_for_downloaded_and_erased(app, page, blind):
+    """Without a judge, and without the Hub once it is here."""
+    app.hub.repos["model", "tester/sd"] = repo = Repo.of(blind)
+    tab(page, "Erase")
+    choose_base(page, "tester/none")
+    panel = page.locator(".download")
+    expect(panel).to_contain_text("The Hub has no model 'tester/none'")
+    expect(panel.get_by_role("button", name="Try again")).to_be_visible()
+
+    choose_base(page, "tester/sd")
+    expect(panel).to_contain_text(
+        "tester/sd is not on this machine: 0.5 MB to download, about 0.4 MB of memory in fp32"
+    )
+    shot(page, "download-asked")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_text("Press Download above first.")).to_be_visible()
+    assert runs.all_runs() == [] and repo.downloads == 0
+
+    repo.paused = True
+    panel.get_by_role("button", name="Download").click()
+    expect(panel).to_contain_text(re.compile("Downloading tester/sd: .* of 0.5 MB"))
+    shot(page, "download-running")
+    panel.get_by_role("button", name="Cancel").click()
+    expect(panel.get_by_role("button", name="Download")).to_be_visible()
+    repo.paused = False
+    panel.get_by_role("button", name="Download").click()
+    expect(panel).to_have_count(0)
+    expect(page.get_by_text("The base has no judge: compare by eye.")).to_be_visible()
+
+    app.hub.fail["info"] = app.hub.fail["resolve"] = [500] * 50
+    page.get_by_text("Settings", exact=True).first.click()
+    page.get_by_label("Steps").fill("2")
+    page.get_by_role("button", name="Start", exact=True).click()
+    card = page.get_by_role("article").first
+    expect(card.get_by_text("done", exact=True)).to_be_visible()
+    shot(page, "erase-unjudged")
+    app.hub.fail.clear()
+    card.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("link", name="Sheet as PNG")).to_be_visible()
+
+
+def choose_base(page: Page, base: str) -> None:
+    box = page.get_by_label("Base model")
+    box.fill(base)
+    box.press("Enter")
 
 
 def test_a_bad_setting_is_answered_in_words(page):

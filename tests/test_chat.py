@@ -3,7 +3,9 @@
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -34,7 +36,10 @@ def url(llm):
 
 @pytest.fixture
 def ask(url):
-    return lambda silence=300: Chat("tiny", url, silence=silence).ask(Names, "Which?", "You list names.")
+    def ask(**limits):
+        return Chat("tiny", url, limits=replace(chat.LIMITS, **limits)).ask(Names, "Which?", "You list names.")
+
+    return ask
 
 
 def test_an_answer_is_seen_while_it_is_written(ask, llm):
@@ -75,7 +80,7 @@ def test_the_repair_round_says_what_was_wrong(ask, llm):
 
 @pytest.mark.parametrize(
     ("mode", "says"),
-    [("ignores-schema", "I like dogs"), ("truncated", "two invalid answers"), ("empty", "it is empty"),
+    [("ignores-schema", "I like dogs"), ("truncated", "cut off by its length limit, twice"), ("empty", "it is empty"),
      ("endless", "la la"),
      ("refusal", "refuses to answer: 'I cannot.'"), ("filtered", "refuses to answer: 'filtered'"),
      ("429", "Try again in 3600 s"), ("429-twice", "Try again in 0.3 s"), ("429-mute", "Try again later"),
@@ -101,7 +106,7 @@ def test_a_server_that_asks_for_an_hour_is_not_waited_for(ask, llm):
 def test_a_silent_server_is_given_up(ask, llm):
     llm.mode = "silent"
     with pytest.raises(CrceError, match=r"said nothing for 0\.5 s"):
-        drain(ask(silence=0.5))
+        drain(ask(idle=0.5))
 
 
 @pytest.mark.parametrize("mode", ["stalls", "silent"])
@@ -140,9 +145,15 @@ def test_an_address_where_nobody_answers(url):
 
 def test_models_are_those_that_the_endpoint_lists(llm, url, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", url)
-    assert chat.models() == ["other", "tiny"]
-    llm.mode = "html"
-    assert chat.models() == []
+    with ThreadPoolExecutor(8) as pages:
+        assert {tuple(names) for names in pages.map(lambda _: chat.models(), range(8))} == {("other", "tiny")}
+    assert llm.listed == 1, "eight pages ask once"
+
+
+@pytest.mark.parametrize("mode", ["html", "drip", "flood", "bomb"])
+def test_a_list_of_models_that_is_none_is_empty(llm, url, mode):
+    llm.mode = mode
+    assert Chat("any", url, limits=replace(chat.MODELS_LIMITS, seconds=1)).list_models() == []
 
 
 @pytest.mark.parametrize("url", ["", "http://127.0.0.1:9/v1", "nonsense"])

@@ -18,32 +18,17 @@ from PIL import Image
 
 from crce import runs
 from crce.catalogue import METHOD_FACTS
-from crce.cli.main import main
 from crce.concepts import library
 from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
 from crce.files import ROOT, home, read_json
 from crce.runs import Job
-from crce.worker.service import lock_file
+from crce.worker.client import lock_file
 from tests.fake_hub import FakeHub
 from tests.scripted_llm import ScriptedLLM, phrases, revised
 from tests.servers import serving
 
 LISTS = ("--corefs", "2", "--retains", "2")
-
-
-@pytest.fixture
-def crce(monkeypatch, capsys):
-    """Runs the program's entry: the exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["crce", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return end.value.code, out, err
-
-    return run
 
 
 @pytest.fixture
@@ -63,7 +48,7 @@ def erased(crce, spec, tiny_sd_dir, tmp_path):
 
 COMMANDS = [
     "erase", "generate", "evaluate", "demo", "methods", "concepts", "runs", "stop", "resume", "worker", "cover",
-    "measure", "table", "export", "propose", "refine", "suggest", "distances", "preview",
+    "measure", "sweep", "table", "export", "propose", "refine", "suggest", "distances", "preview", "download",
 ]  # fmt: skip
 
 
@@ -180,6 +165,19 @@ def test_demo_writes_one_page_that_needs_nothing_else(crce, tiny_sd_dir, tmp_pat
     assert page.count("data:image/png;base64,") == page.count("<img") == 2 * (2 + 5 + 3)
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page
     assert "<script" not in page and "&lt;script&gt;" in page
+
+
+def test_a_demo_without_a_judge_is_for_the_eye(crce, blind, tmp_path):
+    spec = ConceptSpec("dog", corefs=tuple(map(Term, "abcde")), retains=tuple(map(Term, ["cat", "wolf", "fox"])))
+    library.save_spec(spec, tmp_path / "spec.json")
+    code, _, err = crce("demo", tmp_path / "spec.json", "--base", blind, "--out", tmp_path / "demo")
+    assert code == 0 and "brings no judge of its own" in err
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "by eye" in page and "Acc_U" not in page and "✓" not in page
+    assert page.count("data:image/png;base64,") == 2 * 2 * (1 + 5 + 3)
+    code, _, err = crce("evaluate", tmp_path / "demo", "--images", 1)
+    assert code == 1 and "error: The run demo was not judged. The base" in err
+    assert runs.open_run(tmp_path / "demo").state == "done"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from crce.catalogue import ADAPTER, BACKBONES, METHOD_FACTS
 from crce.concepts.spec import Term, resolve_conflicts, spec_from_dict, spec_to_dict
 from crce.config import EraseConfig
 from crce.errors import CrceError
+from crce.methods.ball import draw_inside
 from crce.methods.base import GradientMethod
 from crce.methods.erased_weights import ErasedWeights
 from crce.methods.losses import StepContext
@@ -124,6 +125,44 @@ def test_realera_pushes_points_inside_the_ball_and_holds_points_outside(tiny_sd,
         assert len(far[False]) == 10 and all(distance < 1 for distance in far[False])
         assert len(far[True]) == 2 and all(1 <= distance < 2 for distance in far[True])
         assert all(p.weight == (1 / 2 if p.held else 1 / 10) for p in pulls)
+
+
+def test_crce_sphere_draws_inside_realeras_ball(tiny_sd, dog):
+    """The same sampler: with the same random numbers the same points. The retains are the list's own."""
+    lone, target = dataclasses.replace(dog, corefs=dog.corefs[:1]), tiny_sd.embed(["dog"])[0]
+    radius, far = (tiny_sd.embed(["puppy"])[0] - target).norm(), []
+    for seed in range(20):
+        pulls = CRCE_VARIANTS["crce-sphere"].terms(StepContext(tiny_sd, lone, SHORT, {}, {}, None, random.Random(seed)))
+        far += [((pull.state - target).norm() / radius).item() for pull in pulls if not pull.held]
+        assert [pull.weight for pull in pulls if not pull.held] == [1 / SHORT.corefs] * SHORT.corefs
+        kept = tiny_sd.embed([t.text for t in dog.train_retains])
+        assert all(any(torch.equal(p.state, state) for state in kept) for p in pulls if p.held)
+    assert len(far) == 40 and max(far) < 1 and min(far) < 0.2 and 0.3 < sum(far) / 40 < 0.7
+    one, other = (draw_inside(StepContext(tiny_sd, lone, SHORT, {}, {}, None, random.Random(7))) for _ in range(2))
+    assert torch.equal(one, other)
+
+
+def test_esd_u_tunes_linear_layers_and_convolutions_and_no_norm(tiny_sd):
+    """With the embedding of the time and the first and last convolution, as the public diffusers script does."""
+    names, modules = all_but_cross_attention(tiny_sd.unet), dict(tiny_sd.unet.named_modules())
+    owners = {name.rpartition(".")[0] for name in names}
+    assert all(isinstance(modules[owner], torch.nn.Linear | torch.nn.Conv2d) for owner in owners)
+    assert {"conv_in", "conv_out", "time_embedding.linear_1"} <= owners and not any("attn2" in name for name in names)
+    left = {name for name, _ in tiny_sd.unet.named_parameters()} - set(names) - set(cross_attention(tiny_sd.unet))
+    assert left and all("norm" in name for name in left)
+
+
+def test_a_lambda_is_for_methods_that_have_one(tiny_sd, dog):
+    """Closed forms, and those that begin with one; the same one as the base's preset changes nothing."""
+    for method in ("uce", "crce-uce", "crce-plus", "speed", "crce-null", "mace"):
+        settings = dataclasses.replace(SHORT, method=method, steps=1)
+        found = [last(tiny_sd, dog, dataclasses.replace(settings, damping=d)).weights() for d in (None, 0.02, 50.0)]
+        assert not same(found[1], found[2]), method
+    same_as_preset = dataclasses.replace(SHORT, method="crce-uce", damping=tiny_sd.defaults.damping)
+    unsaid = dataclasses.replace(same_as_preset, damping=None)
+    assert same(last(tiny_sd, dog, same_as_preset).weights(), last(tiny_sd, dog, unsaid).weights())
+    with pytest.raises(CrceError, match="damping is 2, and esd-x-strict has none"):
+        last(tiny_sd, dog, dataclasses.replace(SHORT, damping=2.0))
 
 
 def test_crce_without_corefs_and_retains_is_esd(tiny_sd, dog):

@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
@@ -13,7 +15,7 @@ from crce.evaluation.coverage import measure_coverage
 from crce.evaluation.evaluate import evaluate, evaluate_steps, judge_images, list_questions
 from crce.files import write_json
 from crce.generators import Stream
-from crce.judges.embedded import EmbeddedJudge
+from crce.judges.embedded import EmbeddedJudge, Verdict
 from crce.training.loop import erase_steps
 
 
@@ -89,6 +91,40 @@ def test_the_judge_shares_out_its_probability(tiny_sd, judge):
     shares = [judge.classify(pictures, name) for name in judge.names]
     assert torch.tensor([[v.p for v in row] for row in shares]).sum(0) == pytest.approx([1.0] * 3, abs=1e-5)
     assert all(v.yes == (v.p >= judge.threshold) for row in shares for v in row)
+
+
+def test_the_first_guess_is_the_likeliest_drawing_and_strict_if_of_the_family(tiny_sd, judge):
+    pictures = tiny_sd.generate_batch([*judge.names, "a", "b"], list(range(7)))
+    shares = {name: judge.classify(pictures, name) for name in judge.names}
+    for place, guess in enumerate(v.guess for v in shares["dog"]):
+        likeliest = max(shares, key=lambda name: shares[name][place].p)
+        assert guess == likeliest
+        assert [v[place].strict for v in shares.values()] == [name == guess for name in shares]
+        assert judge.classify(pictures, "puppy")[place].strict == (guess == "dog")
+        assert shares["cat"][place].top == pytest.approx(shares[guess][place].p)
+
+
+def test_a_judge_without_a_first_guess_is_as_strict_as_its_yes():
+    assert Verdict(True, 0.1).strict and not Verdict(False, 0.9).strict
+    assert not Verdict(True, 0.5, "cat", 0.5, False).strict
+
+
+def test_answers_say_what_was_guessed_and_how_far_retains_moved(tiny_sd, judge, dog):
+    *_, step = erase_steps(tiny_sd, dog, EraseConfig(steps=2, corefs=1, retains=1, lr=0.1))
+    erased, strict = step.weights(), {}
+    for _ in range(2):  # the second time with the base's pictures remembered
+        _, answers = run(evaluate_steps(tiny_sd, judge, dog, erased, images=2))
+        strict = strict or {a.text: a for a in answers}
+        assert {a.text: a for a in answers} == strict
+    before = tiny_sd.generate_batch(["wolf"] * 2, [0, 1])
+    with erased.applied(tiny_sd):
+        after = tiny_sd.generate_batch(["wolf"] * 2, [0, 1])
+    small = [[np.asarray(picture.resize((64, 64), Image.Resampling.BILINEAR), float) for picture in side]
+             for side in (before, after)]  # fmt: skip
+    assert strict["wolf"].moved == pytest.approx(np.abs(np.subtract(*small)).mean() / 255, abs=1e-4) != 0
+    assert strict["puppy"].moved is None and strict["wolf"].distance > strict["dog"].distance == 0
+    assert strict["wolf"].guesses == tuple(v.guess for v in judge.classify(after, "wolf"))
+    assert compute_accuracies(answers, strict=True).keys() == compute_accuracies(answers).keys()
 
 
 def test_the_judge_refuses_what_it_does_not_know(judge, tmp_path):

@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 
+from crce.catalogue import METHOD_FACTS
 from crce.concepts.library import load_spec, save_spec
-from crce.config import EraseConfig
+from crce.config import EraseConfig, ResolvedConfig, resolve_config
 from crce.errors import CrceError
-from crce.evaluation.report import read_report
-from crce.experiments import studies
+from crce.evaluation.report import Accuracy, Drift, Report, read_report
+from crce.experiments import studies, sweep
 from crce.experiments.tables import insert_table, load_reports, measure, render, write_table
 from crce.files import read_json, write_json
 from crce.runs import Job
@@ -24,26 +25,30 @@ def measured(tiny_sd_dir, dog, tmp_path):
     for spec in (dog, cat):
         save_spec(spec, tmp_path / f"{spec.target}.json")
 
-    def run(methods):
+    def start(methods, seeds=(0,)):
         specs = [load_spec(tmp_path / f"{name}.json") for name in ("dog", "cat")]
-        jobs = [Job(str(tiny_sd_dir), s, dataclasses.replace(SHORT, method=m)) for s in specs for m in methods]
-        return list(measure(jobs, 1, tmp_path / "reports"))
+        configs = [dataclasses.replace(SHORT, method=m, seed=seed) for m in methods for seed in seeds]
+        return measure([Job(str(tiny_sd_dir), s, c) for s in specs for c in configs], 1, tmp_path / "reports")
 
+    def run(*arguments, **more):
+        return list(start(*arguments, **more))
+
+    run.start = start
     return run, tmp_path / "reports"
 
 
 def test_every_method_on_every_concept_once(measured):
     run, folder = measured
     run(["crce"])
-    kept = read_json(folder / "cat-crce.json")
+    kept = read_json(folder / "cat-crce-seed-0.json")
     assert {(e.concept, e.method) for e in run(["crce", "esd-x-strict"])} == {
         ("dog (animal)", "esd-x-strict"),
         ("cat", "esd-x-strict"),
     }
     assert sorted(p.name for p in folder.iterdir()) == [
-        f"{c}-{m}.json" for c in ("cat", "dog-animal") for m in ("crce", "esd-x-strict")
+        f"{c}-{m}-seed-0.json" for c in ("cat", "dog-animal") for m in ("crce", "esd-x-strict")
     ]
-    assert read_json(folder / "cat-crce.json") == kept
+    assert read_json(folder / "cat-crce-seed-0.json") == kept
     assert [r.method for r in load_reports(folder)] == ["esd-x-strict"] * 2 + ["crce"] * 2
 
 
@@ -61,10 +66,34 @@ def test_the_rendered_table_is_put_between_its_marks(measured, tmp_path):
     assert insert_table(text, render(load_reports(folder))) == text
 
 
+def test_seeds_have_reports_of_their_own_and_a_stopped_measurement_goes_on(measured):
+    run, folder = measured
+    events = run(["crce", "esd-x-strict"], seeds=(0, 1))
+    assert {e.concept for e in events} == {"cat", "dog (animal)"}
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [f"{c}-{m}-seed-{s}.json" for c in ("cat", "dog-animal") for m in ("crce", "esd-x-strict")
+                     for s in (0, 1)]  # fmt: skip
+    found = load_reports(folder)
+    assert [(r.method, r.config["seed"]) for r in found[:2]] == [("esd-x-strict", 0), ("esd-x-strict", 1)]
+    text = render(found)
+    assert "Mean over 2 concepts (cat, dog (animal)) and 2 training seeds each, in %" in text
+    assert "paired by concept and seed" in text and "first guess" in text
+    kept = {name: (folder / name).read_bytes() for name in names}
+    (folder / names[-1]).unlink()
+    stopped = run.start(["crce", "esd-x-strict"], seeds=(0, 1))
+    next(event for event in stopped if event.event.kind == "step")
+    stopped.close()
+    assert (folder / f".{names[-1].removesuffix('.json')}").is_dir()
+    run(["crce", "esd-x-strict"], seeds=(0, 1))
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert {name: (folder / name).read_bytes() for name in names[:-1]} == {name: kept[name] for name in names[:-1]}
+    assert max(map(len, kept.values())) < 30_000
+
+
 def test_every_method_is_compared_where_all_were_measured(measured):
     run, folder = measured
     run([*METHODS, "uce", "crce-uce"])
-    (folder / "dog-animal-uce.json").unlink()
+    (folder / "dog-animal-uce-seed-0.json").unlink()
     assert "Every method" not in render([r for r in load_reports(folder) if r.method in METHODS])
     with pytest.raises(CrceError, match="at least 2"):
         render(load_reports(folder))
@@ -81,10 +110,10 @@ def test_a_sweep_has_a_row_for_each_setting(measured):
     run, folder = measured
     run(["crce"])
     found = [read_json(path) for path in folder.glob("*.json")]
-    yes, n = (sum(r["metrics"]["acc_c_test"][part] for r in found) for part in ("yes", "n"))
-    (row,) = [
-        line for line in studies.render_sweep(folder, studies.SWEEPS_PAGE).splitlines() if line.startswith("| crce |")
-    ]
+    yes, n = (sum(r["strict"]["acc_c_test"][part] for r in found) for part in ("yes", "n"))
+    page = studies.SWEEPS_PAGE.replace("{chosen}", studies.render_choices(folder))
+    assert "No method has six settings here yet." in page
+    (row,) = [line for line in studies.render_sweep(folder, page).splitlines() if line.startswith("| crce |")]
     assert row.startswith("| crce | 0.001 | 2 |") and row.split(" | ")[5] == f"{yes}/{n}"
 
 
@@ -95,7 +124,7 @@ def test_a_backbone_has_a_row_alone_and_one_with_corefs_and_retains(tiny_sd_dir,
     asked = [EraseConfig("ca", **settings), EraseConfig(**settings), EraseConfig(backbone="ca", **settings)]
     events = list(measure([Job(str(tiny_sd_dir), spec, config) for config in asked], 1, tmp_path / "reports"))
     assert {event.method for event in events} == {"ca", "crce", "crce on ca"}
-    names = ["dog-animal-ca.json", "dog-animal-crce-on-ca.json", "dog-animal-crce.json"]
+    names = ["dog-animal-ca-seed-0.json", "dog-animal-crce-on-ca-seed-0.json", "dog-animal-crce-seed-0.json"]
     assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == names
     page = studies.render_backbone_rows(list(map(read_report, (tmp_path / "reports").iterdir())))
     rows = [line.split(" | ")[:3] for line in page if " | with" in line]
@@ -115,3 +144,78 @@ def test_a_measurement_that_fails_names_concept_and_method(measured, tmp_path):
     write_json(tmp_path / "cat.json", {**read_json(tmp_path / "cat.json"), "target": "yeti"})
     with pytest.raises(CrceError, match="yeti with crce: .*The judge of this base does not know"):
         run(["crce"])
+
+
+def test_a_sweep_tries_six_settings_and_chooses(tiny_sd_dir, dog, tmp_path):
+    """A stopped one goes on, and its page has each setting and the choice."""
+    save_spec(dog, tmp_path / "dog.json")
+    job = Job(str(tiny_sd_dir), load_spec(tmp_path / "dog.json"), EraseConfig("crce-uce", preview_every=0))
+    folder = tmp_path / "sweeps"
+    assert len(list(sweep.measure_settings([job], sweep.Grid(), 1, folder))) > 0
+    assert len(list(folder.iterdir())) == 6 and list(sweep.measure_settings([job], sweep.Grid(), 1, folder)) == []
+    (choice,) = sweep.choose_all(sweep.load_settings(folder))
+    preset = sweep.list_presets([choice])
+    assert preset["methods"] == {} and preset["dampings"] == {"crce-uce": choice.config.damping}
+    page = studies.render_sweep(folder, studies.SWEEPS_PAGE.replace("{chosen}", studies.render_choices(folder)))
+    assert page.count(f"| crce-uce | –, λ {choice.config.damping:g} | 1 |") == 2 and page.count("| crce-uce |") == 7
+
+
+@pytest.mark.parametrize("method", METHOD_FACTS)
+def test_every_method_has_six_settings_around_its_preset(tiny_sd_dir, method):
+    settings = sweep.list_settings(EraseConfig(method), str(tiny_sd_dir))
+    resolved = {resolve_config(config, str(tiny_sd_dir)) for config in settings}
+    assert len(resolved) == len(settings) >= 6
+    assert len({sweep.name_setting(config) for config in resolved}) == len(resolved)
+    if method == "mace":
+        assert {config.damping for config in settings} == {10, 100, 1000}
+
+
+def test_fewer_than_six_settings_are_refused(tiny_sd_dir):
+    with pytest.raises(CrceError, match="crce has 3 settings to try"):
+        sweep.list_settings(EraseConfig(), str(tiny_sd_dir), sweep.Grid((5,), (1e-3, 2e-3, 3e-3)))
+
+
+def settings_of(*facts):
+    """Six settings of CRCE, the named ones first: (rate, Acc_U, H, drift) on one concept."""
+    rest = [(1e-9 * (1 + i), 0.9, 0.1, 0.9) for i in range(6 - len(facts))]
+    found = {}
+    for lr, acc_u, h, drift in (*facts, *rest):
+        accuracy = Accuracy(round(100 * acc_u), 100, acc_u, 0, 1, 1, None)
+        report = Report({"acc_u": accuracy}, {"acc_u": accuracy}, "dog", h=h, drift=Drift(drift / 2, 0, drift / 2))
+        found["crce", ResolvedConfig(steps=100, lr=lr)] = [report]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("facts", "chosen", "erases"),
+    [
+        ([(1e-4, 0.06, 0.99, 0.0), (1e-3, 0.05, 0.80, 0.9)], 1e-3, True),  # only what erases
+        ([(1e-4, 0.05, 0.80, 0.0), (1e-3, 0.0, 0.90, 0.9)], 1e-3, True),  # the highest H
+        ([(1e-3, 0.0, 0.90, 0.9), (1e-2, 0.05, 0.895, 0.5)], 1e-2, True),  # within a point, the least drift
+        ([(1e-3, 0.0, 0.90, 0.5), (1e-2, 0.0, 0.90, 0.5)], 1e-3, True),  # then the least training
+        ([(1e-4, 0.3, 0.9, 0.0), (1e-3, 0.2, 0.5, 0.9)], 1e-3, False),  # none erases: the lowest Acc_U
+    ],
+)
+def test_the_rule(facts, chosen, erases):
+    (choice,) = sweep.choose_all(settings_of(*facts))
+    assert (choice.config.lr, choice.erases) == (chosen, erases)
+
+
+def test_what_was_not_measured_on_every_concept_is_not_chosen():
+    settings = settings_of((1e-3, 0.0, 0.90, 0.5), (1e-2, 0.0, 0.95, 0.5))
+    more = {key: [*reports, dataclasses.replace(reports[0], concept="cat")] for key, reports in settings.items()}
+    more["crce", ResolvedConfig(steps=100, lr=1e-2)].pop()
+    assert sweep.choose_all(more) == []
+    more["crce", ResolvedConfig(steps=200, lr=1e-3)] = more["crce", ResolvedConfig(steps=100, lr=1e-3)]
+    assert sweep.choose_all(more)[0].config.lr == 1e-3
+
+
+def test_presets_of_variants_and_of_their_backbone_are_crces(tiny_sd_dir):
+    configs = [
+        EraseConfig("crce", 10, 1e-3), EraseConfig("esd-x-strict", 20, 1e-4), EraseConfig("crce-fixed", 5, 1e-4),
+        EraseConfig("salun", 7, 1e-4), EraseConfig("esd-x", 10, 1e-3), EraseConfig("mace", 5, 1e-3, damping=10),
+    ]  # fmt: skip
+    choices = [sweep.Choice(c.label, resolve_config(c, str(tiny_sd_dir)), (), True) for c in configs]
+    assert sweep.list_presets(choices) == {
+        "erase_steps": 10, "lr": 1e-3, "methods": {"salun": [7, 1e-4], "mace": [5, 1e-3]}, "dampings": {"mace": 10}
+    }  # fmt: skip

@@ -34,7 +34,8 @@ def test_on_the_map_the_distance_to_the_centre_is_the_true_one(tiny_sd, dog):
     assert found["sphere"]["radius"] == pytest.approx(sum(near) / 3, abs=1e-3)
     lengths = [math.hypot(*point) for point in found["sphere"]["points"]]
     assert len(lengths) == text_space.POINTS
-    assert {round(length, 3) for length in lengths} <= {round(x + d, 3) for x in near for d in (-0.001, 0, 0.001)}
+    # Inside RealEra's ball, not on its shell.
+    assert max(lengths) <= max(near) + 0.001 and min(lengths) < min(near) / 2
 
 
 def test_the_same_terms_are_always_at_the_same_place(tiny_sd, dog):

@@ -1,5 +1,6 @@
 """Publishing against a Hub on loopback: one commit, nothing lost, and errors that say what to do."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fastapi.responses import RedirectResponse, Response
 from huggingface_hub import HfApi, ModelCard
 from safetensors.numpy import load, load_file, save_file
 
@@ -16,6 +18,7 @@ from crce.concepts import dataset, library
 from crce.concepts.spec import spec_from_dict
 from crce.config import EraseConfig
 from crce.errors import CrceError
+from crce.evaluation.report import Accuracy, Report
 from crce.publishing import export, hub
 from crce.publishing.cards import weights_card
 from crce.publishing.hub import Hub
@@ -58,7 +61,7 @@ def repo(fake, name=REPO, kind="dataset"):
 def test_a_dataset_is_one_commit_with_everything(fake, mine, specs):
     done = mine.publish_dataset(specs, "CorefConcept", tag="v1")
     assert len(repo(fake).commits) == 2 and repo(fake).head == done.commit
-    assert repo(fake).files == {".gitattributes": b"", **dataset.files(specs)}
+    assert repo(fake).files == {".gitattributes": b"", **dataset.files(specs, REPO)}
     assert repo(fake).tags == {"v1": done.commit} and repo(fake).private
     assert done.url.endswith(f"/datasets/{REPO}") and done.tag == "v1"
     assert repo(fake).messages == ["CorefConcept: dog, cat, mermaid"]
@@ -87,7 +90,7 @@ def test_concepts_of_others_are_kept(fake, mine, specs):
     seen = mine.difference(specs[2:], REPO)
     assert (seen.new, seen.changed, seen.kept, seen.terms) == (("mermaid",), (), ("cat", "dog"), 30)
     mine.publish_dataset(specs[2:], REPO, parent=seen.parent)
-    assert repo(fake).files == {".gitattributes": b"", **dataset.files(specs)}
+    assert repo(fake).files == {".gitattributes": b"", **dataset.files(specs, REPO)}
 
 
 def test_a_changed_concept_replaces_its_old_form(fake, mine, specs):
@@ -143,6 +146,67 @@ def test_a_tag_is_never_moved(fake, mine, specs):
     with pytest.raises(CrceError, match="tag 'v1' already"):
         mine.publish_dataset(specs, REPO, tag="v1")
     assert repo(fake).tags == {"v1": first.commit} and repo(fake).head == first.commit
+
+
+def test_a_tag_on_the_same_content_is_success(fake, mine, specs):
+    first = mine.publish_dataset(specs, REPO, tag="v1")
+    assert mine.publish_dataset(specs, REPO, tag="v1") == first
+    assert repo(fake).tags == {"v1": first.commit} and len(repo(fake).commits) == 2
+
+
+def test_a_repository_without_its_content_is_told(fake, mine, specs):
+    fake.fail["commit"] = [400]
+    with pytest.raises(
+        CrceError, match=r"refuses .* The new repository .*/datasets/tester/CorefConcept was made and is"
+    ):
+        mine.publish_dataset(specs, REPO)
+    assert mine.publish_dataset(specs, REPO).commit == repo(fake).head
+
+
+def test_a_publication_without_its_tag_is_told(fake, mine, specs):
+    fake.fail["tag"] = [400]
+    with pytest.raises(CrceError, match=r"was published as \w{10}, but without the tag 'v1'.*400"):
+        mine.publish_dataset(specs, REPO, tag="v1")
+    assert set(dataset.files(specs, REPO)) < set(repo(fake).files)
+
+
+CASES = {
+    "invalid card": ("validate-yaml", 400, "application/json",
+                     b'{"errors": [{"message": "\\"datasets[0]\\" is not valid"}], "warnings": []}',
+                     r'datasets\[0\]. is not valid'),
+    "a proxy's page": ("validate-yaml", 502, "text/html", b"<html>502</html>", "no usable answer"),
+    "no JSON": ("whoami", 200, "text/html", b"<html>Welcome</html>", "no usable answer"),
+    "another shape": ("info", 200, "application/json", b"[]", "no usable answer"),
+    "nothing": ("refs", 200, "application/json", b"null", "no usable answer"),
+    "compressed": ("info", 200, "application/json", gzip.compress(b" " * 1_000_000), "compresses its answer"),
+    "endless": ("info", 200, "application/json", b" " * (hub.LIMITS.size + 1), "sends more than 50,000,000 bytes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_whatever_the_hub_answers_ends_as_one_clear_line(fake, mine, specs, case):
+    route, status, media, body, says = CASES[case]
+    headers = {"content-encoding": "gzip"} if case == "compressed" else {}
+    fake.fail[route] = [Response(body, status, headers, media) for _ in range(9)]
+    with pytest.raises(CrceError, match=says):
+        mine.publish_dataset(specs, "CorefConcept", tag="v1")
+
+
+def test_a_redirect_to_another_machine_is_not_followed(fake, mine, specs):
+    fake.fail["info"] = [RedirectResponse("http://localhost:9/api/datasets/tester/CorefConcept")]
+    with pytest.raises(CrceError, match="redirects to 'http://localhost:9/.*another machine"):
+        mine.publish_dataset(specs, REPO)
+
+
+def test_a_token_that_the_hub_echoes_goes_nowhere(fake, url, specs):
+    fake.fail["info"] = [Response(b"{}", 400, {"X-Error-Message": "bad token: hf_canary_secret"})]
+    with pytest.raises(CrceError, match="bad token: •••") as error:
+        Hub.connect("hf_canary_secret").api.endpoint  # noqa: B018  it is remembered from here on
+        Hub(HfApi(endpoint=url, token="hf_canary_secret")).publish_dataset(specs, REPO)
+    assert "canary" not in str(error.value)
+    noted = replace(specs[0], corefs=(replace(specs[0].corefs[0], note="hf_canary_secret"), *specs[0].corefs[1:]))
+    made = hub.prepare_dataset([noted], REPO)
+    assert b"canary" not in made.files["specs/object/dog.json"] + made.files["README.md"]
 
 
 @pytest.mark.parametrize(("route", "statuses"), [("commit", [429, 429]), ("commit", [503]), ("preupload", [429]),
@@ -216,9 +280,36 @@ def test_no_hub(specs):
 
 
 def test_a_preview_needs_no_hub(specs):
-    seen = hub.preview(specs)
-    assert seen.card == dataset.render_card(specs) and len(seen.rows) == 10 and not seen.problems
-    assert set(seen.files) == set(dataset.files(specs)) and all(seen.files.values())
+    seen = hub.prepare_dataset(specs, REPO)
+    assert seen.card == dataset.render_card(specs, REPO)
+    assert seen.files == dataset.files(specs, REPO) and all(seen.sizes.values())
+
+
+def test_what_is_shown_is_published_byte_for_byte(fake, mine, specs):
+    seen = hub.prepare_dataset(specs[:2], REPO)
+    mine.publish_dataset(specs[:2], REPO, seen=seen.digest)
+    assert repo(fake).files == {".gitattributes": b"", **seen.files}
+    assert f'load_dataset("{REPO}", "object")' in seen.card and "<user>" not in seen.card
+    merged, _ = mine.prepare_dataset(specs[2:], REPO)
+    mine.publish_dataset(specs[2:], REPO, seen=merged.digest)
+    assert repo(fake).files == {".gitattributes": b"", **merged.files}
+    assert "mermaid" in merged.card and "cat, dog" in merged.card
+
+
+def test_what_was_not_shown_is_not_published(fake, mine, specs):
+    alone = hub.prepare_dataset(specs[2:], REPO)
+    mine.publish_dataset(specs[:2], REPO)
+    head = repo(fake).head
+    with pytest.raises(CrceError, match="is not what was shown"):
+        mine.publish_dataset(specs[2:], REPO, seen=alone.digest)
+    assert repo(fake).head == head
+
+
+def test_the_card_says_who_has_reviewed(specs):
+    reviewed = [replace(spec, provenance=replace(spec.provenance, reviewer="Ada")) for spec in specs]
+    cards = [hub.prepare_dataset(each, REPO).card for each in (specs, [reviewed[0], *specs[1:]], reviewed)]
+    assert [("No person has reviewed them" in card) for card in cards] == [True, False, False]
+    assert "has reviewed 1 of the 3 concepts" in cards[1] and "has reviewed every concept" in cards[2]
 
 
 def script(code, tmp_path, **settings):
@@ -282,6 +373,17 @@ def exported(run, key, tmp_path):
     return load_file(made.path)
 
 
+def test_the_weights_that_are_shown_are_published(fake, mine, run):
+    formats = ("weights", "diff", "lora")
+    seen = hub.prepare_weights(run, "tester/no-dog", formats, REPO)
+    mine.publish_weights(run, "no-dog", formats, dataset_repo=REPO, seen=seen.digest)
+    there = repo(fake, "tester/no-dog", "model").files
+    assert there["README.md"] == seen.files["README.md"] and b"Its relative error is " in there["README.md"]
+    assert {name: len(data) for name, data in there.items() if data} == seen.sizes
+    with pytest.raises(CrceError, match="is not what was shown"):
+        mine.publish_weights(run, "no-dog", ("weights",), seen=seen.digest)
+
+
 def test_a_base_in_shards_gives_the_same_differences(base, run, tmp_path):
     whole, expected = base / UNET, exported(run, "diff", tmp_path)
     for number, (name, tensor) in enumerate(load_file(whole).items(), 1):
@@ -314,6 +416,7 @@ def test_the_card_tells_what_was_measured(fake, mine, run):
     result = card.data.eval_results[0]
     assert (result.metric_type, result.metric_value, result.metric_name) == ("acc_u", 0.05, "Acc_U (n = 20)")
     assert "| Acc_U | the concept (lower is better) | 5% | 90% | 20 | 1% to 24% |" in card.text
+    assert "first guess" not in card.text
     assert "not a safety guarantee" in card.text.replace("\n", " ") and "2 corefs" in card.text
     assert "ComfyUI" not in card.text and run.job.spec.digest in card.text
 
@@ -342,31 +445,31 @@ def test_a_pipeline_is_the_repository_itself(fake, mine, run, tiny_sd_dir):
     assert 'from_pretrained("tester/no-dog")' in card and "Rounded to fp16" in card
 
 
-def test_a_base_on_the_hub_is_downloaded_once(fake, url, run, base, tmp_path):
-    """Only what is needed; afterwards it is read from the cache, without the network."""
+def test_a_base_on_the_hub_is_not_downloaded_unasked(fake, url, run, base, tmp_path):
+    """Once it was asked for, it is read from the cache, without the network."""
     fake.repos["model", "tester/base"] = Repo(private=False)
     files = {path.relative_to(base).as_posix(): path.read_bytes() for path in base.rglob("*") if path.is_file()}
-    fake.repos["model", "tester/base"].change(
-        {**files, "unet/huge.bin": b"x", "safety_checker/model.safetensors": b"x"}
-    )
-    code = (
-        "from crce.publishing import base_files\n"
-        "folder = base_files.find_base('tester/base', ('unet',))\n"
-        "print(len(base_files.unet('tester/base')), sorted(p.name for p in folder.rglob('*') if p.is_file()))"
-    )
-    names = ["diffusion_pytorch_model.safetensors", "model_index.json"]
-    told = f"{len(load_file(base / UNET))} {names}\n"
-    assert script(code, tmp_path, HF_ENDPOINT=url, HF_TOKEN="hf_good") == told
-    assert script(code, tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1") == told
+    fake.repos["model", "tester/base"].change(files)
+    read = "from crce.publishing import base_files\n"
+    read += "try: print(len(base_files.unet('tester/base')))\nexcept Exception as e: print(type(e).__name__, e)"
+    fetch = "from huggingface_hub import snapshot_download as fetch\nfetch('tester/base')"
+    online = {"HF_ENDPOINT": url, "HF_TOKEN": "hf_good"}
+    fake.requests.clear()
+    assert "CrceError The base model 'tester/base' is not on this machine" in script(read, tmp_path, **online)
+    assert not fake.requests
+    script(fetch, tmp_path, **online)
+    there = script(read, tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert there == f"{len(load_file(base / UNET))}\n"
 
 
-def test_a_base_that_cannot_be_downloaded_is_named(tmp_path):
-    code = (
-        "from crce.publishing import base_files\n"
-        "try: base_files.unet('tester/none')\nexcept Exception as e: print(type(e).__name__, e)"
-    )
-    said = script(code, tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
-    assert said.startswith("CrceError The files of 'tester/none' are not on this machine")
+def test_the_card_tells_the_strict_accuracies(run):
+    figure = Accuracy(1, 20, 0.05, 0.01, 0.24, 0.9, 0.06)
+    report = Report({"acc_u": figure}, {"acc_u": replace(figure, rate=0.15, base_rate=0.8)})
+    card = ModelCard(weights_card(run.job, report, [], "you/no-dog"))
+    assert [(r.metric_type, r.metric_value) for r in card.data.eval_results] == [
+        ("acc_u", 0.05), ("acc_u_strict", 0.15),
+    ]  # fmt: skip
+    assert "| 5% | 90% | 20 | 1% to 24% | 15% | 80% |" in card.text and "first guess" in card.text
 
 
 def test_a_card_without_a_report_says_so(fake, mine, run):

@@ -1,6 +1,7 @@
 """A run is worked on step by step: it can be stopped, killed and resumed, and every failure says what to do."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 
@@ -11,12 +12,13 @@ from PIL import Image
 from crce import runs
 from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
+from crce.cost import Cost
 from crce.errors import CrceError
 from crce.files import ROOT
 from crce.methods.erased_weights import ErasedWeights
 from crce.runs import Busy, EvaluationRequest, Job
 from crce.runs.events import FailedEvent, PhaseEvent, StepEvent
-from crce.runs.execute import WRITE_EVERY, check_room, execute, picture_name
+from crce.runs.execute import UNNOTICED, WRITE_EVERY, check_room, execute, is_worth_it, picture_name
 from crce.runs.failures import explain
 from crce.runs.models import Models
 
@@ -178,8 +180,32 @@ def test_an_erasure_that_cannot_be_measured_is_not_lost(job, models):
     config = EraseConfig(method="esd-x-strict", steps=1, preview_every=0)
     run = runs.create(Job(job.base, yeti, config))
     *_, last = execute(run, models, evaluation=EvaluationRequest(1))
-    assert last.message.startswith("The erasure is done and kept, but not measured: The judge")
-    assert run.state == "failed" and run.erased
+    assert run.not_judged.startswith("The judge of this base does not know 'yeti'")
+    assert (last.kind, run.state, run.erased) == ("done", "done", True)
+
+
+def test_no_previews_are_drawn_where_a_picture_takes_long(models, blind, dog, tmp_path):
+    slow = shutil.copytree(blind, tmp_path / "slow")
+    (slow / "crce.json").write_text('{"sample_steps": 100000000}')
+    run = runs.create(Job(str(slow), dog, EraseConfig(corefs=2, retains=2, steps=2, preview_every=1)))
+    seen = kinds(execute(run, models))
+    assert "preview" not in seen and seen[-1] == "done"
+    assert len(run.notes) == 1 and run.notes[0].startswith("No previews are drawn: one picture takes about")
+
+
+def test_previews_before_the_first_step_take_at_most_a_tenth_of_the_training():
+    told = Cost(seconds=100, memory=1, disk=1, rows=50)
+    assert [is_worth_it(seconds, told, rows=1) for seconds in (10, 11)] == [True, False]
+    # Without a time the training takes at least that of its rows: 50 of half a second each.
+    assert [is_worth_it(seconds, Cost(None, 1, 1, 50), rows=1) for seconds in (2.5, 2.6)] == [True, False]
+    assert is_worth_it(UNNOTICED, Cost(None, 1, 1, 0), rows=1)
+
+
+def test_a_base_without_a_judge_is_erased_and_not_judged(job, models, blind):
+    run = runs.create(Job(str(blind), job.spec, EraseConfig(corefs=2, retains=2, steps=1, preview_every=0)))
+    run.request_evaluate(1)
+    assert kinds(execute(run, models))[-2:] == ["unjudged", "done"]
+    assert "brings no judge of its own" in run.not_judged and run.state == "done" and run.evaluation is None
 
 
 def test_a_base_that_has_gone_fails_the_run(run, models, tmp_path):
@@ -191,13 +217,14 @@ def test_a_base_that_has_gone_fails_the_run(run, models, tmp_path):
     assert "There is no base model" in last.message
 
 
-def test_the_unexpected_is_logged_under_an_id_without_secrets(job, models, home, tmp_path):
+def test_the_unexpected_is_logged_under_an_id_without_secrets(job, models, home, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnop")
     run = runs.create(job, tmp_path / "hf_abcdefghijklmnop")
     (run.dir / "images").write_text("a file, where a folder must be")
     *_, last = execute(run, models)
     assert last.kind == "failed" and last.log_id in last.message
     log = (home / "worker.log").read_text()
-    assert f"unexpected error {last.log_id}" in log and "hf_…" in log and "abcdefgh" not in log
+    assert f"unexpected error {last.log_id}" in log and "•••" in log and "abcdefgh" not in log
     (run.dir / "images").unlink()
     *_, last = execute(run, models)
     assert last.kind == "done" and run.erased
@@ -248,6 +275,20 @@ def test_out_of_memory_keeps_the_run(run):
     said = explain(error.value, run)
     assert said.log_id is None
     assert said.message.startswith("Out of memory. Step 0 is kept. Free memory on the device and resume")
+
+
+def test_an_interrupted_run_goes_on_with_fewer_terms_at_once(whole, run, models):
+    for event in (events := execute(run, models)):
+        if event.kind == "checkpoint":
+            events.close()
+    kept = run.kept_step
+    run.set_microbatch_size(1)
+    assert (run.state, run.job.config.microbatch_size) == ("interrupted", 1)
+    steps = [event.step for event in execute(run, models) if event.kind == "step"]
+    assert kept > 0 and steps[0] == kept + 1 and run.state == "done"
+    ours, theirs = (ErasedWeights.load(path).tensors for path in (run.weights_path, whole[1].weights_path))
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], atol=1e-3, rtol=1e-2)
 
 
 def test_one_base_is_loaded_at_a_time(models, tiny_sd_dir):

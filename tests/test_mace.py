@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from crce.config import EraseConfig
-from crce.methods.attention import token_positions
+from crce.methods.attention import attention_maps, concept_tokens, token_positions
 from crce.methods.losses import StepContext
 from crce.methods.mace import (
-    DAMPING,
+    PAPERS_PROMPTS,
+    Mace,
     _masked_attention,
     _prompts,
     _second_moment,
@@ -19,11 +20,12 @@ from crce.methods.mace import (
     pair_contexts,
 )
 from crce.methods.parameters import keys_values
-from crce.methods.registry import METHODS
+from crce.methods.registry import METHODS, method_of
 from crce.training.latent_cache import sample_latents, shuffle_latents
 from crce.training.loop import erase_steps
 
-CONFIG = EraseConfig("mace", steps=40, lr=3e-2)
+CONFIG = EraseConfig("mace", steps=40, lr=2e-2)
+DAMPING = 1000 / PAPERS_PROMPTS
 
 
 @pytest.fixture
@@ -144,3 +146,41 @@ def test_a_resumed_run_of_two_concepts_ends_bit_identical(tiny_sd, dog, cat, tmp
     *_, resumed = erase_steps(tiny_sd, (dog, cat), config, checkpoint=file, resume=True)
     assert whole.number == resumed.number == 8
     assert all(torch.equal(w, resumed.weights().tensors[name]) for name, w in whole.weights().tensors.items())
+
+
+def test_the_adapter_starts_as_a_lora_layer_of_rank_one(tiny_sd, dog):
+    """diffusers' own: A with a standard deviation of 1 / rank, B of zeros."""
+    names = keys_values(tiny_sd.unet)
+    tensors = METHODS["mace"].start(tiny_sd, (dog,), CONFIG, names)
+    down = torch.cat([tensors[f"down/{dog.slug}/{name}"].flatten() for name in names]).detach()
+    assert down.std() == pytest.approx(1, abs=0.1) and abs(down.mean()) < 0.15
+    assert all(not tensors[f"up/{dog.slug}/{name}"].any() for name in names)
+
+
+def test_the_end_and_the_paddings_are_silenced_with_the_words(tiny_sd, dog):
+    """All from the end mark on: the loss is that of the concept's words and of all after them."""
+    text = "a photo of dog"
+    words, end = token_positions(tiny_sd, text, "dog"), len(tiny_sd.tokenizer(text).input_ids) - 1
+    assert concept_tokens(tiny_sd, text, "dog") == [*words, *range(end, 77)] and words[-1] == end - 1
+    bank = shuffle_latents(list(sample_latents(tiny_sd, "dog", CONFIG)), 0)
+    draw = StepContext(tiny_sd, dog, CONFIG, {}, {}, bank.at(0), random.Random(0))
+    prompt = random.Random(0).choice(_prompts(dog))
+    with torch.no_grad(), attention_maps(tiny_sd.unet) as maps:
+        tiny_sd.predict(draw.sample.x, draw.sample.t, tiny_sd.embed([prompt]))
+    words, end = token_positions(tiny_sd, prompt, "dog"), len(tiny_sd.tokenizer(prompt).input_ids) - 1
+    mask = concept_mask(maps, words)
+    told = sum(_masked_attention(found, mask, [*words, *range(end, 77)]).norm() for found in maps)
+    torch.testing.assert_close(METHODS["mace"].losses(draw)["target"], told)
+
+
+def test_lambda_says_how_far_both_closed_forms_go(tiny_sd, dog):
+    """The paper's range: less of it brings the states nearer to those without the concept, in the run's result too."""
+    names, rows, missed = keys_values(tiny_sd.unet), pair_contexts(tiny_sd, (dog,)), []
+    base = dict(tiny_sd.unet.named_parameters())
+    for damping in (1000.0, 100.0, 10.0):
+        config = dataclasses.replace(CONFIG, steps=1, lr=1e-9, damping=damping)
+        assert method_of(config) == Mace(damping=damping)
+        *_, step = erase_steps(tiny_sd, dog, config)
+        found = step.weights().tensors
+        missed.append(sum((rows.c @ found[n].T - rows.g @ base[n].T).norm().item() for n in names))
+    assert missed == sorted(missed, reverse=True) and missed[-1] < 0.9 * missed[0]

@@ -50,6 +50,18 @@ def test_a_version_that_was_tested_is_known_of_everything_that_is_asked_for():
     assert f"torch=={pins['torch']}" in (ROOT / "Makefile").read_text()
 
 
+@pytest.mark.parametrize(("card", "build"), [("GPU 0: NVIDIA L4", "'torch===2.13.0'"), ("", "torch==2.13.0")])
+def test_make_takes_the_build_of_torch_for_the_machine(card, build, tmp_path):
+    """With CUDA where nvidia-smi, which is a program of the test here, lists a card; else without it."""
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{card}'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    command = ["make", "--dry-run", "--always-make", "venv", f"VENV={tmp_path}"]
+    said = subprocess.check_output(command, cwd=ROOT, env={**os.environ, "PATH": path}, text=True)
+    (line,) = [line for line in said.splitlines() if "import torch" in line]
+    assert build in line and ("+cpu" in line) == (not card and sys.platform == "linux")
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """The wheel, built here and now."""

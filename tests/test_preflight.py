@@ -2,22 +2,29 @@
 
 import json
 import math
+import re
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
+from benchmarks.sd_shaped import UNET
 from crce import cost, runs
 from crce.catalogue import CLOSED_FORM, METHOD_FACTS
 from crce.config import EraseConfig, resolve_config
 from crce.cost import Cost
 from crce.errors import CrceError
 from crce.methods.erased_weights import ErasedWeights
+from crce.methods.registry import METHODS
 from crce.models.diffusion import Diffusion
 from crce.runs import Job
 from crce.runs.events import CostEvent, DoneEvent, EstimateEvent
 from crce.runs.execute import execute
 from crce.runs.models import Models
+from crce.training.checkpoints import SMALL, Checkpoints
 from crce.training.estimate import FP32, count_values, disk_bytes, estimate, trace_shapes, try_steps
 from crce.training.loop import TrainState, erase_steps
 from crce.training.saved_bytes import SavedBytes
@@ -163,4 +170,61 @@ def test_costs_in_words():
     told = Cost(70.4, 12_300_000_000, 40_000_000, 100)
     assert cost.describe_time(told) == "About 1 min 10 s by a step measured here."
     assert cost.describe_room(told) == "Needs about 12.3 GB of memory and up to 40.0 MB of disk."
+    assert cost.describe_room(replace(told, free=13_000_000_000)) == cost.describe_room(told)
     assert "the run needs 100" in cost.describe_time(Cost(None, 1, 1, 100))
+    short = Cost(None, 17_300_000_000, 33_000_000_000, 100, free=11_200_000_000)
+    assert "Only 11.2 GB of memory are free: choose a method that trains fewer weights" in cost.describe_room(short)
+    assert "free" not in cost.describe_room(replace(short, free=17_300_000_000))
+
+
+def test_free_memory_is_what_the_system_has_and_the_models_own(tiny_sd, dog):
+    told = estimate(tiny_sd, [dog], configured(tiny_sd))
+    parts = (tiny_sd.unet, tiny_sd.text_encoder, tiny_sd.vae)
+    assert told.free > sum(p.nbytes for part in parts for p in part.parameters())
+    total = int(re.search(r"MemTotal: +(\d+)", Path("/proc/meminfo").read_text())[1]) * 1024
+    assert told.fits and told.free < total * 1.01
+
+
+@pytest.mark.parametrize("method", ["esd-u", "salun"])
+def test_all_weights_of_sd_v1_4_need_more_than_16_gb(method):
+    """A master copy, its gradient and two moments of 860 M values, told before anything is tried."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**{k: v for k, v in UNET.items() if k[0] != "_"})
+    sizes = {name: p.numel() for name, p in unet.named_parameters()}
+    trained = sum(sizes[name] for name in METHODS[method].trainable(unet))
+    assert 2 * sum(sizes.values()) + 4 * FP32 * trained > 14e9
+    # A checkpoint of it is not small, one of K and V is due as often as its writing takes less than a tenth.
+    assert 3 * FP32 * trained > 9e9
+
+
+def test_a_large_checkpoint_is_written_no_more_often_than_takes_a_tenth_of_the_time(tmp_path):
+    kept = Checkpoints(tmp_path / "checkpoint", every=50)
+    assert [step for step in range(1, 101) if kept.due(step, False, SMALL)] == [50, 100]
+    # 10 GB, at first by a disk's usual speed: 20 s, and so not in the first 200.
+    assert not kept.due(50, False, 10**10) and not kept.due(101, True, 10**10)
+    kept._ended -= 201
+    assert kept.due(50, False, 10**10) and kept.due(101, True, 10**10) and not kept.due(51, False, 10**10)
+    kept._seconds = 30.0
+    assert not kept.due(50, False, 10**10)
+    kept.close()
+
+
+def test_a_checkpoint_beside_the_training_counts_once_it_is_there(tmp_path):
+    """While it is written none is due; when it is closed it is whole."""
+    kept, weights = Checkpoints(tmp_path / "checkpoint", every=1), ErasedWeights({"w": torch.ones(3)}, {"step": "7"})
+    kept.write(7, weights, beside=True)
+    kept.look(wait=True)
+    assert kept.kept == 7 and ErasedWeights.load(kept.path).info["step"] == "7"
+    kept.write(8, weights, beside=True)
+    assert not kept.due(9, False, 1)
+    kept.close()
+    assert torch.equal(ErasedWeights.load(kept.path).tensors["w"], torch.ones(3))
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    kept = Checkpoints(tmp_path / "file" / "checkpoint", every=1)
+    with pytest.raises(OSError):
+        kept.write(1, ErasedWeights({"w": torch.ones(3)}, {}), beside=False)
+    assert kept.kept == 0
+    kept.close()

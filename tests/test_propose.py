@@ -26,7 +26,7 @@ def llm():
 @pytest.fixture
 def model(llm):
     with serving(llm.app) as url:
-        yield ChatProposer(Chat("tiny", f"{url}/v1", silence=10))
+        yield ChatProposer(Chat("tiny", f"{url}/v1"))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The figures: rates, intervals and tables, against values worked out by hand."""
 
+import dataclasses
+
 import pytest
 
 from crce.concepts.spec import ConceptSpec, Term
@@ -15,12 +17,21 @@ from crce.evaluation.accuracies import (
     wilson_interval,
 )
 from crce.evaluation.questions import Answers
-from crce.evaluation.report import Accuracy, LeftOut
+from crce.evaluation.report import Accuracy, Drift, LeftOut, read_report, report_to_dict, write_report
 
 
 def answers(kind, split, yes, base, covered=None, text="x"):
     n = len(yes)
     return Answers(kind, text, split, "dog", covered, tuple(range(n)), tuple(yes), (0.5,) * n, tuple(base))
+
+
+def guessed(kind, split, strict, base, tops=(), moved=None):
+    """Answers whose yes is always yes, and whose first guesses differ."""
+    n = len(strict)
+    return dataclasses.replace(
+        answers(kind, split, [1] * n, [1] * n), strict=tuple(map(bool, strict)), base_strict=tuple(map(bool, base)),
+        top=tuple(tops), base_top=(0.9,) * n, moved=moved,
+    )  # fmt: skip
 
 
 def report(concept, method, u=0, c=1, r=3):
@@ -77,6 +88,48 @@ def test_h_is_the_harmonic_mean():
     assert harmonic_mean({}) is None
 
 
+def strict_report(concept="dog", method="crce"):
+    rows = [
+        guessed("target", "train", [1, 0, 0, 0], [1] * 4, tops=(0.5, 0.1, 0.19, 0.2)),
+        guessed("coref", "train", [0] * 4, [1] * 4),
+        guessed("coref", "test", [1, 1, 0, 0], [1] * 4),
+        guessed("retain", "train", [1] * 4, [0] * 4, moved=0.05),
+        guessed("retain", "test", [1, 1, 1, 0], [1] * 4, moved=0.25),
+    ]
+    return summarise(ConceptSpec(concept), rows, method=method)
+
+
+def test_h_and_the_strict_accuracies_are_of_the_first_guess():
+    found = strict_report()
+    assert {key: (a.yes, a.rate) for key, a in found.metrics.items()} == dict.fromkeys(found.metrics, (4, 1.0))
+    assert {key: a.yes for key, a in found.strict.items()} == {
+        "acc_u": 1, "acc_c_test": 2, "acc_r_test": 3, "acc_c_train": 0, "acc_r_train": 4,
+    }  # fmt: skip
+    assert found.strict["acc_r_train"].base_rate == 0
+    assert found.h == pytest.approx(3 / (1 / 0.75 + 1 / 0.5 + 1 / 0.75))
+    assert report("dog", "crce").strict == {}
+
+
+def test_drift_is_of_pictures_unlike_everything_and_of_retains():
+    assert strict_report().drift == Drift(unlike=0.5, base_unlike=0.0, moved=0.15)
+    assert report("dog", "crce").drift == Drift()
+
+
+def test_a_report_is_written_small_and_read_as_it_was(tmp_path):
+    whole = dataclasses.replace(strict_report(), also=(strict_report("cat"),))
+    write_report(tmp_path / "report.json", whole)
+    assert read_report(tmp_path / "report.json") == whole
+    assert report_to_dict(whole)["terms"][0]["strict"] == "1000"
+
+
+def test_a_table_is_strict_where_all_reports_are():
+    rows = [strict_report(concept, method) for concept in ("dog", "cat") for method in ("crce", "esd-x")]
+    cells = table(rows).splitlines()[3].split(" | ")
+    assert cells[1] == "25.0 (25.0 to 25.0) / 100.0" and cells[-1].startswith("64.3 (64.3 to 64.3)")
+    assert difference([*rows, report("dog", "ca"), report("cat", "ca")], "acc_u", "crce", "ca")[0] == 1.0
+    assert " / " not in table([*rows, report("dog", "ca"), report("cat", "ca")])
+
+
 def test_the_base_row_is_what_the_base_draws():
     base = base_report(report("dog", "crce"))
     assert base.method == "base" and base.metrics["acc_u"].rate == 1.0 and base.h == 0
@@ -88,6 +141,26 @@ def test_the_interval_over_concepts_holds_the_mean_and_needs_two():
     assert mean_interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
     with pytest.raises(CrceError, match="at least 2"):
         mean_interval([0.5])
+
+
+def test_seeds_are_drawn_within_their_concept():
+    assert mean_interval([[0.2, 0.2, 0.2], [0.4, 0.4]]) == pytest.approx(mean_interval([0.2, 0.4]))
+    mean, low, high = mean_interval([[0.0, 1.0], [0.5]], seed=0)
+    assert (mean, low, high) == (0.5, 0.25, 0.75)
+    # With many concepts alike, only the seeds make the interval: three values of 0 or 1 in each of forty concepts.
+    mean, low, high = mean_interval([[0.0, 1.0, 1.0]] * 40, seed=0)
+    assert mean == pytest.approx(2 / 3) and high - low == pytest.approx(4 * (2 / 9 / 120) ** 0.5, rel=0.1)
+
+
+def test_a_difference_is_paired_by_concept_and_seed():
+    def of(concept, method, seed, c):
+        return dataclasses.replace(report(concept, method, c=c), config={"seed": seed})
+
+    rows = [
+        of("dog", "crce", 0, 0), of("dog", "esd-x", 0, 1), of("dog", "crce", 1, 2), of("dog", "esd-x", 1, 3),
+        of("cat", "crce", 1, 1), of("cat", "esd-x", 1, 2), of("cat", "crce", 2, 4), of("pig", "crce", 0, 4),
+    ]  # fmt: skip
+    assert difference(rows, "acc_c_test", "crce", "esd-x") == (-0.25, -0.25, -0.25)
 
 
 def test_a_difference_is_paired_by_concept():

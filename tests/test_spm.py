@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from crce.config import EraseConfig
+from crce.methods import spm
 from crce.methods.losses import StepContext
 from crce.methods.registry import METHODS
 from crce.training.loop import erase_steps
@@ -43,3 +44,23 @@ def test_training_starts_from_the_base_itself(tiny_sd, dog, part):
         assert first("spm")[part] < 1e-8
     else:
         assert first("spm")[part] == pytest.approx(first("esd-x-strict")[part], rel=1e-4)
+
+
+def test_the_rate_warms_up_and_falls_in_three_cosines():
+    rates = [spm.warm_cosine(step, 60) for step in range(60)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10] == 1 and all(a >= b for a, b in zip(rates[10:26], rates[11:27], strict=True)) and rates[26] < 0.02
+    restarts = [step for step in range(11, 60) if rates[step] > rates[step - 1]]
+    assert len(restarts) == 2 and all(rates[step] > 0.99 for step in restarts)
+    assert all(spm.warm_cosine(0, steps) == 1 for steps in range(1, 6))
+
+
+def test_a_step_moves_by_the_schedules_rate(tiny_sd, dog):
+    """Adam's first step of each weight is the learning rate: warming up over ten steps it is a tenth."""
+
+    def first(method):
+        start = METHODS[method].start(tiny_sd, (dog,), EraseConfig(method), METHODS[method].trainable(tiny_sd.unet))
+        step = next(s for s in erase_steps(tiny_sd, dog, EraseConfig(method, steps=60, lr=1e-2)) if s.phase == "train")
+        return max((tensor - start[name]).abs().max().item() for name, tensor in step.weights().tensors.items())
+
+    assert first("spm") == pytest.approx(1e-3, rel=1e-2) and first("esd-x-strict") == pytest.approx(1e-2, rel=1e-2)

@@ -1,14 +1,19 @@
 """The closed form by its defining properties, and as a method like any other."""
 
 import dataclasses
+import re
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from crce.concepts.library import find_concept
 from crce.concepts.spec import Term
 from crce.config import EraseConfig, resolve_config
 from crce.methods.erased_weights import ErasedWeights
-from crce.methods.uce import EditStates, solve
+from crce.methods.uce import EditStates, collect_states, mean_square, solve, target_term
+from crce.models.diffusion import Diffusion
 from crce.runs import Job, create
 from crce.runs.events import PreviewEvent
 from crce.runs.execute import execute
@@ -72,6 +77,50 @@ def test_what_counts_more_is_held_better(matrices, rows):
     assert (
         missed(matrices, solve(matrices, strong, 0.5), rows)[1] < missed(matrices, solve(matrices, rows, 0.5), rows)[1]
     )
+
+
+@pytest.fixture
+def longer(sd_shaped_dir, tmp_path):
+    """The base with states as long as CLIP's, 28 instead of 8, and matrices that read them as before."""
+    folder, k = shutil.copytree(sd_shaped_dir, tmp_path / "longer"), 28 / 8
+    for part, names in (("text_encoder/model", "final_layer_norm"), ("unet/diffusion_pytorch_model", "attn2.to_[kv]")):
+        file = folder / f"{part}.safetensors"
+        factor = k if part.startswith("text") else 1 / k
+        tensors = {n: t * factor if re.search(names, n) else t for n, t in load_file(file).items()}
+        save_file(tensors, file, {"format": "pt"})
+    return Diffusion.load(str(folder), device="cpu")
+
+
+def test_one_setting_means_the_same_for_states_of_clips_length(sd_shaped, longer, dog):
+    """λ as a share of their squared length. With a λ that knows no length, the two edits differ by more than a tenth of
+    what they change."""
+    norms = [model.embed(["dog"])[0, 1:].norm(dim=-1).mean().item() for model in (sd_shaped, longer)]
+    assert norms == pytest.approx([8, 28], rel=1e-3)
+    for method, alike in (("crce-uce", True), ("uce", True), ("uce-published", False)):
+        ours, theirs = (edited(model, dog, method).tensors for model in (sd_shaped, longer))
+        base = dict(sd_shaped.unet.named_parameters())
+        off = sum((theirs[n] * 28 / 8 - w).square().sum() for n, w in ours.items()).sqrt()
+        change = sum((w - base[n]).square().sum() for n, w in ours.items()).sqrt()
+        assert (off < 1e-3 * change) == alike
+
+
+def test_as_published_it_edits_the_last_word_alone(sd_shaped, dog):
+    """Its state goes to the empty prompt's first one but for λ / (λ + ‖c‖²), and no word orthogonal to it moves."""
+    after, base = edited(sd_shaped, dog, "uce-published").tensors, dict(sd_shaped.unet.named_parameters())
+    c, g = sd_shaped.embed(["dog"])[0, 1], sd_shaped.embed([""])[0, 0]
+    other = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    other -= c * (other @ c) / (c @ c)
+    left = 0.5 / (0.5 + c @ c)
+    for name, w in after.items():
+        torch.testing.assert_close(w @ c, base[name] @ (g + left * (c - g)), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(w @ other, base[name] @ other, atol=1e-4, rtol=1e-4)
+
+
+def test_the_default_model_is_edited_as_when_it_was_measured():
+    """With λ = 15, as in docs/instant-edit.md, by a share of its states' length."""
+    model, spec = Diffusion.load(device="cpu"), find_concept("dog")
+    states = collect_states(model, [target_term(spec), *spec.train_corefs], spec.train_retains)
+    assert model.defaults.damping * mean_square(states) == pytest.approx(15, rel=0.02)
 
 
 def edited(model, spec, method="crce-uce", **settings):

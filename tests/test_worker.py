@@ -36,7 +36,7 @@ from crce.training.loop import solve_closed_form
 from crce.worker import client
 from crce.worker.answers import Cell, CoverageAnswer, GenerateAnswer, StatusAnswer
 from crce.worker.broker import RequestBroker
-from crce.worker.client import ensure_worker
+from crce.worker.client import ensure_worker, lock_file
 from crce.worker.requests import (
     Column,
     CoverageRequest,
@@ -45,7 +45,6 @@ from crce.worker.requests import (
     PreviewRequest,
     StatusRequest,
 )
-from crce.worker.service import lock_file
 
 PATIENCE = 300  # seconds until a test gives up; nothing here takes that long
 
@@ -218,17 +217,17 @@ def test_what_the_curator_sees_comes_also_while_a_run_trains(worker, tiny_sd_dir
     assert (again["before"], again["after"]) == (preview["before"], preview["after"])
 
 
-def test_what_cannot_be_seen_is_said(tiny_sd_dir, dog, tmp_path):
+def test_what_cannot_be_seen_is_said(tiny_sd_dir, blind, dog, tmp_path):
     """A model as large as SD on a CPU, one without a judge, a target that the judge does not know, a broken spec."""
     large = shutil.copytree(tiny_sd_dir, tmp_path / "large")
     config = json.loads((large / "unet/config.json").read_text())
     (large / "unet/config.json").write_text(json.dumps({**config, "sample_size": 4096}))
-    blind = shutil.copytree(tiny_sd_dir, tmp_path / "blind")
-    shutil.rmtree(blind / "judge")
     process = start()
     wrong = [
-        (about("preview", large, dog, prompts=["dog"]), "would take minutes on a CPU"),
-        (about("coverage", large, dog), "would take minutes on a CPU"),
+        (about("preview", large, dog, prompts=["dog"]), "2 pictures of large would take minutes each on a CPU"),
+        (about("coverage", large, dog), "would take minutes each on a CPU, so none are drawn."),
+        (draw(large, prompts="abcde"), "5 pictures of large would take minutes each on a CPU, so at most 4 are drawn"),
+        ({**draw(large), "in_all": 12}, "12 pictures of large would take minutes each on a CPU, so at most 4"),
         (about("coverage", blind, dog), "brings no judge"),
         (about("coverage", tiny_sd_dir, ConceptSpec("unicorn")), "does not know 'unicorn'"),
         (about("preview", tiny_sd_dir, ConceptSpec("dog " * 40), prompts=["dog"]), "tokens"),

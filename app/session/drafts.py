@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
+from app.session import people
 from crce import files
 from crce.concepts.library import library, own_path, parse_spec, save_spec
 from crce.concepts.spec import ConceptSpec, spec_from_dict, spec_to_dict
@@ -79,6 +80,7 @@ def create(target: str, category: str, sense: str) -> ConceptSpec:
     spec = ConceptSpec(target=target.strip(), category=category, sense=sense.strip())
     if spec.slug in library():
         raise CrceError(f"The library already has {spec.name!r}. Choose it there, or enter another sense.")
+    _require_shelf(spec)
     save_spec(spec, own_path(spec))
     return spec
 
@@ -149,7 +151,13 @@ def mark_reviewed(spec: ConceptSpec, reviewer: str) -> ConceptSpec:
     return replace(spec, provenance=replace(spec.provenance, reviewer=reviewer.strip()))
 
 
+def _require_shelf(spec: ConceptSpec) -> None:
+    if not is_own(spec):
+        people.require_shelf(sum(map(is_own, library().values())))
+
+
 def _save(after: ConceptSpec, before: ConceptSpec | None) -> OpenConcept:
+    _require_shelf(after)
     save_spec(after, own_path(after))
     past = [*_history(after.slug)["past"], *([spec_to_dict(before)] if before else [])]
     _remember(after.slug, past=past[-_REMEMBERED:], future=[])
@@ -174,7 +182,7 @@ def _step(opened: OpenConcept, source: str, other: str) -> OpenConcept:
 
 
 def _history_path(slug: str) -> Path:
-    return files.home() / "history" / f"{slug}.json"
+    return files.desk() / "history" / f"{slug}.json"
 
 
 def _history(slug: str) -> dict:

@@ -13,6 +13,7 @@ from crce import files
 from crce.concepts import edits
 from crce.concepts.edits import Change, Revision
 from crce.concepts.spec import ConceptSpec, Round, spec_from_dict, spec_to_dict
+from crce.text import require_plain
 
 _REMEMBERED = 100
 _EMPTY: dict[str, Any] = {"since": None, "entries": [], "facts": {}}
@@ -34,7 +35,11 @@ def read_since(slug: str) -> ConceptSpec | None:
 
 
 def say(spec: ConceptSpec, request: str) -> int:
-    """Saves a request before anyone answers. Returns the length of the chat, which `answer` needs."""
+    """Saves a request before anyone answers. Returns the length of the chat, which `answer` needs.
+
+    Raises CrceError for control characters.
+    """
+    require_plain(request, "The request", lines=True)
     talk = read(spec.slug)
     said = [*talk["entries"], {"who": "you", "text": request}][-_REMEMBERED:]
     _write(spec.slug, {**talk, "since": talk["since"] or spec_to_dict(spec), "entries": said})
@@ -147,4 +152,4 @@ def _write(slug: str, talk: dict) -> None:
 
 
 def _path(slug: str) -> Path:
-    return files.home() / "talks" / f"{slug}.json"
+    return files.desk() / "talks" / f"{slug}.json"

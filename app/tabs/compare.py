@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,6 +12,7 @@ from PIL import Image
 from app.components import data_url, html_panel, render, shrink
 from app.errors import report_errors
 from app.events import QUIET
+from app.session import people
 from app.session.comparison import Comparison, Prompt, Row, Title
 from app.tabs import run_view
 from app.tabs.comparison_sheet import draw_sheet
@@ -20,23 +20,24 @@ from app.tabs.erase import EraseTab
 from app.tabs.start import StartTab
 from app.worker import ask_worker, tab_id
 from crce import bases, runs
+from crce.base_version import find_digest
 from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
 from crce.cost import format_duration
 from crce.errors import CrceError
 from crce.evaluation.metrics import METRICS
 from crce.runs import Run
-from crce.worker import client
+from crce.text import require_plain
 from crce.worker.answers import Cell
-from crce.worker.client import ensure_worker
-from crce.worker.requests import Column, GenerateRequest, StatusRequest
+from crce.worker.client import ensure_workers
+from crce.worker.requests import Column, GenerateRequest
 
 MAX_RUNS = 3
 KINDS = {"concept": "target", "names": "coref", "neighbours": "retain"}
 _LABELS = {"target": "must go", "coref": "must go", "retain": "must stay", "typed": "your prompt"}
+UNKNOWN_VERSION = " · base version not recorded, taken to fit"
 _SIDE = 512
-_LARGE = 500 << 20  # bytes of weights
-_MAX_ON_CPU = 4  # pictures of a large model that a CPU draws while the user waits
+_PATIENCE = 24 * 3600  # seconds: the few pictures that a CPU draws of a large model take long
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def choose_prompts(spec: ConceptSpec, kinds: list[str], terms: int, typed: str) 
         "coref": [Prompt("coref", term.text, spec.name) for term in spec.test_corefs[:terms]],
         "retain": [Prompt("retain", term.text, term.text) for term in spec.test_retains[:terms]],
     }
-    own = [Prompt("typed", line.strip(), spec.name) for line in typed.splitlines() if line.strip()]
+    lines = [require_plain(line.strip(), "The prompt") for line in typed.split("\n") if line.strip()]
+    own = [Prompt("typed", line, spec.name) for line in lines]
     return [*own, *(prompt for kind in KINDS.values() if kind in kinds for prompt in listed[kind])]
 
 
@@ -113,13 +115,16 @@ def draw(http: gr.Request, **values: Any) -> Iterator[tuple]:
     if not prompts:
         raise CrceError("Nothing to draw. Choose what to show, or enter a prompt.")
     titles, seeds = _list_titles(base, chosen, form.combined), list(range(int(form.seeds)))
-    _refuse_slow(base, len(prompts) * len(seeds) * len(titles))
-    ensure_worker()
+    in_all = len(prompts) * len(seeds) * len(titles)
     comparison = Comparison(spec.name, titles, seeds, len(prompts))
     yield render_grid(comparison), comparison
     for prompt in prompts:
-        columns = _list_columns(form)
-        answer = ask_worker(GenerateRequest(tab_id(http, "compare"), base, columns, [prompt.text], seeds, [prompt.ask]))
+        answer = ask_worker(
+            GenerateRequest(
+                tab_id(http, "compare"), base, _list_columns(form), [prompt.text], seeds, [prompt.ask], in_all
+            ),
+            timeout=_PATIENCE,
+        )
         if answer is None:
             return
         comparison = replace(comparison, rows=(*comparison.rows, Row(prompt, answer.columns)))
@@ -133,34 +138,29 @@ def _list_columns(form: CompareForm) -> list[Column]:
 
 
 def _find_common(chosen: list[Run]) -> tuple[str, ConceptSpec]:
-    """The base of the runs and the concept of the first. Raises CrceError for runs of different bases."""
+    """The base of the runs and the concept of the first.
+
+    Raises CrceError for runs of different bases or versions of a base, and for a version that is not the present one.
+    """
     if not chosen:
         return bases.EMOJI_SD, find_concept("dog")
     used = {run.job.base for run in chosen}
     if len(used) > 1:
         raise CrceError(f"These runs use different base models ({', '.join(sorted(used))}). Choose runs of one base.")
-    return used.pop(), chosen[0].job.spec
-
-
-def _refuse_slow(base: str, pictures: int) -> None:
-    """Raises CrceError where a large model on a CPU would take minutes for each picture."""
-    if pictures <= _MAX_ON_CPU or not _is_large(base):
-        return
-    status = client.send(StatusRequest(), timeout=30)
-    if status and "cpu" in status.device.lower():
+    base = used.pop()
+    versions = {run.job.base_digest[:8] for run in chosen} - {""}
+    if len(versions) > 1:
         raise CrceError(
-            f"{pictures} pictures of {base} would take minutes each without a GPU. "
-            f"Show at most {_MAX_ON_CPU}: for example one seed and one term."
+            f"These runs belong to different versions of {bases.public_name(base)} ({', '.join(sorted(versions))}). "
+            "Choose runs of one version."
         )
-
-
-def _is_large(base: str) -> bool:
-    place = Path(bases.resolve(base))
-    return not place.is_dir() or sum(path.stat().st_size for path in place.rglob("*.safetensors")) > _LARGE
+    for run in chosen:
+        run.check_base(find_digest(base))
+    return base, chosen[0].job.spec
 
 
 def _list_titles(base: str, chosen: list[Run], combined: bool) -> list[Title]:
-    after = [Title(run.title, run.job.config.title) for run in chosen]
+    after = [Title(run.title, run.job.config.title + UNKNOWN_VERSION * (not run.job.base_digest)) for run in chosen]
     return [Title("before", base), *after, *([Title("combined", "changes of all runs")] if combined else [])]
 
 
@@ -196,6 +196,8 @@ def _describe_picture(prompt: Prompt, column: int, picture: Cell) -> dict:
     verdict = "The judge cannot tell"
     if picture.yes is not None:
         verdict = f"The judge sees {'a' if picture.yes else 'no'} “{prompt.ask}” (p = {picture.p:.2f})"
+        if picture.guess:
+            verdict += f"; its first guess is “{picture.guess}”"
     src = data_url(shrink(base64.b64decode(picture.png)), "image/png")
     return {"src": src, "expected": judge_outcome(prompt.kind, column, picture.yes), "verdict": verdict}
 
@@ -262,8 +264,8 @@ def evaluate(ids: list[str], images: float) -> str:
     if not ids:
         raise CrceError("Choose a run to evaluate first.")
     for name in ids:
-        runs.find(name).request_evaluate(int(images))
-    ensure_worker()
+        people.require_own(runs.find(name)).request_evaluate(int(images))
+    ensure_workers()
     return render_scores(ids)
 
 

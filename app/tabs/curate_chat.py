@@ -19,6 +19,7 @@ from crce.concepts.library import library
 from crce.concepts.spec import ConceptSpec, Provenance, spec_from_dict
 from crce.errors import CrceError
 from crce.generators import Stream
+from crce.redact import redact_growing
 
 if TYPE_CHECKING:
     from crce.proposers.llm import ChatProposer
@@ -80,6 +81,7 @@ def _describe_change(spec: ConceptSpec, change: Change) -> dict:
 def render_writing(spec: ConceptSpec, by: str, text: str) -> str:
     from crce.proposers.offers import parse_terms
 
+    text = redact_growing(text)
     tail = " ".join(text[-_TAIL:].split())
     return render("writing", target=spec.name, by=by, count=len(text), terms=parse_terms(text), tail=tail)
 

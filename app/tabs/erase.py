@@ -11,19 +11,20 @@ import pandas as pd
 from app.components import html_panel, render
 from app.errors import report_errors
 from app.events import EVERY_CHANGE, QUIET
+from app.session import people
 from app.session.drafts import OpenConcept, require_saved
-from app.tabs import erase_form, run_view
+from app.tabs import base_download, erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
 from app.worker import ask_worker, tab_id
-from crce import runs
+from crce import base_version, bases, devices, runs
 from crce.catalogue import METHOD_FACTS
 from crce.concepts.spec import resolve_conflicts
 from crce.cost import Cost, describe_room, describe_time, format_duration
 from crce.errors import CrceError
 from crce.runs import Job, Run
 from crce.runs.events import StartEvent, StepEvent
-from crce.worker.client import ensure_worker
+from crce.worker.client import ensure_workers
 from crce.worker.requests import EstimateRequest
 
 _COLOURS = {"target": "#6366f1", "corefs": "#d6336c", "retains": "#0b8a72"}
@@ -41,13 +42,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class EraseTab:
-    """form: the components by the fields of `EraseForm`. chosen: the id of the run to show; seen: a `Seen`."""
+    """form: the components by the fields of `EraseForm`. chosen: the id of the run to show; seen: a `Seen`;
+    arrived: the base that was downloaded last."""
 
     form: dict[str, Any]
     chosen: gr.State
     seen: gr.State
     timer: gr.Timer
     method_facts: gr.Markdown
+    base_panel: gr.HTML
+    arrived: gr.State
     estimate: gr.HTML
     start: gr.Button
     runs: gr.HTML
@@ -62,7 +66,8 @@ class EraseTab:
 
 def describe_method(method: str) -> str:
     facts = METHOD_FACTS[method]
-    return f"{facts.what} Changes {facts.touches}. *{facts.source}*"
+    differs = f" Differs from the published method: {facts.differs}" if facts.differs else ""
+    return f"{facts.what} Changes {facts.touches}. *{facts.source}*{differs}"
 
 
 def describe_run(form: EraseForm) -> str:
@@ -71,7 +76,10 @@ def describe_run(form: EraseForm) -> str:
         return "Choose a concept first."
     spec = form.find_specs()[0]
     lists = f"{len(spec.train_corefs)} names to erase and {len(spec.train_retains)} to keep"
-    return f"{spec.name}: {lists}, {form.count_steps()} steps. {measure_time(form)}"
+    place = devices.describe(form.device, form.dtype)
+    ignored = f" {devices.problem()}" if form.device == devices.AUTO else ""
+    unjudged = "" if bases.has_judge(form.base) else " The base has no judge: compare by eye."
+    return f"{spec.name}: {lists}, {form.count_steps()} steps on {place}. {measure_time(form)}{unjudged}{ignored}"
 
 
 def measure_time(form: EraseForm) -> str:
@@ -109,8 +117,9 @@ def render_details(run: Run | None) -> str:
     form = EraseForm.from_job(run.job)
     settings = {
         "base": form.base,
+        "base version": base_version.describe(run.job.base_digest),
         "method": run.job.config.title,
-        "steps": form.steps,
+        "steps": describe_steps(run),
         "learning rate": form.learning_rate or "none",
         "η": f"{form.eta:g}",
         "M": form.corefs,
@@ -119,9 +128,19 @@ def render_details(run: Run | None) -> str:
         "seed": form.seed,
         "spec": run.job.spec.digest[:8],
         "device": run.job.device,
+        "precision": run.job.dtype,
         **run_view.compare_costs(run),
     }
-    return render("details", run=run_view.summarize(run, []), settings=settings)
+    return render("details", run=run_view.summarize(run, []), settings=settings, notes=run.notes)
+
+
+def describe_steps(run: Run) -> str:
+    """The steps of a run; of one that stops when the concept is gone, those taken too."""
+    config = run.job.config
+    if not config.until_gone:
+        return str(config.steps)
+    limit = f"at most {config.steps}, until gone"
+    return f"{run.kept_step}, {limit}" if run.erased else limit
 
 
 def update_plot(run: Run | None) -> tuple[gr.Column, pd.DataFrame]:
@@ -147,8 +166,12 @@ def estimate(http: gr.Request, **values: Any) -> Iterator[str]:
     if not form.concept:
         return
     specs = resolve_conflicts(form.find_specs())
+    if not base_download.is_here(form.base, form.device, form.dtype):
+        return
     try:
-        cost = ask_worker(EstimateRequest(tab_id(http, "estimate"), form.base, list(specs), form.to_config()))
+        cost = ask_worker(
+            EstimateRequest(tab_id(http, "estimate"), form.base, list(specs), form.to_config(), form.dtype)
+        )
     except CrceError as error:
         yield render("line", text=f"{description} {error}")
         return
@@ -163,17 +186,21 @@ def _describe_cost(cost: Cost, measured: bool) -> str:
 @report_errors
 def start(**values: Any) -> str:
     form = EraseForm.from_values(values)
+    if not base_download.is_here(form.base, form.device, form.dtype):
+        raise CrceError(f"{form.base} is not on this machine yet. Press Download above first.")
     run = queue_run(form.to_job(), int(form.images))
     gr.Info(f"{html.escape(run.title)} is queued. It continues if you close this page.", title="Started")
     return run.id
 
 
 def queue_run(job: Job, images: int) -> Run:
-    """images: pictures per term that are judged after the training; 0 for none."""
+    """images: pictures per term that are judged after the training, where there is a judge; 0 for none."""
+    people.require_room()
     run = runs.create(job)
-    if images:
+    people.claim(run)
+    if images and bases.has_judge(job.base):
         run.request_evaluate(images)
-    ensure_worker()
+    ensure_workers()
     return run
 
 
@@ -198,19 +225,19 @@ def press_run_button(chosen: str | None, event: gr.EventData) -> str | None:
     run = runs.find(event._data["id"])
     match event._data["do"]:
         case "stop":
-            run.request_stop()
+            people.require_own(run).request_stop()
         case "resume":
-            run.request_resume()
-            ensure_worker()
+            people.require_own(run).request_resume()
+            ensure_workers()
         case "delete":
-            run.delete()
+            people.require_own(run).delete()
             return None if chosen == run.id else chosen
     return run.id
 
 
 @report_errors
 def rename(event: gr.EventData) -> None:
-    runs.find(event._data["id"]).rename(event._data["value"])
+    people.require_own(runs.find(event._data["id"])).rename(event._data["value"])
 
 
 @report_errors
@@ -232,11 +259,14 @@ def build() -> EraseTab:
     chosen, seen, timer = gr.State(None), gr.State(Seen()), gr.Timer(1.5)
     with gr.Row(equal_height=True):
         form = erase_form.build_choice()
+    base_panel, arrived = html_panel(elem_classes="maybe"), gr.State("")
     method_facts = gr.Markdown(describe_method(EraseForm.method), elem_classes="mute")
     with gr.Accordion("Settings", open=False), gr.Row():
         form |= erase_form.build_settings()
-    with gr.Row(elem_classes="line"):
+    with gr.Row(elem_classes="line", equal_height=True):
         expected = html_panel()
+        with gr.Column(scale=0, min_width=330), gr.Row():
+            form |= erase_form.build_device()
         start_button = gr.Button("Start", variant="primary", scale=0, min_width=180)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=420):
@@ -245,7 +275,20 @@ def build() -> EraseTab:
             details, previews = html_panel(), html_panel()
             plot, curve = _build_plot()
     return EraseTab(
-        form, chosen, seen, timer, method_facts, expected, start_button, cards, details, previews, plot, curve
+        form,
+        chosen,
+        seen,
+        timer,
+        method_facts,
+        base_panel,
+        arrived,
+        expected,
+        start_button,
+        cards,
+        details,
+        previews,
+        plot,
+        curve,
     )
 
 
@@ -271,7 +314,12 @@ def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, pa
     ui.form["method"].change(describe_method, ui.form["method"], ui.method_facts, **QUIET)
     # Opening the tab asks too, but not loading the page: that alone must not start a worker.
     costs = {name: ui.form[name] for name in erase_form.COST_FIELDS}
-    changes = [page.select, *(part.change for part in costs.values())]
+    changes = [page.select, ui.arrived.change, *(part.change for part in costs.values())]
     gr.on(changes, estimate, None, ui.estimate, inputs_kwargs=costs, **EVERY_CHANGE)
+    place = [ui.form[name] for name in ("base", "device", "dtype")]
+    shown = [page.select, *(part.change for part in place)]
+    gr.on(shown, base_download.show, place, ui.base_panel, trigger_mode="always_last", **QUIET)
+    ui.timer.tick(base_download.follow, place, [ui.base_panel, ui.arrived], **QUIET)
+    ui.base_panel.click(base_download.press, place, ui.base_panel, **QUIET)
     page.select(lambda: gr.Dropdown(erase_form.list_concepts()), None, ui.form["concept"], **QUIET)
     curate_tab.actions.erase.click(open_concept, curate_tab.opened, [tabs, ui.form["concept"]], **QUIET)

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from app.session.drafts import find_slug
-from crce import bases
+from crce import bases, devices
 from crce.catalogue import BACKBONES, METHOD_FACTS
 from crce.concepts.library import find_concept, library
 from crce.concepts.spec import ConceptSpec
@@ -16,9 +16,11 @@ from crce.errors import CrceError
 from crce.runs import Job, ResolvedJob
 
 JUDGED_IMAGES = 4  # per term, judged after a run unless another number is entered
+_DEVICES = {devices.AUTO: "automatic", devices.CPU: "CPU"}
 # The fields that change what a run costs.
 COST_FIELDS = (
-    "concept", "base", "method", "steps", "corefs", "retains", "together", "microbatch_size", "backbone",
+    "concept", "base", "method", "steps", "corefs", "retains", "together", "microbatch_size", "backbone", "device",
+    "dtype",
 )  # fmt: skip
 
 
@@ -43,15 +45,20 @@ class EraseForm:
     together: list[str] = field(default_factory=list)
     microbatch_size: float = EraseConfig.microbatch_size
     backbone: str = EraseConfig.backbone
+    until_gone: bool = EraseConfig.until_gone
+    preview_every: float = EraseConfig.preview_every
+    device: str = devices.AUTO
+    dtype: str = devices.AUTO
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> "EraseForm":
         """values: those of the components, by name; None for one that is empty."""
-        return cls(**{name: value for name, value in values.items() if value is not None})
+        given = {name: value for name, value in values.items() if value is not None}
+        return cls(**{**given, "base": given.get("base", cls.base).strip()})
 
     @classmethod
     def from_job(cls, job: ResolvedJob) -> "EraseForm":
-        """The form with this job's settings and today's lists; the form has no device, dtype or preview interval."""
+        """The form with this job's settings and today's lists."""
         config, known = job.config, library()
         return cls(
             concept=job.spec.slug if job.spec.slug in known else None,
@@ -68,6 +75,11 @@ class EraseForm:
             together=[spec.slug for spec in job.also if spec.slug in known],
             microbatch_size=config.microbatch_size,
             backbone=config.backbone,
+            until_gone=config.until_gone,
+            preview_every=config.preview_every,
+            # A run may come from a machine with other cards.
+            device=job.device if job.device in devices.choices() else devices.AUTO,
+            dtype=job.dtype,
         )
 
     def to_config(self) -> EraseConfig:
@@ -82,12 +94,14 @@ class EraseForm:
             seed=int(self.seed),
             backbone=self.backbone,
             microbatch_size=int(self.microbatch_size),
+            until_gone=self.until_gone,
+            preview_every=int(self.preview_every),
         )
 
     def to_job(self) -> Job:
         """Raises CrceError if no concept is chosen, or for a value that no run can have."""
         spec, *others = self.find_specs()
-        return Job(self.base.strip(), spec, self.to_config(), also=tuple(others))
+        return Job(self.base, spec, self.to_config(), self.device, self.dtype, also=tuple(others))
 
     def find_specs(self) -> list[ConceptSpec]:
         """The concepts of the run. Raises CrceError if none is chosen."""
@@ -158,4 +172,18 @@ def build_settings() -> dict[str, Any]:
                                      info="Terms per U-Net pass; 0: all, 1: least memory"),
         "backbone": gr.Dropdown(backbones, value=form.backbone, label="CRCE backbone",
                                 info="The method that CRCE extends"),
+        "until_gone": gr.Checkbox(form.until_gone, label="Stop when gone",
+                                  info="The judge looks at 20 pictures every 15 steps"),
+        "preview_every": gr.Number(form.preview_every, label="Preview", precision=0, minimum=0,
+                                   info="Steps between previews; 0: none"),
     }  # fmt: skip
+
+
+def build_device() -> dict[str, Any]:
+    """Where it is computed, beside Start."""
+    dtypes = [("automatic", devices.AUTO), *((name, name) for name in devices.DTYPES)]
+    places = [(_DEVICES.get(name, name), name) for name in devices.choices()]
+    return {
+        "device": gr.Dropdown(places, value=devices.AUTO, label="Device", min_width=140),
+        "dtype": gr.Dropdown(dtypes, value=devices.AUTO, label="Precision", min_width=140),
+    }

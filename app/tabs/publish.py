@@ -13,19 +13,22 @@ from gradio.utils import get_upload_folder
 from app.components import html_panel, render
 from app.errors import report_errors
 from app.events import QUIET
+from app.session import people
 from app.session.drafts import FIRST
 from app.tabs import compare
 from app.tabs.curate import CurateTab
 from crce import runs
+from crce.concepts import dataset
 from crce.concepts.library import library, publishable
 from crce.concepts.spec import ConceptSpec
 from crce.cost import format_size
 from crce.errors import CrceError
 from crce.publishing import hub
-from crce.publishing.cards import weights_card
 from crce.publishing.export import DEFAULT, FORMATS, Exported, base_expression, check, export, snippet
+from crce.publishing.hub import Publication
 
 _COLUMNS = ("concept", "kind", "term", "certainty", "weight", "rank", "source", "note")
+_FIRST_ROWS = 10
 _HEADER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
 
@@ -47,9 +50,9 @@ class Card:
 
 @dataclass(frozen=True)
 class DatasetPanel:
-    """parent: the commit that the previewed differences are relative to, or ""."""
+    """seen: the digest of what is shown."""
 
-    parent: gr.State
+    seen: gr.State
     concepts: gr.Dropdown
     reviewed: gr.Button
     all: gr.Button
@@ -65,6 +68,9 @@ class DatasetPanel:
 
 @dataclass(frozen=True)
 class WeightsPanel:
+    """seen: the digest of what is shown."""
+
+    seen: gr.State
     run: gr.Dropdown
     formats: gr.CheckboxGroup
     fp16: gr.Checkbox
@@ -97,28 +103,42 @@ def render_login() -> str:
 
 
 @report_errors
-def preview_dataset(concepts: list[str]) -> tuple:
-    """The files with their sizes, the card and the first rows; empty while no concept is chosen."""
+def preview_dataset(concepts: list[str], repo: str) -> tuple:
+    """What a new repository would hold: files, card and first rows; empty while no concept is chosen.
+
+    Last comes the digest of what is shown: nothing else is published.
+    """
     if not concepts:
-        return render("public", files={}), gr.Column(visible=False), "", [], ""
-    preview = hub.preview(_find_specs(concepts))
-    header, text = _split_card(preview.card)
-    files = {name: format_size(count) for name, count in preview.files.items()}
-    rows = [[str(row[column]) for column in _COLUMNS] for row in preview.rows]
-    public = render("public", files=files, differences=preview.problems)
-    return public, gr.Column(visible=True), text, rows, header
+        return render("public", files={}), gr.Column(visible=False), "", [], "", ""
+    specs = _find_specs(concepts)
+    return _show_dataset(hub.prepare_dataset(specs, repo.strip() or dataset.PLACE), specs)
+
+
+def _show_dataset(made: Publication, specs: list[ConceptSpec]) -> tuple:
+    header, text = _split_card(made.card)
+    files = {name: format_size(count) for name, count in made.sizes.items()}
+    rows = [[str(row[column]) for column in _COLUMNS] for row in dataset.rows(specs, "train")[:_FIRST_ROWS]]
+    public = render("public", files=files, differences=dataset.find_problems(specs))
+    return public, gr.Column(visible=True), text, rows, header, made.digest
 
 
 @report_errors
-def preview_weights(run_id: str | None, formats: list[str], fp16: bool, repo: str) -> tuple[str, str]:
-    """Text and header of the card; empty while no run is chosen."""
-    if not run_id:
-        return "", ""
-    run, place = runs.find(run_id), repo.strip() or "your-name/repository"
-    if formats:
-        check(formats, run.job.config.result.kind)
-    header, text = _split_card(weights_card(run.job, run.report, formats, place, fp16=fp16))
-    return text, header
+def preview_weights(
+    run_id: str | None, formats: list[str], fp16: bool, repo: str, dataset_repo: str
+) -> tuple[str, str, str]:
+    """Text and header of the card, and the digest of what is shown; empty while no run or format is chosen."""
+    if not run_id or not formats:
+        return "", "", ""
+    made = _prepare_weights(run_id, formats, fp16, repo.strip() or "your-name/repository", dataset_repo)
+    header, text = _split_card(made.card)
+    return text, header, made.digest
+
+
+def _prepare_weights(run_id: str, formats: list[str], fp16: bool, repo: str, dataset_repo: str) -> Publication:
+    run = runs.find(run_id)
+    check(formats, run.job.config.result.kind)
+    chosen = tuple(key for key in FORMATS if key in formats)
+    return hub.prepare_weights(run, repo, chosen, dataset_repo.strip(), fp16)
 
 
 def _find_specs(slugs: list[str]) -> list[ConceptSpec]:
@@ -154,21 +174,21 @@ def list_reviewed() -> list[str]:
 
 
 @report_errors
-def show_difference(concepts: list[str], repo: str) -> tuple[str, str]:
-    """What would change in the repository, and the commit it is at: if that changes, nothing is published."""
+def show_difference(concepts: list[str], repo: str) -> tuple:
+    """What would change in the repository; then the whole of what would be public there, as `preview_dataset`."""
+    people.require_operator("use the Hub")
     specs, place = _find_specs(concepts), _require_repo(repo)
-    difference = hub.Hub.connect().difference(specs, place)
-    return render("difference", difference=difference), difference.parent
+    made, difference = hub.Hub.connect().prepare_dataset(specs, place)
+    return render("difference", difference=difference), *_show_dataset(made, specs)
 
 
 @report_errors
-def publish_dataset(
-    *, concepts: list[str], parent: str, repo: str, private: bool, pull_request: bool, tag: str
-) -> tuple[str, str]:
+def publish_dataset(*, concepts: list[str], seen: str, repo: str, private: bool, pull_request: bool, tag: str) -> str:
+    people.require_operator("use the Hub")
     specs, place = _find_specs(concepts), _require_repo(repo)
-    done = hub.Hub.connect().publish_dataset(specs, place, private, pull_request, tag.strip(), parent)
+    done = hub.Hub.connect().publish_dataset(specs, place, private, pull_request, tag.strip(), seen=seen)
     what = f"{len(specs)} concept{'s' if len(specs) > 1 else ''}"
-    return render("published", done=done, what=what, private=private, pull_request=pull_request), ""
+    return render("published", done=done, what=what, private=private, pull_request=pull_request)
 
 
 @report_errors
@@ -205,26 +225,26 @@ def publish_weights(
     formats: list[str],
     fp16: bool,
     dataset: str,
+    seen: str,
     repo: str,
     private: bool,
     pull_request: bool,
     tag: str,
 ) -> str:
+    people.require_operator("use the Hub")
     if not run_id:
         raise CrceError("Choose the run whose weights to publish.")
-    run, place = runs.find(run_id), _require_repo(repo)
-    chosen = tuple(key for key in FORMATS if key in formats)
-    done = hub.Hub.connect().publish_weights(
-        run, place, chosen, private, pull_request, tag.strip(), dataset.strip(), fp16
-    )
-    what = f"the weights of {run.title}"
+    made = _prepare_weights(run_id, formats, fp16, _require_repo(repo), dataset)
+    done = hub.Hub.connect().publish(made, private, pull_request, tag.strip(), seen)
+    what = f"the weights of {runs.find(run_id).title}"
     return render("published", done=done, what=what, private=private, pull_request=pull_request)
 
 
 def _require_repo(repo: str) -> str:
+    """With the account: the card, which is shown before anything is sent, names the repository."""
     if not repo.strip():
         raise CrceError("Enter the repository: your-name/repository.")
-    return repo
+    return hub.full_name(repo)
 
 
 # The tab
@@ -241,7 +261,7 @@ def build() -> PublishTab:
 
 
 def _build_dataset() -> DatasetPanel:
-    parent = gr.State("")
+    seen = gr.State("")
     with gr.Column(scale=4, min_width=340):
         concepts = gr.Dropdown([], value=[], multiselect=True, label="Concepts", info="✓: reviewed by a named person")
         with gr.Row():
@@ -258,11 +278,12 @@ def _build_dataset() -> DatasetPanel:
             )
             card = _build_card()
     return DatasetPanel(
-        parent, concepts, reviewed, everything, target, difference, publish, result, files, preview, rows, card
+        seen, concepts, reviewed, everything, target, difference, publish, result, files, preview, rows, card
     )
 
 
 def _build_weights() -> WeightsPanel:
+    seen = gr.State("")
     with gr.Column(scale=4, min_width=340):
         run = gr.Dropdown([], label="Run")
         choices = [(form.title, key) for key, form in FORMATS.items()]
@@ -278,7 +299,9 @@ def _build_weights() -> WeightsPanel:
         result = html_panel()
     with gr.Column(scale=7, min_width=420):
         card = _build_card()
-    return WeightsPanel(run, formats, fp16, export_button, files, exported, dataset, target, publish, result, card)
+    return WeightsPanel(
+        seen, run, formats, fp16, export_button, files, exported, dataset, target, publish, result, card
+    )
 
 
 def _build_target(example: str) -> Target:
@@ -307,25 +330,24 @@ def wire(ui: PublishTab, curate_tab: CurateTab, page: gr.Tab) -> None:
 
 
 def _wire_dataset(panel: DatasetPanel, slow: dict) -> None:
-    preview = [panel.files, panel.preview, panel.card.text, panel.rows, panel.card.header]
-    panel.concepts.change(preview_dataset, panel.concepts, preview, **QUIET)
+    repo = panel.target.repo
+    preview = [panel.files, panel.preview, panel.card.text, panel.rows, panel.card.header, panel.seen]
+    gr.on([panel.concepts.change, repo.change], preview_dataset, [panel.concepts, repo], preview, **QUIET)
     panel.reviewed.click(list_reviewed, None, panel.concepts, **QUIET)
     panel.all.click(report_errors(lambda: list(publishable())), None, panel.concepts, **QUIET)
-    result, repo = [panel.result, panel.parent], panel.target.repo
-    panel.compare.click(show_difference, [panel.concepts, repo], result, **slow)
-    form = {"concepts": panel.concepts, "parent": panel.parent, **vars(panel.target)}
-    panel.publish.click(publish_dataset, None, result, inputs_kwargs=form, **slow)
-    # The differences hold for one repository and one choice of concepts.
-    gr.on([repo.change, panel.concepts.change], lambda: "", None, panel.parent, **QUIET)
+    panel.compare.click(show_difference, [panel.concepts, repo], [panel.result, *preview], **slow)
+    form = {"concepts": panel.concepts, "seen": panel.seen, **vars(panel.target)}
+    panel.publish.click(publish_dataset, None, panel.result, inputs_kwargs=form, **slow)
 
 
 def _wire_weights(panel: WeightsPanel, slow: dict) -> None:
     chosen = [panel.run, panel.formats, panel.fp16]
-    changes = [panel.run.change, panel.formats.change, panel.fp16.change, panel.target.repo.change]
-    gr.on(changes, preview_weights, [*chosen, panel.target.repo], [panel.card.text, panel.card.header], **QUIET)
+    facts = [*chosen, panel.target.repo, panel.dataset]
+    shown = [panel.card.text, panel.card.header, panel.seen]
+    gr.on([each.change for each in facts], preview_weights, facts, shown, **QUIET)
     panel.export.click(export_weights, chosen, [panel.files, panel.exported], **slow)
     # What was exported belongs to one run.
     panel.run.change(lambda: (gr.update(value=None, visible=False), ""), None, [panel.files, panel.exported], **QUIET)
     form = {"run_id": panel.run, "formats": panel.formats, "fp16": panel.fp16, "dataset": panel.dataset,
-            **vars(panel.target)}  # fmt: skip
+            "seen": panel.seen, **vars(panel.target)}  # fmt: skip
     panel.publish.click(publish_weights, None, panel.result, inputs_kwargs=form, **slow)

@@ -93,7 +93,8 @@ def describe_state(run: Run, state: str, queue: list[str]) -> str:
     if state == "stopped" and (stopped := run.last(StoppedEvent)):
         return f"Stopped at step {stopped.step}. Press Resume to continue."
     if state == "done" and (done := run.last(DoneEvent)):
-        return f"Done in {format_duration(done.seconds)}."
+        unjudged = f" Not judged: {run.not_judged}" if run.not_judged else ""
+        return f"Done in {format_duration(done.seconds)}.{unjudged}"
     return _describe_progress(run)
 
 
@@ -111,10 +112,12 @@ def compute_percent(run: Run) -> int:
 
 
 def summarize_scores(run: Run) -> str:
-    """The main accuracies of the report in one line."""
-    metrics = run.report.metrics if run.report else {}
+    """The main accuracies of the report in one line; the strict ones where it has them."""
+    report = run.report
+    metrics = (report.strict or report.metrics) if report else {}
     scores = [(METRICS[key].name, metrics[key]) for key in ("acc_u", "acc_c_test", "acc_r_test") if key in metrics]
-    return " · ".join(f"{name} {score.rate:.0%} (n={score.n})" for name, score in scores)
+    note = " · strict" if report and report.strict and scores else ""
+    return " · ".join(f"{name} {score.rate:.0%} (n={score.n})" for name, score in scores) + note
 
 
 def compare_costs(run: Run) -> dict[str, str]:

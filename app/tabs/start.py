@@ -7,7 +7,7 @@ import gradio as gr
 from app.components import html_panel, render
 from app.errors import report_errors
 from app.events import QUIET
-from app.session import thumbnails
+from app.session import people, thumbnails
 from app.tabs import curate, erase, erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
@@ -83,7 +83,7 @@ def refresh(own_trial: str | None, drawn: int) -> tuple:
 
 @report_errors
 def stop(event: gr.EventData) -> None:
-    runs.find(event._data["id"]).request_stop()
+    people.require_own(runs.find(event._data["id"])).request_stop()
 
 
 def open_own_concept() -> tuple:

@@ -2,7 +2,7 @@
 
 from app.components import render
 from app.errors import report_errors
-from crce import bases, runs
+from crce import bases, devices, runs
 from crce.errors import CrceError
 from crce.worker import client
 from crce.worker.answers import StatusAnswer
@@ -29,6 +29,7 @@ def render_status() -> str:
         asked=True,
         device=_DEVICES.get(worker.device, worker.device) if worker else None,
         problem=_find_model_problem(),
+        ignored=_find_ignored_card(worker),
         base=bases.EMOJI_SD,
         connected=connected,
         proposer=proposer,
@@ -44,6 +45,14 @@ def _find_model_problem() -> str | None:
     except CrceError:
         return f"{bases.EMOJI_SD} is missing: its folder under assets/ was not found"
     return None
+
+
+def _find_ignored_card(worker: StatusAnswer | None) -> str:
+    """Why a card of this machine is not used, if it is not."""
+    cards = devices.usable_cards()
+    if cards and worker and worker.device == devices.CPU:
+        return f"The GPU ({cards[0]}) is not used: torch finds no CUDA there. Its driver may have to be restarted."
+    return devices.problem()
 
 
 def _ask_status() -> StatusAnswer | None:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(add_completion=False, help=__doc__)
-STAGES = ["data", "vae", "clip", "judge", "unet", "measure", "pack"]
+STAGES = ["data", "vae", "language", "near", "judge", "unet", "measure", "pack"]
+OTHERS = ["unpack", "sheet", "lexicon"]
 
 
 def run(stage: str, steps: int | None) -> None:
@@ -19,23 +20,30 @@ def run(stage: str, steps: int | None) -> None:
         sources.draw()
         vocabulary.freeze()
         return
-    from . import clip, judge, measure, pack, unet, vae
+    from . import judge, language, measure, near, pack, unet, unpack, vae
 
-    if stage == "measure":
+    if stage == "unpack":
+        unpack.unpack()
+    elif stage == "near":
+        near.make()
+    elif stage == "measure":
+        language.measure()
         threshold = judge.measure()["threshold"]
         best = measure.sampling()
         measure.names(threshold, best)
         measure.dataset(threshold, best)
+        measure.synonyms(threshold, best)
+        measure.open_words(threshold, best)
     elif stage == "pack":
         pack.pack()
     else:
-        module = {"vae": vae, "clip": clip, "judge": judge, "unet": unet}[stage]
+        module = {"vae": vae, "language": language, "judge": judge, "unet": unet}[stage]
         module.train(steps or module.STEPS)
 
 
 @app.command()
 def build(
-    stage: Annotated[str, typer.Argument(help=f"{', '.join(STAGES)}, all in this order, sheet or lexicon")] = "all",
+    stage: Annotated[str, typer.Argument(help=f"{', '.join(STAGES)}, all of these, {', '.join(OTHERS)}")] = "all",
     steps: Annotated[
         int | None,
         typer.Option(
@@ -60,8 +68,10 @@ def build(
         from . import lexicon
 
         return lexicon.make()
-    if stage not in [*STAGES, "all"]:
-        raise typer.BadParameter(f"There is no stage {stage!r}. Give one of: {', '.join(STAGES)}, sheet, lexicon, all.")
+    if stage not in [*STAGES, "unpack", "all"]:
+        raise typer.BadParameter(
+            f"There is no stage {stage!r}. Give one of: {', '.join(STAGES)}, unpack, sheet, lexicon, all."
+        )
     for name in STAGES if stage == "all" else [stage]:
         # The vocabulary is fixed once the text encoder learns from it; `data` alone makes it anew.
         if stage != "all" or name != "data" or not (build_dir() / "vocabulary.json").exists():

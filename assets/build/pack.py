@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
-from . import card, clip, judge, unet, vae
+from . import card, judge, language, unet, vae
 from .common import MODEL, build_dir, load, log
 from .sheet import sheet
 
@@ -29,17 +29,17 @@ MINE = {
 def pipeline() -> StableDiffusionPipeline:
     """The trained parts as a stock pipeline, in half precision."""
     autoencoder = vae.trained()
-    autoencoder.register_to_config(scaling_factor=load(build_dir() / "bank.pt")["scale"])
+    autoencoder.register_to_config(scaling_factor=unet.encoded()["scale"])
     # The second half of the encoder's output, the log variance, was never trained: say "no variance".
     channels = autoencoder.config.latent_channels
     autoencoder.quant_conv.weight.data[channels:] = 0
     autoencoder.quant_conv.bias.data[channels:] = -20
-    parts = [m.half() for m in (autoencoder, unet.frozen_text(), unet.trained())]
+    parts = [m.half() for m in (autoencoder, language.trained().text, unet.trained())]
     return StableDiffusionPipeline(
         vae=parts[0],
         text_encoder=parts[1],
         unet=parts[2],
-        tokenizer=clip.TOKENS,
+        tokenizer=language.pieces(),
         scheduler=unet.scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -55,8 +55,8 @@ def write_judge(folder) -> dict:
     counts = {k: v for k, v in pair.tower.state_dict().items() if "num_batches" in k}
     save_file({**tensors, **counts, "prototypes": pair.prototypes.data.half()}, folder / "judge.safetensors")
     config = {
-        "tower": {"width": clip.WIDTH, "channels": [48, 64, 128, 192, 208]},
-        "scale": float(pair.scales[1].exp().clamp(max=60)),
+        "tower": {"width": judge.WIDTH, "channels": [48, 64, 128, 192, 208]},
+        "scale": float(pair.scale.exp().clamp(max=60)),
         "threshold": report["threshold"],
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1))

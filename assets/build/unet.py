@@ -4,13 +4,14 @@ import copy
 import os
 import random
 import time
+from functools import cache
 
 import torch
 import torch.distributed as dist
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
-from . import clip, vae
+from . import language, vae
 from .common import DEVICE, autocast, average, build_dir, keep, load, log, save, shape_of
 from .pictures import drawings, floats, shift
 from .sheet import sheet
@@ -19,7 +20,10 @@ from .vocabulary import emphasis, vocabulary
 
 CHANNELS, STEPS = (160, 176), 5000
 BATCH, RATE = 64 if DEVICE.type == "cpu" else 512, 6e-4
-VARIANTS, CAPTIONS, EMPTY = 12, 40, 0.1
+VARIANTS, CAPTIONS, EMPTY = 12, 64, 0.1
+PADDINGS = (20, 25, 31)
+EARLY, LATE = 300, 0.3  # below this time a noisy latent says itself what it shows, and is drawn less often
+LESSONS, TAUGHT = 40_000, 0.7  # noisy latents that the former model saw; its share of what is to be predicted
 UNFLIPPED = {
     "stop sign",
     "bus stop",
@@ -99,34 +103,40 @@ def scheduler() -> DDIMScheduler:
 @torch.no_grad()
 def states(texts: list[str]) -> torch.Tensor:
     """Hidden states of the frozen text encoder, as the pipeline makes them. → [n, 32, 320]"""
-    pair = frozen_text()
-    return torch.cat(
-        [pair(clip.tokens(texts[i : i + 256], full=True)).last_hidden_state for i in range(0, len(texts), 256)]
-    )
+    text, parts = language.trained().text, []
+    for i in range(0, len(texts), 256):
+        parts.append(text(language.tokens(texts[i : i + 256], full=True)).last_hidden_state)
+    return torch.cat(parts)
 
 
-def frozen_text():
-    if not hasattr(frozen_text, "model"):
-        pair, _ = clip.fresh()
-        pair.load_state_dict(load(build_dir() / "clip.pt")["ema"])
-        frozen_text.model = pair.text.eval().requires_grad_(False)
-    return frozen_text.model
+@cache
+def former() -> StableDiffusionPipeline | None:
+    """The model shipped before, where `unpack` put it: it draws every leaf by its name, and so can teach its own
+    successor whose words are others."""
+    folder = build_dir() / "former"
+    return StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32) if folder.exists() else None
 
 
 @torch.no_grad()
-def bank() -> dict:
-    """What training draws from: latents [n, variants, 16, 8, 8] at unit scale, text states of every caption, and
-    which captions [n, captions] each drawing has; made once."""
-    path = build_dir() / "bank.pt"
+def read_by(pipe: StableDiffusionPipeline, texts: list[str]) -> torch.Tensor:
+    """Text states of a pipeline. → [n, 32, 320]"""
+    ids = pipe.tokenizer(texts, padding="max_length", max_length=32, truncation=True, return_tensors="pt").input_ids
+    return torch.cat([pipe.text_encoder(part).last_hidden_state for part in ids.split(256)])
+
+
+@torch.no_grad()
+def encoded() -> dict:
+    """Latents of every drawing that is drawn, at unit scale [n, variants, 16, 8, 8], and what each shows; made once."""
+    path = build_dir() / "latents.pt"
     if state := load(path):
         return state
     torch.manual_seed(0)
     images, columns = drawings()
     chosen = torch.tensor([s in DRAWN for s in columns["styles"]])
-    labels, styles = columns["labels"][chosen.numpy()], columns["styles"][chosen.numpy()]
-    leaves = torch.tensor([vocabulary().ids[str(n)] for n in columns["leaves"][chosen.numpy()]])
+    kept = {k: [str(x) for x in columns[k][chosen.numpy()]] for k in ("labels", "styles", "leaves")}
+    leaves = torch.tensor([vocabulary().ids[name] for name in kept["leaves"]])
     x = floats(images[chosen]).to(DEVICE)
-    flippable = torch.tensor([str(n) not in UNFLIPPED for n in labels], device=DEVICE).view(-1, 1, 1, 1)
+    flippable = torch.tensor([n not in UNFLIPPED for n in kept["labels"]], device=DEVICE).view(-1, 1, 1, 1)
     model, variants = vae.trained(), []
     for k in range(VARIANTS):
         turned = torch.where(flippable, x.flip(3), x) if k % 2 else x
@@ -134,57 +144,128 @@ def bank() -> dict:
         with autocast():
             variants.append(torch.cat([model.encode(part).latent_dist.mean.float() for part in moved.split(64)]))
     latents = torch.stack(variants, 1)
-    rng, numbers = random.Random(0), {}
-    captions = [
+    pipe = former()
+    scale = pipe.vae.config.scaling_factor if pipe else 1 / float(latents.std())
+    share = torch.tensor(emphasis())[leaves] / torch.bincount(leaves)[leaves]
+    state = {"latents": (latents * scale).bfloat16().cpu(), "scale": scale, "weights": share, **kept}
+    save(state, path)
+    log("unet", drawings=len(latents), scale=scale)
+    return state
+
+
+def noisy(drawn: dict, n: int) -> dict:
+    """n noisy latents of random drawings: which drawing [n], x_t and noise [n, 16, 8, 8], t [n]."""
+    i = torch.multinomial(drawn["weights"], n, replacement=True)
+    z = drawn["latents"][i, torch.randint(VARIANTS, (n,))].float()
+    t, noise = torch.randint(1000, (n,)), torch.randn_like(z)
+    a = scheduler().alphas_cumprod[t].view(-1, 1, 1, 1)
+    return {"drawing": i, "x": a.sqrt() * z + (1 - a).sqrt() * noise, "t": t, "noise": noise}
+
+
+@torch.no_grad()
+def taught() -> dict:
+    """Noisy latents with what the former model predicts there when it reads the drawing's name, or nothing for one in
+    ten; made once. Its prediction holds no noise of its own, so captions are learned from it in fewer steps than from
+    the noise alone; a share of the noise keeps the drawings in view."""
+    path = build_dir() / "taught.pt"
+    if state := load(path):
+        return state
+    torch.manual_seed(1)
+    drawn, pipe = encoded(), former()
+    state = noisy(drawn, LESSONS)
+    names = sorted(set(drawn["labels"]))
+    states_of = read_by(pipe, ["", *(n.lower() for n in names)])
+    place = torch.tensor([1 + names.index(n) for n in drawn["labels"]])
+    state["empty"] = torch.rand(LESSONS) < EMPTY
+    said = torch.where(state["empty"], 0, place[state["drawing"]])
+    net, parts = pipe.unet.to(memory_format=torch.channels_last), []
+    for k in range(0, LESSONS, 128):
+        part = slice(k, k + 128)
+        with autocast():
+            parts.append(net(state["x"][part], state["t"][part], states_of[said[part]], return_dict=False)[0].float())
+    state["wanted"] = TAUGHT * torch.cat(parts) + (1 - TAUGHT) * state["noise"]
+    state = {k: state[k].bfloat16() if state[k].is_floating_point() else state[k] for k in state if k != "noise"}
+    save(state, path)
+    log("unet", lessons=LESSONS)
+    return state
+
+
+@torch.no_grad()
+def captioned(drawn: dict) -> dict:
+    """Captions of every drawing, as rows of `states` [n, CAPTIONS]; states of every caption, the empty one first."""
+    path = build_dir() / "captions.pt"
+    if state := load(path):
+        return state
+    rng, numbers = random.Random(0), {"": 0}
+    rows = [
         [
-            numbers.setdefault(vocabulary().caption(int(leaf), str(label), str(style), rng)[0], len(numbers))
+            numbers.setdefault(vocabulary().caption(vocabulary().ids[leaf], label, style, rng)[0], len(numbers))
             for _ in range(CAPTIONS)
         ]
-        for leaf, label, style in zip(leaves, labels, styles, strict=True)
+        for leaf, label, style in zip(drawn["leaves"], drawn["labels"], drawn["styles"], strict=True)
     ]
-    share = torch.tensor(emphasis())[leaves] / torch.bincount(leaves)[leaves]
-    scale = 1 / float(latents.std())
-    state = {
-        "latents": (latents * scale).bfloat16().cpu(),
-        "scale": scale,
-        "captions": torch.tensor(captions),
-        "states": states(list(numbers)).bfloat16().cpu(),
-        "empty": states([""]).bfloat16().cpu(),
-        "weights": share,
-    }
+    state = {"rows": torch.tensor(rows), "states": states(list(numbers)).bfloat16()}
     save(state, path)
-    log("unet", drawings=len(latents), captions=len(numbers), scale=scale)
+    log("unet", captions=len(numbers))
     return state
 
 
 class Draws:
-    """Random training examples from the bank."""
+    """Random training examples: noisy latents, a caption for each, and what to predict."""
 
-    def __init__(self, state: dict):
-        self.state = {k: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in state.items()}
+    def __init__(self):
+        self.drawn = encoded()
+        self.captions = captioned(self.drawn)
+        self.taught = taught() if former() else None
+        if self.taught:
+            self.often = torch.where(self.taught["t"] < EARLY, LATE, 1.0)
         self.signal = scheduler().alphas_cumprod.to(DEVICE)
 
     def __call__(self) -> tuple[torch.Tensor, ...]:
-        """→ noisy latents [b,16,8,8], timesteps [b], text states [b,32,320], noise, loss weights [b]"""
-        s = self.state
+        """→ noisy latents [b,16,8,8], timesteps [b], text states [b,32,320], targets, loss weights [b]"""
         b = BATCH // workers()
-        i = torch.multinomial(s["weights"], b, replacement=True)
-        z = s["latents"][i, torch.randint(VARIANTS, (b,), device=DEVICE)].float()
-        text = s["states"][s["captions"][i, torch.randint(CAPTIONS, (b,), device=DEVICE)]]
-        text = torch.where(torch.rand(b, 1, 1, device=DEVICE) < EMPTY, s["empty"], text)
-        t = torch.randint(1000, (b,), device=DEVICE)
-        a = self.signal[t].view(-1, 1, 1, 1)
-        noise = torch.randn_like(z)
-        snr = (a / (1 - a)).flatten()
-        x = a.sqrt() * z + (1 - a).sqrt() * noise
-        return x.contiguous(memory_format=torch.channels_last), t, text, noise, snr.clamp(max=5) / snr
+        if self.taught:
+            k = torch.multinomial(self.often, b, replacement=True)
+            some = {name: values[k] for name, values in self.taught.items()}
+        else:
+            some = noisy(self.drawn, b)
+            some |= {"wanted": some["noise"], "empty": torch.rand(b) < EMPTY}
+        row = self.captions["rows"][some["drawing"], torch.randint(CAPTIONS, (b,))]
+        text = self.captions["states"][torch.where(some["empty"], 0, row)].to(DEVICE)
+        t = some["t"].to(DEVICE)
+        snr = self.signal[t] / (1 - self.signal[t])
+        x = some["x"].to(DEVICE, torch.float32).contiguous(memory_format=torch.channels_last)
+        return x, t, text.float(), some["wanted"].to(DEVICE, torch.float32), snr.clamp(max=5) / snr
 
 
-def objective(unet: UNet2DConditionModel, x, t, text, noise, weight) -> torch.Tensor:
+@torch.no_grad()
+def fitted(unet: UNet2DConditionModel, drawn: dict, captions: dict) -> None:
+    """Start from the former model with keys and values that read a caption as it read the drawing's name: ridge
+    regression from the new states of every caption to the old states of the name, at three paddings."""
+    pipe = former()
+    unet.load_state_dict(pipe.unet.state_dict())
+    names = sorted(set(drawn["labels"]))
+    old, label = read_by(pipe, [n.lower() for n in names]), torch.tensor([names.index(n) for n in drawn["labels"]])
+    pairs, inverse = torch.unique(
+        torch.stack([captions["rows"].flatten(), label.repeat_interleave(CAPTIONS)]), dim=1, return_inverse=True
+    )
+    weight = torch.zeros(pairs.shape[1]).index_add_(0, inverse, drawn["weights"].repeat_interleave(CAPTIONS)).sqrt()
+    a = torch.cat([captions["states"][pairs[0], p].float() * weight[:, None] for p in PADDINGS])
+    b = torch.cat([old[pairs[1], p] * weight[:, None] for p in PADDINGS])
+    gram = a.T @ a
+    gram += 1e-3 * gram.diagonal().mean() * torch.eye(len(gram))
+    turn = torch.linalg.solve(gram, a.T @ b)  # new states @ turn ≈ old states
+    for name, module in unet.named_modules():
+        if name.endswith(("attn2.to_k", "attn2.to_v")):
+            module.weight.copy_(module.weight @ turn.T)
+    log("unet", fitted=pairs.shape[1], left=round(float((a @ turn - b).square().sum() / b.square().sum()), 4))
+
+
+def objective(unet: UNet2DConditionModel, x, t, text, wanted, weight) -> torch.Tensor:
     """MSE on ε with min-SNR weights, γ = 5."""
     with autocast():
         predicted = unet(x, t, text, return_dict=False)[0]
-    return ((predicted.float() - noise).square().mean((1, 2, 3)) * weight).mean()
+    return ((predicted.float() - wanted).square().mean((1, 2, 3)) * weight).mean()
 
 
 def workers() -> int:
@@ -208,13 +289,19 @@ def train(steps: int) -> None:
     path, rank = build_dir() / "unet.pt", int(os.environ.get("RANK", 0))
     if workers() > 1:
         dist.init_process_group("gloo")
-    draws = Draws(bank())
+    draws = Draws()
     torch.manual_seed(0)  # every worker starts from the same weights
     unet = network().to(DEVICE, memory_format=torch.channels_last)
+    if former() and not path.exists():
+        fitted(unet, draws.drawn, draws.captions)
     ema = copy.deepcopy(unet).requires_grad_(False)
     if DEVICE.type == "cpu":  # the fused attention's backward pass took 35 % of a step there
         unet.set_attn_processor(AttnProcessor())
-    optimiser = torch.optim.AdamW(unet.parameters(), RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    reads = [p for n, p in unet.named_parameters() if ".attn2." in n]  # what reads the text has most to learn
+    others = [p for n, p in unet.named_parameters() if ".attn2." not in n]
+    optimiser = torch.optim.AdamW(
+        [{"params": others}, {"params": reads}], RATE, (0.9, 0.99), weight_decay=0.01, fused=True
+    )
     begin = start = 0
     end = steps
     if state := load(path):
@@ -227,11 +314,14 @@ def train(steps: int) -> None:
         start, begin = state["step"], state["step"] if finished else state["begin"]
     if start >= end:
         return
-    peak = RATE if begin == 0 else 0.7 * RATE  # a later cycle must not lose all that the first one reached
+    peak = (
+        RATE if begin == 0 and not former() else 0.7 * RATE
+    )  # a later cycle must not lose all that the first one reached
     torch.manual_seed(start + 1_000_003 * rank)
     saved, began, mean = time.time(), time.time(), 0.0
     for step in range(start, end):
-        optimiser.param_groups[0]["lr"] = peak * shape_of(step - begin, end - begin, decay=0.5)
+        for group, factor in zip(optimiser.param_groups, (1, 3), strict=True):  # what reads the text has most to learn
+            group["lr"] = factor * peak * shape_of(step - begin, end - begin, warmup=100, decay=0.6)
         loss = objective(unet, *draws())
         optimiser.zero_grad()
         loss.backward()
@@ -268,11 +358,13 @@ def trained() -> UNet2DConditionModel:
 
 
 class Artist:
-    """Draws with whatever checkpoint there is."""
+    """Draws with whatever checkpoint there is, or as the former model did."""
 
-    def __init__(self):
-        self.unet, self.vae = trained().to(memory_format=torch.channels_last), vae.trained()
-        self.scale, self.empty = load(build_dir() / "bank.pt")["scale"], states([""])
+    def __init__(self, of: StableDiffusionPipeline | None = None):
+        self.unet = (of.unet if of else trained()).to(memory_format=torch.channels_last)
+        self.vae, self.scale = vae.trained(), encoded()["scale"]
+        self.read = (lambda texts: read_by(of, texts)) if of else states
+        self.empty = self.read([""])
 
     @torch.no_grad()
     def __call__(
@@ -284,7 +376,7 @@ class Artist:
         noise, drawn = torch.randn(len(texts), 16, 8, 8, generator=generator).to(DEVICE), []
         for i in range(0, len(texts), batch):
             x = noise[i : i + batch]
-            text = torch.cat([self.empty.expand(len(x), -1, -1), states(texts[i : i + batch])])
+            text = torch.cat([self.empty.expand(len(x), -1, -1), self.read(texts[i : i + batch])])
             for t in plan.timesteps:
                 with autocast():
                     plain, told = self.unet(x.repeat(2, 1, 1, 1), t, text, return_dict=False)[0].float().chunk(2)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from .common import ROOT, build_dir, log
+from .open_words import OPEN_WORDS
 from .pictures import drawings
 from .sources import Emoji, emojis
 from .wordnet import wordnet
@@ -114,6 +115,9 @@ FAMILIES = {
     "waterlily": "lotus |",
     "santa": "Santa Claus |",
     "elephant": "elephant |",
+    "fruit": "grapes, melon, watermelon, tangerine, lemon, lime, banana, pineapple, mango, red apple, green apple, "
+    "pear, peach, cherries, strawberry, blueberries, kiwi fruit | tomato, olive, coconut, avocado",
+    "insect": "butterfly, bug, ant, honeybee, beetle, lady beetle, cricket, cockroach, mosquito, fly |",
 }
 FIELDS = {
     "animal": {"animal"},
@@ -126,7 +130,19 @@ FIELDS = {
     "musical": {"artifact"},
 }
 # How often a caption is of each kind; within a kind, terms are drawn by their weight for the leaf.
-KINDS = {"name": 6, "family": 3, "coref": 4, "synonym": 2, "kind": 1, "group": 0.5, "phrase": 1.5}
+KINDS = {
+    "name": 4,
+    "family": 3,
+    "coref": 4,
+    "synonym": 3,
+    "kind": 2,
+    "group": 0.5,
+    "phrase": 1,
+    "paraphrase": 4.5,
+    "deep kind": 0.7,
+    "near": 0.7,
+    "gloss": 1,
+}
 STYLE_WORDS = {
     "streamline": "line style",
     "emojione mono": "black shape style",
@@ -143,13 +159,14 @@ OBJECTS = (
     *("airplane", "apple-fruit", "automobile", "bat-animal", "bird", "cat"),
     *("deer", "dog", "frog", "horse", "ship", "truck"),
 )
+OPEN = {phrase for phrase, _ in OPEN_WORDS}  # never a caption
 RARE = 0.15  # weight of a family's name on the leaves after the bar
 
 
 class Vocabulary:
     """terms: surface form → {leaf id: weight}; kinds: leaf id → kind → terms."""
 
-    def __init__(self, leaves: list[str], found: list[Emoji], specs: list[dict]):
+    def __init__(self, leaves: list[str], found: list[Emoji], specs: list[dict], near: dict[str, list[str]]):
         self.leaves, self.ids = leaves, {name: i for i, name in enumerate(leaves)}
         self.terms: dict[str, dict[int, float]] = {}
         self.kinds: list[dict[str, list[str]]] = [defaultdict(list) for _ in leaves]
@@ -172,6 +189,7 @@ class Vocabulary:
         self.from_specs(specs)
         self.from_wordnet(families)
         self.phrases = self.describe(found)
+        self.paraphrase(near)
         self.from_retains(specs)
 
     def family(self, text: str) -> dict[int, float]:
@@ -181,7 +199,7 @@ class Vocabulary:
 
     def add(self, term: str, weights: dict[int, float], kind: str) -> None:
         """Enter a term unless it has a meaning already: the first to name it is the most exact."""
-        if weights and term not in self.terms:
+        if weights and term not in self.terms and term not in OPEN:
             self.terms[term] = weights
             for leaf in weights:
                 self.kinds[leaf][kind].append(term)
@@ -211,6 +229,7 @@ class Vocabulary:
         for term, sense in senses.items():
             for word in plain(net.lemmas(sense)):
                 self.add(word, self.terms[term], "synonym")
+        self.senses = senses
         for term, sense in sorted(senses.items(), key=lambda item: len(self.terms[item[0]])):
             kinds = [w for s in net.below(sense, 2) for w in plain(net.lemmas(s))[:2]]
             for word in kinds[:16]:
@@ -221,6 +240,28 @@ class Vocabulary:
             if 2 <= len(members) <= 30:
                 for word in plain(net.lemmas(sense)):
                     self.add(word, dict.fromkeys(sorted(members), 1.0), "group")
+
+    def paraphrase(self, near: dict[str, list[str]]) -> None:
+        """What else means a leaf: phrases written for it, kinds of it at any depth, glosses, near words."""
+        for leaf, phrases in written().items():
+            for phrase in phrases:
+                self.add(phrase, self.terms.get(leaf.lower(), {}), "paraphrase")
+        net = wordnet()
+        depths = {t: net.depths(s) for t, s in self.senses.items() if len(self.terms[t]) <= 30}
+        for sense in sorted({s for found in depths.values() for s in found}):
+            term = min(
+                (t for t in depths if sense in depths[t]), key=lambda t: (depths[t][sense], len(self.terms[t]), t)
+            )
+            for word in plain(net.lemmas(sense))[:3]:
+                if net.senses.get(word, [""])[0] == sense:  # "bottom" is a ship only in a rare sense
+                    self.add(word, self.terms[term], "deep kind")
+        for term, sense in self.senses.items():
+            gloss = net.gloss(sense).lower()
+            if 2 <= len(gloss.split()) <= 14:
+                self.add(gloss, self.terms[term], "gloss")
+        for leaf, words in near.items():
+            for word in words:
+                self.add(word, self.terms.get(leaf.lower(), {}), "near")
 
     def describe(self, found: list[Emoji]) -> list[list[str]]:
         """Phrases that are captions but not names: a name with a keyword, a name with its gloss. → per leaf"""
@@ -264,6 +305,13 @@ def plain(words: Iterable[str]) -> list[str]:
     return [w for w in words if re.fullmatch(r"[a-z' -]+", w) and len(w.split()) <= 3 and len(w) > 2]
 
 
+def written() -> dict[str, list[str]]:
+    """Paraphrases written by hand for each leaf, by a writer who had not seen the open words."""
+    path = ROOT / "build" / "paraphrases.tsv"
+    lines = path.read_text().splitlines()
+    return {leaf: phrases.split("; ") for leaf, phrases in (line.split("\t") for line in lines)}
+
+
 def specs() -> list[dict]:
     """The concepts whose terms the base must know how to draw: some of CorefConcept's objects, and the extras."""
     objects = [ROOT.parent / "corefconcept" / "object" / f"{slug}.json" for slug in OBJECTS]
@@ -274,20 +322,22 @@ def specs() -> list[dict]:
 def vocabulary() -> Vocabulary:
     """The vocabulary as frozen by `freeze`: the specs may change later, the trained text encoder does not."""
     state = json.loads((build_dir() / "vocabulary.json").read_text())
-    return Vocabulary(state["leaves"], emojis(), state["specs"])
+    return Vocabulary(state["leaves"], emojis(), state["specs"], state.get("near", {}))
 
 
-def freeze() -> None:
-    """Fix leaves and specs for all later stages, and write concepts.json."""
+def freeze(near: dict[str, list[str]] | None = None) -> None:
+    """Fix leaves, specs and near words for all later stages, and write concepts.json."""
     _, columns = drawings()
     leaves = list(dict.fromkeys(str(n) for n in columns["leaves"]))
-    (build_dir() / "vocabulary.json").write_text(json.dumps({"leaves": leaves, "specs": specs()}))
+    state = {"leaves": leaves, "specs": specs(), "near": near or {}}
+    (build_dir() / "vocabulary.json").write_text(json.dumps(state))
     vocabulary.cache_clear()
     words = vocabulary()
     terms = {t: sorted(w) for t, w in sorted(words.terms.items())}
     concepts = {"leaves": leaves, "terms": terms, "senses": SENSES}
     (build_dir() / "concepts.json").write_text(json.dumps(concepts, ensure_ascii=False))
-    log("data", leaves=len(leaves), terms=len(words.terms), undrawn=sorted(set(words.undrawn)))
+    kinds = {k: sum(len(set(of[k])) for of in words.kinds) for k in KINDS}
+    log("data", leaves=len(leaves), terms=len(words.terms), kinds=kinds, undrawn=sorted(set(words.undrawn)))
 
 
 def emphasis() -> list[float]:

@@ -56,6 +56,15 @@ class WordNet:
             found += front
         return list(dict.fromkeys(found))
 
+    def depths(self, offset: str) -> dict[str, int]:
+        """How far below something each of its kinds is, at any depth, itself at 0."""
+        found, front, depth = {offset: 0}, [offset], 0
+        while front:
+            depth += 1
+            front = list(dict.fromkeys(o for parent in front for o in self.synsets[parent][4] if o not in found))
+            found |= dict.fromkeys(front, depth)
+        return found
+
     def above(self, offset: str, depth: int) -> list[str]:
         """Synsets of what something is a kind of, nearest first."""
         found, front = [], [offset]

@@ -9,21 +9,26 @@ from typing import Annotated
 import typer
 
 from crce import bases, runs
+from crce.base_version import find_digest
 from crce.catalogue import METHOD_FACTS
 from crce.cli import terminal
+from crce.cli.bases import load, prepare
 from crce.cli.options import (
     AsJson,
     Backbone,
     Base,
     Concept,
+    Damping,
     Device,
     Dtype,
     MicrobatchSize,
     OldBackbone,
     OldMicrobatchSize,
     Seed,
+    UntilGone,
+    Yes,
 )
-from crce.cli.runs import describe_run, open_run
+from crce.cli.runs import describe_run, describe_unknown_base, open_run
 from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, resolve_config
@@ -44,7 +49,12 @@ def erase(
     eta: Annotated[float, typer.Option(help="Negative guidance η: how far past the empty prompt to move.")] = 1.0,
     corefs: Annotated[int, typer.Option(help="M: corefs sampled per step. 0 uses none.")] = 5,
     retains: Annotated[int, typer.Option(help="N: retains sampled per step. 0 uses none.")] = 3,
+    damping: Damping = None,
     microbatch_size: MicrobatchSize = 0,
+    until_gone: UntilGone = False,
+    preview_every: Annotated[
+        int, typer.Option(help="Steps between two previews; 0: none.")
+    ] = EraseConfig.preview_every,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -53,6 +63,7 @@ def erase(
         bool, typer.Option("--resume", help="Continue the run in --out, or the concept's newest unfinished run.")
     ] = False,
     also: Annotated[list[str] | None, typer.Option(help="A further concept for the same run. Repeatable.")] = None,
+    yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate the time, memory and disk space.")] = False,
     as_json: AsJson = False,
     on: OldBackbone = None,
@@ -60,8 +71,9 @@ def erase(
 ):
     """Erase a concept and its corefs, and keep its retains.
 
-    Trains in this process. Ctrl-C stops after the current step; --resume continues the run with its own settings. The
-    base model is never modified: the result is delta.safetensors in the run's folder.
+    Trains in this process. Ctrl-C stops after the current step; --resume continues the run with its own settings, but
+    with --microbatch-size if memory ran out. The base model is never modified: the result is delta.safetensors in the
+    run's folder.
 
     Examples:
 
@@ -76,6 +88,8 @@ def erase(
     spec = find_concept(concept)
     if resume:
         run = _find_unfinished(spec, out)
+        if fewer := microbatch_size or rows:
+            run.set_microbatch_size(fewer)
     else:
         config = EraseConfig(
             method=method,
@@ -84,14 +98,20 @@ def erase(
             eta=eta,
             corefs=corefs,
             retains=retains,
+            damping=damping,
             seed=seed,
+            preview_every=preview_every,
             backbone=on or backbone,
             microbatch_size=microbatch_size if rows is None else rows,
+            until_gone=until_gone,
         )
+        prepare(base, device, dtype, yes)
         job = Job(base, spec, config, device, dtype, also=tuple(map(find_concept, also or ())))
         if dry_run:
             return _print_estimate(job, as_json)
         run = runs.create(job, out, queued=False)
+    if resume:
+        terminal.warn(filter(None, [describe_unknown_base(run)]))
     terminal.follow(run, execute(run))
     terminal.say(describe_run(run), f"{run.title} is erased: {run.weights_path}\n{_suggest_next(run)}", as_json)
 
@@ -141,6 +161,7 @@ def generate(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    yes: Yes = False,
     as_json: AsJson = False,
 ):
     """Draw prompts before and after an erasure, on the same seeds.
@@ -154,7 +175,8 @@ def generate(
     ```
     """
     erased = [_open_erased(name, base) for name in run or ()]
-    model = Models().get(base or (erased[0].job.base if erased else bases.EMOJI_SD), device, dtype)
+    terminal.warn(filter(None, map(describe_unknown_base, erased)))
+    model = load(base or (erased[0].job.base if erased else bases.EMOJI_SD), device, dtype, yes)
     pairs = list(product(prompts, range(seed, seed + images)))
     written = _draw(model, pairs, out / "before" if erased else out)
     if erased:
@@ -171,6 +193,7 @@ def _open_erased(name: str, base: str | None) -> Run:
     found = open_run(name)
     if base not in (None, found.job.base):
         raise CrceError(f"The run {found.id} was made on {found.job.base}; omit --base.")
+    found.check_base(find_digest(found.job.base))
     if not found.erased:
         raise CrceError(f"The run {found.id} is {found.state} and has no weights yet. Finish it first.")
     return found
@@ -193,7 +216,9 @@ def _draw(model, pairs: list[tuple[str, int]], folder: Path) -> list[str]:
     return [str(path) for path in paths]
 
 
-def distances(concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "auto", as_json: AsJson = False):
+def distances(
+    concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "auto", yes: Yes = False, as_json: AsJson = False
+):
     """Print each term's distance to the target in the base's text encoder (the paper's Table 2), nearest first.
 
     Examples:
@@ -205,7 +230,7 @@ def distances(concept: Concept, base: Base = bases.EMOJI_SD, device: Device = "a
     """
     from crce.models import text_space
 
-    found = text_space.measure_distances(Models().get(base, device), find_concept(concept))
+    found = text_space.measure_distances(load(base, device, yes=yes), find_concept(concept))
     rows = sorted(found["terms"], key=lambda row: (row["euclidean"] is None, row["euclidean"] or 0.0))
     columns = ("kind", "text", "cosine", "euclidean", "tokens")
     cells = [["too long" if row[key] is None else row[key] for key in columns] for row in rows]
@@ -219,6 +244,7 @@ def preview(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    yes: Yes = False,
     as_json: AsJson = False,
 ):
     """Preview an erasure within seconds: the target, three corefs and three retains, edited in closed form.
@@ -234,12 +260,12 @@ def preview(
     from crce.training.loop import preview as edit_instantly
     from crce.worker.handlers import check_quick
 
-    spec, model = find_concept(concept), Models().get(base, device, dtype)
-    check_quick(model)
+    spec, model = find_concept(concept), load(base, device, dtype, yes)
+    shown = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
+    check_quick(model, 2 * len(shown))
     began = time.monotonic()
     edited = edit_instantly(model, spec)
     seconds = round(time.monotonic() - began, 3)
-    shown = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
     pairs = [(text, seed) for text in shown]
     written = _draw(model, pairs, out / "before")
     with edited.applied(model):
@@ -249,12 +275,16 @@ def preview(
 
 
 def methods(as_json: AsJson = False):
-    """List the methods: kind, weights changed, steps and learning rate, source.
+    """List the methods: kind, weights changed, steps and learning rate, source, what differs from what was published.
 
-    The published steps and rates are for Stable Diffusion v1.4; those for emoji-sd come from a small sweep.
+    The published steps and rates are for Stable Diffusion v1.4; those for emoji-sd were chosen with `sweep`.
     """
     rows = [{**asdict(facts), "defaults": _describe_preset(facts.key)} for facts in METHOD_FACTS.values()]
-    about = [(r["key"], f"{r['kind']} · {r['touches']} · {r['defaults']}", r["what"], r["source"]) for r in rows]
+    about = [
+        (r["key"], f"{r['kind']} · {r['touches']} · {r['defaults']}", r["what"], r["source"],
+         *([f"Differs from the published method: {r['differs']}"] if r["differs"] else []))
+        for r in rows
+    ]  # fmt: skip
     terminal.say(rows, "\n".join("\n  ".join(lines) for lines in about), as_json)
 
 

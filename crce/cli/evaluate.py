@@ -1,6 +1,6 @@
 """Commands that measure erasures and write reports."""
 
-from dataclasses import asdict
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,13 +8,28 @@ import typer
 
 from crce import bases, runs
 from crce.cli import terminal
-from crce.cli.options import AsJson, Backbone, Base, Concept, Device, Dtype, Images, OldBackbone, RunName, Seed
-from crce.cli.runs import describe_run, open_run
+from crce.cli.bases import prepare
+from crce.cli.options import (
+    AsJson,
+    Backbone,
+    Base,
+    Concept,
+    Device,
+    Dtype,
+    Images,
+    OldBackbone,
+    RunName,
+    Seed,
+    UntilGone,
+    Yes,
+)
+from crce.cli.runs import describe_run, describe_unknown_base, open_run
 from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
-from crce.evaluation.report import read_report
+from crce.errors import CrceError
+from crce.evaluation.report import read_report, report_to_dict
 from crce.runs import Job, Run
-from crce.runs.execute import execute
+from crce.runs.execute import draw_by_eye, execute
 from crce.runs.models import Models
 
 
@@ -38,16 +53,19 @@ def evaluate(
     ```
     """
     found = open_run(run)
+    terminal.warn(filter(None, [describe_unknown_base(found)]))
     _measure(found, images, ask)
+    if found.not_judged:
+        raise CrceError(f"The run {found.id} was not judged. {found.not_judged}")
     report = read_report(found.dir / "report.json")
     every = [report, *report.also]
-    terminal.say(asdict(report), terminal.accuracy_table(every), as_json)
+    terminal.say(report_to_dict(report), terminal.accuracy_table(every), as_json)
     terminal.warn([f"{each.concept}: {each.warning}" for each in every if each.warning])
 
 
-def _measure(run: Run, images: int, ask: str = "target") -> None:
+def _measure(run: Run, images: int, ask: str = "target", models: Models | None = None) -> None:
     run.clear("stop")
-    terminal.follow(run, execute(run, evaluation=runs.EvaluationRequest(images, ask)))
+    terminal.follow(run, execute(run, models, evaluation=runs.EvaluationRequest(images, ask)))
 
 
 def demo(
@@ -56,6 +74,7 @@ def demo(
     images: Images = 2,
     out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new run in the store")] = None,
     device: Device = "auto",
+    yes: Yes = False,
     as_json: AsJson = False,
 ):
     """Erase a concept with the preset, measure it, and write an HTML page with pictures.
@@ -69,20 +88,30 @@ def demo(
     """
     from crce.experiments.html_report import write_page
 
-    run = runs.create(Job(base, find_concept(concept), EraseConfig(), device), out, queued=False)
-    _measure(run, images)
-    page = write_page(run)
+    prepare(base, device, yes=yes)
+    run, models = runs.create(Job(base, find_concept(concept), EraseConfig(), device), out, queued=False), Models()
+    _measure(run, images, models=models)
+    by_eye = terminal.show_progress("drawing the terms", draw_by_eye(run, models)) if run.not_judged else []
+    page = write_page(run, by_eye)
     terminal.say({**describe_run(run), "page": str(page)}, str(page), as_json)
 
 
-def cover(base: Base = bases.EMOJI_SD, device: Device = "auto", dtype: Dtype = "auto", as_json: AsJson = False):
-    """Measure which terms of the library a base model can draw, and write covered.json next to it.
+def cover(
+    base: Base = bases.EMOJI_SD,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    yes: Yes = False,
+    as_json: AsJson = False,
+):
+    """Measure which terms of the library a base model can draw, and write covered.json next to it, or for a base from
+    the Hub into CRCE_HOME.
 
     Accuracies count only covered terms. Run this on a new base model before the first erasure.
     """
     from crce import files
     from crce.evaluation.coverage import measure_coverage
 
+    prepare(base, device, dtype, yes)
     models = Models(device)
     model = models.get(base, dtype=dtype)
     found = terminal.show_progress(
@@ -102,21 +131,27 @@ def measure(
     images: Images = 10,
     steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the base's preset")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the base's preset")] = None,
+    eta: Annotated[float, typer.Option(help="Negative guidance η.")] = EraseConfig.eta,
     seed: Seed = 0,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=100, help="Training seeds of each concept and method: --seed, --seed + 1, …")
+    ] = 1,
+    until_gone: UntilGone = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    yes: Yes = False,
     on: OldBackbone = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the reports.", show_default="docs/results/table")] = None,
     as_json: AsJson = False,
 ):
-    """Erase every concept with every method under the same settings, and save the reports for `table`.
+    """Erase every concept with every method and seed under the same settings, and save the reports for `table`.
 
     You can stop at any time and repeat the command to continue: existing reports are not measured again.
 
     Examples:
 
     ```
-    python -m crce measure dog cat horse --images 10
+    python -m crce measure dog cat horse --images 10 --seeds 3
     python -m crce measure dog cat --method crce --backbone ca --out out/on-ca
     ```
     """
@@ -126,14 +161,18 @@ def measure(
     methods, folder = method or list(tables.TABLE_METHODS), out or tables.REPORTS
     if not out:
         files.checkout("Give --out")
+    prepare(base, device, dtype, yes)
     planned = [
         Job(
             base,
             find_concept(name),
-            EraseConfig(key, steps, lr, backbone=on or backbone, seed=seed, preview_every=0),
+            EraseConfig(
+                key, steps, lr, eta, backbone=on or backbone, seed=number, preview_every=0, until_gone=until_gone
+            ),
             device,
             dtype,
         )
+        for number in range(seed, seed + seeds)
         for name in concept
         for key in methods
     ]
@@ -142,12 +181,57 @@ def measure(
     terminal.say({"reports": reports}, "\n".join(reports), as_json)
 
 
+def sweep(
+    concept: Annotated[list[str], typer.Argument(help="Concepts or spec files that are in no table.")],
+    method: Annotated[list[str] | None, typer.Option(help="A method. Repeatable.", show_default="all")] = None,
+    base: Base = bases.EMOJI_SD,
+    images: Images = 10,
+    steps: Annotated[list[int] | None, typer.Option(help="Steps to try. Repeatable.", show_default="two")] = None,
+    lr: Annotated[list[float] | None, typer.Option(help="A rate to try. Repeatable.", show_default="three")] = None,
+    damping: Annotated[list[float] | None, typer.Option(help="A λ to try. Repeatable.", show_default="six")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the reports.", show_default="docs/results/sweeps")
+    ] = None,
+    as_json: AsJson = False,
+):
+    """Try at least six settings of each method on concepts outside the tables, and choose presets by a fixed rule.
+
+    Among the settings that erase (Acc_U at most 5 %) and reach the highest H within a point, the one with the least
+    drift; if none erases, the one with the lowest Acc_U. Prints what belongs into the base's crce.json. You can stop at
+    any time and repeat the command to continue.
+
+    Examples:
+
+    ```
+    python -m crce sweep fruit flower boat insect
+    python -m crce sweep fruit boat --method mace --lr 0.001 --lr 0.003 --damping 10 --damping 100 --damping 1000
+    ```
+    """
+    from crce import files
+    from crce.catalogue import METHOD_FACTS
+    from crce.experiments import sweep as sweeps
+
+    folder = out or sweeps.SWEEPS
+    if not out:
+        files.checkout("Give --out")
+    grid = sweeps.Grid(tuple(steps or ()), tuple(lr or ()), tuple(damping or ()))
+    configs = [EraseConfig(key, seed=seed, preview_every=0) for key in method or METHOD_FACTS]
+    jobs = [Job(base, find_concept(name), config, device, dtype) for config in configs for name in concept]
+    terminal.watch(sweeps.measure_settings(jobs, grid, images, folder))
+    presets = sweeps.list_presets(sweeps.choose_all(sweeps.load_settings(folder)))
+    terminal.say(presets, json.dumps(presets, indent=1), as_json)
+
+
 def sheet(
     concept: Concept = "dog",
     base: Base = bases.EMOJI_SD,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    yes: Yes = False,
     out: Annotated[Path, typer.Option(help="Folder for methods.png and seconds.json.")] = Path("out/methods"),
     as_json: AsJson = False,
 ):
@@ -163,6 +247,7 @@ def sheet(
     """
     from crce.experiments.contact_sheet import contact_sheet
 
+    prepare(base, device, dtype, yes)
     job = Job(base, find_concept(concept), EraseConfig(seed=seed, preview_every=0), device, dtype)
     terminal.watch(contact_sheet(job, out))
     paths = {"sheet": str(out / "methods.png"), "seconds": str(out / "seconds.json")}
@@ -179,4 +264,4 @@ def table(as_json: AsJson = False):
     for path, text in studies.render_pages().items():
         files.write_atomic(path, text)
     found = tables.load_reports()
-    terminal.say(list(map(asdict, found)), f"{tables.README} was updated from {len(found)} reports.", as_json)
+    terminal.say(list(map(report_to_dict, found)), f"{tables.README} was updated from {len(found)} reports.", as_json)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from crce.cli import curate, erase, evaluate, export, publish, runs
+from crce.cli import bases, curate, erase, evaluate, export, publish, runs
 from crce.errors import CrceError
 
 app = typer.Typer(
@@ -23,7 +23,8 @@ app = typer.Typer(
 COMMANDS: tuple[Callable, ...] = (
     erase.erase, erase.generate, erase.distances, erase.preview, evaluate.evaluate, evaluate.demo, export.export,
     erase.methods, curate.concepts, curate.propose, curate.refine, curate.suggest, runs.list_runs, runs.stop,
-    runs.resume, runs.worker, evaluate.cover, evaluate.measure, evaluate.sheet, evaluate.table,
+    runs.resume, runs.worker, evaluate.cover, evaluate.measure, evaluate.sweep, evaluate.sheet, evaluate.table,
+    bases.download,
 )  # fmt: skip
 
 for command in COMMANDS:

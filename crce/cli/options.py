@@ -12,6 +12,7 @@ Concept = Annotated[
 Base = Annotated[str, typer.Option(help="emoji-sd, a folder with a diffusers pipeline, or a Hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 Dtype = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16. Trained weights are always fp32.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Download the base model without asking if it is not here.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout; progress goes to stderr.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id (see `runs`) or its folder.")]
 Formats = Annotated[
@@ -31,8 +32,20 @@ Backbone = Annotated[
         "Steps and learning rate are then that method's. The other methods have none."
     ),
 ]
+Damping = Annotated[
+    float | None,
+    typer.Option(help="λ of a closed form, CRCE-plus or MACE: larger changes less.", show_default="the base's preset"),
+]
 MicrobatchSize = Annotated[
     int, typer.Option(help="Terms through the U-Net at once. 0: all, the fastest; 1 needs the least memory.")
+]
+UntilGone = Annotated[
+    bool,
+    typer.Option(
+        "--until-gone",
+        help="Stop early: every 15 steps the base's judge looks at 20 pictures of the concept and its training names, "
+        "on seeds that no report uses, and training ends when it sees the concept in at most one.",
+    ),
 ]
 # Their names before 0.2, still understood.
 OldBackbone = Annotated[str | None, typer.Option("--on", hidden=True, help="The former name of --backbone.")]

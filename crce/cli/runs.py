@@ -5,11 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from crce import runs
+from crce.bases import public_name
 from crce.cli import terminal
 from crce.cli.options import AsJson, Device, RunName
 from crce.runs import Run
 from crce.runs.events import FailedEvent
-from crce.worker.client import ensure_worker
+from crce.worker.client import ensure_workers
 
 
 def list_runs(as_json: AsJson = False):
@@ -33,7 +34,7 @@ def resume(run: RunName, as_json: AsJson = False):
     """
     found = open_run(run)
     found.request_resume()
-    ensure_worker()
+    ensure_workers()
     terminal.say(describe_run(found), f"{found.id}: {found.state}", as_json)
 
 
@@ -53,6 +54,12 @@ def open_run(name: str) -> Run:
     return runs.open_run(Path(name)) if Path(name).is_dir() else runs.find(name)
 
 
+def describe_unknown_base(run: Run) -> str:
+    """A warning for a run that does not record the version of its base; else empty."""
+    base = public_name(run.job.base)
+    return "" if run.job.base_digest else f"The run {run.title!r} records no version of {base}; it is taken to fit."
+
+
 def describe_run(run: Run) -> dict:
     """A run as `--json` prints it."""
     job, progress, failed = run.job, run.progress, run.last(FailedEvent)
@@ -64,6 +71,7 @@ def describe_run(run: Run) -> dict:
         "concept": job.spec.name,
         "digest": job.spec.digest,
         "base": job.base,
+        "base_digest": job.base_digest,
         "method": job.config.label,
         "config": asdict(job.config),
         "created": time.strftime("%FT%TZ", time.gmtime(job.created)),

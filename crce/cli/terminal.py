@@ -15,10 +15,10 @@ from rich.text import Text
 
 from crce.errors import CrceError
 from crce.evaluation.metrics import METRICS
-from crce.evaluation.report import Report
+from crce.evaluation.report import Accuracy, Report
 from crce.generators import Stream
 from crce.runs import PHASES, Event, Run
-from crce.runs.events import FailedEvent, PhaseEvent, StepEvent, StoppedEvent
+from crce.runs.events import FailedEvent, NoteEvent, NotJudgedEvent, PhaseEvent, StepEvent, StoppedEvent
 
 if TYPE_CHECKING:
     from crce.experiments.tables import JobEvent
@@ -106,6 +106,10 @@ def _show_event(progress: Progress, task: TaskID, event: Event, name: str = "") 
         losses = event.losses if isinstance(event, StepEvent) else {}
         label = name + PHASES[event.progress.phase] + "".join(f"  {key} {loss:.4f}" for key, loss in losses.items())
         progress.update(task, description=label, completed=event.progress.done, total=event.of)
+    if isinstance(event, NoteEvent):
+        console.print(event.text, markup=False, soft_wrap=True)
+    if isinstance(event, NotJudgedEvent):
+        console.print(f"not judged: {event.reason}", markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -133,17 +137,18 @@ def table(headings: list[str], rows: Iterable[Iterable[object]]) -> Table:
 
 
 def accuracy_table(reports: list[Report]) -> Table:
-    """Each concept's five accuracies with n, interval, and the base model's value on the same seeds."""
+    """Each concept's five accuracies with n, interval, and the base model's value on the same seeds; beside them the
+    strict ones, by the judge's first guess."""
     rows = [
-        (
-            report.concept,
-            METRICS[name].name,
-            f"{100 * m.rate:.0f} %",
-            f"{100 * m.low:.0f} to {100 * m.high:.0f} %",
-            f"{100 * m.base_rate:.0f} %",
-            m.n,
-        )
+        (report.concept, METRICS[name].name, *_rates(m), *_rates(report.strict.get(name)), m.n)
         for report in reports
         for name, m in report.metrics.items()
     ]
-    return table(["", "", "after", "95 % interval", "before", "pictures"], rows)
+    plain = ["after", "95 % interval", "before"]
+    return table(["", "", *plain, *(f"strict {head}" for head in plain), "pictures"], rows)
+
+
+def _rates(m: Accuracy | None) -> tuple[str, ...]:
+    if m is None:
+        return ("", "", "")
+    return f"{100 * m.rate:.0f} %", f"{100 * m.low:.0f} to {100 * m.high:.0f} %", f"{100 * m.base_rate:.0f} %"

@@ -14,6 +14,7 @@ COLUMNS = ("concept", "kind", "term", "certainty", "split", "source", "note")
 _KINDS = {"coref": "corefs", "corefs": "corefs", "erase": "corefs", "retain": "retains", "retains": "retains",
           "keep": "retains"}  # fmt: skip
 _CERTAINTIES = {name: name for name in CERTAINTY}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _SPLITS = {name: name for name in SPLITS}
 
 
@@ -29,8 +30,18 @@ def to_csv(spec: ConceptSpec) -> str:
     table.writerow(COLUMNS)
     for kind in ("corefs", "retains"):
         for t in getattr(spec, kind):
-            table.writerow([spec.name, kind[:-1], t.text, t.certainty, t.split, t.source, t.note])
+            row = [spec.name, kind[:-1], t.text, t.certainty, t.split, t.source, t.note]
+            table.writerow(map(_quote_formula, row))
     return text.getvalue()
+
+
+def _quote_formula(text: str) -> str:
+    """Spreadsheets run a cell that begins so; after an apostrophe they show it."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _unquote_formula(text: str) -> str:
+    return text[1:] if text[:1] == "'" and text[1:].startswith(_FORMULA) else text
 
 
 def read_text(path: Path) -> str:
@@ -62,7 +73,7 @@ def from_csv(spec: ConceptSpec, text: str, where: str) -> ConceptSpec:
 
 
 def _merge_row(spec: ConceptSpec, row: dict, where: str) -> ConceptSpec:
-    text = (row["term"] or "").strip()
+    text = _unquote_formula((row["term"] or "").strip())
     if not text:
         raise CrceError(f"{where}: the term is empty. Enter a phrase or remove the line.")
     kind = _look_up(_KINDS, row["kind"], "kind", where)
@@ -72,7 +83,7 @@ def _merge_row(spec: ConceptSpec, row: dict, where: str) -> ConceptSpec:
         term,
         certainty=_look_up(_CERTAINTIES, row.get("certainty") or term.certainty, "certainty", where),
         split=_look_up(_SPLITS, row.get("split") or term.split, "split", where),
-        note=(term.note if row.get("note") is None else row["note"]).strip(),
+        note=(term.note if row.get("note") is None else _unquote_formula(row["note"])).strip(),
     )
     return _insert_term(spec, kind, changed)
 

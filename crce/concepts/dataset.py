@@ -22,6 +22,8 @@ from crce.markdown import plain
 LEVELS = tuple(reversed(CERTAINTY))  # "very low" first, so that class numbers increase with certainty
 KINDS = {"coref": "corefs", "retain": "retains"}
 CONTENTS = "## Contents"  # the last section of the card, generated from the specs
+PLACE = "<user>/CorefConcept"  # stands for the repository in the card
+UNREVIEWED = "**No person has reviewed them yet**"
 IN_SPLIT = {"train": 10, "test": 5}  # terms in each list, as in the paper
 COLUMNS = {
     "category": "string", "concept": "string", "sense": "string", "kind": "string", "term": "string",
@@ -51,15 +53,15 @@ def rows_to_specs(table: Mapping[str, Iterable[dict]]) -> list[ConceptSpec]:
     return sorted(specs, key=_sort_key)
 
 
-def files(specs: Iterable[ConceptSpec]) -> dict[str, bytes]:
+def files(specs: Iterable[ConceptSpec], repo: str = PLACE) -> dict[str, bytes]:
     """All files to publish, by path in the repository. The same specs give the same bytes.
 
-    Raises CrceError if there are no specs.
+    repo: its name, for the card. Raises CrceError if there are no specs.
     """
     specs = sorted(specs, key=_sort_key)
     if not specs:
         raise CrceError("There is nothing to publish. Choose at least one concept.")
-    content = {"README.md": render_card(specs).encode()}
+    content = {"README.md": render_card(specs, repo).encode()}
     for category in _list_categories(specs):
         own = [spec for spec in specs if spec.category == category]
         for split in SPLITS:
@@ -119,8 +121,11 @@ def describe_findings(specs: Iterable[ConceptSpec], severity: str) -> list[str]:
     return [_describe(spec, finding) for spec, finding in _lint_all(list(specs), severity)]
 
 
-def render_card(specs: Iterable[ConceptSpec]) -> str:
-    """The dataset card: the text of corefconcept/README.md with the header and contents for these specs."""
+def render_card(specs: Iterable[ConceptSpec], repo: str = PLACE) -> str:
+    """The dataset card: the text of corefconcept/README.md with the header and contents for these specs.
+
+    repo: the name of the repository that it is for.
+    """
     specs = sorted(specs, key=_sort_key)
     card = DatasetCard((library.SHIPPED / "README.md").read_text(encoding="utf-8"))
     card.data["size_categories"] = ["n<1K" if sum(_count_sources(specs).values()) < 1000 else "1K<n<10K"]
@@ -128,8 +133,18 @@ def render_card(specs: Iterable[ConceptSpec]) -> str:
         _make_config("default", "*"),
         *(_make_config(name, name) for name in _list_categories(specs)),
     ]
-    card.text = f"{card.text.partition(CONTENTS)[0].rstrip()}\n\n{_render_contents(specs)}"
+    told = card.text.partition(CONTENTS)[0].rstrip().replace(PLACE, repo).replace(UNREVIEWED, _describe_reviews(specs))
+    card.text = f"{told}\n\n{_render_contents(specs)}"
     return str(card)
+
+
+def _describe_reviews(specs: list[ConceptSpec]) -> str:
+    reviewed = sum(bool(spec.provenance.reviewer) for spec in specs)
+    if not reviewed:
+        return UNREVIEWED
+    if reviewed == len(specs):
+        return "**A named person has reviewed every concept of this copy**"
+    return f"**A named person has reviewed {reviewed} of the {len(specs)} concepts of this copy**"
 
 
 def _make_row(spec: ConceptSpec, kind: str, term: Term, rank: int) -> dict:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from crce.concepts.library import LONGEST
 from crce.concepts.spec import ConceptSpec, Round, Term, replace_lists
+from crce.text import JOINERS
 
 LISTS = {"corefs": "erase", "retains": "keep"}
 TERMS = 15  # of each kind, as in the paper
@@ -147,8 +148,8 @@ def draw_split(terms: Iterable[Term], seed: int, before: Iterable[Term] = ()) ->
 
 def clean(text: str) -> str:
     """Reduces a text to one line of visible characters."""
-    visible = ("" if unicodedata.category(c) in ("Cf", "Co", "Cs", "Cn") else c for c in text)
-    spaced = (" " if unicodedata.category(c)[0] in "CZ" else c for c in "".join(visible))
+    visible = ("" if unicodedata.category(c) in ("Cf", "Co", "Cs", "Cn") and c not in JOINERS else c for c in text)
+    spaced = (" " if unicodedata.category(c)[0] in "CZ" and c not in JOINERS else c for c in "".join(visible))
     return " ".join("".join(spaced).split())
 
 

@@ -5,7 +5,6 @@ A `ConceptSpec` from this module is valid: every field has the right type and no
 
 import difflib
 import json
-import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -16,21 +15,29 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeIn
 from crce import files
 from crce.concepts.spec import Category, Certainty, ConceptSpec, Source, Split, spec_from_dict, spec_to_dict
 from crce.errors import CrceError
+from crce.text import has_controls
 
 SHIPPED = files.DATA / "corefconcept"
 # Concepts that the default model draws and CorefConcept lacks: fantasy figures that stand in for protected characters,
-# and both senses of "cricket".
+# both senses of "cricket", and four kinds of many drawings that presets are chosen on.
 EXTRAS = files.DATA / "assets" / "emoji-sd" / "concepts"
 LONGEST = 200  # characters; CLIP reads 77 tokens at most
 
 
 def _check_printable(text: str) -> str:
-    if any(unicodedata.category(letter) in ("Cc", "Cf", "Co", "Zl", "Zp") for letter in text):
+    if has_controls(text):
+        raise ValueError("remove the control characters")
+    return text
+
+
+def _check_readable(text: str) -> str:
+    if has_controls(text, lines=True):
         raise ValueError("remove the control characters")
     return text
 
 
 Phrase = Annotated[str, Field(min_length=1, max_length=LONGEST), AfterValidator(_check_printable)]
+Note = Annotated[str, Field(max_length=2000), AfterValidator(_check_readable)]
 Line = Annotated[str, Field(max_length=LONGEST), AfterValidator(_check_printable)]
 
 
@@ -43,14 +50,14 @@ class _Term(_Strict):
     certainty: Certainty = "high"
     split: Split = "train"
     source: Source = "expert"
-    note: Annotated[str, Field(max_length=2000)] = ""
+    note: Note = ""
 
 
 class _Round(_Strict):
     by: Source
     model: Line = ""
     prompt_version: Line = ""
-    wish: Annotated[str, Field(max_length=2000)] = ""
+    wish: Note = ""
     changes: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=1000)] = []
 
 
@@ -75,7 +82,7 @@ class _Spec(_Strict):
 def parse_spec(text: str, where: str) -> ConceptSpec:
     """Parses a spec from JSON; `where` names the text in errors. Raises CrceError with field, value and fix."""
     try:
-        facts = _Spec.model_validate(json.loads(text)).model_dump()
+        facts = _Spec.model_validate(files.parse_json(text)).model_dump()
     except json.JSONDecodeError as error:
         raise CrceError(
             f"{where}: line {error.lineno}, column {error.colno} is not valid JSON: {error.msg}. Correct it there."
@@ -84,6 +91,8 @@ def parse_spec(text: str, where: str) -> ConceptSpec:
         raise CrceError(f"{where} is not a valid spec: its JSON is nested too deeply.") from None
     except ValidationError as error:
         raise CrceError(f"{where}: {_explain(error)}") from None
+    except ValueError as error:
+        raise CrceError(f"{where}: {error}.") from None
     spec = spec_from_dict(facts)
     _refuse_repeats(spec, where)
     return spec
@@ -161,7 +170,7 @@ def _suggest(name: str, specs: dict[str, ConceptSpec]) -> str:
 
 
 def _own() -> Path:
-    return files.home() / "concepts"
+    return files.desk() / "concepts"
 
 
 def _read(*folders: Path) -> tuple[dict[str, ConceptSpec], dict[str, CrceError]]:

@@ -1,25 +1,39 @@
 """Does the model still draw it? Pictures of every term, before and after, shown to the judge."""
 
-from collections.abc import Generator, Iterator, Mapping
+import io
+from collections.abc import Generator, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from crce.concepts.spec import ConceptSpec
 from crce.errors import CrceError
 from crce.evaluation.questions import ASKS, Answers, Question, read_coverage
-from crce.files import cache_file, read_json, write_json
+from crce.files import cache_file, read_json, write_atomic, write_json
 from crce.generators import drain
 from crce.judges.embedded import EmbeddedJudge, Verdict
 from crce.methods.erased_weights import ErasedWeights
+from crce.models import text_space
 from crce.models.diffusion import Diffusion
 
 # The target gets five times the pictures of a term: it is one prompt, the others are ten and five.
 TARGET_FACTOR = 5
 # Pictures drawn between two reports of progress.
 BATCH = 60
+SIDE = 64  # pixels at which pictures before and after are compared
 
 Progress = tuple[int, int]  # pictures done, of
+
+
+@dataclass(frozen=True)
+class Look:
+    """The verdicts on a question's pictures; small: the pictures of a retain, uint8 [n, 64, 64, 3], else None."""
+
+    verdicts: list[Verdict]
+    small: np.ndarray | None = None
 
 
 def evaluate(
@@ -46,14 +60,23 @@ def evaluate_steps(
     """`evaluate` with progress: yields the pictures done and wanted, and returns the answers."""
     asked = list_questions(spec, images, judge, ask)
     total, done = 2 * sum(len(q.seeds) for q in asked), 0
-    verdicts: dict[bool, list[list[Verdict]]] = {False: [], True: []}
+    looks: dict[bool, list[Look]] = {False: [], True: []}
     for after in (False, True):
         for part in batch_questions(asked):
-            verdicts[after] += judge_images(model, judge, part, erased if after else None)
+            looks[after] += look(model, judge, part, erased if after else None)
             done += sum(len(q.seeds) for q in part)
             yield done, total
-    covered = read_coverage(model.covered_file)
-    return [_answers(*row, covered) for row in zip(asked, verdicts[False], verdicts[True], strict=True)]
+    covered, distances = read_coverage(model.covered_file), _measure_distances(model, spec)
+    rows = zip(asked, looks[False], looks[True], strict=True)
+    return [
+        _answers(question, base, after, covered.get((question.text, question.asked)), distances.get(question.text))
+        for question, base, after in rows
+    ]
+
+
+def _measure_distances(model: Diffusion, spec: ConceptSpec) -> dict[str, float | None]:
+    """Of each term to the target; None for one that the text encoder cannot read."""
+    return {row["text"]: row["euclidean"] for row in text_space.measure_distances(model, spec)["terms"]}
 
 
 def list_questions(spec: ConceptSpec, images: int, judge: EmbeddedJudge, ask: str = "target") -> list[Question]:
@@ -97,9 +120,16 @@ def batch_questions(asked: list[Question]) -> Iterator[list[Question]]:
 def judge_images(
     model: Diffusion, judge: EmbeddedJudge, asked: list[Question], erased: ErasedWeights | None = None
 ) -> list[list[Verdict]]:
-    """For each question the verdict on each seed's picture; the base's own pictures are judged once and remembered."""
+    """For each question the verdict on each seed's picture."""
+    return [seen.verdicts for seen in look(model, judge, asked, erased)]
+
+
+def look(
+    model: Diffusion, judge: EmbeddedJudge, asked: list[Question], erased: ErasedWeights | None = None
+) -> list[Look]:
+    """Draws and judges each question's pictures; the base's own are drawn and judged once and remembered."""
     files = {q: _verdicts_file(model, judge, q) for q in asked if not erased}
-    known = {q: [Verdict(**v) for v in read_json(file)] for q, file in files.items() if file.exists()}
+    known = {q: seen for q, file in files.items() if (seen := _recall(file, q))}
     fresh = [q for q in asked if q not in known]
     if not fresh:
         return [known[q] for q in asked]
@@ -107,22 +137,68 @@ def judge_images(
         pictures = model.generate_batch([q.text for q in fresh for _ in q.seeds], [s for q in fresh for s in q.seeds])
     for question in fresh:
         own, pictures = pictures[: len(question.seeds)], pictures[len(question.seeds) :]
-        known[question] = judge.classify(own, question.asked)
+        small = _shrink(own) if question.kind == "retain" else None
+        known[question] = Look(judge.classify(own, question.asked), small)
         if question in files:
-            write_json(files[question], [asdict(v) for v in known[question]])
+            _remember(files[question], known[question])
     return [known[q] for q in asked]
+
+
+def _recall(file: Path, question: Question) -> Look | None:
+    """What is remembered of the base's own pictures; None if anything is missing."""
+    strip = file.with_suffix(".png")
+    if not file.exists() or (question.kind == "retain" and not strip.exists()):
+        return None
+    verdicts = [Verdict(**facts) for facts in read_json(file)]
+    if question.kind != "retain":
+        return Look(verdicts)
+    with Image.open(strip) as image:
+        return Look(verdicts, np.asarray(image.convert("RGB")).reshape(-1, SIDE, SIDE, 3))
+
+
+def _remember(file: Path, seen: Look) -> None:
+    if seen.small is not None:
+        data = io.BytesIO()
+        Image.fromarray(seen.small.reshape(-1, SIDE, 3)).save(data, "PNG")
+        write_atomic(file.with_suffix(".png"), data.getvalue())
+    write_json(file, [asdict(verdict) for verdict in seen.verdicts])
+
+
+def _shrink(images: list[Image.Image]) -> np.ndarray:
+    small = [image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR) for image in images]
+    return np.stack([np.asarray(image) for image in small])
 
 
 def _verdicts_file(model: Diffusion, judge: EmbeddedJudge, question: Question) -> Path:
     """Where the verdicts on the base's own pictures lie, by all that they depend on."""
     drawn = [model.fingerprint, str(model.dtype), model.defaults.guidance, model.defaults.sample_steps]
-    facts = [*drawn, judge.fingerprint, question.text, question.asked, question.seeds]
+    told = [field.name for field in fields(Verdict)]
+    facts = [*drawn, judge.fingerprint, told, question.text, question.asked, question.seeds]
     return cache_file("verdicts", facts, ".json")
 
 
-def _answers(
-    question: Question, base: list[Verdict], after: list[Verdict], covered: Mapping[tuple[str, str], bool]
-) -> Answers:
-    return Answers(question.kind, question.text, question.split, question.asked,
-                   covered.get((question.text, question.asked)), question.seeds, tuple(v.yes for v in after),
-                   tuple(round(v.p, 4) for v in after), tuple(v.yes for v in base))  # fmt: skip
+def _answers(question: Question, base: Look, after: Look, covered: bool | None, distance: float | None) -> Answers:
+    return Answers(
+        question.kind, question.text, question.split, question.asked, covered, question.seeds,
+        yes=tuple(v.yes for v in after.verdicts),
+        p=tuple(round(v.p, 4) for v in after.verdicts),
+        base_yes=tuple(v.yes for v in base.verdicts),
+        strict=tuple(v.strict for v in after.verdicts),
+        base_strict=tuple(v.strict for v in base.verdicts),
+        guesses=tuple(v.guess for v in after.verdicts if v.guess),
+        top=_tops(after),
+        base_top=_tops(base),
+        moved=_measure_change(base, after),
+        distance=distance,
+    )  # fmt: skip
+
+
+def _tops(seen: Look) -> tuple[float, ...]:
+    return tuple(round(v.top, 3) for v in seen.verdicts if v.top is not None)
+
+
+def _measure_change(base: Look, after: Look) -> float | None:
+    """Mean absolute difference of the pictures, in 0 … 1."""
+    if base.small is None or after.small is None:
+        return None
+    return round(float(np.abs(base.small.astype(float) - after.small).mean() / 255), 4)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from crce.concepts.spec import ConceptSpec
 from crce.files import read_json
 
 # What is asked of a coref's picture: whether it shows the target, or the coref.
@@ -30,6 +31,11 @@ class Answers:
 
     yes, p: whether the picture after the erasure shows `asked`, and how sure the judge is; base_yes: the same of the
     base's picture. covered: whether the base draws the term at all; None where that was not measured.
+    strict, base_strict: whether the judge's first guess is `asked` or of its family. guesses, top: the first guess and
+    its probability, after the erasure; base_top: that of the base's picture. All are empty where they were not asked
+    for, and guesses and top where the judge makes no guess.
+    moved: mean absolute difference of the pictures before and after, at 64×64 pixels in 0 … 1; measured of retains.
+    distance: Euclidean, to the target in the base's text encoder (`text_space`).
     """
 
     kind: str
@@ -41,6 +47,21 @@ class Answers:
     yes: tuple[bool, ...]
     p: tuple[float, ...]
     base_yes: tuple[bool, ...]
+    strict: tuple[bool, ...] = ()
+    base_strict: tuple[bool, ...] = ()
+    guesses: tuple[str, ...] = ()
+    top: tuple[float, ...] = ()
+    base_top: tuple[float, ...] = ()
+    moved: float | None = None
+    distance: float | None = None
+
+
+def list_terms(spec: ConceptSpec, images: int) -> list[Answers]:
+    """The target, every coref and every retain with seeds 0, 1, …, before a judge was asked: for the eye alone."""
+    terms = [("target", spec.target, "train"), *(("coref", t.text, t.split) for t in spec.corefs)]
+    terms += [("retain", t.text, t.split) for t in spec.retains]
+    seeds = tuple(range(images))
+    return [Answers(kind, text, split, spec.name, None, seeds, (), (), ()) for kind, text, split in terms]
 
 
 def read_coverage(file: Path) -> dict[tuple[str, str], bool]:

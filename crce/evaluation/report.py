@@ -9,6 +9,8 @@ from crce.errors import CrceError
 from crce.evaluation.questions import Answers
 from crce.records import parse
 
+_YES_OR_NO = ("yes", "base_yes", "strict", "base_strict")
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -36,30 +38,51 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """How far an erasure went from what the base draws; None where it was not measured.
+
+    unlike: the share of the target's pictures that are unlike everything the judge knows: the probability of its first
+    guess is below `accuracies.UNLIKE`. base_unlike: the same of the base's pictures. moved: the retains' pictures
+    before and after on the same seeds, their mean absolute difference in 0 … 1 at 64×64 pixels.
+    """
+
+    unlike: float | None = None
+    base_unlike: float | None = None
+    moved: float | None = None
+
+
+@dataclass(frozen=True)
 class Report:
     """The accuracies of one concept, by the keys of METRICS, and what they were measured with.
 
-    h: the harmonic mean; None where one of its accuracies is missing. terms: the judge's answers in order.
+    strict: the same accuracies by the judge's first guess; empty in reports of versions that did not ask for it.
+    h: the harmonic mean of the strict ones, or of `metrics` where there are none; None where an accuracy is missing.
+    drift: how far the pictures went from those of the base. terms: the judge's answers in order.
+    base_digest: the version of the base; empty where it was not recorded. steps: training steps that were taken.
     images: pictures per term. config, spec: as in job.json, in the words of the version that wrote them. seconds: the
     evaluation took. also: a report for each further concept of the run. Reports of earlier versions lack some of it.
     """
 
     metrics: dict[str, Accuracy]
+    strict: dict[str, Accuracy] = field(default_factory=dict)
     concept: str = ""
     digest: str = ""
     h: float | None = None
     left_out: LeftOut = LeftOut()
     warning: str = ""
     base: str = ""
+    base_digest: str = ""
     method: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
+    steps: int = 0
     images: int = 0
     ask: str = "target"
     judge: str = "embedded"
     seconds: float | None = None
     dtype: str = ""
     machine: str = ""
+    drift: Drift = Drift()
     terms: tuple[Answers, ...] = ()
     also: tuple["Report", ...] = ()
 
@@ -67,19 +90,39 @@ class Report:
 def read_report(path: Path) -> Report:
     """Raises CrceError for a file that is not there or is no report."""
     try:
-        return parse(Report, _renamed(files.read_json(path)), str(path))
-    except (OSError, ValueError) as error:
+        return parse(Report, _restore(files.read_json(path)), str(path))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CrceError(f"{path} cannot be read: {error}.") from None
 
 
 def write_report(path: Path, report: Report) -> None:
     """Raises OSError."""
-    files.write_json(path, asdict(report))
+    files.write_json(path, report_to_dict(report))
 
 
-def _renamed(facts: Any) -> Any:
-    """Earlier versions wrote `alarm` for `warning`."""
+def report_to_dict(report: Report) -> dict[str, Any]:
+    """The report as it is written: yes and no of many pictures as one text of 1 and 0."""
+    return {
+        **asdict(report),
+        "terms": [_pack(vars(term)) for term in report.terms],
+        "also": [report_to_dict(each) for each in report.also],
+    }
+
+
+def _pack(term: dict[str, Any]) -> dict[str, Any]:
+    return {**term, **{name: "".join(map(str, map(int, term[name]))) for name in _YES_OR_NO}}
+
+
+def _unpack(term: dict[str, Any]) -> dict[str, Any]:
+    """Earlier versions wrote lists of true and false."""
+    packed = [name for name in _YES_OR_NO if isinstance(term.get(name), str)]
+    return {**term, **{name: [digit == "1" for digit in term[name]] for name in packed}}
+
+
+def _restore(facts: Any) -> Any:
+    """The facts of a file in today's form. Earlier versions wrote `alarm` for `warning`."""
     if not isinstance(facts, dict):
         return facts
-    also = [_renamed(each) for each in facts.get("also", ())]
-    return {"warning": facts.get("alarm", ""), **facts, "also": also}
+    terms = [_unpack(term) for term in facts.get("terms", ())]
+    also = [_restore(each) for each in facts.get("also", ())]
+    return {"warning": facts.get("alarm", ""), **facts, "terms": terms, "also": also}

@@ -1,6 +1,8 @@
 """A self-contained HTML page of a measured run: pictures before and after on the same seeds, and the results."""
 
 import base64
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -22,20 +24,24 @@ SECTIONS = {
 }
 
 
-def write_page(run: Run) -> Path:
-    """Writes report.html next to report.json. Raises CrceError if the run has no report."""
+def write_page(run: Run, by_eye: Sequence[Answers] = ()) -> Path:
+    """Writes report.html into the run's folder.
+
+    by_eye: the terms whose pictures lie in the folder without a verdict (`draw_by_eye`), where the run has no report.
+    Raises CrceError if there is neither.
+    """
     report = run.report
-    if not report:
+    if not report and not by_eye:
         raise CrceError(f"The run {run.id} has not been measured. Run `python -m crce evaluate {run.id}` first.")
-    terms = [
-        {**vars(term), "pictures": _collect_pictures(run, number, term)} for number, term in enumerate(report.terms)
-    ]
+    listed = report.terms if report else by_eye
+    terms = [{**vars(term), "pictures": _collect_pictures(run, number, term)} for number, term in enumerate(listed)]
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("demo.html").render(
         job=run.job,
         base=public_name(run.job.base),
         method=METHOD_FACTS[run.job.config.method],
         report=report,
+        why=run.not_judged,
         metrics=METRICS,
         sections={title: [term for term in terms if term["kind"] == kind] for kind, title in SECTIONS.items()},
     )
@@ -45,8 +51,8 @@ def write_page(run: Run) -> Path:
 
 
 def _collect_pictures(run: Run, number: int, term: Answers) -> list[dict]:
-    """For each seed: both pictures as data URLs, and the judge's verdicts."""
-    seen = zip(term.seeds, term.base_yes, term.yes, strict=True)
+    """For each seed: both pictures as data URLs, and the judge's verdicts; None where no judge was asked."""
+    seen = zip_longest(term.seeds, term.base_yes, term.yes)
     return [
         {
             "seed": seed,

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from crce.config import config_from_dict
-from crce.evaluation.accuracies import table
+from crce.config import ResolvedConfig, config_from_dict
+from crce.evaluation.accuracies import are_strict, table
 from crce.evaluation.metrics import HEADS, METRICS
 from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, read_report
+from crce.experiments import drift, near_far
+from crce.experiments.sweep import SWEEPS, choose_all, load_settings, mean_drift, mean_h, pool_acc_u
 from crce.experiments.tables import REPORTS, load_reports, render_differences
 from crce.files import DOCS, RESULTS
 
@@ -18,12 +20,25 @@ OTHER_SENSE = {"cricket (insect)": "cricket game", "cricket game": "field cricke
 SWEEPS_PAGE = """\
 # How the presets were chosen
 
-Training settings tried on {concepts}, which are in none of the tables; seeds from 0. The base model's preset is the
-CRCE setting with the highest H, and of equal ones the lower learning rate. ESD and CRCE's ablations share it. Another
-method has its own preset if a setting tried here reached a higher H than the base model's preset. The exception is
-MACE: of two rates with equal H it uses the higher one, because its layers do almost nothing at the lower one. Rows
-with fewer than 100 pictures for Acc_U use half as many pictures per term.
-`python -m crce table` writes this page from the reports in `docs/results/sweeps/`.
+Training settings tried on {concepts}, which are in none of the tables; seeds from 0. λ stands beside the rate where a
+closed form was tried with one. Rows with fewer pictures for Acc_U than others used fewer pictures per term.
+
+A preset is chosen by this rule, for each method with at least six settings on the same concepts:
+
+1. A setting erases if Acc_U over all concepts is at most 5 %.
+2. Of those that erase, the ones whose mean H is within 0.01 of the highest are as good.
+3. Of these, the one with the least drift is taken: the share of the concept's pictures that are unlike every drawing,
+   plus how far the neighbours' pictures moved. If it is the same, the one that trains less.
+
+If no setting erases, the one with the lowest Acc_U is taken. Methods that are missing below have fewer than six
+settings here, and a preset from before this rule: the setting with the highest H.
+`python -m crce sweep` measures, and `python -m crce table` writes this page from the reports in `docs/results/sweeps/`.
+
+## Chosen
+
+{chosen}
+
+## All settings
 
 | method | lr | steps | {heads} |
 |---|---|---|---|---|---|---|---|---|
@@ -97,38 +112,74 @@ It does not preserve the other sense of a word either, if that sense is in no li
 We therefore do not offer it as a setting. Choosing between the two at random was not tried.
 """
 
+STRICT_PAGE = """
+A picture counts if the judge's first guess among all its drawings is the thing asked for, or of its family. In tables
+with intervals, the share of pictures to which the judge says yes stands after the slash.
+"""
+
 
 def render_pages() -> dict[Path, str]:
     """The text of each page by file."""
     drawn = {
-        "sweeps": render_sweep(RESULTS / "sweeps", SWEEPS_PAGE),
+        "sweeps": render_sweep(SWEEPS, SWEEPS_PAGE.replace("{chosen}", render_choices(SWEEPS))),
         "longer": render_sweep(RESULTS / "longer", LONGER_PAGE),
         "backbones": render_backbones(RESULTS / "backbones"),
         "senses": render_senses(RESULTS / "senses"),
         "retain-latents": render_latents(RESULTS / "retain-latents"),
     }
-    return {DOCS / f"{name}.md": text for name, text in drawn.items()}
+    pages = {DOCS / f"{name}.md": text for name, text in drawn.items()}
+    return {**pages, **render_split(load_reports(REPORTS)), **render_drift()}
+
+
+def render_split(found: list[Report], folder: Path = DOCS) -> dict[Path, str]:
+    """The page on near and far terms, and its plot where there is something to plot."""
+    page = {folder / "near-far.md": near_far.render_page(found)}
+    return {**page, folder / "near-far.svg": near_far.draw_plot(found)} if near_far.can_split(found) else page
+
+
+def render_drift() -> dict[Path, str]:
+    """The page on what erased pictures look like."""
+    return {DOCS / "drift.md": drift.render_page([*load_reports(REPORTS), *_read(RESULTS / "drift")])}
 
 
 def render_sweep(folder: Path, page: str) -> str:
     """Fills `page` with a row for each method and setting."""
-    found: dict[tuple[str, float, int], list[Report]] = {}
-    for report in _read(folder):
-        found.setdefault((report.method, report.config["lr"], report.config["steps"]), []).append(report)
+    found = load_settings(folder)
     concepts = sorted({r.concept for rows in found.values() for r in rows})
     return page.format(
         concepts=" and ".join(concepts),
         heads=" | ".join(HEADS.values()),
-        rows="\n".join(
-            f"| {method} | {f'{lr:g}' if lr else '–'} | {steps} | {pool_counts(rows)} |"
-            for (method, lr, steps), rows in sorted(found.items(), key=str)
-        ),
-    )
+        rows="\n".join(f"| {' | '.join(_setting_cells(*key))} | {pool_counts(rows)} |" for key, rows in found.items()),
+    ) + explain_strict([r for rows in found.values() for r in rows])
+
+
+def _setting_cells(method: str, config: ResolvedConfig) -> tuple[str, str, str]:
+    """Method, rate and steps; with λ where one was set."""
+    damped = "" if config.damping is None else f", λ {config.damping:g}"
+    return method, f"{f'{config.lr:g}' if config.lr else '–'}{damped}", str(config.steps)
+
+
+def render_choices(folder: Path) -> str:
+    """A table with a row for each method whose preset the rule chooses; a line where there is none."""
+    choices = choose_all(load_settings(folder))
+    rows = [
+        f"| {' | '.join(_setting_cells(c.method, c.config))} | {100 * pool_acc_u(c.reports):.1f} | "
+        f"{100 * mean_h(list(c.reports)):.1f} | {mean_drift(list(c.reports)):.3f} | {'yes' if c.erases else '**no**'} |"
+        for c in choices
+    ]
+    head = ["| method | lr | steps | Acc_U ↓ | H ↑ | drift ↓ | erases |", "|---|---|---|---|---|---|---|"]
+    return "\n".join([*head, *rows]) if rows else "No method has six settings here yet."
+
+
+def explain_strict(found: list[Report]) -> str:
+    """A last paragraph for a page whose figures are strict; else nothing."""
+    return STRICT_PAGE * (bool(found) and are_strict(found))
 
 
 def pool_counts(rows: list[Report]) -> str:
-    """yes/n of each accuracy summed over the concepts, and the mean H, as table cells."""
-    counts = [(sum(r.metrics[name].yes for r in rows), sum(r.metrics[name].n for r in rows)) for name in METRICS]
+    """yes/n of each accuracy summed over the concepts, and the mean H, as table cells; strict where all rows are."""
+    found = [r.strict if are_strict(rows) else r.metrics for r in rows]
+    counts = [(sum(each[name].yes for each in found), sum(each[name].n for each in found)) for name in METRICS]
     cells = [f"{yes}/{n}" for yes, n in counts]
     return f"{' | '.join(cells)} | {sum(r.h or 0.0 for r in rows) / len(rows):.4f}"
 
@@ -146,7 +197,7 @@ def render_backbones(folder: Path) -> str:
         concepts=", ".join(concepts), table=table(found), differences=render_differences(found, BACKBONE_PAIRS),
         few=" and ".join(sorted({r.concept for r in few})), heads=" | ".join(HEADS.values()),
         rows="\n".join(render_backbone_rows(few)),
-    )  # fmt: skip
+    ) + explain_strict(found)  # fmt: skip
 
 
 def render_backbone_rows(found: list[Report]) -> list[str]:
@@ -199,7 +250,8 @@ def render_variants(folder: Path, page: str, ours: str, more: Sequence[tuple[str
     paper = [replace(r, method=ours) for r in load_reports(REPORTS) if r.method == PAPER]
     found = [r for r in (*paper, *variants) if r.concept in concepts]
     pairs = [*((name, ours) for name in names), *more]
-    return page.format(concepts=", ".join(concepts), table=table(found), differences=render_differences(found, pairs))
+    filled = page.format(concepts=", ".join(concepts), table=table(found), differences=render_differences(found, pairs))
+    return filled + explain_strict(found)
 
 
 def _read(folder: Path) -> list[Report]:

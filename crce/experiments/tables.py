@@ -3,15 +3,16 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from crce import runs
+from crce.base_version import check_version, find_digest
 from crce.catalogue import METHOD_FACTS
 from crce.errors import CrceError
-from crce.evaluation.accuracies import difference, table
+from crce.evaluation.accuracies import are_strict, difference, seed_of, table
 from crce.evaluation.metrics import HEADS
-from crce.evaluation.report import Report, read_report
+from crce.evaluation.report import Report, read_report, report_to_dict
 from crce.files import RESULTS, ROOT, read_json, write_atomic
 from crce.runs import Event
 from crce.runs.events import FailedEvent, StoppedEvent
@@ -23,6 +24,10 @@ COSTS = RESULTS / "methods" / "seconds.json"
 README = ROOT / "README.md"
 TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
 OURS = ("crce-plus", "crce-null", "crce-uce")  # each compared with the paper's CRCE
+STRICT_NOTE = (
+    " A picture counts if the judge's first guess among all its drawings is the thing asked for, or of its family; "
+    "H is of these strict values. After the slash: the share of pictures to which the judge says yes."
+)
 UNMEASURED = "Not measured with these weights yet: run `python -m crce measure`, then `python -m crce table`.\n"
 
 
@@ -36,15 +41,17 @@ class JobEvent:
 
 
 def measure(jobs: list[runs.Job], images: int, folder: Path) -> Iterator[JobEvent]:
-    """Runs and evaluates every job (one concept, one method) and stores its report in `folder`.
+    """Runs and evaluates every job (one concept, one method, one training seed) and stores its report in `folder`.
 
     images: pictures per prompt. Existing reports are not measured again, so a stopped measurement can be continued.
-    Yields the runs' events. Raises CrceError for a run that fails.
+    Yields the runs' events. Raises CrceError for a run that fails, and for a report of another version of the base.
     """
     models = Models()
     for job in jobs:
-        target = folder / f"{job.spec.slug}-{job.config.label.replace(' ', '-')}.json"
-        if not target.exists():
+        target = folder / f"{job.spec.slug}-{job.config.label.replace(' ', '-')}-seed-{job.config.seed}.json"
+        if target.exists():
+            check_version(f"The report {target}", job.base, read_report(target).base_digest, find_digest(job.base))
+        else:
             yield from _measure_job(job, images, target, models)
 
 
@@ -54,7 +61,7 @@ def _measure_job(job: runs.Job, images: int, target: Path, models: Models) -> It
     run.request_evaluate(images)
     yield from execute_job(run, models)
     # On one line: there are many reports, and people read the tables instead.
-    report = asdict(read_report(run.dir / "report.json"))
+    report = report_to_dict(read_report(run.dir / "report.json"))
     write_atomic(target, json.dumps(report, ensure_ascii=False) + "\n")
     shutil.rmtree(work)
 
@@ -73,7 +80,7 @@ def load_reports(folder: Path = REPORTS) -> list[Report]:
     """The committed reports in the table's order."""
     found = [read_report(path) for path in sorted(folder.glob("*.json"))]
     order = [*TABLE_METHODS, *(method for method in METHOD_FACTS if method not in TABLE_METHODS)]
-    return sorted(found, key=lambda r: (order.index(r.method), r.concept))
+    return sorted(found, key=lambda r: (order.index(r.method), r.concept, seed_of(r)))
 
 
 def render(found: list[Report], costs: dict | None = None) -> str:
@@ -102,7 +109,7 @@ def _render_all(found: list[Report], costs: dict | None) -> str:
     ours = [(method, "crce") for method in OURS if method in methods]
     if ours:
         lines += [
-            "Our methods compared with the paper's, paired by concept:\n",
+            f"Our methods compared with the paper's, {name_pairs(found)}:\n",
             render_differences(found, ours),
         ]
     return "\n".join(lines)
@@ -111,18 +118,33 @@ def _render_all(found: list[Report], costs: dict | None) -> str:
 def _render_paper(found: list[Report]) -> str:
     """The table, a note on how it was measured, and CRCE's paired differences from the other methods."""
     concepts = sorted({r.concept for r in found})
-    left_out = [r.left_out for r in found if r.method == "crce"]
+    left_out = {r.concept: r.left_out for r in found if r.method == "crce"}.values()
+    others = [method for method in TABLE_METHODS if method != "crce" and any(r.method == method for r in found)]
     corefs, retains = sum(out.corefs for out in left_out), sum(out.retains for out in left_out)
     lines = [
         table(found),
-        f"Mean over {len(concepts)} concepts ({', '.join(concepts)}) in %, with 95 % bootstrap intervals over "
-        f"concepts; one run each. Pictures per prompt: {found[0].images} ({5 * found[0].images} for Acc_U), "
-        "seeds from 0. Only terms that the base model draws are counted, "
-        f"which excludes {corefs} of all corefs and {retains} of all retains.\n",
-        "Differences, paired by concept; an interval that contains 0 shows no difference:\n",
-        render_differences(found, [("crce", method) for method in TABLE_METHODS if method != "crce"]),
+        f"Mean over {len(concepts)} concepts ({', '.join(concepts)}) {count_seeds(found)}. "
+        f"Pictures per prompt: {found[0].images} ({5 * found[0].images} for Acc_U), seeds from 0. "
+        "Only terms that the base model draws are counted, "
+        f"which excludes {corefs} of all corefs and {retains} of all retains.{STRICT_NOTE * are_strict(found)}\n",
+        f"Differences, {name_pairs(found)}; an interval that contains 0 shows no difference:\n",
+        render_differences(found, [("crce", method) for method in others]),
     ]
     return "\n".join(lines)
+
+
+def count_seeds(found: list[Report]) -> str:
+    """How many training seeds the reports have, and over what the intervals are."""
+    seeds = sorted({seed_of(r) for r in found})
+    if len(seeds) == 1:
+        return "in %, with 95 % bootstrap intervals over concepts; one run each"
+    runs = {(r.concept, r.method) for r in found}
+    more = "each" if len(found) == len(runs) * len(seeds) else f"at most, {len(found)} runs"
+    return f"and {len(seeds)} training seeds {more}, in %, with 95 % bootstrap intervals over concepts and seeds"
+
+
+def name_pairs(found: list[Report]) -> str:
+    return "paired by concept and seed" if len({seed_of(r) for r in found}) > 1 else "paired by concept"
 
 
 def render_differences(found: list[Report], pairs: list[tuple[str, str]]) -> str:

@@ -20,10 +20,22 @@ SIZE = 64
 
 @dataclass(frozen=True)
 class Verdict:
-    """yes or no, and the probability behind it."""
+    """yes or no, and the probability behind it.
+
+    guess: what the picture looks like most, the judge's first guess among all that it knows. top: the probability of
+    that. first: whether the guess is what was asked for, or of its family. A judge that makes no guess leaves them.
+    """
 
     yes: bool
     p: float
+    guess: str = ""
+    top: float | None = None
+    first: bool | None = None
+
+    @property
+    def strict(self) -> bool:
+        """Whether the first guess is what was asked for; without a guess, the yes or no."""
+        return self.yes if self.first is None else self.first
 
 
 class Residual(nn.Module):
@@ -118,8 +130,10 @@ class EmbeddedJudge:
                 f"{len(self.terms)} names; use one of those, or judge by eye."
             )
         leaves = self.terms[name.lower()]
-        p = self.probabilities(pixels(images))[:, leaves].sum(dim=1)
-        return [Verdict(value >= self.threshold, value) for value in p.tolist()]
+        shares = self.probabilities(pixels(images))
+        top, best = shares.max(dim=1)
+        rows = zip(shares[:, leaves].sum(dim=1).tolist(), best.tolist(), top.tolist(), strict=True)
+        return [Verdict(p >= self.threshold, p, self.names[leaf], top, leaf in leaves) for p, leaf, top in rows]
 
     @torch.no_grad()
     def probabilities(self, pictures: Tensor) -> Tensor:

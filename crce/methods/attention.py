@@ -45,6 +45,15 @@ def token_positions(model: Diffusion, text: str, phrase: str) -> list[int]:
     raise CrceError(f"{phrase!r} does not stand in {text!r} as words of its own. Give a text that names it.")
 
 
+def concept_tokens(model: Diffusion, text: str, phrase: str) -> list[int]:
+    """Where the phrase's tokens stand, and the end of the text with all paddings after it, which carry it too.
+
+    Raises CrceError if the text has none.
+    """
+    end = len(model.tokenizer(text).input_ids) - 1
+    return [*token_positions(model, text, phrase), *range(end, model.tokenizer.model_max_length)]
+
+
 def _probabilities(layer: Attention, x: Tensor, states: Tensor) -> Tensor:
     query, key = (layer.head_to_batch_dim(part) for part in (layer.to_q(x), layer.to_k(states)))
     return layer.get_attention_scores(query, key).unflatten(0, (len(x), layer.heads))

@@ -76,6 +76,14 @@ class GradientMethod(Method):
         """The prompt on whose trajectories the method trains."""
         return spec.target
 
+    def rate(self, step: int, steps: int) -> float:
+        """What the learning rate is multiplied by in this step of a concept, 0 … steps − 1."""
+        return 1.0
+
+    def own_prompts(self, spec: ConceptSpec) -> list[str]:
+        """Further prompts, whose own trajectories the method trains on too (`StepContext.own`)."""
+        return []
+
     def start(self, model: Diffusion, specs: Specs, config: ResolvedConfig, names: list[str]) -> Tensors:
         """The fp32 tensors that training begins with, by name; those that require a gradient are trained."""
         return trainable_copies(model, names)

@@ -4,10 +4,10 @@ backbone (ESD-x strict in the paper; its poster says "the original concept erasu
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from crce.concepts.spec import Term
+from crce.methods.ball import draw_inside
 from crce.methods.base import GradientMethod
 from crce.methods.losses import LossTerm, StepContext, erase_term, preserve_term
 
@@ -39,24 +39,12 @@ def crce_fixed(context: StepContext) -> list[LossTerm]:
 
 
 def crce_sphere(context: StepContext) -> list[LossTerm]:
-    """§4.3 "CRCE-Sphere": M random points around the target instead of the corefs, each of weight 1.
-
-    A point lies as far from the target as a randomly drawn training coref does, in the encoder's hidden
-    states (our reading: the paper leaves the radius open). The retains are the spec's own.
-    """
+    """§4.3 "CRCE-Sphere": M random points around the target instead of the corefs, each of weight 1, drawn as RealEra
+    draws them: inside its ball (`ball.draw_inside`). The retains are the spec's own, with their certainties."""
     spec, config = context.spec, context.config
-    radii = context.rng.choices(spec.train_corefs, k=config.corefs) if config.corefs else []
     retains = context.rng.sample(spec.train_retains, config.retains)
-    points = [erase_term("corefs", sample_around(context, term), 1 / config.corefs) for term in radii]
+    points = [erase_term("corefs", draw_inside(context), 1 / config.corefs) for _ in range(config.corefs)]
     return [*points, *_preserve(context, retains)]
-
-
-def sample_around(context: StepContext, coref: Term, scale: float = 1.0) -> Tensor:
-    """A random state [L, d], `scale` times as far from the target's as the coref's is."""
-    target, state = context.model.embed([context.spec.target, coref.text])
-    rng = torch.Generator().manual_seed(context.rng.getrandbits(63))
-    direction = torch.randn(target.shape, generator=rng).to(target)
-    return target + direction * (scale * (state - target).norm() / direction.norm())
 
 
 def _erase(context: StepContext, corefs: list[Term]) -> list[LossTerm]:

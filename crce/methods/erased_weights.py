@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from crce.base_version import check_version
 from crce.catalogue import WEIGHTS
 from crce.errors import CrceError
 from crce.files import write_atomic
@@ -32,6 +33,15 @@ class ErasedWeights:
     def kind(self) -> str:
         return self.info.get("kind", WEIGHTS.kind)
 
+    def check_base(self, model: Diffusion, what: str = "") -> None:
+        """Raises CrceError if they were made on another version of this base. Without a digest they are taken to fit.
+
+        what: what is said to belong to the other version; the erasure itself if not given.
+        """
+        if self.info.get("base") == model.base:
+            named = what or f"The erasure of {self.info.get('target', '?')!r}"
+            check_version(named, model.base, self.info.get("base_digest", ""), model.digest)
+
     def save(self, path: Path | str) -> None:
         """Write one safetensors file; stock diffusers loads changed weights: `load_state_dict(…, strict=False)`."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
@@ -51,10 +61,11 @@ class ErasedWeights:
         """The model with W + strength · (W' − W): at 0 exactly W, at 1 exactly W'. Restores W on leaving.
 
         An adapter adds strength times its output, and is removed on leaving.
-        Raises CrceError if a tensor does not fit the model.
+        Raises CrceError if a tensor does not fit the model, or was made on another version of it.
         """
         if self.kind not in (WEIGHTS.kind, *METHODS):
             raise CrceError(f"These weights are of the unknown kind {self.kind!r}. Update CRCE Studio to use them.")
+        self.check_base(model)
         apply = replace_weights if self.kind == WEIGHTS.kind else METHODS[self.kind].apply
         with apply(model, self.tensors, strength):
             yield model
@@ -69,9 +80,12 @@ def combine(erasures: list[ErasedWeights], model: Diffusion) -> ErasedWeights:
     parameters = dict(model.unet.named_parameters())
     total: Tensors = {}
     for erased in erasures:
+        erased.check_base(model)
         check_fit(parameters, erased.tensors, model.base)
         for name, base in model.masters(erased.tensors).items():
             total[name] = total.get(name, base) + erased.tensors[name].to(base) - base
     return ErasedWeights(
-        total, {"kind": WEIGHTS.kind, "target": ", ".join(e.info.get("target", "?") for e in erasures)}
-    )
+        total,
+        {"kind": WEIGHTS.kind, "target": ", ".join(e.info.get("target", "?") for e in erasures), "base": model.base,
+         "base_digest": model.digest},
+    )  # fmt: skip

@@ -14,7 +14,8 @@ from crce.methods.parameters import keys_values
 class Esd(GradientMethod):
     """Eq. 1: L = ‖ε_θ(x_t, c, t) − anchor(x_t, c, t)‖².
 
-    select: which weights are trained; ESD-x strict takes K and V of the cross-attention (CRCE, App. B).
+    select: which weights are trained; ESD-x strict takes K and V of the cross-attention (CRCE, App. B). As in the
+    public diffusers script the latents come from the frozen model. Its default η = 2 is the paper's 1, and ours.
     """
 
     select: Callable[[nn.Module], list[str]] = keys_values

@@ -3,20 +3,19 @@
 import torch
 from torch import nn
 
-from crce.methods.attention import attention_maps, token_positions
+from crce.methods.attention import attention_maps, concept_tokens
 from crce.methods.base import GradientMethod, Tensors
 from crce.methods.losses import StepContext
 from crce.methods.parameters import queries_keys
-from crce.models.diffusion import Diffusion
 
 
 class ForgetMeNot(GradientMethod):
     """L = ‖A‖₂ over all A of every cross-attention layer, head and pixel at the concept's tokens and, as in the public
-    settings, at every end of text, for these carry the concept too; no loss on noise.
+    settings, at the end of the text and its paddings, for these carry the concept too; no loss on noise.
 
-    The latent cache takes the place of the concept's pictures, the bare name that of the prompt, and there is no
-    textual inversion before. Trained are Q and K of the cross-attention, of which A is made; the public code trains the
-    whole U-Net, or all of the cross-attention.
+    What differs: the latent cache takes the place of the concept's pictures, the bare name that of the prompt, and
+    there is no textual inversion before. Trained are Q and K of the cross-attention, of which A is made; the public
+    code trains the whole U-Net, or all of the cross-attention.
     """
 
     def trainable(self, unet: nn.Module) -> list[str]:
@@ -26,12 +25,5 @@ class ForgetMeNot(GradientMethod):
         target = context.spec.target
         with attention_maps(context.model.unet) as maps:
             context.predict([context.embed(target)])
-        where = concept_tokens(context.model, target)
+        where = concept_tokens(context.model, target, target)
         return {"target": torch.cat([found[..., where].float().flatten() for found in maps]).norm()}
-
-
-def concept_tokens(model: Diffusion, target: str) -> list[int]:
-    """Positions of the name and of the ends of text; where the model pads with these, of all but the start."""
-    ids = model.tokenizer(target, padding="max_length").input_ids
-    ends = [i for i, token in enumerate(ids) if token == model.tokenizer.eos_token_id]
-    return [*token_positions(model, target, target), *ends]

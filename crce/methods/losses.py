@@ -1,8 +1,8 @@
 """The losses of the ESD / CRCE / RealEra family: each a list of weighted terms on the tuned model's predictions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -21,7 +21,9 @@ class StepContext:
 
     tensors: what is trained, by name. weights: what of the U-Net they replace (`GradientMethod.replaced`).
     sample: one latent x_t with both predictions of the frozen model. rng: seeded by the step.
-    attached: attaches the adapters (`GradientMethod.attached`).
+    attached: attaches the adapters (`GradientMethod.attached`). own: the latents of further prompts, by prompt
+    (`GradientMethod.own_prompts`).
+    loss_scale: what a loss is multiplied with before its backward pass, and its gradients are divided by.
     """
 
     model: Diffusion
@@ -32,6 +34,8 @@ class StepContext:
     sample: NoisySample
     rng: Random
     attached: Callable[[], AbstractContextManager[Any]] = nullcontext
+    own: Mapping[str, NoisySample] = field(default_factory=dict)
+    loss_scale: float = 1.0
 
     def embed(self, text: str) -> Tensor:
         """The text's states [L, d]."""
@@ -58,6 +62,18 @@ class LossTerm:
     state: Tensor
     held: bool
     weight: float
+
+
+def first_loss_scale(dtype: torch.dtype) -> float:
+    """With which training begins. The gradient of a mean over 16,384 latent values lies at the lower end of what fp16
+    can hold, 6e-8, and vanishes on its way through the U-Net unless the loss is scaled; a power of two rounds nothing.
+    """
+    return 2.0**16 if dtype == torch.float16 else 1.0
+
+
+def are_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no gradient of these tensors is infinite or not a number."""
+    return all(bool(tensor.grad.isfinite().all()) for tensor in tensors if tensor.grad is not None)
 
 
 def erase_term(name: str, state: Tensor, weight: float = 1.0) -> LossTerm:

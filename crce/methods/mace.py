@@ -3,16 +3,21 @@
 1. The words around a concept and the padding after it carry it too. For prompts with it, e, and the same ones
    without it, e°, at the positions that both have: W' = argmin Σ ‖W' e − W e°‖² + λ ‖W' − W‖², which is UCE's.
 2. The concept's own words: W' + B A, rank one for each concept and matrix, is trained until the picture pays them no
-   attention: L = Σ_layers ‖A_layer[pixels of the concept, its words]‖_F.
+   attention: L = Σ_layers ‖A_layer[pixels of the concept, its words]‖_F. To its words belong the end of the text and
+   the paddings after it. A ~ N(0, 1) and B = 0, as a LoRA layer of rank one starts.
 3. All in one: W* = argmin Σ_i Σ_e ‖W* e − (W' + B_i A_i) e‖² + λ ‖W* − W'‖² over all states e of i's prompts, so
    W* = W' + Σ_i B_i A_i S_i (λI + Σ_j S_j)⁻¹ with S_i = Σ_e e eᵀ.
 
-Written from these equations. No pictures and no segmenter: x_t comes from the frozen latent cache, and a concept's
-pixels are those where the frozen model attends to its words. Prompts without it have nothing in its place, where the
-paper names a more general concept, and every t counts the same. Of its settings (objects) λ = 1000 is for the sum over
-30 prompts.
+Written from these equations. λ is for the sum over 30 prompts, from 10 to 1000 by concept in the paper's settings for
+objects; 1000 unless the run says otherwise (`EraseConfig.damping`), in stage 1 and 3 alike.
+
+What differs: no pictures and no segmenter, x_t comes from the frozen latent cache, and a concept's pixels are those
+where the frozen model attends to its words. Eight prompts in place of 30; those without the concept have nothing in
+its place, where the paper names a more general concept. No captions of other things are preserved (the paper's prior),
+every t counts the same, and Adam neither decays weights nor clips gradients.
 """
 
+from dataclasses import dataclass
 from math import isqrt
 
 import torch
@@ -21,14 +26,14 @@ from torch import Tensor, nn
 
 from crce.concepts.spec import ConceptSpec
 from crce.config import ResolvedConfig
-from crce.methods.attention import attention_maps, token_positions
+from crce.methods.attention import attention_maps, concept_tokens, token_positions
 from crce.methods.base import GradientMethod, Specs, Tensors
 from crce.methods.losses import StepContext
 from crce.methods.parameters import keys_values
 from crce.methods.uce import EditStates, solve
 from crce.models.diffusion import Diffusion
 
-DAMPING = 1000 / 30  # for the mean over the prompts
+PAPERS_PROMPTS = 30  # λ is for their sum, and ours are averaged
 THRESHOLD = 0.1  # of the range of the attention, Receler's
 TEMPLATES = (
     "{}", "a photo of {}", "a picture of {}", "an image of {}", "a drawing of {}", "a close-up of {}",
@@ -36,13 +41,18 @@ TEMPLATES = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
 class Mace(GradientMethod):
+    """damping: λ, for the sum over the paper's prompts."""
+
+    damping: float = 1000.0
+
     def trainable(self, unet: nn.Module) -> list[str]:
         return keys_values(unet)
 
     def start(self, model: Diffusion, specs: Specs, config: ResolvedConfig, names: list[str]) -> Tensors:
         """Stage 1, which stays as it is, and for stage 2 an A of random rows and a B of zeros for each concept."""
-        refined = solve(model.masters(names), pair_contexts(model, specs), DAMPING)
+        refined = solve(model.masters(names), pair_contexts(model, specs), self.damping / PAPERS_PROMPTS)
         rng = torch.Generator().manual_seed(config.seed)
         return refined | {
             key: tensor.to(w).requires_grad_()
@@ -59,21 +69,23 @@ class Mace(GradientMethod):
     def losses(self, context: StepContext) -> Tensors:
         """Stage 2: the attention that the concept's pixels pay to its words, on one of its prompts."""
         prompt = context.rng.choice(_prompts(context.spec))
-        words, state = token_positions(context.model, prompt, context.spec.target), context.embed(prompt)
-        with torch.no_grad(), attention_maps(context.model.unet) as maps:
+        model, target, state = context.model, context.spec.target, context.embed(prompt)
+        with torch.no_grad(), attention_maps(model.unet) as maps:
             context.predict([state], tuned=False)
-        mask = concept_mask(maps, words)
-        with attention_maps(context.model.unet) as maps:
+        mask, silenced = (
+            concept_mask(maps, token_positions(model, prompt, target)),
+            concept_tokens(model, prompt, target),
+        )
+        with attention_maps(model.unet) as maps:
             context.predict([state])
-        first, *rest = (_masked_attention(found, mask, words).norm() for found in maps)
+        first, *rest = (_masked_attention(found, mask, silenced).norm() for found in maps)
         return {"target": sum(rest, first)}
 
     def finish(self, model: Diffusion, specs: Specs, tensors: Tensors) -> Tensors:
         """Stage 3."""
         result = dict(_select_refined(tensors))
-        for spec, share in zip(
-            specs, fusion_shares([_second_moment(model, spec) for spec in specs], DAMPING), strict=True
-        ):
+        shares = fusion_shares([_second_moment(model, spec) for spec in specs], self.damping / PAPERS_PROMPTS)
+        for spec, share in zip(specs, shares, strict=True):
             up, down = _adapter_keys(spec)
             result = {name: w + tensors[up + name] @ (tensors[down + name] @ share) for name, w in result.items()}
         return result
@@ -146,4 +158,4 @@ def _select_refined(tensors: Tensors) -> Tensors:
 def _init_adapter(spec: ConceptSpec, name: str, w: Tensor, rng: torch.Generator) -> Tensors:
     up, down = _adapter_keys(spec)
     out, width = w.shape
-    return {up + name: torch.zeros(out, 1), down + name: torch.randn(1, width, generator=rng) / width**0.5}
+    return {up + name: torch.zeros(out, 1), down + name: torch.randn(1, width, generator=rng)}

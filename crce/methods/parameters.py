@@ -18,9 +18,11 @@ def keys_values(unet: nn.Module) -> list[str]:
 
 
 def all_but_cross_attention(unet: nn.Module) -> list[str]:
-    """Everything that does not see the text: ESD-u."""
+    """Every linear layer and convolution that does not see the text: ESD-u. Norms are left as they are; the embedding
+    of the time and the first and last convolution are trained, as in the public diffusers script."""
     seen = set(cross_attention(unet))
-    return [name for name, _ in unet.named_parameters() if name not in seen]
+    layers = tuple(f"{name}." for name, module in unet.named_modules() if isinstance(module, nn.Linear | nn.Conv2d))
+    return [name for name, _ in unet.named_parameters() if name.startswith(layers) and name not in seen]
 
 
 def transformers(unet: nn.Module) -> list[str]:

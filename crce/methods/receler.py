@@ -4,13 +4,14 @@ al., ECCV 2024).
     h' = h + a(h),  a(h) = up(GELU(down(h)))
     L  = ‖ε_{θ+a}(x_t, c ⊕ v, t) − anchor(x_t, c, t)‖² + λ · mean over layers of Σ_outside mean a(h)² / #outside
 
-h is the output of a cross-attention, a of rank 128 or half its channels and without biases. v are 16 soft words, put
-into the states after the target's last one, that bring it back: min_v ‖ε_{θ+a}(x_t, c ⊕ v, t) − e_c‖². The outside is
-where the frozen model's attention to the target's words is low.
+h is the output of a cross-attention, a of rank 128 or half its channels, with biases: the last column of `down` and of
+`up`. v are soft words, put into the states after the target's last one, that bring it back:
+min_v ‖ε_{θ+a}(x_t, c ⊕ v, t) − e_c‖². There are 16 for 77 states, and for a text encoder that reads fewer, as many in
+proportion. The outside is where the frozen model's attention to the target's words is low.
 
-x_t comes from the frozen latent cache; the published code samples it anew with the erasers on. There the soft words
-take 50 steps of Adam for each of the erasers'; ours take 4, so that 100 steps of the default model take about a minute
-of one core, but continue where the last step left them, as there (Adam's moments start anew).
+What differs: x_t comes from the frozen latent cache; the published code samples it anew with the erasers on. There
+the soft words take 50 steps of Adam for each of the erasers'; ours take 4, so that 100 steps of the default model take
+about a minute of one core. As there, the words and Adam's moments continue where the last step left them.
 """
 
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ LAMBDA = 0.1
 THRESHOLD = 0.1
 # SD's attention at 16×16 shows things best; of another base, the layers nearest to it.
 SIDE = 16
-SOFT_WORDS = 16
+SOFT_WORDS, OF_STATES = 16, 77
 ATTACK_STEPS, ATTACK_LR, ATTACK_DECAY = 4, 0.1, 0.1
 MAX_RANK = 128
 
@@ -47,13 +48,19 @@ class Receler(GradientMethod):
         return attach_erasers(model, tensors, strength)
 
     def start(self, model: Diffusion, specs: Specs, config: ResolvedConfig, names: list[str]) -> Tensors:
-        """Erasers for all concepts in common, and soft words for each."""
+        """Erasers for all concepts in common, and for each the soft words with Adam's moments, which begin as zeros."""
         rng = torch.Generator().manual_seed(config.seed)
         layers = [name.removesuffix(".to_out.0.weight") for name in names]
         own = init_adapters(model.unet, layers, ERASER, rng)
-        width = model.embed([""]).shape[-1]
-        soft = {f"soft/{spec.target}": torch.rand(SOFT_WORDS, width, generator=rng).to(model.device) for spec in specs}
-        return {**{name: tensor.to(model.device).requires_grad_() for name, tensor in own.items()}, **soft}
+        length, width = model.embed([""])[0].shape
+        count = max(1, round(length * SOFT_WORDS / OF_STATES))
+        soft: Tensors = {}
+        for spec in specs:
+            words = torch.rand(count, width, generator=rng)
+            state = words, torch.zeros_like(words), torch.zeros_like(words), torch.zeros(())
+            soft |= dict(zip(_soft_keys(spec), state, strict=True))
+        own = {name: tensor.to(model.device).requires_grad_() for name, tensor in own.items()}
+        return own | {name: tensor.to(model.device) for name, tensor in soft.items()}
 
     def replaced(self, model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> Tensors:
         return {}
@@ -69,15 +76,25 @@ class Receler(GradientMethod):
         return {name: tensor for name, tensor in tensors.items() if not name.startswith("soft/")}
 
 
+def _soft_keys(spec: ConceptSpec) -> list[str]:
+    """The names of a concept's soft words, of both of Adam's moments and of its count of steps."""
+    return [f"soft/{spec.target}{part}" for part in ("", "/exp_avg", "/exp_avg_sq", "/step")]
+
+
 def _shapes(layer: nn.Module) -> Shapes:
-    """Rank 128, as on SD v1.4, where that is less than half of the channels."""
+    """Rank 128, as on SD v1.4, where that is less than half of the channels; a further column holds the biases."""
     channels = layer.get_parameter("to_out.0.weight").shape[0]
     rank = min(MAX_RANK, channels // 2)
-    return (rank, channels), (channels, rank)
+    return (rank, channels + 1), (channels, rank + 1)
 
 
 def _added(layer: nn.Module, x: Tensor, y: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    return F.linear(F.gelu(F.linear(y, down)), up)
+    return _affine(F.gelu(_affine(y, down)), up)
+
+
+def _affine(x: Tensor, w: Tensor) -> Tensor:
+    """W x + b for w = [W b]."""
+    return F.linear(x, w[:, :-1], w[:, -1])
 
 
 ERASER = Form(_shapes, _added)
@@ -90,8 +107,18 @@ def attach_erasers(model: Diffusion, tensors: Tensors, strength: float = 1.0) ->
     Raises CrceError if a tensor does not fit the model.
     """
     added: Tensors = {}
-    with attach(model, tensors, ERASER, lambda y: strength, added.__setitem__):
+    with attach(model, _with_biases(tensors), ERASER, lambda y: strength, added.__setitem__):
         yield added
+
+
+def _with_biases(tensors: Tensors) -> Tensors:
+    """The erasers of version 0.1 have no biases: a column of zeros gives the same."""
+    sides = [
+        tuple(tensors[f"{n.removesuffix('.up')}.down"].shape) == tuple(reversed(t.shape))
+        for n, t in tensors.items()
+        if n.endswith(".up")
+    ]
+    return {name: F.pad(tensor, (0, 1)) for name, tensor in tensors.items()} if any(sides) else tensors
 
 
 def receler_losses(context: StepContext, weight: float = LAMBDA) -> Tensors:
@@ -128,13 +155,16 @@ def _energy(squares: Tensor, outside: Tensor) -> Tensor:
 
 
 def _attack(context: StepContext, state: Tensor, place: int) -> Tensor:
-    """The state with the soft words from `place` on, after their steps against the erasers, and kept."""
-    kept = context.tensors[f"soft/{context.spec.target}"]
+    """The state with the soft words from `place` on, after their steps against the erasers, and kept with Adam's
+    moments."""
+    kept, *moments = (context.tensors[key] for key in _soft_keys(context.spec))
     soft = kept.clone().requires_grad_()
     adam = torch.optim.Adam([soft], lr=ATTACK_LR, weight_decay=ATTACK_DECAY)
+    adam.state[soft] = dict(zip(("exp_avg", "exp_avg_sq", "step"), moments, strict=True))
     for _ in range(ATTACK_STEPS):
         loss = F.mse_loss(context.predict([_insert(state, soft, place)]), context.sample.e_c)
-        (soft.grad,) = torch.autograd.grad(loss, soft)
+        (grad,) = torch.autograd.grad(loss * context.loss_scale, soft)
+        soft.grad = grad / context.loss_scale
         adam.step()
     kept.copy_(soft.detach())
     return _insert(state, kept, place)

@@ -1,5 +1,7 @@
 """Every method, by its key in `catalogue.METHOD_FACTS`."""
 
+from dataclasses import replace
+
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.methods.base import ClosedForm, GradientMethod
@@ -15,7 +17,7 @@ from crce.methods.receler import Receler
 from crce.methods.salun import SalUn
 from crce.methods.speed import CrceNull, Speed
 from crce.methods.spm import Spm
-from crce.methods.uce import CrceUce, Uce
+from crce.methods.uce import CrceUce, Uce, UceAsPublished
 
 METHODS: dict[str, GradientMethod | ClosedForm] = {
     "esd-x-strict": Esd(),
@@ -30,6 +32,7 @@ METHODS: dict[str, GradientMethod | ClosedForm] = {
     "mace": Mace(),
     "crce-uce": CrceUce(),
     "uce": Uce(),
+    "uce-published": UceAsPublished(),
     "crce-plus": CrcePlus(extra_terms=crce),
     "crce-null": CrceNull(),
     "speed": Speed(),
@@ -48,9 +51,16 @@ def gradient_method_of(config: EraseConfig) -> GradientMethod:
 
 
 def method_of(config: EraseConfig) -> GradientMethod | ClosedForm:
-    """The method that a run asks for; a variant of CRCE together with its backbone."""
+    """The method that a run asks for, with its λ; a variant of CRCE together with its backbone.
+
+    Raises CrceError for a λ where the method has none.
+    """
+    method = METHODS[config.base_method]
+    if config.damping is not None:
+        if not hasattr(method, "damping"):
+            raise CrceError(f"damping is {config.damping:g}, and {config.base_method} has none. Leave it out.")
+        method = replace(method, damping=config.damping)  # type: ignore[type-var]
     if variant := CRCE_VARIANTS.get(config.method):
-        backbone = METHODS[config.backbone]
-        assert isinstance(backbone, GradientMethod), "tests check that every backbone trains"
-        return variant.on(backbone)
-    return METHODS[config.method]
+        assert isinstance(method, GradientMethod), "tests check that every backbone trains"
+        return variant.on(method)
+    return method

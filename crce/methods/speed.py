@@ -8,7 +8,7 @@ and have the same minimum. c, g and α are UCE's too (every position from the fi
 as guide), with α brought to a sum of 1. Only V is edited, as in the paper.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,17 +20,21 @@ from crce.methods.parameters import values
 from crce.methods.uce import EditStates, collect_states, solve, target_term
 from crce.models.diffusion import Diffusion
 
-DAMPING = 1.0
 NEGLIGIBLE = 0.1  # mean square of the protected states along a direction that is still free; the states' own is about d
 CENTRES = 3
+# Kinds of which other concepts are examples: to keep "boat" would be to keep the ship that is erased.
+KINDS = frozenset({"boat", "flower", "fruit", "insect"})
 
 
+@dataclass(frozen=True)
 class Speed(ClosedForm):
     """The targets go; of CorefConcept's other concepts those stay whose states the edit would change more than most.
 
     The paper then adds ten noisy copies of each, off in the direction that W reads least. Their mean square, in
-    expectation, is that of the states and of that direction.
+    expectation, is that of the states and of that direction. damping: what ‖Δ‖² weighs, the paper's s.
     """
+
+    damping: float = 1.0
 
     def trainable(self, unet: nn.Module) -> list[str]:
         return values(unet)
@@ -40,12 +44,12 @@ class Speed(ClosedForm):
             collect_states(model, [target_term(spec) for spec in specs], _other_concepts(specs)),
             _shared_states(model),
         )
-        return {
-            name: _edit_in_null_space(
-                {name: w}, edit, _free_directions(_most_changed(w, edit), shared, _least_read_direction(w))
-            )[name]
-            for name, w in model.masters(names).items()
-        }
+        return {name: self._edit(name, w, edit, shared) for name, w in model.masters(names).items()}
+
+    def _edit(self, name: str, w: Tensor, edit: EditStates, shared: Tensor) -> Tensor:
+        kept = _most_changed(w, edit, self.damping)
+        free = _free_directions(kept, shared, _least_read_direction(w))
+        return _edit_in_null_space({name: w}, edit, self.damping, free)[name]
 
 
 class CrceNull(Speed):
@@ -59,7 +63,7 @@ class CrceNull(Speed):
         kept = [term for spec in specs for term in spec.train_retains]
         edit = collect_states(model, going, kept)
         free = _free_directions(edit.r, torch.cat([_shared_states(model), *_word_states(model, kept)]))
-        return _edit_in_null_space(model.masters(names), edit, free)
+        return _edit_in_null_space(model.masters(names), edit, self.damping, free)
 
 
 def _other_concepts(specs: tuple[ConceptSpec, ...]) -> list[Term]:
@@ -68,17 +72,20 @@ def _other_concepts(specs: tuple[ConceptSpec, ...]) -> list[Term]:
 
     terms = [term for spec in specs for term in (target_term(spec), *spec.corefs, *spec.test_retains)]
     taken = {term.text.casefold() for term in terms}
-    return [Term(name) for name in sorted({s.target for s in bundled().values()}) if name.casefold() not in taken]
+    others = sorted({s.target for s in bundled().values()} - KINDS)
+    return [Term(name) for name in others if name.casefold() not in taken]
 
 
-def _edit_in_null_space(matrices: dict[str, Tensor], edit: EditStates, free: Tensor) -> dict[str, Tensor]:
+def _edit_in_null_space(
+    matrices: dict[str, Tensor], edit: EditStates, damping: float, free: Tensor
+) -> dict[str, Tensor]:
     """The edit of W, made of what of c lies in the free directions. Raises CrceError if that is nothing."""
     c = edit.c @ free
     if c.norm() < 1e-3 * edit.c.norm():
         raise CrceError("The retains span the target's embedding, so nothing can be erased. Remove some retains.")
     none = {"r": edit.r[:0], "beta": edit.beta[:0]}
     moved = replace(edit, c=c, g=c + edit.g - edit.c, alpha=edit.alpha / edit.alpha.sum(), **none)
-    return solve(matrices, moved, DAMPING)
+    return solve(matrices, moved, damping)
 
 
 def _free_directions(kept: Tensor, exactly: Tensor, spread: Tensor | float = 0.0) -> Tensor:
@@ -93,10 +100,10 @@ def _free_directions(kept: Tensor, exactly: Tensor, spread: Tensor | float = 0.0
     return directions @ rest @ directions.T
 
 
-def _most_changed(w: Tensor, edit: EditStates) -> Tensor:
+def _most_changed(w: Tensor, edit: EditStates, damping: float) -> Tensor:
     """Those of the states r that the edit without protection changes more than their mean: the paper's filter."""
     bare = replace(edit, alpha=edit.alpha / edit.alpha.sum(), r=edit.r[:0], beta=edit.beta[:0])
-    change = (edit.r @ (solve({"w": w}, bare, DAMPING)["w"] - w).T).norm(dim=-1)
+    change = (edit.r @ (solve({"w": w}, bare, damping)["w"] - w).T).norm(dim=-1)
     return edit.r[change > change.mean()]
 
 

@@ -2,7 +2,9 @@
 
 A term is edited at every position from its first word to the last padding, each with an equal share of the term's
 weight; its guide is the empty prompt's state at the same position. The public script edits only the last word, which
-left half of the apples in place here: the states after a word carry it too (docs/instant-edit.md).
+left half of the apples in place here: the states after a word carry it too (docs/instant-edit.md). λ is a share of the
+states' mean squared length, so that one setting means the same for every text encoder: a state of CLIP is 28 long, one
+of the default model 17.
 """
 
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from crce.concepts.spec import ConceptSpec, Term
 from crce.methods.base import ClosedForm, Specs, Tensors
 from crce.methods.parameters import keys_values
 from crce.models.diffusion import Diffusion
+
+PUBLISHED_DAMPING = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,35 +46,58 @@ def solve(matrices: dict[str, Tensor], states: EditStates, damping: float) -> di
     return {name: torch.addmm(w.float(), w.float(), change) for name, w in matrices.items()}
 
 
+@dataclass(frozen=True)
 class Uce(ClosedForm):
-    """The targets go to the guide, and nothing else is said."""
+    """The targets go to the guide, and nothing else is said. damping: λ; None means the base's."""
+
+    damping: float | None = None
 
     def trainable(self, unet: nn.Module) -> list[str]:
         return keys_values(unet)
 
     def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
-        return _edit(model, names, [target_term(spec) for spec in specs], [])
+        return _edit(model, names, [target_term(spec) for spec in specs], [], self.damping)
 
 
 class CrceUce(Uce):
     """The targets and all training corefs go to the guide, all training retains stay, each with its certainty."""
 
     def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
-        return crce_uce(model, specs, names)
+        return crce_uce(model, specs, names, self.damping)
 
 
-def crce_uce(model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
-    """The weights after CRCE-UCE, the instant edit."""
+def crce_uce(model: Diffusion, specs: Specs, names: list[str], damping: float | None = None) -> Tensors:
+    """The weights after CRCE-UCE, the instant edit. damping: λ; None means the base's."""
     erased = [term for spec in specs for term in (target_term(spec), *spec.train_corefs)]
-    return _edit(model, names, erased, [term for spec in specs for term in spec.train_retains])
+    return _edit(model, names, erased, [term for spec in specs for term in spec.train_retains], damping)
+
+
+class UceAsPublished(Uce):
+    """Its public script for an object: the target's last word goes to the empty prompt's first state, λ = 0.5."""
+
+    def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
+        c = torch.stack([_last_word(model, spec.target) for spec in specs])
+        guide, one = model.embed([""])[:, 0].expand_as(c), torch.ones(len(c)).to(c)
+        return solve(model.masters(names), EditStates(c, guide, one, c[:0], one[:0]), PUBLISHED_DAMPING)
+
+
+def _last_word(model: Diffusion, text: str) -> Tensor:
+    """The state [d] of the last token before the end mark."""
+    return model.embed([text])[0, len(model.tokenizer(text).input_ids) - 2]
 
 
 def target_term(spec: ConceptSpec) -> Term:
     return Term(spec.target, "very high")
 
 
-def _edit(model: Diffusion, names: list[str], gone: list[Term], kept: list[Term]) -> Tensors:
-    return solve(model.masters(names), collect_states(model, gone, kept), model.defaults.damping)
+def _edit(model: Diffusion, names: list[str], gone: list[Term], kept: list[Term], damping: float | None) -> Tensors:
+    states = collect_states(model, gone, kept)
+    return solve(model.masters(names), states, (damping or model.defaults.damping) * mean_square(states))
+
+
+def mean_square(states: EditStates) -> float:
+    """The mean squared length of all states of an edit."""
+    return torch.cat([states.c, states.r]).square().sum(-1).mean().item()
 
 
 def collect_states(model: Diffusion, gone: list[Term], kept: list[Term]) -> EditStates:

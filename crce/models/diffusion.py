@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +16,22 @@ from PIL import Image
 from torch import Tensor
 from torch.func import functional_call
 
-from crce import bases, tensor_files
+from crce import bases, devices, downloads, tensor_files
+from crce.base_version import find_digest
 from crce.errors import CrceError
+from crce.models.memory import Parts
 
 # Loading takes a moment and has its own line in our progress; bars in between are noise.
 diffusers_logging.disable_progress_bar()
 transformers.logging.disable_progress_bar()
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 # Latent pixels drawn in one batch: 64 pictures of the 8×8 default model, one of SD v1.4.
 BATCH_AREA = {"cpu": 4096, "cuda": 65536, "meta": 4096}
+# Latent pixels decoded at once on a GPU, where the VAE's first layers of 512×512 take more than the U-Net.
+DECODE_AREA = 16384
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class Diffusion:
 
     def __init__(self, pipeline: Any, base: str, device: str, dtype: torch.dtype):
         self.base, self.device, self.dtype = base, torch.device(device), dtype
+        # Of the files as they are now: they may change while the model is in memory.
+        self.digest = find_digest(base)
         parts = pipeline.components
         self.tokenizer = parts["tokenizer"]
         self.text_encoder, self.unet, self.vae = (
@@ -69,24 +76,32 @@ class Diffusion:
         # The prompts of the rows that are being drawn, for adapters that are gated by them.
         self.drawing: tuple[str, ...] = ()
         self._states: dict[str, Tensor] = {}
+        # Rows that fit at once where no gradient is needed, found out when memory runs out.
+        area = self.latent_shape[1] * self.latent_shape[2]
+        self._predicting = Parts()
+        self._decoding = Parts(max(1, DECODE_AREA // area) if self.device.type == "cuda" else None)
 
     @classmethod
     def load(cls, base: str = bases.EMOJI_SD, device: str = "auto", dtype: str = "auto") -> "Diffusion":
-        """Loads a diffusers Stable Diffusion from a folder or the Hub. Raises CrceError if it cannot."""
+        """Loads a diffusers Stable Diffusion from a folder, or from the local cache of the Hub (`crce.downloads`).
+
+        Raises CrceError if it cannot, and for a base that has to be downloaded first.
+        """
         device = pick_device(device)
         kind = pick_dtype(dtype, device)
         try:
-            _refuse_others(StableDiffusionPipeline.load_config(bases.resolve(base))["_class_name"], base)
+            folder, variant = downloads.require(base, NAMES[kind])
+            _refuse_others(StableDiffusionPipeline.load_config(folder)["_class_name"], base)
             pipeline = StableDiffusionPipeline.from_pretrained(
-                bases.resolve(base), dtype=kind, safety_checker=None, feature_extractor=None,
-                requires_safety_checker=False, use_safetensors=True, low_cpu_mem_usage=False,
+                folder, dtype=kind, variant=variant, safety_checker=None, feature_extractor=None,
+                requires_safety_checker=False, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True,
             )  # fmt: skip
         except CrceError:
             raise
         except Exception as error:  # a folder or a Hub can be wrong in more ways than diffusers names
             raise CrceError(
                 f"The base model {base!r} could not be loaded: {_first_line(error)} "
-                "Check the name, the network and, for gated models, `hf auth login`."
+                "Give a folder saved by a diffusers pipeline, or download it again."
             ) from error
         return cls(pipeline, base, device, kind)
 
@@ -107,7 +122,7 @@ class Diffusion:
     @property
     def covered_file(self) -> Path:
         """What the base draws, measured (see `evaluation.coverage`), beside the model's other files."""
-        return Path(bases.resolve(self.base)) / "covered.json"
+        return bases.covered_file(self.base)
 
     def masters(self, names: Iterable[str]) -> dict[str, Tensor]:
         """The named weights of the U-Net in fp32, as its files have them: fp16 and bf16 networks have rounded them.
@@ -140,7 +155,22 @@ class Diffusion:
         return ids
 
     def predict(self, x: Tensor, t: Tensor, states: Tensor, weights: dict[str, Tensor] | None = None) -> Tensor:
-        """ε_θ(x_t, c, t) [n, C, H, W]. `weights` replace the base's by name: the tuned model without a copy."""
+        """ε_θ(x_t, c, t) [n, C, H, W]. `weights` replace the base's by name: the tuned model without a copy.
+
+        Without a gradient it goes on with fewer rows at once where memory runs out.
+        """
+        if torch.is_grad_enabled():
+            return self._predict(x, t, states, weights)
+
+        def predict_rows(rows: slice) -> Tensor:
+            drawn = [self.drawing[i % len(self.drawing)] for i in range(len(x))[rows]] if self.drawing else []
+            whole = rows == slice(0, len(x))
+            with nullcontext() if whole else self._drawing(drawn):
+                return self._predict(x[rows], t[rows], states[rows], weights)
+
+        return self._predicting.run(predict_rows, len(x))
+
+    def _predict(self, x: Tensor, t: Tensor, states: Tensor, weights: dict[str, Tensor] | None) -> Tensor:
         tuned = {name: weight.to(self.dtype) for name, weight in (weights or {}).items()}
         inputs = (x.to(self.dtype), t, states.to(self.dtype))
         return functional_call(self.unet, tuned, inputs, {"return_dict": False})[0].float()
@@ -170,7 +200,10 @@ class Diffusion:
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
-        """Latents x_0 [n, C, H, W] to pictures [n, 3, h, w] in 0 … 1."""
+        """Latents x_0 [n, C, H, W] to pictures [n, 3, h, w] in 0 … 1, some at a time where memory is short."""
+        return self._decoding.run(lambda rows: self._decode(x[rows]), len(x))
+
+    def _decode(self, x: Tensor) -> Tensor:
         scale, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
         pictures = self.vae.decode((x / scale + shift).to(self.dtype), return_dict=False)[0]
         return (pictures.float() / 2 + 0.5).clamp(0, 1)
@@ -192,11 +225,11 @@ class Diffusion:
 
     @contextmanager
     def _drawing(self, prompts: list[str]) -> Iterator[None]:
-        self.drawing = tuple(prompts)
+        before, self.drawing = self.drawing, tuple(prompts)
         try:
             yield
         finally:
-            self.drawing = ()
+            self.drawing = before
 
     def generate(
         self, prompt: str, seed: int = 0, *, steps: int | None = None, guidance: float | None = None
@@ -230,19 +263,34 @@ def to_images(pictures: Tensor) -> list[Image.Image]:
 
 def pick_device(device: str) -> str:
     """ "auto" is the first CUDA device where there is one. Raises CrceError for one that is not there."""
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise CrceError(f"The device {device!r} is not there: torch sees no CUDA. Use --device cpu or auto.")
-    if device.split(":")[0] not in BATCH_AREA:
+        return "cuda" if cards else "cpu"
+    kind, _, number = device.partition(":")
+    if kind not in BATCH_AREA or not (number or "0").isdigit():
         raise CrceError(f"There is no device {device!r}. Use auto, cpu, cuda or cuda:0, cuda:1, ….")
+    if kind == "cuda" and int(number or 0) >= cards:
+        raise CrceError(describe_missing(device, cards))
     return device
 
 
+def describe_missing(device: str, cards: int) -> str:
+    """Why a CUDA device cannot be had, where torch sees this many cards."""
+    if cards:
+        seen = "one card, cuda:0" if cards == 1 else f"{cards} cards, cuda:0 to cuda:{cards - 1}"
+        return f"The device {device!r} is not there: torch sees {seen}. Choose one of them, or auto."
+    why = devices.problem() or "torch sees no CUDA."
+    return f"The device {device!r} is not there. {why} Or use the device cpu or auto."
+
+
 def pick_dtype(dtype: str, device: str) -> torch.dtype:
-    """ "auto" is bf16 on CUDA (what is trained stays in fp32, see `erase`) and fp32 elsewhere."""
+    """ "auto" is bf16 on CUDA, fp16 where the card computes no bf16, and fp32 elsewhere. What is trained stays in fp32,
+    see `erase`."""
+    if dtype == "auto" and device.startswith("cuda"):
+        with torch.cuda.device(device):
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if dtype == "auto":
-        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+        return torch.float32
     if dtype not in DTYPES:
         raise CrceError(f"There is no dtype {dtype!r}. Use auto, {', '.join(DTYPES)}.")
     return DTYPES[dtype]

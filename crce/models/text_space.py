@@ -12,7 +12,7 @@ from torch import Tensor
 from crce.concepts.spec import ConceptSpec, Term
 from crce.models.diffusion import Diffusion
 
-POINTS = 24  # random points of the sphere on the map
+POINTS = 24  # random points of the ball on the map
 _TOO_LONG = dict.fromkeys(("cosine", "euclidean", "x", "y"))
 
 
@@ -31,7 +31,7 @@ def measure_distances(model: Diffusion, spec: ConceptSpec) -> dict:
     radii = offsets[near].norm(dim=-1)
     axes = principal_axes(offsets)
     measured = dict(zip(read, _describe(found @ found[0], offsets, axes), strict=True))
-    points = sample_sphere(radii, found.shape[-1])
+    points = sample_ball(radii, found.shape[-1])
     rows = zip(terms, tokens, strict=True)
     return {
         "terms": [
@@ -77,13 +77,14 @@ def project(offsets: Tensor, axes: Tensor, middle: Tensor) -> Tensor:
     return F.normalize((offsets - middle) @ axes.T, dim=-1) * offsets.norm(dim=-1, keepdim=True)
 
 
-def sample_sphere(radii: Tensor, width: int) -> Tensor:
-    """Offsets [24, width] in random directions, each as long as one of the radii [n], drawn as `crce_sphere` draws
-    its points; none without radii."""
+def sample_ball(radii: Tensor, width: int) -> Tensor:
+    """Offsets [24, width] in random directions, each 0 to 1 times as long as one of the radii [n], drawn as
+    `methods.ball.draw_inside` draws its points; none without radii."""
     rng = torch.Generator().manual_seed(0)
     count = POINTS if len(radii) else 0
     directions = F.normalize(torch.randn(count, width, generator=rng), dim=-1).to(radii)
-    return directions * radii[torch.randint(max(len(radii), 1), (count,), generator=rng)].unsqueeze(-1)
+    drawn = radii[torch.randint(max(len(radii), 1), (count,), generator=rng)]
+    return directions * (drawn * torch.rand(count, generator=rng).to(radii)).unsqueeze(-1)
 
 
 def _describe(cosines: Tensor, offsets: Tensor, axes: Tensor) -> list[dict]:

@@ -41,8 +41,8 @@ def weights_card(
         "method": config.title, "source": method.source, "touches": METHOD_FACTS[config.base_method].touches,
         "bundled": job.base == bases.EMOJI_SD,
         "corefs": spec.train_corefs, "retains": spec.train_retains,
-        "lists": method.lists, "digest": spec.digest,
-        "steps": config.steps, "lr": config.lr, "eta": config.eta,
+        "lists": method.lists, "digest": spec.digest, "base_digest": job.base_digest,
+        "steps": _format_steps(job, report), "lr": config.lr, "eta": config.eta,
         "m": config.corefs, "n": config.retains, "seed": config.seed,
         **_format_measurements(report),
     }  # fmt: skip
@@ -62,6 +62,13 @@ def _describe_use(job: Job, key: str, repo: str, lora_error: float | None, fp16:
             "how": export.FORMATS[key].how, "limits": limits}  # fmt: skip
 
 
+def _format_steps(job: Job, report: Report | None) -> str:
+    if not job.config.until_gone:
+        return f"{job.config.steps} steps"
+    taken = f"{report.steps} steps, of " if report and report.steps else ""
+    return f"{taken}at most {job.config.steps} steps, until the judge hardly sees the concept"
+
+
 def _make_header(job: Job, report: Report | None, repo: str, dataset: str) -> ModelCardData:
     openrail = job.base.startswith(("CompVis/stable-diffusion", "stable-diffusion-v1-5/"))
     return ModelCardData(
@@ -77,6 +84,12 @@ def _make_header(job: Job, report: Report | None, repo: str, dataset: str) -> Mo
 
 
 def _make_results(spec: ConceptSpec, report: Report | None, dataset: str) -> list[EvalResult]:
+    rows = [
+        (f"{key}{suffix}", f"{METRICS[key].name}{note}", value)
+        for suffix, note, found in (("", "", report.metrics), ("_strict", " strict", report.strict))
+        for key, value in found.items()
+        if key in METRICS
+    ] if report else []  # fmt: skip
     return [
         EvalResult(
             task_type="text-to-image",
@@ -84,29 +97,29 @@ def _make_results(spec: ConceptSpec, report: Report | None, dataset: str) -> lis
             dataset_name=f"CorefConcept, {spec.name}",
             dataset_config=spec.category,
             metric_type=key,
-            metric_name=f"{METRICS[key].name} (n = {value.n})",
+            metric_name=f"{name} (n = {value.n})",
             metric_value=round(value.rate, 4),
         )
-        for key, value in (report.metrics if report else {}).items()
-        if key in METRICS
+        for key, name, value in rows
     ]
 
 
 def _format_measurements(report: Report | None) -> dict:
     if not report or not report.metrics:
-        return {"metrics": [], "judge": "", "left_out": ""}
-    lines = [_format_line(key, report.metrics[key]) for key in METRICS if key in report.metrics]
+        return {"metrics": [], "strict": False, "judge": "", "left_out": ""}
+    lines = [_format_line(key, report.metrics[key], report.strict.get(key)) for key in METRICS if key in report.metrics]
     dropped = " and ".join(f"{n} {kind}" for kind, n in vars(report.left_out).items() if n)
     note = f"Not counted, because the base model does not draw them: {dropped}." if dropped else ""
-    return {"metrics": lines, "judge": report.judge, "left_out": note}
+    return {"metrics": lines, "strict": bool(report.strict), "judge": report.judge, "left_out": note}
 
 
-def _format_line(key: str, value: Accuracy) -> dict:
+def _format_line(key: str, value: Accuracy, strict: Accuracy | None) -> dict:
     metric = METRICS[key]
     what = f"{metric.plain} ({'lower' if metric.low else 'higher'} is better)"
     interval = f"{value.low:.0%} to {value.high:.0%}"
+    shown = {"strict": f"{strict.rate:.0%}", "strict_base": f"{strict.base_rate:.0%}"} if strict else {}
     return {"short": metric.name, "what": what, "rate": f"{value.rate:.0%}", "base": f"{value.base_rate:.0%}",
-            "n": value.n, "interval": interval}  # fmt: skip
+            "n": value.n, "interval": interval, **shown}  # fmt: skip
 
 
 def _format_link(base: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from crce import bases, tensor_files
+from crce.base_version import check_version, find_digest
 from crce.bases import public_name
 from crce.catalogue import WEIGHTS, result_of
 from crce.errors import CrceError
@@ -28,8 +29,20 @@ _LONGEST = 60  # of the concepts in a file's name
 
 @dataclass(frozen=True)
 class TensorFile:
+    """fp16: whether it is rounded, to half the size."""
+
     tensors: LazyTensors
     info: Info
+    fp16: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes that it will have."""
+        return tensor_files.measure(self.tensors, self.info, self.fp16)
+
+    def write(self, path: Path) -> None:
+        """Raises CrceError if that is not possible."""
+        tensor_files.write(path, self.tensors, self.info, self.fp16)
 
 
 Files = dict[str, bytes | TensorFile]
@@ -45,10 +58,13 @@ class Erasure:
 
     @classmethod
     def of(cls, run: Run) -> "Erasure":
-        """Raises CrceError if the run is not finished."""
+        """Raises CrceError if the run is not finished, or of another version of the base: the result would be wrong."""
         if not run.erased:
             raise CrceError(f"{run.weights_path} does not exist yet. Let the erasure finish first.")
-        return cls(run.weights_path, run.job.base, name_of(run.job))
+        base, info = run.job.base, tensor_files.read(run.weights_path)[1]
+        what = f"The erasure of {info.get('target', '?')!r}"
+        check_version(what, base, info.get("base_digest", ""), find_digest(base))
+        return cls(run.weights_path, base, name_of(run.job))
 
     @property
     def kind(self) -> str:
@@ -129,7 +145,7 @@ def pipeline(erasure: Erasure) -> Files:
     """The whole model as a folder of diffusers, which can be a base again."""
     index = base_files.pipeline_index(erasure.base)
     parts = base_files.parts_of(index)
-    folder = base_files.find_base(erasure.base, parts)
+    folder = base_files.find_base(erasure.base)
     made: Files = {"model_index.json": json.dumps(index, indent=2).encode()}
     if (folder / "crce.json").exists():
         made["crce.json"] = (folder / "crce.json").read_bytes()
@@ -154,7 +170,7 @@ def checkpoint(erasure: Erasure) -> Files:
             f"{public_name(erasure.base)} is a {index.get('_class_name')}, and one checkpoint file is made of "
             "Stable Diffusion 1 and 2 only. Choose the pipeline folder."
         )
-    folder = base_files.find_base(erasure.base, ("text_encoder", "unet", "vae"))
+    folder = base_files.find_base(erasure.base)
     vae, text = (tensor_files.read_all(folder / part) for part in ("vae", "text_encoder"))
     settings = base_files.read_settings(folder / "text_encoder")
     # OpenAI's CLIP, of Stable Diffusion 1, has the quick form; OpenCLIP, of Stable Diffusion 2, the exact one.
@@ -241,43 +257,65 @@ def file_name(name: str, base: str, key: str, fp16: bool = False) -> str:
     return f"{whole}{name}{stem.strip('/') if dot else ''}{'-fp16' * fp16}{dot}{end.strip('/')}"
 
 
-def export(
-    run: Run, formats: Iterable[str], folder: Path, fp16: bool = False, at_root: bool = False
-) -> tuple[Exported, ...]:
+def export(run: Run, formats: Iterable[str], folder: Path, fp16: bool = False) -> tuple[Exported, ...]:
     """Writes a finished run's result into a folder, replacing files of the same names.
 
-    fp16: half the size, rounded to three digits. at_root: whether a pipeline goes into the folder itself, as the Hub
-    wants it. Raises CrceError for formats that `check` rejects, for an erasure that is not finished or of another base,
-    and if the folder cannot be written.
+    fp16: half the size, rounded to three digits. Raises CrceError for formats that `check` rejects, for an erasure that
+    is not finished or of another base, and if the folder cannot be written.
     """
     formats = tuple(formats)
+    erasure = _open(run, formats)
+    paths = {key: folder / file_name(erasure.name, erasure.base, key, fp16) for key in FORMATS if key in formats}
+    return tuple(_export(erasure, key, path, fp16) for key, path in paths.items())
+
+
+def prepare(run: Run, formats: Iterable[str], fp16: bool = False) -> tuple[Files, float | None]:
+    """The files of a repository, of which a pipeline is the repository itself, and the relative error of a LoRA.
+
+    Nothing is written: tensors are read when they are. Raises CrceError as `export` does.
+    """
+    formats = tuple(formats)
+    erasure, files, error = _open(run, formats), Files(), None
+    for key in (key for key in FORMATS if key in formats):
+        made, whole = _make(erasure, key, fp16), FORMATS[key].ending == "/"
+        error = relative_error(made) if key == "lora" else error
+        files |= made if whole else {file_name(erasure.name, erasure.base, key, fp16): made[""]}
+    return files, error
+
+
+def _open(run: Run, formats: tuple[str, ...]) -> Erasure:
     check(formats)
     erasure = Erasure.of(run)
     check(formats, erasure.kind)
+    return erasure
 
-    def place(key: str) -> Path:
-        inside = at_root and FORMATS[key].ending == "/"
-        return folder if inside else folder / file_name(erasure.name, erasure.base, key, fp16)
 
-    return tuple(_export(erasure, key, place(key), fp16) for key in FORMATS if key in formats)
+def _make(erasure: Erasure, key: str, fp16: bool) -> Files:
+    made = FORMATS[key].make(erasure)
+    return {name: _finish(content, fp16) if isinstance(content, TensorFile) else content
+            for name, content in made.items()}  # fmt: skip
+
+
+def _finish(file: TensorFile, fp16: bool) -> TensorFile:
+    # The recorded base may be a path on this machine.
+    base = {key: public_name(value) for key, value in file.info.items() if key == "base"}
+    return TensorFile(file.tensors, {**file.info, **base}, fp16)
 
 
 def _export(erasure: Erasure, key: str, path: Path, fp16: bool) -> Exported:
-    made = FORMATS[key].make(erasure)
-    write(made, path, fp16)
+    made = _make(erasure, key, fp16)
+    write(made, path)
     size, error = sum((path / name).stat().st_size for name in made), relative_error(made)
     loads = snippet(key, repr(str(path)), base_expression(erasure.base))
     return Exported(key, path, size, loads, FORMATS[key].how, describe_limits(key, erasure.kind, fp16, error), error)
 
 
-def write(made: Files, path: Path, fp16: bool) -> None:
+def write(made: Files, path: Path) -> None:
     """Writes the files of a format below a path. Raises CrceError if that is not possible."""
     for name, content in made.items():
         target = path / name if name else path
         if isinstance(content, TensorFile):
-            # The recorded base may be a path on this machine.
-            base = {key: public_name(value) for key, value in content.info.items() if key == "base"}
-            tensor_files.write(target, content.tensors, {**content.info, **base}, fp16)
+            content.write(target)
         else:
             tensor_files.write_bytes(target, content)
 

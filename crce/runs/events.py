@@ -121,6 +121,22 @@ class EvaluatedEvent(Event):
 
 
 @dataclass(frozen=True)
+class NotJudgedEvent(Event):
+    """The judging that was asked for could not be done, and why. It is no failure: the erasure is there."""
+
+    kind = "unjudged"
+    reason: str
+
+
+@dataclass(frozen=True)
+class NoteEvent(Event):
+    """Something that a person should know of the run: what was left out, and why."""
+
+    kind = "note"
+    text: str
+
+
+@dataclass(frozen=True)
 class DoneEvent(Event):
     """Everything that was asked for is done. seconds: of this attempt."""
 
@@ -149,7 +165,7 @@ ENDINGS = (DoneEvent, StoppedEvent, FailedEvent)
 EVENTS: Mapping[str, type[Event]] = {
     event.kind: event
     for event in (StartEvent, EstimateEvent, PhaseEvent, StepEvent, CheckpointEvent, PreviewEvent, CostEvent,
-                  EvaluatedEvent, *ENDINGS)
+                  EvaluatedEvent, NotJudgedEvent, NoteEvent, *ENDINGS)
 }  # fmt: skip
 
 

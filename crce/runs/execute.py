@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from crce import files
 from crce.concepts.spec import spec_to_dict
-from crce.cost import machine
+from crce.cost import Cost, format_duration, machine
 from crce.errors import CrceError
 from crce.evaluation.report import Report, write_report
 from crce.generators import Stream
@@ -23,6 +23,8 @@ from crce.runs.events import (
     EstimateEvent,
     EvaluatedEvent,
     Event,
+    NoteEvent,
+    NotJudgedEvent,
     Phase,
     PhaseEvent,
     PreviewEvent,
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
 P = TypeVar("P", PhaseEvent, StepEvent)
 WRITE_EVERY = 0.5  # seconds between two step events in events.jsonl
 REPORT_SEEDS = 2  # pictures per prompt that are kept beside a report
+PREVIEWS = 3  # pictures of a preview: the target, a coref, a retain
+SLOW_PICTURE = 20  # seconds of a picture from which on no previews are drawn
+UNNOTICED = 1.0  # seconds that nobody minds
 TERMS_AT_ONCE = 16  # terms whose pictures are drawn between two events
 
 
@@ -96,35 +101,47 @@ def _end(run: Run, ending: Event) -> Event:
 def _work(run: Run, models: Models) -> Iterator[Event]:
     job = run.job
     model = models.get(job.base, job.device, job.dtype)
+    run.check_base(model.digest)
+    run.record_base(model.digest)
     if not run.erased:
         yield from _train(run, model)
     # Only now: until the weights are written, a resumed run needs it.
     (run.dir / "checkpoint.safetensors").unlink(missing_ok=True)
     while request := run.evaluation:
-        yield from _evaluate(run, model, models.judge(job.base), request)
+        try:
+            yield from _evaluate(run, model, models.judge(job.base), request)
+        except CrceError as error:  # no judge, or none that knows the concept: no failure of the erasure
+            yield run.record(NotJudgedEvent(str(error)))
         # A newer request may have come meanwhile.
         if run.evaluation == request:
             run.clear("evaluate.json")
 
 
 def _train(run: Run, model: "Diffusion") -> Iterator[Event]:
-    from crce.training.estimate import estimate, reset_peak_memory
+    from crce.training.estimate import estimate, reset_peak_memory, time_picture
     from crce.training.loop import erase_steps
 
     config, checkpoint = run.job.config, run.dir / "checkpoint.safetensors"
     check_room(run, model, disk_usage(run.dir).free)
     first = not checkpoint.exists()
+    picture = time_picture(model) if config.preview_every else 0.0
+    every = config.preview_every if picture <= SLOW_PICTURE else 0
+    if config.preview_every and not every:
+        text = f"No previews are drawn: one picture takes about {format_duration(picture)} here."
+        yield run.record(NoteEvent(text))
     if first:
-        yield run.record(EstimateEvent(**asdict(estimate(model, run.job.specs, config))))
-    if first and config.preview_every:
-        yield _preview(run, model)
+        cost = estimate(model, run.job.specs, config)
+        yield run.record(EstimateEvent(**asdict(cost)))
+        if every and is_worth_it(PREVIEWS * picture, cost, picture / model.defaults.sample_steps):
+            yield _preview(run, model)
     reset_peak_memory(model)
-    sampling, training = Meter(run), Meter(run, run.kept_step)
+    sampling, training = Meter(run), Meter(run, kept := run.kept_step)
     for step in erase_steps(model, run.job.specs, config, checkpoint=checkpoint, resume=True):
         if step.phase == "bank":
             yield sampling.measure_phase("bank", step.number, step.total)
         else:
-            yield from _keep_step(run, model, step, training)
+            yield from _keep_step(run, model, step, training, every, kept)
+            kept = max(kept, step.kept)
         sampling.restart()
         training.restart()
     if first:
@@ -139,16 +156,28 @@ def _measure_cost(run: Run, model: "Diffusion", seconds: float) -> CostEvent:
     return run.record(CostEvent(round(seconds, 1), memory, whose, run.size))
 
 
-def _keep_step(run: Run, model: "Diffusion", step: "Step", meter: "Meter") -> Iterator[Event]:
-    """Writes what a training step made; the weights first, since a kill may come at any time."""
-    config, last = run.job.config, step.number == step.total
+def is_worth_it(seconds: float, cost: Cost, rows: float) -> bool:
+    """Whether previews before the first step take at most a tenth of the training, or no time worth a word.
+
+    rows: seconds of two rows through the U-Net. A training whose time is not known takes at least that of its rows.
+    """
+    training = cost.seconds if cost.seconds is not None else cost.rows * rows / 2
+    return seconds <= max(UNNOTICED, training / 10)
+
+
+def _keep_step(
+    run: Run, model: "Diffusion", step: "Step", meter: "Meter", preview_every: int, kept: int
+) -> Iterator[Event]:
+    """Writes what a training step made; the weights first, since a kill may come at any time. kept: the last step of
+    which a checkpoint is known."""
+    last = step.number == step.total
     if last:
         step.weights().save(run.weights_path)
     event = meter.measure_step(step.number, step.total, step.losses)
-    if last or step.number % config.checkpoint_every == 0:
-        yield run.record(CheckpointEvent(step.number))
+    if last or step.kept > kept:
+        yield run.record(CheckpointEvent(step.number if last else step.kept))
     yield event
-    if config.preview_every and (last or step.number % config.preview_every == 0):
+    if preview_every and (last or step.number % preview_every == 0):
         yield _preview(run, model, step)
 
 
@@ -243,15 +272,33 @@ def _report(run: Run, request: EvaluationRequest, answers: "Sequence[list[Answer
     from crce.evaluation.accuracies import summarise
 
     job = run.job
-    facts = {"base": job.base, "method": job.config.method, "config": asdict(job.config), "images": request.images,
-             "ask": request.ask, "seconds": seconds, "dtype": job.dtype, "machine": machine()}  # fmt: skip
+    facts = {"base": job.base, "base_digest": job.base_digest, "method": job.config.method,
+             "config": asdict(job.config), "steps": run.kept_step, "images": request.images, "ask": request.ask,
+             "seconds": seconds, "dtype": job.dtype, "machine": machine()}  # fmt: skip
     report, *also = (
         summarise(spec, each, spec=spec_to_dict(spec), **facts) for spec, each in zip(job.specs, answers, strict=True)
     )
     return replace(report, also=tuple(also))
 
 
-def _draw_terms(run: Run, model: "Diffusion", weights: "ErasedWeights", answers: "list[Answers]") -> Iterator[Event]:
+def draw_by_eye(run: Run, models: Models) -> "Generator[tuple[int, int], None, list[Answers]]":
+    """Draws every term of the first concept as an evaluation does, for a page without verdicts.
+
+    Yields the terms done and wanted; returns the terms as answers without an answer.
+    """
+    from crce.evaluation.questions import list_terms
+    from crce.methods.erased_weights import ErasedWeights
+
+    model, weights = models.get(run.job.base, run.job.device, run.job.dtype), ErasedWeights.load(run.weights_path)
+    terms = list_terms(run.job.spec, REPORT_SEEDS)
+    for event in _draw_terms(run, model, weights, terms):
+        yield event.done, event.of
+    return terms
+
+
+def _draw_terms(
+    run: Run, model: "Diffusion", weights: "ErasedWeights", answers: "list[Answers]"
+) -> Iterator[PhaseEvent]:
     """Draws the terms of a report, before and after."""
     meter, numbered, done = Meter(run), list(enumerate(answers)), 0
     while part := numbered[done : done + TERMS_AT_ONCE]:

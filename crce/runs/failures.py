@@ -1,6 +1,5 @@
 """What went wrong in a run, as a message that says what to do."""
 
-import re
 import secrets
 import time
 import traceback
@@ -9,14 +8,17 @@ from errno import EACCES, EDQUOT, EFBIG, ENOSPC, EPERM, EROFS
 
 from crce import files
 from crce.errors import CrceError
+from crce.redact import redact
 from crce.runs.events import FailedEvent
 from crce.runs.run import Run
 
-SMALLER = "Free memory on the device and resume, or start again with a microbatch of 1 term, which needs the least."
+SMALLER = (
+    "Free memory on the device and resume, or start again with a method that trains fewer weights. One term at a time, "
+    "with its intermediate results in main memory, was tried."
+)
 FULL = "Free some space and resume."
 LOCKED = "Make it writable and resume."
 UNWRITABLE = {ENOSPC: FULL, EDQUOT: FULL, EFBIG: FULL, EACCES: LOCKED, EPERM: LOCKED, EROFS: LOCKED}
-SECRET = re.compile(r"\b(hf_|sk-)[A-Za-z0-9_-]{8,}")
 
 
 def explain(error: Exception, run: Run) -> FailedEvent:
@@ -44,7 +46,7 @@ def log_error(error: Exception) -> str:
     """Appends the trace to worker.log, without API keys, under an id, which it returns."""
     log_id = secrets.token_hex(4)
     files.home().mkdir(parents=True, exist_ok=True)
-    trace = SECRET.sub(r"\1…", "".join(traceback.format_exception(error)))
+    trace = redact("".join(traceback.format_exception(error)))
     with suppress(OSError), open(files.home() / "worker.log", "a", encoding="utf-8") as log:
         log.write(f"{time.strftime('%F %T')} unexpected error {log_id}\n{trace}\n")
     return log_id

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from crce.base_version import find_digest, fits
+
 if TYPE_CHECKING:
     from crce.judges.embedded import EmbeddedJudge
     from crce.models.diffusion import Diffusion
@@ -12,7 +14,7 @@ class Models:
 
     def __init__(self, device: str = "auto"):
         self._device = device
-        self._key: tuple[str, str, str] | None = None
+        self._key: tuple[str, str, str, str] | None = None
         self._model: Diffusion | None = None
         self._judges: dict[str, EmbeddedJudge] = {}
 
@@ -26,18 +28,20 @@ class Models:
         from crce.models.diffusion import Diffusion
         from crce.models.memory import free_memory
 
-        key = base, self._device if device == "auto" else device, dtype
+        key = base, self._device if device == "auto" else device, dtype, find_digest(base)
         if self._key != key or self._model is None:
             self._key = self._model = None
             free_memory()
-            self._model = Diffusion.load(*key)
+            self._model = Diffusion.load(*key[:3])
             self._key = key
         return self._model
 
     def get_loaded(self, base: str) -> "Diffusion":
         """The base on the device and in the dtype in which it is loaded now. Raises CrceError if it is not and cannot
         be loaded."""
-        return self._model if self._model is not None and base == self.base else self.get(base)
+        if self._model is not None and base == self.base and fits(self._model.digest, find_digest(base)):
+            return self._model
+        return self.get(base)
 
     def judge(self, base: str) -> "EmbeddedJudge":
         """Raises CrceError for a base without one."""

@@ -26,6 +26,7 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from crce import bases, files
+from crce.base_version import check_version, find_digest
 from crce.concepts.spec import ConceptSpec, resolve_conflicts, spec_from_dict, spec_to_dict
 from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, resolve_config
 from crce.errors import CrceError
@@ -36,7 +37,10 @@ from crce.runs.events import (
     ENDINGS,
     CheckpointEvent,
     DoneEvent,
+    EvaluatedEvent,
     Event,
+    NoteEvent,
+    NotJudgedEvent,
     PhaseEvent,
     Progress,
     StartEvent,
@@ -45,6 +49,7 @@ from crce.runs.events import (
     from_line,
     to_line,
 )
+from crce.text import has_controls
 
 E = TypeVar("E", bound=Event)
 ID = re.compile(r"[0-9a-z-]{12,60}")
@@ -55,7 +60,8 @@ class Job:
     """What a run is asked to do.
 
     device, dtype: "auto" leaves the choice to the process that works on it. name: shown to people; where it is empty,
-    the concepts are shown. created: seconds since 1970. also: further concepts to erase in the same run.
+    the concepts are shown. created: seconds since 1970. also: further concepts to erase in the same run. base_digest:
+    the version of the base (`base_version`), which `create` finds out; empty where it is not known.
     """
 
     base: str
@@ -66,6 +72,7 @@ class Job:
     name: str = ""
     created: float = field(default_factory=time.time)
     also: tuple[ConceptSpec, ...] = ()
+    base_digest: str = ""
 
     @property
     def specs(self) -> tuple[ConceptSpec, ...]:
@@ -115,6 +122,16 @@ class Run:
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise CrceError(f"The run {self.dir} is broken: its job.json cannot be read ({error}). "
                             "Delete the directory.") from None  # fmt: skip
+
+    def check_base(self, present: str) -> None:
+        """Raises CrceError if the run belongs to another version of its base than the digest `present`. A run that
+        records no version is taken to fit."""
+        check_version(f"The run {self.title!r}", self.job.base, self.job.base_digest, present)
+
+    def record_base(self, present: str) -> None:
+        """Records the version of a base that was not on this machine when the run was created."""
+        if present and not self.job.base_digest and not self.kept_step and not self.erased:
+            _write_job(self.dir, replace(self.job, base_digest=present))
 
     @property
     def title(self) -> str:
@@ -181,6 +198,18 @@ class Run:
             return None
 
     @property
+    def not_judged(self) -> str:
+        """Why the last evaluation that was asked for could not be made; empty if it was, or none was asked for."""
+        marks = (event for event in reversed(self.events()) if isinstance(event, EvaluatedEvent | NotJudgedEvent))
+        mark = next(marks, None)
+        return mark.reason if isinstance(mark, NotJudgedEvent) else ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out in the run, and why; each line once."""
+        return tuple(dict.fromkeys(event.text for event in self.events() if isinstance(event, NoteEvent)))
+
+    @property
     def size(self) -> int:
         """Bytes on disk."""
         return sum(path.stat().st_size for path in self.dir.rglob("*") if path.is_file())
@@ -222,9 +251,13 @@ class Run:
 
     def rename(self, name: str) -> None:
         """Changes the name that people see; the directory keeps its id. Raises CrceError for a name too long."""
-        if len(name) > 100 or not name.isprintable():
+        if len(name) > 100 or has_controls(name):
             raise CrceError(f"{name[:40]!r}… is no name; use at most 100 printable characters.")
         _write_job(self.dir, replace(self.job, name=name.strip()))
+
+    def set_microbatch_size(self, rows: int) -> None:
+        """Continue with this many terms at once: the result differs by rounding only. Raises CrceError out of range."""
+        _write_job(self.dir, replace(self.job, config=replace(self.job.config, microbatch_size=rows)))
 
     def delete(self) -> None:
         """Removes the directory. Raises Busy while a process works on the run."""
@@ -282,15 +315,17 @@ class Busy(CrceError):
 def create(job: Job, folder: Path | None = None, queued: bool = True) -> Run:
     """A new run in the store, or in an empty or new `folder`.
 
-    queued: the worker takes it up; else only the caller does. Raises CrceError for a base that is no model, for fewer
-    terms than are drawn per step, and for a folder in use or not writable.
+    queued: the worker takes it up; else only the caller does. Raises CrceError for a base that is no model, or has
+    no judge for a run until gone, for fewer terms than are drawn per step, and for a folder in use or not writable.
     """
     # The worker runs in another folder, so a local path must be absolute.
     local = job.base != bases.EMOJI_SD and Path(job.base).is_dir()
     base = str(Path(job.base).resolve()) if local else job.base
-    job = replace(job, base=base, config=resolve_config(job.config, base))
+    job = replace(job, base=base, config=resolve_config(job.config, base), base_digest=find_digest(base))
     for spec in job.specs:
         check(spec, job.config)
+    if job.config.until_gone:
+        bases.require_judge(base)
     target = Path(folder) if folder else store() / _new_id(job)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CrceError(f"{target} is in use. Give an empty or a new folder, or --resume the run in it.")

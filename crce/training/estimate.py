@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import torch
@@ -18,9 +19,10 @@ from crce.cost import Cost
 from crce.methods.base import TRAJECTORY, Specs, trainable_copies
 from crce.methods.losses import StepContext
 from crce.methods.registry import gradient_method_of, method_of
-from crce.models.diffusion import Diffusion, NoisySample
-from crce.training.latent_cache import count_trajectories
-from crce.training.loop import TrainState, train_once
+from crce.models.diffusion import Diffusion
+from crce.models.memory import free_memory, is_out_of_memory
+from crce.training.latent_cache import LatentCache, count_trajectories, own_groups
+from crce.training.loop import TrainState, noise_caches, noise_sample, train_once
 from crce.training.saved_bytes import SavedBytes
 
 # One forward pass of the U-Net, in weights × latent pixels. SD v1.4: 860 M × 64²; the default model: 12 M × 8².
@@ -54,23 +56,58 @@ def estimate(model: Diffusion, specs: Specs | list[ConceptSpec], config: EraseCo
     base, trained = _weight_bytes(model), FP32 * count_values(model, specs, resolved)
     disk = disk_bytes(model, specs, resolved)
     if resolved.closed_form:
-        return Cost(None, base + trained, disk, 0)
-    trial = (try_steps if is_quick(model) else trace_shapes)(model, specs, resolved)
-    steps, latents = resolved.steps * len(specs), count_trajectories(resolved) * TRAJECTORY * len(specs)
+        return Cost(None, base + trained, disk, 0, free_bytes(model))
+    trial = _try_or_trace(model, specs, resolved)
+    steps, latents = resolved.steps * len(specs), TRAJECTORY * sum(_count_all(resolved, spec) for spec in specs)
     on_device = not resolved.microbatch_size or model.device.type == "cpu"
     cache = on_device * latents * 4 * FP32 * math.prod(model.latent_shape)
     memory = base + 4 * trained + trial.held + cache
     seconds = None
     if trial.seconds is not None:
-        cache_seconds = len(specs) * _cache_seconds(model, resolved)
+        cache_seconds = sum(_cache_seconds(model, _count_all(resolved, spec)) for spec in specs)
         seconds = round(trial.start + trial.seconds * steps + cache_seconds, 1)
-    return Cost(seconds, memory, disk, trial.rows * steps + 2 * latents)
+    return Cost(seconds, memory, disk, trial.rows * steps + 2 * latents, free_bytes(model))
+
+
+def free_bytes(model: Diffusion) -> int | None:
+    """What a run may take of the device's memory: all that is free, and what the model and torch's cache hold of it.
+
+    None where the system does not say.
+    """
+    if model.device.type == "cuda":
+        return torch.cuda.mem_get_info(model.device)[0] + torch.cuda.memory_reserved(model.device)
+    info = Path("/proc/meminfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    available = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+    return available[0] + _weight_bytes(model) if available and model.device.type == "cpu" else None
+
+
+def _try_or_trace(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Trial:
+    """A step that is made where it is quick and fits, or the shapes of one."""
+    if is_quick(model):
+        try:
+            return try_steps(model, specs, config)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        free_memory()
+    return trace_shapes(model, specs, config)
 
 
 def is_quick(model: Diffusion) -> bool:
     """Whether one prompt through the U-Net takes less than seconds here: not for a large model on a CPU."""
     work = model.latent_shape[1] * model.latent_shape[2] * sum(p.numel() for p in model.unet.parameters())
     return model.device.type != "cpu" or work <= CPU_WORK
+
+
+def time_picture(model: Diffusion) -> float:
+    """Seconds that a picture with the base's own sampling takes here, from one of its predictions."""
+    x, times = model.noise([0, 0]), torch.full((2,), 500, device=model.device)
+    states = model.embed(["", ""])
+    with torch.no_grad():
+        if is_quick(model):
+            model.predict(x, times, states)  # the first is slower
+        return model.defaults.sample_steps * _time(model, lambda: model.predict(x, times, states))
 
 
 def disk_bytes(model: Diffusion, specs: Specs, config: ResolvedConfig) -> int:
@@ -108,7 +145,8 @@ def try_steps(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Trial:
     began = time.perf_counter()
     state = TrainState(model, tuple(specs), config)
     start = _now(model) - began
-    caches, rows = [noise_sample(model, config)] * len(specs), []
+    caches: list[LatentCache] = noise_caches(state)
+    rows: list[int] = []
     saved = SavedBytes([*model.unet.parameters(), *state.tensors.values()])
     counter = model.unet.register_forward_pre_hook(lambda unet, inputs: rows.append(len(inputs[0])))
     with saved.counting():
@@ -133,19 +171,19 @@ def trace_shapes(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Tria
     return Trial(len(states) + sum(term.held for term in terms), saved.peak)
 
 
-def noise_sample(model: Diffusion, config: EraseConfig) -> NoisySample:
-    """A latent of pure noise: the cost of a step does not depend on it."""
-    x = model.noise([config.seed])
-    return NoisySample(x, torch.full((1,), 500, device=model.device), x, x)
-
-
 def _weight_bytes(model: Diffusion) -> int:
     return sum(p.nbytes for part in (model.unet, model.text_encoder, model.vae) for p in part.parameters())
 
 
-def _cache_seconds(model: Diffusion, config: ResolvedConfig) -> float:
+def _count_all(config: ResolvedConfig, spec: ConceptSpec) -> int:
+    """The trajectories of a concept's latent cache, those of the method's further prompts included."""
+    own = own_groups(config, gradient_method_of(config).own_prompts(spec))
+    return count_trajectories(config) + sum(len(group) for groups in own.values() for group in groups)
+
+
+def _cache_seconds(model: Diffusion, trajectories: int) -> float:
     """Of one concept's latent cache, from the second of two of its predictions."""
-    x = model.noise([config.seed]).expand(2 * count_trajectories(config), -1, -1, -1)
+    x = model.noise([0]).expand(2 * trajectories, -1, -1, -1)
     times, states = torch.full((len(x),), 500, device=model.device), model.embed([""]).expand(len(x), -1, -1)
     with torch.no_grad():
         model.predict(x, times, states)

@@ -4,34 +4,51 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from crce import bases
 from crce.concepts.spec import ConceptSpec, resolve_conflicts
 from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, resolve_config
 from crce.errors import CrceError
 from crce.methods.base import TRAJECTORY, ClosedForm, Specs
 from crce.methods.erased_weights import ErasedWeights
-from crce.methods.losses import StepContext
-from crce.methods.registry import METHODS, gradient_method_of
+from crce.methods.losses import StepContext, are_finite, first_loss_scale
+from crce.methods.registry import gradient_method_of, method_of
 from crce.models.diffusion import Diffusion, NoisySample
-from crce.training.latent_cache import rng_of, sample_latents, shuffle_latents, trajectory_groups
+from crce.models.memory import Offload, free_memory, is_out_of_memory
+from crce.training.checkpoints import Checkpoints
+from crce.training.latent_cache import (
+    LatentCache,
+    own_groups,
+    rng_of,
+    sample_latents,
+    shuffle_latents,
+    trajectory_groups,
+)
+
+GROW_EVERY = 200  # steps after which the loss's scale in fp16 is doubled again
 
 Concepts = ConceptSpec | Sequence[ConceptSpec]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One finished step of a phase: "bank" (filling the latent cache) or "train", which has losses by name."""
+    """One finished step of a phase: "bank" (filling the latent cache) or "train", which has losses by name.
+
+    kept: the training step after which the run can be continued.
+    """
 
     phase: str
     number: int
     total: int
     losses: dict[str, float]
     _weights: Callable[[], ErasedWeights] = field(repr=False)
+    kept: int = 0
 
     def weights(self) -> ErasedWeights:
         """The result so far, as a copy. Only valid until the next step is taken."""
@@ -39,13 +56,19 @@ class Step:
 
 
 class TrainState:
-    """What training changes: fp32 tensors, Adam's moments, and the number of steps done."""
+    """What training changes: fp32 tensors, Adam's moments, and the number of steps done.
+
+    rows: terms through the U-Net at once, 0 for all; fewer once memory ran out. offloads: whether what a step keeps for
+    its backward pass waits in main memory. loss_scale: see `losses.first_loss_scale`.
+    """
 
     def __init__(self, model: Diffusion, specs: Specs, config: ResolvedConfig):
         self.model, self.specs, self.config, self.method = model, specs, config, gradient_method_of(config)
+        self.rows, self.offloads, self.loss_scale = config.microbatch_size, False, first_loss_scale(model.dtype)
         self.tensors = self.method.start(model, specs, config, self.method.trainable(model.unet))
         self.trained = {name: tensor for name, tensor in self.tensors.items() if tensor.requires_grad}
-        self.optimizer = torch.optim.Adam(self.trained.values(), lr=config.lr)
+        # The fused one needs no memory beside the moments; there is none of it for every device.
+        self.optimizer = torch.optim.Adam(self.trained.values(), lr=config.lr, fused=model.device.type == "cuda")
         self.step = 0
         self.info = _info(model, specs, config)
 
@@ -57,31 +80,58 @@ class TrainState:
     def result(self) -> ErasedWeights:
         """The result so far, as a copy."""
         copies = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
-        return ErasedWeights(self.method.finish(self.model, self.specs, copies), self.info)
+        info = {**self.info, "steps": str(self.step)}
+        return ErasedWeights(self.method.finish(self.model, self.specs, copies), info)
 
-    def save(self, path: Path) -> None:
-        """Write tensors, moments and step to one file. No random state: every draw is seeded by its step (`rng_of`)."""
+    def shrink(self) -> bool:
+        """Need less memory from now on: half the rows, at last one, then `offloads`. False if nothing is left."""
+        if self.rows != 1:
+            terms = len(self.method.all_terms(_context(self, noise_caches(self))))
+            self.rows = max(1, min(self.rows or terms, terms) // 2)
+            if terms > 1:
+                return True
+        before, self.offloads = self.offloads, True
+        return not before
+
+    def checkpoint(self, copied: bool) -> ErasedWeights:
+        """Tensors, moments and step. No random state: every draw is seeded by its step (`rng_of`).
+
+        copied: in main memory, so that training can go on while they are written.
+        """
         tensors = dict(self.tensors)
         for name, tensor in self.trained.items():
             tensors |= {f"{key}/{name}": value for key, value in self.optimizer.state[tensor].items()}
-        ErasedWeights(tensors, {**self.info, "step": str(self.step)}).save(path)
+        if copied:
+            tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        facts = {"step": self.step, "rows": self.rows, "offloads": int(self.offloads), "loss_scale": self.loss_scale}
+        return ErasedWeights(tensors, {**self.info, **{key: str(value) for key, value in facts.items()}})
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Of a checkpoint: the tensors and the two moments of those that are trained."""
+        return sum(t.nbytes for t in self.tensors.values()) + 2 * sum(t.nbytes for t in self.trained.values())
 
     def load(self, path: Path) -> None:
         """Raises CrceError if the checkpoint belongs to another spec or other settings."""
         saved = ErasedWeights.load(path)
+        saved.check_base(self.model, str(path))
         if _identity(saved.info) != _identity(self.info):
             raise CrceError(
                 f"{path} was made with other terms or settings and cannot be continued. "
                 "Resume with the same ones, or start a new run."
             )
         self.step = int(saved.info["step"])
+        # What the earlier attempt learnt about memory; none of it changes the result beyond rounding.
+        rows = [count for count in (int(saved.info.get("rows", 0)), self.rows) if count]
+        self.rows, self.offloads = min(rows, default=0), saved.info.get("offloads") == "1"
+        self.loss_scale = float(saved.info.get("loss_scale", self.loss_scale))
         for name, tensor in self.tensors.items():
             tensor.data.copy_(saved.tensors[name])
         for name, tensor in self.trained.items():
             # A concept whose first turn is still to come has no moments yet.
             if f"step/{name}" in saved.tensors:
                 moments = {key: saved.tensors[f"{key}/{name}"].to(tensor.device) for key in ("exp_avg", "exp_avg_sq")}
-                self.optimizer.state[tensor] = {"step": saved.tensors[f"step/{name}"], **moments}
+                self.optimizer.state[tensor] = {"step": saved.tensors[f"step/{name}"].to(tensor.device), **moments}
 
 
 def progress_bar(steps: Iterable[Step]) -> Iterator[Step]:
@@ -127,8 +177,11 @@ def erase_steps(
     """Erase step by step, in copies of the trained weights; the model itself stays as it is.
 
     Several concepts take turns, `config.steps` each. Nothing happens, and nothing is checked, before the first step.
-    checkpoint: a file written every `config.checkpoint_every` steps and at the end, and read if `resume`.
-    Raises CrceError for too few terms, a checkpoint that does not fit, or a loss that is not finite.
+    With `config.until_gone` the training may end early: the total of the last step is then its number.
+    checkpoint: a file written every `config.checkpoint_every` steps and at the end, but a large one no more often than
+    takes a tenth of the time; read if `resume`. Other than the settings may be the number of rows at once.
+    Raises CrceError for too few terms, a checkpoint that does not fit, or a loss that is not finite; and until gone,
+    for a base without a judge and a target that it does not know.
     """
     specs, config = _resolve_specs(spec), resolve_config(config, model.base)
     for each in specs:
@@ -136,27 +189,64 @@ def erase_steps(
     if config.closed_form:
         yield Step("train", 1, 1, {}, lambda: solve_closed_form(model, specs, config))
         return
-    state = TrainState(model, specs, config)
+    state, is_over = TrainState(model, specs, config), _make_end(model, specs, config)
     if resume and checkpoint and checkpoint.exists():
         state.load(checkpoint)
-    if state.step == state.total:
-        yield Step("train", state.total, state.total, {}, state.result)
+    if is_over(state):
+        yield Step("train", state.step, state.step, {}, state.result, state.step)
         return
     caches = yield from _fill_caches(state)
-    while state.step < state.total:
-        losses = train_once(state, caches)
-        if checkpoint and (state.step % config.checkpoint_every == 0 or state.step == state.total):
-            state.save(checkpoint)
-        yield Step("train", state.step, state.total, losses, state.result)
+    kept = Checkpoints(checkpoint, config.checkpoint_every, state.step) if checkpoint else None
+    with closing(kept) if kept else nullcontext():
+        over = False
+        while not over:
+            losses = train_once(state, caches)
+            over = is_over(state)
+            if kept:
+                _keep(state, kept, over)
+            total = state.step if over else state.total
+            yield Step("train", state.step, total, losses, state.result, kept.kept if kept else 0)
+
+
+def _keep(state: TrainState, checkpoints: Checkpoints, last: bool) -> None:
+    """Writes a checkpoint if it is time for one, from a GPU in the background but for the last. Raises OSError."""
+    checkpoints.look(wait=last)
+    if checkpoints.due(state.step, last, state.checkpoint_bytes):
+        beside = state.model.device.type == "cuda" and not last
+        checkpoints.write(state.step, state.checkpoint(copied=beside), beside)
+
+
+def _make_end(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Callable[[TrainState], bool]:
+    """Whether the training is over: after all steps, or until gone, at a look that hardly sees the concepts.
+
+    It depends on the state alone, so a resumed run ends at the same step.
+    """
+    if not config.until_gone:
+        return lambda state: state.step == state.total
+    from crce.evaluation.until_gone import EVERY, choose_questions, is_gone
+    from crce.judges.embedded import EmbeddedJudge
+
+    bases.require_judge(model.base)
+    judge = EmbeddedJudge.load(model.base)
+    for spec in specs:
+        choose_questions(model, judge, spec)
+    between = EVERY * len(specs)
+
+    def is_over(state: TrainState) -> bool:
+        look = state.step > 0 and state.step % between == 0
+        return state.step == state.total or (look and is_gone(model, judge, specs, state.result()))
+
+    return is_over
 
 
 def solve_closed_form(model: Diffusion, spec: Concepts, config: EraseConfig) -> ErasedWeights:
     """The result of a closed form, which needs no steps. Raises CrceError for a method that trains."""
-    specs, method = _resolve_specs(spec), METHODS.get(config.method)
+    specs, resolved = _resolve_specs(spec), resolve_config(config, model.base)
+    method = method_of(resolved)
     if not isinstance(method, ClosedForm):
         raise CrceError(f"{config.method!r} is trained, not solved at once. Start a run instead.")
     tensors = method.solve(model, specs, method.trainable(model.unet))
-    return ErasedWeights(tensors, _info(model, specs, resolve_config(config, model.base)))
+    return ErasedWeights(tensors, _info(model, specs, resolved))
 
 
 def preview(model: Diffusion, spec: Concepts) -> ErasedWeights:
@@ -172,6 +262,7 @@ def _info(model: Diffusion, specs: Specs, config: ResolvedConfig) -> dict[str, s
     """Where erased weights came from."""
     return {
         "base": model.base,
+        "base_digest": model.digest,
         "method": config.method,
         "target": ", ".join(spec.target for spec in specs),
         "digest": " ".join(spec.digest for spec in specs),
@@ -183,58 +274,143 @@ def _info(model: Diffusion, specs: Specs, config: ResolvedConfig) -> dict[str, s
 def _identity(info: dict[str, str]) -> tuple[object, ...]:
     """What must be equal to continue a checkpoint. Settings are compared as values: a file may use old names."""
     config = config_from_dict(json.loads(info["config"])) if "config" in info else None
+    # How many rows go through the U-Net at once is a matter of memory, and when something is written one of the disk.
+    config = config and replace(config, microbatch_size=0, checkpoint_every=1, preview_every=0)
     return config, *(info.get(key) for key in ("base", "method", "target", "digest", "kind"))
 
 
-def _fill_caches(state: TrainState) -> Generator[Step, None, list[NoisySample]]:
+def _fill_caches(state: TrainState) -> Generator[Step, None, list[LatentCache]]:
     """A latent cache for each concept; yields a step for each sample, and keeps the device free if memory counts."""
-    caches: list[NoisySample] = []
-    per_concept = TRAJECTORY * len(trajectory_groups(state.config))
-    place = "cpu" if state.config.microbatch_size else state.model.device
-    for spec in state.specs:
-        samples: list[NoisySample] = []
-        for sample in sample_latents(state.model, state.method.latent_prompt(spec), state.config):
-            samples.append(sample.to(place))
-            done = len(samples) + per_concept * len(caches)
-            yield Step("bank", done, per_concept * len(state.specs), {}, state.result)
-        caches.append(shuffle_latents(samples, state.config.seed))
+    config, done, caches = state.config, 0, []
+    plans = [_plan_cache(state, spec) for spec in state.specs]
+    total = TRAJECTORY * sum(len(groups) for plan in plans for _, groups in plan)
+    place = "cpu" if config.microbatch_size else state.model.device
+    for plan in plans:
+        filled: list[list[NoisySample]] = []
+        for prompt, groups in plan:
+            filled.append([])
+            for sample in sample_latents(state.model, prompt, config, groups):
+                filled[-1].append(sample.to(place))
+                done += 1
+                yield Step("bank", done, total, {}, state.result)
+        first, *others = (shuffle_latents(samples, config.seed) for samples in filled)
+        caches.append(LatentCache(first, {prompt: own for (prompt, _), own in zip(plan[1:], others, strict=True)}))
     return caches
 
 
-def train_once(state: TrainState, caches: list[NoisySample]) -> dict[str, float]:
+def _plan_cache(state: TrainState, spec: ConceptSpec) -> list[tuple[str, list[range]]]:
+    """The prompts of a concept's cache with their trajectories: first that of the steps, then the others."""
+    main = state.method.latent_prompt(spec), trajectory_groups(state.config)
+    return [main, *own_groups(state.config, state.method.own_prompts(spec)).items()]
+
+
+def train_once(state: TrainState, caches: list[LatentCache]) -> dict[str, float]:
     """Take one step of Adam for the concept whose turn it is; returns the losses by name.
 
-    Raises CrceError for a loss that is not finite.
+    Where memory runs out, it goes on with fewer rows at once, at last with what a step keeps in main memory.
+    Raises CrceError for a loss that is not finite, and what torch raises if even that is too much.
     """
-    context = _context(state, caches)
-    state.optimizer.zero_grad()
-    losses: dict[str, float] = defaultdict(float)
-    for parts in state.method.losses_by_pass(context):
-        # Backward after each pass: the memory held does not grow with the number of terms.
-        first, *rest = parts.values()
-        sum(rest, first).backward()
-        for name, loss in parts.items():
-            losses[name] += float(loss.detach())
-    _check_finite(losses, state.step)
+    while True:
+        losses = _find_gradients(state, caches)
+        if losses is not None:
+            break
+        free_memory()
     state.optimizer.step()
     state.step += 1
+    if state.loss_scale > 1 and state.step % GROW_EVERY == 0:
+        state.loss_scale *= 2
+    return losses
+
+
+def _find_gradients(state: TrainState, caches: list[LatentCache]) -> dict[str, float] | None:
+    """The losses, with their gradients in place; None if memory ran out, or a scaled gradient is not finite, and the
+    state is changed so that another attempt may do better."""
+    untrained = {name: tensor.clone() for name, tensor in state.tensors.items() if name not in state.trained}
+    full: Exception | None = None
+    losses: dict[str, float] = {}
+    try:
+        losses = _accumulate_gradients(state, caches)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        # Without its trace, which holds on to all that the attempt had made.
+        full = error.with_traceback(None)
+    if full and not state.shrink():
+        raise full
+    if not full and (state.loss_scale == 1 or _unscale(state, losses)):
+        _check_finite(losses, state)
+        return losses
+    state.loss_scale /= 1 if full else 2
+    # Soft words, for one, that the failed attempt may have moved.
+    for name, tensor in untrained.items():
+        state.tensors[name].data.copy_(tensor)
+    return None
+
+
+def _accumulate_gradients(state: TrainState, caches: list[LatentCache]) -> dict[str, float]:
+    """One attempt at a step: the losses, with their gradients, times the scale."""
+    context = _context(state, caches)
+    _set_rate(state)
+    state.optimizer.zero_grad()
+    losses: dict[str, float] = defaultdict(float)
+    with Offload(state.model.unet) if state.offloads else nullcontext():
+        for parts in state.method.losses_by_pass(context):
+            # Backward after each pass: the memory held does not grow with the number of terms.
+            first, *rest = parts.values()
+            (sum(rest, first) * context.loss_scale).backward()
+            for name, loss in parts.items():
+                losses[name] += float(loss.detach())
     return dict(losses)
 
 
-def _context(state: TrainState, caches: list[NoisySample]) -> StepContext:
+def _unscale(state: TrainState, losses: dict[str, float]) -> bool:
+    """Divides the gradients by the loss's scale; False if something is not finite, perhaps because of the scale."""
+    tensors = state.trained.values()
+    if not are_finite(tensors) or not all(map(math.isfinite, losses.values())):
+        return False
+    for tensor in tensors:
+        if tensor.grad is not None:
+            tensor.grad /= state.loss_scale
+    return True
+
+
+def _context(state: TrainState, caches: list[LatentCache]) -> StepContext:
     turn, which = divmod(state.step, len(caches))
     spec, cache = state.specs[which], caches[which]
     given = state.model, spec, state.tensors
-    sample = cache.at(turn % len(cache.x)).to(state.model.device)
+    sample = cache.latents.at(turn % len(cache.latents.x)).to(state.model.device)
     replaced, rng = state.method.replaced(*given), rng_of(state.config.seed, state.step)
     attached = partial(state.method.attached, *given)
-    return StepContext(state.model, spec, state.config, state.tensors, replaced, sample, rng, attached)
+    config = replace(state.config, microbatch_size=state.rows)
+    return StepContext(
+        state.model, spec, config, state.tensors, replaced, sample, rng, attached, cache.own, state.loss_scale
+    )
 
 
-def _check_finite(losses: dict[str, float], step: int) -> None:
+def _set_rate(state: TrainState) -> None:
+    """The learning rate of this step, by the method's schedule."""
+    factor = state.method.rate(state.step // len(state.specs), state.config.steps)
+    for group in state.optimizer.param_groups:
+        group["lr"] = state.config.lr * factor
+
+
+def noise_caches(state: TrainState) -> list[LatentCache]:
+    """Caches of one latent each, to try a step with."""
+    noise = noise_sample(state.model, state.config)
+    return [LatentCache(noise, dict.fromkeys(state.method.own_prompts(spec), noise)) for spec in state.specs]
+
+
+def noise_sample(model: Diffusion, config: EraseConfig) -> NoisySample:
+    """A latent of pure noise: the cost of a step does not depend on it."""
+    x = model.noise([config.seed])
+    return NoisySample(x, torch.full((1,), 500, device=model.device), x, x)
+
+
+def _check_finite(losses: dict[str, float], state: TrainState) -> None:
+    other = ", or in bf16 or fp32" if state.model.dtype == torch.float16 else ""
     for name, loss in losses.items():
         if not math.isfinite(loss):
             raise CrceError(
-                f"The loss of the {name} became {loss} after step {step}. The last checkpoint is kept. "
-                "Start again with a lower learning rate."
+                f"The loss of the {name} became {loss} after step {state.step}. The last checkpoint is kept. "
+                f"Start again with a lower learning rate{other}."
             )

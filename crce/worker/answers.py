@@ -32,11 +32,12 @@ class StatusAnswer:
 @dataclass(frozen=True)
 class Cell:
     """One picture. png: base64. yes, p: whether the judge sees the concept, and how sure it is; None where it was not
-    asked or does not know the concept."""
+    asked or does not know the concept. guess: its first guess; empty where it was not asked or makes none."""
 
     png: str
     yes: bool | None = None
     p: float | None = None
+    guess: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,6 @@ JSON in bytes, never pickle. Only a process that can read home()/worker.json (mo
 """
 
 import json
-import os
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -15,7 +12,7 @@ from multiprocessing.connection import Client, Connection, answer_challenge, del
 from pathlib import Path
 from typing import Any
 
-from crce import files
+from crce import devices, files, processes, runs
 from crce.errors import CrceError
 from crce.records import parse
 from crce.runs import is_locked
@@ -101,21 +98,26 @@ def write_address(address: Address) -> None:
     files.write_json(address_file(), asdict(address))
 
 
-def ensure_worker() -> None:
-    """Starts a worker that outlives us, unless there is one. Does not wait: a second worker leaves by itself."""
+def lock_file(device: str) -> Path:
+    """Held by the worker of this device."""
+    return files.home() / f"worker-{devices.worker_of(device).replace(':', '-')}.lock"
+
+
+def ensure_workers() -> None:
+    """Starts the workers that the queued runs need, one per card, unless they are there."""
+    states = [(run.state, run.job.device) for run in runs.all_runs()]
+    queued = [device for state, device in states if state == "queued"]
+    running = sum(state == "running" for state, _ in states)
+    for name in devices.plan_workers(queued, running, len(devices.usable_cards())):
+        ensure_worker(name)
+
+
+def ensure_worker(name: str = devices.AUTO) -> None:
+    """Starts a worker that outlives us, unless there is one. Does not wait: a second worker leaves by itself.
+
+    name: see `devices.worker_of`; tabs are answered by the one named "auto".
+    """
     files.home().mkdir(parents=True, exist_ok=True)
-    if any(is_locked(path) for path in files.home().glob("worker-*.lock")):
+    if is_locked(lock_file(name)):
         return
-    # It runs in our home, not in a folder of the user's. A checkout need not be installed, so it is on the path.
-    paths = [str(files.ROOT)] * (files.DATA == files.ROOT) + os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    changed = {"CRCE_HOME": str(files.home().resolve()), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    with open(files.home() / "worker.log", "ab") as log:
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "crce", "worker"],
-            cwd=files.home(),
-            env={**os.environ, **changed},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    processes.start(["worker", "--device", name], files.home() / "worker.log")

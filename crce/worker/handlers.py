@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 BATCH = 8  # pictures between two checks whether the request was replaced
 CACHE = "pictures"
 CACHE_BYTES = 512 << 20
+MOST_SLOW = 4  # pictures that a person may ask for at a time where each takes minutes
 TURN = 1.0  # seconds after which a long answer lets other requests go first
 
 Pair = tuple[str, int]  # prompt, seed
@@ -67,8 +68,10 @@ class Unfinished(Exception):
 def generate(
     request: "GenerateRequest", model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]
 ) -> GenerateAnswer:
-    """Raises CrceError for a run that is missing, unfinished or of another base."""
+    """Raises CrceError for a run that is missing, unfinished or of another base, and for many pictures that would take
+    minutes each."""
     pairs = list(product(request.prompts, request.seeds))
+    check_quick(model, request.in_all or len(request.columns) * len(pairs), MOST_SLOW)
     concepts = [concept for concept in request.ask for _ in request.seeds]
     columns = []
     for column in request.columns:
@@ -88,7 +91,7 @@ def preview(
 
     Raises CrceError where the pictures would take minutes.
     """
-    check_quick(model)
+    check_quick(model, 2 * len(request.prompts) * len(request.seeds))
     began = time.monotonic()
     weights = edit_instantly(model, request.spec)
     edit_seconds = time.monotonic() - began
@@ -99,13 +102,17 @@ def preview(
                          round(seconds, 3))  # fmt: skip
 
 
-def check_quick(model: Diffusion) -> None:
-    """Raises CrceError for a model whose pictures take minutes here: a large one on a CPU."""
-    if not is_quick(model):
-        raise CrceError(
-            f"Pictures of {model.base} would take minutes on a CPU, so none are drawn. "
-            f"Use a GPU, or look at the concept on {bases.EMOJI_SD}."
-        )
+def check_quick(model: Diffusion, pictures: int, most: int = 0) -> None:
+    """Raises CrceError for more than `most` pictures of a model that takes minutes for each: a large one on a CPU."""
+    if pictures <= most or is_quick(model):
+        return
+    slow = f"{pictures} pictures of {bases.public_name(model.base)} would take minutes each on a CPU"
+    limit = (
+        f"so at most {most} are drawn at once: two prompts on one seed, before and after"
+        if most
+        else "so none are drawn"
+    )
+    raise CrceError(f"{slow}, {limit}. Use a GPU, or look at the concept on {bases.EMOJI_SD}.")
 
 
 def measure_coverage(
@@ -119,7 +126,7 @@ def measure_coverage(
     """
     if not judge:
         raise CrceError(f"The base {model.base!r} brings no judge of its own. Look at the pictures instead.")
-    check_quick(model)
+    check_quick(model, len(request.spec.corefs) + len(request.spec.retains) + 1)
     began, terms = time.monotonic(), []
     for question, verdicts in judge_base(model, judge, request.spec):
         terms.append(TermCoverage(question.text, question.kind, sum(v.yes for v in verdicts), len(verdicts)))
@@ -140,6 +147,7 @@ def measure_distances(
 def estimate_cost(
     request: "EstimateRequest", model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]
 ) -> Cost:
+    """While a run is at work, the estimate is for its precision: a second copy of the base might not fit."""
     return estimate(model, request.specs, request.config)
 
 
@@ -167,10 +175,11 @@ def _draw(weights: Weights, pairs: Sequence[Pair], model: Diffusion, replaced: C
     drawn: dict[Pair, bytes] = {}
     wanted = list(dict.fromkeys(pairs))
     with weights:
-        for start in range(0, len(wanted), BATCH):
+        size = BATCH if is_quick(model) else 1
+        for start in range(0, len(wanted), size):
             if replaced():
                 raise Replaced
-            part = wanted[start : start + BATCH]
+            part = wanted[start : start + size]
             images = model.generate_batch([prompt for prompt, _ in part], [seed for _, seed in part])
             drawn |= dict(zip(part, map(to_png, images), strict=True))
     return [drawn[pair] for pair in pairs]
@@ -186,6 +195,7 @@ def _load_run(name: str, model: Diffusion) -> ErasedWeights:
     run = runs.find(name)
     if run.job.base != model.base:
         raise CrceError(f"The run {run.title!r} was made on {run.job.base}, and these pictures are of {model.base}.")
+    run.check_base(model.digest)
     if not run.erased:
         raise CrceError(f"The run {run.title!r} has no weights yet; wait until it is done.")
     return ErasedWeights.load(run.weights_path)
@@ -195,7 +205,7 @@ def _judge(png: bytes, concept: str | None, judge: EmbeddedJudge | None) -> Cell
     if not (concept and judge and judge.knows(concept)):
         return Cell(_encode(png))
     verdict = judge.classify([Image.open(io.BytesIO(png))], concept)[0]
-    return Cell(_encode(png), verdict.yes, round(verdict.p, 4))
+    return Cell(_encode(png), verdict.yes, round(verdict.p, 4), verdict.guess)
 
 
 def _encode(png: bytes) -> str:

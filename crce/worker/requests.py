@@ -86,13 +86,17 @@ class Column:
 
 @dataclass(frozen=True)
 class GenerateRequest(ModelRequest[GenerateAnswer]):
-    """Pictures of each prompt with each seed in each column. ask: for each prompt, the concept that the judge looks
-    for, or None."""
+    """Pictures of each prompt with each seed in each column.
+
+    ask: for each prompt, the concept that the judge looks for, or None. in_all: pictures that the person waits for, in
+    this request and those that follow it; 0 for those of this one.
+    """
 
     columns: Annotated[list[Column], Field(min_length=1)]
     prompts: Prompts
     seeds: Seeds
     ask: list[str | None]
+    in_all: Annotated[int, Field(ge=0)] = 0
     answer = GenerateAnswer
     kind: Literal["generate"] = field(default="generate", kw_only=True)
 
@@ -140,6 +144,7 @@ class EstimateRequest(ModelRequest[Cost]):
 
     specs: Annotated[list[Spec], Field(min_length=1)]
     config: Config
+    dtype: str = "auto"
     answer = Cost
     kind: Literal["estimate"] = field(default="estimate", kw_only=True)
 

@@ -5,12 +5,11 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from crce import files, runs
+from crce import devices, files, runs
 from crce.errors import CrceError
 from crce.runs import Busy, Run
 from crce.runs.execute import execute
@@ -18,8 +17,8 @@ from crce.runs.failures import describe_logged, log_error
 from crce.runs.models import Models
 from crce.worker.answers import ErrorAnswer, ReplacedAnswer, StatusAnswer
 from crce.worker.broker import Answer, PendingRequest, RequestBroker
-from crce.worker.client import address_file
-from crce.worker.requests import ModelRequest
+from crce.worker.client import address_file, lock_file
+from crce.worker.requests import EstimateRequest, ModelRequest
 
 if TYPE_CHECKING:
     from crce.judges.embedded import EmbeddedJudge
@@ -30,10 +29,10 @@ POLL_SECONDS = 0.5  # between two looks at the queue of runs
 
 
 class Worker:
-    """One per device. No request and no run ends it: it ends when idle for long, or on SIGTERM."""
+    """One per device (`devices.worker_of`). No request and no run ends it; long idleness and SIGTERM do."""
 
     def __init__(self, device: str):
-        self._device = device
+        self._device, self._name = device, devices.worker_of(device)
         self._status = StatusAnswer("starting")
         self._models = Models(device)
         self._broker = RequestBroker(self._get_status)
@@ -44,8 +43,9 @@ class Worker:
     def serve(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._leave)
-        # Before torch is imported, so that a tab learns that there is a worker.
-        self._broker.open()
+        # Before torch is imported, so that a tab learns that there is a worker. Tabs talk to that of the first device.
+        if self._name == devices.AUTO:
+            self._broker.open()
         try:
             self._work_until_idle()
         finally:
@@ -86,7 +86,9 @@ class Worker:
         return None
 
     def _accepts(self, run: Run) -> bool:
-        mine = self._device == "auto" or run.job.device in ("auto", self._device)
+        wanted = run.job.device
+        # The CPU beside a card is for the runs that name it.
+        mine = self._name != devices.CPU if wanted == devices.AUTO else devices.worker_of(wanted) == self._name
         return mine and run.id not in self._unwritable
 
     def _execute(self, run: Run) -> None:
@@ -113,7 +115,8 @@ class Worker:
 
     def _answer_next(self, timeout: float = 0) -> bool:
         """Answers the request that has waited longest. False if there is none."""
-        self._broker.publish()
+        if self._name == devices.AUTO:
+            self._broker.publish()
         pending = self._broker.take(timeout)
         if pending:
             answer = self._answer(pending)
@@ -129,7 +132,7 @@ class Worker:
 
         request = pending.request
         try:
-            model, judge = self._get_model(request.base), self._get_judge(request)
+            model, judge = self._get_model(request), self._get_judge(request)
             return handlers.HANDLERS[request.kind](request, model, judge, lambda: pending.replaced)
         except handlers.Unfinished:
             return None
@@ -138,12 +141,23 @@ class Worker:
         except CrceError as error:
             return ErrorAnswer(str(error))
         except Exception as error:
-            return ErrorAnswer(describe_logged(log_error(error)))
+            return ErrorAnswer(self._explain(error))
 
-    def _get_model(self, base: str) -> "Diffusion":
+    def _explain(self, error: Exception) -> str:
+        from crce.models.memory import free_memory, is_out_of_memory
+
+        if not is_out_of_memory(error):
+            return describe_logged(log_error(error))
+        free_memory()
+        return "The device is out of memory, even for one picture at a time. Free memory on it and ask again."
+
+    def _get_model(self, request: ModelRequest[Any]) -> "Diffusion":
         """Raises CrceError while a run needs another base: two may not fit."""
+        base = request.base
         if self._run and base != self._models.base:
             raise CrceError(f"The worker is busy with a run on {self._models.base}; pictures of {base} come after it.")
+        if isinstance(request, EstimateRequest) and not self._run:
+            return self._models.get(base, dtype=request.dtype)
         return self._models.get_loaded(base)
 
     def _get_judge(self, request: ModelRequest[Any]) -> "EmbeddedJudge | None":
@@ -154,18 +168,17 @@ class Worker:
 
 
 def serve(device: str = "auto") -> bool:
-    """Works until idle for 15 minutes. False at once if another process is the worker of this device."""
+    """Works until idle for 15 minutes. False at once if another process is the worker of this device.
+
+    Raises CrceError for a device that is not there.
+    """
     files.home().mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock_file(device)).acquire(blocking=False):
             # It may be there from a worker that was killed.
-            address_file().unlink(missing_ok=True)
+            if devices.worker_of(device) == devices.AUTO:
+                address_file().unlink(missing_ok=True)
             Worker(device).serve()
         return True
     except Timeout:
         return False
-
-
-def lock_file(device: str) -> Path:
-    """Held by the worker of this device."""
-    return files.home() / f"worker-{device.replace(':', '-')}.lock"
