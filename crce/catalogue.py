@@ -15,7 +15,7 @@ class Result:
     """
 
     kind: str = "weights"
-    exports: tuple[str, ...] = ("diffusers", "kohya", "lora")
+    exports: tuple[str, ...] = ("weights", "diff", "lora", "pipeline", "checkpoint")
     why_not: str = ""
     note: str = ""
 
@@ -131,9 +131,9 @@ _ROWS = (
         result=Result(
             "spm", ("lora",),
             why_not="SPM adds gated adapter layers. Choose only lora: it holds the layers, but not the gate.",
-            note="`erased_lora.safetensors` holds the adapter layers as trained, but **not their gate**. In CRCE "
-            "Studio a layer acts on a prompt in proportion to how near the prompt is to the concept; as a LoRA it "
-            "acts on every prompt in full, so it may change more than what was measured.",
+            note="It holds the adapter layers as trained, but **not their gate**. In CRCE Studio a layer acts on a "
+            "prompt in proportion to how near the prompt is to the concept; as a LoRA it acts on every prompt in "
+            "full, so it may change more than what was measured.",
         ),
         differs="Latents come from the frozen model; plain Adam instead of AdamW in 8 bits.",
     ),

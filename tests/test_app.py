@@ -8,8 +8,11 @@ import itertools
 import json
 import logging
 import re
+import shutil
 import threading
+import zipfile
 from dataclasses import fields, replace
+from pathlib import Path
 
 import gradio as gr
 import numpy as np
@@ -17,7 +20,7 @@ import pytest
 from filelock import FileLock
 from gradio.state_holder import SessionState
 from PIL import Image
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from app.components import encode_png, render
 from app.errors import report_errors
@@ -189,7 +192,7 @@ def test_the_road_through_the_wires(no_worker, base, home):
     tab.press(compare.render_scores, [run.id])
     tab.press(publish.refresh_choices, [], None)
     tab.press(publish.preview_dataset, ["dog"], "")
-    tab.press(publish.preview_weights, run.id, ["diffusers"], "", "")
+    tab.press(publish.preview_weights, run.id, ["weights"], False, "", "")
 
 
 # Curate
@@ -1054,21 +1057,38 @@ def test_without_a_token_nothing_leaves_this_machine(monkeypatch, tmp_path):
 
 def test_the_card_of_weights_is_shown_before(run):
     with pytest.raises(gr.Error, match="Let the erasure finish"):
-        publish.preview_weights(run.id, ["diffusers"], "me/weights", "")
+        publish.preview_weights(run.id, ["weights"], False, "me/weights", "")
     save_file({"x": np.zeros(2, np.float32)}, run.weights_path, metadata={"base": "x"})
-    card, header, _ = publish.preview_weights(run.id, ["diffusers"], "me/weights", "")
+    card, header, _ = publish.preview_weights(run.id, ["weights"], False, "me/weights", "")
     assert "dog" in card
     assert "base_model" in header or "license" in header
-    assert publish.preview_weights(None, [], "", "") == ("", "", "")
+    assert publish.preview_weights(None, [], False, "", "") == ("", "", "")
+
+
+def test_an_export_is_offered_for_download_with_its_lines(run, base):
+    weights = load_file(f"{base}/unet/diffusion_pytorch_model.safetensors")
+    save_file({"conv_in.bias": weights["conv_in.bias"] + 1}, run.weights_path, metadata={"base": base})
+    shown, told = publish.export_weights(run.id, ["weights", "pipeline"], False)
+    one, folder = [Path(path) for path in shown["value"]]
+    assert (one.name, folder.name) == ("without-dog-animal-crce-weights.safetensors",
+                                       "tiny-sd0-without-dog-animal-crce.zip")  # fmt: skip
+    with zipfile.ZipFile(folder) as archive:
+        assert f"{folder.stem}/model_index.json" in archive.namelist()
+    assert "load_state_dict" in told and str(Path(base).parent) not in told
+    shutil.rmtree(one.parent)
+    with pytest.raises(gr.Error, match="Choose the run"):
+        publish.export_weights(None, ["weights"], False)
+    with pytest.raises(gr.Error, match="No format is chosen"):
+        publish.export_weights(run.id, [], False)
 
 
 def test_the_card_of_an_adapter_is_shown_for_what_it_can_go_out_as(dog, base):
     gated = runs.create(Job(base, dog, EraseConfig("spm", steps=20)))
     with pytest.raises(gr.Error, match="Choose only lora"):
-        publish.preview_weights(gated.id, ["diffusers", "kohya"], "", "")
+        publish.preview_weights(gated.id, ["weights", "diff"], False, "", "")
     pair = {"dog/x.down": np.ones((1, 3), np.float32), "dog/x.up": np.ones((4, 1), np.float32)}
     save_file(pair, gated.weights_path, metadata={"base": "x", "kind": "spm"})
-    assert "not their gate" in publish.preview_weights(gated.id, ["lora"], "", "")[0]
+    assert "not their gate" in publish.preview_weights(gated.id, ["lora"], False, "", "")[0]
 
 
 def test_pictures_of_a_card_are_not_fetched():

@@ -111,10 +111,10 @@ def test_generate_is_refused(stale, crce, tmp_path):
     assert not (tmp_path / "pictures").exists()
 
 
-def test_exporting_is_refused(stale, base):
+def test_exporting_is_refused(stale, tmp_path):
     for name in export.FORMATS:
         with pytest.raises(CrceError, match=OTHER):
-            export.weight_files(stale.weights_path, str(base), (name,))
+            export.export(stale, [name], tmp_path)
 
 
 def test_compare_and_the_worker_refuse(stale, base):
@@ -152,7 +152,7 @@ def test_a_run_without_a_version_fits_and_says_so(stale, base, crce, tmp_path):
     assert "not recorded" in erase.render_details(stale)
     code, _, err = crce("generate", "a dog", "--run", stale.dir, "--out", tmp_path / "pictures")
     assert code == 0 and "records no version of base" in err.replace("\n", " ")
-    assert export.weight_files(stale.weights_path, str(base), ("kohya",))
+    assert export.export(stale, ["diff"], tmp_path)
 
 
 def test_a_model_in_memory_gives_way_to_a_new_version(base):

@@ -48,7 +48,7 @@ def erased(crce, spec, tiny_sd_dir, tmp_path):
 
 COMMANDS = [
     "erase", "generate", "evaluate", "demo", "methods", "concepts", "runs", "stop", "resume", "worker", "calibrate",
-    "cover", "measure", "sweep", "table", "propose", "refine", "suggest", "distances", "preview", "download",
+    "cover", "measure", "sweep", "table", "export", "propose", "refine", "suggest", "distances", "preview", "download",
 ]  # fmt: skip
 
 
@@ -420,3 +420,16 @@ def test_preview_draws_before_and_after_the_instant_edit(crce, tiny_sd_dir, spec
     assert code == 0 and [path.parent.name for path in written] == ["before"] * 7 + ["after"] * 7
     assert [path.name for path in before] == [path.name for path in after] and before[0].name == "01-dog-0.png"
     assert any(one.read_bytes() != other.read_bytes() for one, other in zip(before, after, strict=True))
+
+
+def test_an_export_says_how_it_is_loaded(crce, erased, tmp_path):
+    out = tmp_path / "exported"
+    code, told, err = crce("export", erased, "--out", out)
+    assert code == 0, err
+    assert {path.name for path in out.iterdir()} == {f"without-dog-animal-crce-{part}.safetensors"
+                                                     for part in ("weights", "diff")}  # fmt: skip
+    assert "load_state_dict" in told and "LoRA folder" in told
+    code, told, _ = crce("export", erased, "--out", out, "--format", "lora", "--fp16", "--json")
+    (facts,) = json.loads(told)
+    assert code == 0 and Path(facts["path"]).name.endswith("-lora-fp16.safetensors") and facts["size"] > 0
+    assert crce("export", erased, "--out", out, "--format", "ckpt")[0] == 1

@@ -15,6 +15,7 @@ from safetensors.numpy import load, load_file, save_file
 
 from crce import runs
 from crce.concepts import dataset, library
+from crce.concepts.spec import spec_from_dict
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.evaluation.report import Accuracy, Report
@@ -22,10 +23,11 @@ from crce.publishing import export, hub
 from crce.publishing.cards import weights_card
 from crce.publishing.hub import Hub
 from crce.runs import Job
-from tests.fake_hub import FakeHub
+from tests.fake_hub import FakeHub, Repo
 from tests.servers import serving
 
 REPO = "tester/CorefConcept"
+UNET = "unet/diffusion_pytorch_model.safetensors"
 K = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 BIAS = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_out.0.bias"
 
@@ -340,14 +342,14 @@ def base(tmp_path):
     (folder / "model_index.json").write_text("{}")
     rng = np.random.default_rng(0)
     tensors = {K: rng.normal(size=(4, 3)).astype(np.float32), BIAS: rng.normal(size=4).astype(np.float32)}
-    save_file({**tensors, "conv_in.bias": np.zeros(2, np.float32)}, folder / export.BASE_WEIGHTS)
+    save_file({**tensors, "conv_in.bias": np.zeros(2, np.float32)}, folder / UNET)
     return folder
 
 
 @pytest.fixture
 def run(base, specs, tmp_path):
     made = runs.create(Job(str(base), specs[0], EraseConfig(steps=3, lr=1e-3)))
-    tensors = {name: t + 0.25 for name, t in load_file(base / export.BASE_WEIGHTS).items() if name in (K, BIAS)}
+    tensors = {name: t + 0.25 for name, t in load_file(base / UNET).items() if name in (K, BIAS)}
     save_file(tensors, made.weights_path, metadata={"format": "pt", "base": str(base), "target": "dog"})
     return made
 
@@ -355,64 +357,47 @@ def run(base, specs, tmp_path):
 def test_weights_go_out_exactly(fake, mine, run, base):
     done = mine.publish_weights(run, "no-dog")
     files = repo(fake, "tester/no-dog", "model").files
+    names = [f"without-dog-crce-{part}.safetensors" for part in ("weights", "diff")]
     assert done.url.endswith("/tester/no-dog") and set(files) == {
-        ".gitattributes", "README.md", "erased.safetensors", "erased_diff.safetensors"}  # fmt: skip
-    trained, erased = load_file(run.weights_path), load(files["erased.safetensors"])
+        ".gitattributes", "README.md", f"specs/{run.job.spec.slug}.json", *names}  # fmt: skip
+    trained, erased = load_file(run.weights_path), load(files[names[0]])
     assert all(np.array_equal(erased[name], trained[name]) for name in (K, BIAS))
-    diffs = load(files["erased_diff.safetensors"])
+    diffs = load(files[names[1]])
     attn2 = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2"
     assert set(diffs) == {f"{attn2}_to_k.diff", f"{attn2}_to_out_0.diff_b"}
     assert all(np.allclose(t, 0.25) for t in diffs.values())
 
 
+def exported(run, key, tmp_path):
+    (made,) = export.export(run, [key], tmp_path)
+    return load_file(made.path)
+
+
 def test_the_weights_that_are_shown_are_published(fake, mine, run):
-    formats = ("diffusers", "kohya", "lora")
+    formats = ("weights", "diff", "lora")
     seen = hub.prepare_weights(run, "tester/no-dog", formats, REPO)
     mine.publish_weights(run, "no-dog", formats, dataset_repo=REPO, seen=seen.digest)
     there = repo(fake, "tester/no-dog", "model").files
     assert there["README.md"] == seen.files["README.md"] and b"Its relative error is " in there["README.md"]
     assert {name: len(data) for name, data in there.items() if data} == seen.sizes
     with pytest.raises(CrceError, match="is not what was shown"):
-        mine.publish_weights(run, "no-dog", ("diffusers",), seen=seen.digest)
+        mine.publish_weights(run, "no-dog", ("weights",), seen=seen.digest)
 
 
-def test_a_base_in_shards_gives_the_same_differences(base, run):
-    whole = base / export.BASE_WEIGHTS
-    (expected,) = export.weight_files(run.weights_path, str(base), ["kohya"]).values()
+def test_a_base_in_shards_gives_the_same_differences(base, run, tmp_path):
+    whole, expected = base / UNET, exported(run, "diff", tmp_path)
     for number, (name, tensor) in enumerate(load_file(whole).items(), 1):
         save_file({name: tensor}, whole.with_name(f"{whole.stem}-{number:05d}-of-00003.safetensors"))
     whole.unlink()
-    (sharded,) = export.weight_files(run.weights_path, str(base), ["kohya"]).values()
-    assert load(expected).keys() == load(sharded).keys()
-    assert all(np.array_equal(t, load(sharded)[name]) for name, t in load(expected).items())
-
-
-def test_a_lora_is_near_and_says_how_near(base, run):
-    rng = np.random.default_rng(1)
-    change = rng.normal(size=(4, 3)).astype(np.float32)
-    save_file({K: load_file(base / export.BASE_WEIGHTS)[K] + change}, run.weights_path, metadata={"base": "x"})
-    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
-    for rank, near in ((1, False), (3, True)):
-        made = export.lora(run.weights_path, str(base), rank)
-        t = load(made)
-        product = t[f"{name}.lora_up.weight"] @ t[f"{name}.lora_down.weight"] * t[f"{name}.alpha"] / rank
-        error = np.linalg.norm(product - change) / np.linalg.norm(change)
-        assert error == pytest.approx(export.relative_error(made), abs=1e-3) and (error < 1e-3) == near
-
-
-def test_diffusers_understands_the_names_of_the_lora(base, run):
-    from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
-    from safetensors.torch import load as load_torch
-
-    state, alphas = _convert_non_diffusers_lora_to_diffusers(load_torch(export.lora(run.weights_path, str(base))))
-    module = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora"
-    assert {f"{module}.down.weight", f"{module}.up.weight"} == state.keys() and alphas
+    sharded = exported(run, "diff", tmp_path)
+    assert expected.keys() == sharded.keys() and all(np.array_equal(t, sharded[n]) for n, t in expected.items())
 
 
 def test_the_card_of_a_lora_says_that_it_is_none_of_the_exact_forms(fake, mine, run):
     mine.publish_weights(run, "no-dog", formats=("lora",))
     card = repo(fake, "tester/no-dog", "model").files["README.md"].decode()
-    assert "approximation" in card and "relative error" in card and "load_state_dict" not in card
+    assert "approximation" in card and "relative error is " in card and "load_state_dict" not in card
+    assert "peft" in card and "load_lora_weights(hf_hub_download(" in card
 
 
 def test_no_folder_of_this_machine_goes_out(fake, mine, run):
@@ -425,7 +410,7 @@ def test_the_card_tells_what_was_measured(fake, mine, run):
     figure = {"yes": 1, "n": 20, "rate": 0.05, "low": 0.01, "high": 0.24, "base_rate": 0.9, "ratio": 0.06}
     report = {"judge": "embedded", "metrics": {"acc_u": figure}, "left_out": {"corefs": 2, "retains": 0}}
     (run.dir / "report.json").write_text(json.dumps(report))
-    mine.publish_weights(run, "no-dog", formats=("diffusers",), dataset_repo=REPO)
+    mine.publish_weights(run, "no-dog", formats=("weights",), dataset_repo=REPO)
     card = ModelCard(repo(fake, "tester/no-dog", "model").files["README.md"].decode())
     assert card.data.datasets == [REPO] and card.data.library_name == "diffusers"
     result = card.data.eval_results[0]
@@ -433,7 +418,48 @@ def test_the_card_tells_what_was_measured(fake, mine, run):
     assert "| Acc_U | the concept (lower is better) | 5% | 90% | 20 | 1% to 24% |" in card.text
     assert "first guess" not in card.text
     assert "not a safety guarantee" in card.text.replace("\n", " ") and "2 corefs" in card.text
-    assert "erased_diff" not in card.text and run.job.spec.digest in card.text
+    assert "ComfyUI" not in card.text and run.job.spec.digest in card.text
+
+
+def test_the_repository_has_concepts_and_report_without_paths(fake, mine, run, base, specs):
+    report = {"base": str(base), "concept": "dog", "metrics": {}, "also": [{"base": str(base), "metrics": {}}]}
+    (run.dir / "report.json").write_text(json.dumps(report))
+    mine.publish_weights(run, "no-dog")
+    files = repo(fake, "tester/no-dog", "model").files
+    told = json.loads(files["report.json"])
+    assert (told["concept"], told["base"], told["also"][0]["base"]) == ("dog", "tiny-sd", "tiny-sd")
+    assert spec_from_dict(json.loads(files[f"specs/{specs[0].slug}.json"])) == specs[0]
+
+
+def test_a_pipeline_is_the_repository_itself(fake, mine, run, tiny_sd_dir):
+    """So that `from_pretrained` of its name loads it."""
+    other = runs.create(Job(str(tiny_sd_dir), run.job.spec, EraseConfig(steps=1)))
+    name = "conv_in.bias"
+    save_file({name: load_file(tiny_sd_dir / UNET)[name] + 1}, other.weights_path)
+    mine.publish_weights(other, "no-dog", formats=("pipeline", "diff"), fp16=True)
+    files = repo(fake, "tester/no-dog", "model").files
+    assert {"model_index.json", UNET, "unet/config.json", "vae/config.json", "tokenizer/tokenizer.json",
+            "without-dog-crce-diff-fp16.safetensors"} < set(files)  # fmt: skip
+    assert load(files[UNET])[name].dtype == np.float16
+    card = files["README.md"].decode()
+    assert 'from_pretrained("tester/no-dog")' in card and "Rounded to fp16" in card
+
+
+def test_a_base_on_the_hub_is_not_downloaded_unasked(fake, url, run, base, tmp_path):
+    """Once it was asked for, it is read from the cache, without the network."""
+    fake.repos["model", "tester/base"] = Repo(private=False)
+    files = {path.relative_to(base).as_posix(): path.read_bytes() for path in base.rglob("*") if path.is_file()}
+    fake.repos["model", "tester/base"].change(files)
+    read = "from crce.publishing import base_files\n"
+    read += "try: print(len(base_files.unet('tester/base')))\nexcept Exception as e: print(type(e).__name__, e)"
+    fetch = "from huggingface_hub import snapshot_download as fetch\nfetch('tester/base')"
+    online = {"HF_ENDPOINT": url, "HF_TOKEN": "hf_good"}
+    fake.requests.clear()
+    assert "CrceError The base model 'tester/base' is not on this machine" in script(read, tmp_path, **online)
+    assert not fake.requests
+    script(fetch, tmp_path, **online)
+    there = script(read, tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert there == f"{len(load_file(base / UNET))}\n"
 
 
 def test_the_card_tells_the_strict_accuracies(run):
@@ -478,12 +504,13 @@ def test_a_run_without_weights(fake, mine, run):
 
 
 def test_weights_of_another_base(run, base):
-    save_file({"conv_in.bias": np.zeros(2, np.float32)}, base / export.BASE_WEIGHTS)
-    with pytest.raises(CrceError, match="another base"):
-        export.kohya(run.weights_path, str(base))
-    (base / export.BASE_WEIGHTS).write_bytes(b"broken")
+    save_file({"conv_in.bias": np.zeros(2, np.float32)}, base / UNET)
+    for key in ("diff", "lora"):
+        with pytest.raises(CrceError, match="another base"):
+            export.export(run, [key], base)
+    (base / UNET).write_bytes(b"broken")
     with pytest.raises(CrceError, match="cannot be read"):
-        export.kohya(run.weights_path, str(base))
+        export.export(run, ["diff"], base)
 
 
 # Adapters
@@ -507,7 +534,7 @@ def membranes(specs):
 def test_membranes_go_out_as_a_lora_of_all_concepts_without_their_gate(fake, mine, membranes):
     mine.publish_weights(membranes, "no-dog", formats=("lora",))
     files = repo(fake, "tester/no-dog", "model").files
-    trained, lora = load_file(membranes.weights_path), load(files["erased_lora.safetensors"])
+    trained, lora = load_file(membranes.weights_path), load(files["without-dog-spm-lora.safetensors"])
     for layer in (K.removesuffix(".weight"), "mid_block.proj_in"):
         name = f"lora_unet_{layer.replace('.', '_')}"
         up, down = (lora[f"{name}.lora_{part}.weight"] for part in ("up", "down"))
@@ -522,17 +549,16 @@ def test_membranes_go_out_as_a_lora_of_all_concepts_without_their_gate(fake, min
     assert "**not their gate**" in card and "approximation" not in card and "load_state_dict" not in card
 
 
-def test_diffusers_understands_the_names_of_the_membranes(membranes):
+def test_diffusers_understands_the_names_of_the_membranes(membranes, tmp_path):
     from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
     from safetensors.torch import load as load_torch
 
-    state, alphas = _convert_non_diffusers_lora_to_diffusers(
-        load_torch(export.lora(membranes.weights_path, "emoji-sd"))
-    )
+    (made,) = export.export(membranes, ["lora"], tmp_path)
+    state, alphas = _convert_non_diffusers_lora_to_diffusers(load_torch(made.path.read_bytes()))
     assert len(state) == 4 and set(alphas.values()) == {2.0}
 
 
-@pytest.mark.parametrize(("kind", "formats", "says"), [("spm", ("diffusers", "kohya"), "Choose only lora"),
+@pytest.mark.parametrize(("kind", "formats", "says"), [("spm", ("weights", "diff"), "Choose only lora"),
                                                       ("receler", ("lora",), "They work here")])  # fmt: skip
 def test_what_a_format_cannot_hold_is_refused(fake, mine, membranes, kind, formats, says):
     save_file(load_file(membranes.weights_path), membranes.weights_path, metadata={"kind": kind})

@@ -65,12 +65,10 @@ def test_it_is_listed_and_erases(copy, home, tiny_sd_dir, tmp_path):
     told = run(copy, home, "-m", "crce", "erase", "dog", "--method", "toy", "--base", str(tiny_sd_dir),
                "--out", str(out), "--json")  # fmt: skip
     assert json.loads(told)["method"] == "toy" and (out / "delta.safetensors").exists()
-    code = (
-        "import sys; from crce.publishing.export import FORMATS, weight_files\n"
-        f"print(*weight_files({str(out / 'delta.safetensors')!r}, {str(tiny_sd_dir)!r}, FORMATS))"
-    )
-    files = ["erased.safetensors", "erased_diff.safetensors", "erased_lora.safetensors"]
-    assert run(copy, home, "-c", code).split() == files
+    formats = ("weights", "diff", "lora", "pipeline", "checkpoint")
+    options = [word for key in formats for word in ("--format", key)]
+    made = json.loads(run(copy, home, "-m", "crce", "export", str(out), *options, "--out", str(tmp_path), "--json"))
+    assert [each["format"] for each in made] == [*formats] and all(os.path.exists(each["path"]) for each in made)
 
 
 def test_the_app_offers_it(copy, home):

@@ -1,10 +1,14 @@
 """Publish: everything is previewed first, and nothing leaves this machine before the button is pressed."""
 
 import re
+import shutil
+import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 import gradio as gr
 import huggingface_hub
+from gradio.utils import get_upload_folder
 
 from app.components import html_panel, render
 from app.errors import report_errors
@@ -20,11 +24,10 @@ from crce.concepts.spec import ConceptSpec
 from crce.cost import format_size
 from crce.errors import CrceError
 from crce.publishing import hub
-from crce.publishing.export import FORMATS, check
+from crce.publishing.export import DEFAULT, FORMATS, Exported, base_expression, check, export, snippet
 from crce.publishing.hub import Publication
 
 _COLUMNS = ("concept", "kind", "term", "certainty", "weight", "rank", "source", "note")
-_FORMATS = {"diffusers": "diffusers", "kohya": "A1111, Forge, ComfyUI", "lora": "LoRA (approximate)"}
 _FIRST_ROWS = 10
 _HEADER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 
@@ -70,6 +73,10 @@ class WeightsPanel:
     seen: gr.State
     run: gr.Dropdown
     formats: gr.CheckboxGroup
+    fp16: gr.Checkbox
+    export: gr.Button
+    files: gr.File
+    exported: gr.HTML
     dataset: gr.Textbox
     target: Target
     publish: gr.Button
@@ -116,19 +123,22 @@ def _show_dataset(made: Publication, specs: list[ConceptSpec]) -> tuple:
 
 
 @report_errors
-def preview_weights(run_id: str | None, formats: list[str], repo: str, dataset_repo: str) -> tuple[str, str, str]:
+def preview_weights(
+    run_id: str | None, formats: list[str], fp16: bool, repo: str, dataset_repo: str
+) -> tuple[str, str, str]:
     """Text and header of the card, and the digest of what is shown; empty while no run or format is chosen."""
     if not run_id or not formats:
         return "", "", ""
-    made = _prepare_weights(run_id, formats, repo.strip() or "your-name/repository", dataset_repo)
+    made = _prepare_weights(run_id, formats, fp16, repo.strip() or "your-name/repository", dataset_repo)
     header, text = _split_card(made.card)
     return text, header, made.digest
 
 
-def _prepare_weights(run_id: str, formats: list[str], repo: str, dataset_repo: str) -> Publication:
+def _prepare_weights(run_id: str, formats: list[str], fp16: bool, repo: str, dataset_repo: str) -> Publication:
     run = runs.find(run_id)
-    check(formats, run.job.config.method)
-    return hub.prepare_weights(run, repo, tuple(key for key in FORMATS if key in formats), dataset_repo.strip())
+    check(formats, run.job.config.result.kind)
+    chosen = tuple(key for key in FORMATS if key in formats)
+    return hub.prepare_weights(run, repo, chosen, dataset_repo.strip(), fp16)
 
 
 def _find_specs(slugs: list[str]) -> list[ConceptSpec]:
@@ -182,10 +192,38 @@ def publish_dataset(*, concepts: list[str], seen: str, repo: str, private: bool,
 
 
 @report_errors
+def export_weights(run_id: str | None, formats: list[str], fp16: bool) -> tuple[dict, str]:
+    """The files to download, a folder as a zip, and how each is loaded."""
+    if not run_id:
+        raise CrceError("Choose the run to export.")
+    run = runs.find(run_id)
+    # Below the folder that Gradio serves and clears after a day: elsewhere it would copy the files.
+    folder = Path(get_upload_folder()) / f"export-{uuid.uuid4().hex}"
+    done = export(run, formats, folder, fp16)
+    paths = [str(_zip(each.path) if each.path.is_dir() else each.path) for each in done]
+    told = render("exported", exported=[_describe_export(each, run.job.base) for each in done])
+    return gr.update(value=paths, visible=True), told
+
+
+def _zip(folder: Path) -> Path:
+    """The folder as an archive in its place."""
+    made = shutil.make_archive(str(folder), "zip", folder.parent, folder.name)
+    shutil.rmtree(folder)
+    return Path(made)
+
+
+def _describe_export(done: Exported, base: str) -> dict:
+    code = snippet(done.format, repr(done.path.name), base_expression(base, public=True))
+    return {"title": FORMATS[done.format].title, "file": done.path.name, "size": format_size(done.size),
+            "limits": done.limits, "how": done.how, "snippet": code}  # fmt: skip
+
+
+@report_errors
 def publish_weights(
     *,
     run_id: str | None,
     formats: list[str],
+    fp16: bool,
     dataset: str,
     seen: str,
     repo: str,
@@ -196,7 +234,7 @@ def publish_weights(
     people.require_operator("use the Hub")
     if not run_id:
         raise CrceError("Choose the run whose weights to publish.")
-    made = _prepare_weights(run_id, formats, _require_repo(repo), dataset)
+    made = _prepare_weights(run_id, formats, fp16, _require_repo(repo), dataset)
     done = hub.Hub.connect().publish(made, private, pull_request, tag.strip(), seen)
     what = f"the weights of {runs.find(run_id).title}"
     return render("published", done=done, what=what, private=private, pull_request=pull_request)
@@ -248,8 +286,11 @@ def _build_weights() -> WeightsPanel:
     seen = gr.State("")
     with gr.Column(scale=4, min_width=340):
         run = gr.Dropdown([], label="Run")
-        choices = [(_FORMATS.get(key, key), key) for key in FORMATS]
-        formats = gr.CheckboxGroup(choices, value=["diffusers", "kohya"], label="Formats")
+        choices = [(form.title, key) for key, form in FORMATS.items()]
+        formats = gr.CheckboxGroup(choices, value=list(DEFAULT), label="Formats")
+        fp16 = gr.Checkbox(False, label="Half the size (fp16)")
+        export_button = gr.Button("Export to download")
+        files, exported = gr.File(visible=False, label="Download", file_count="multiple"), html_panel()
         dataset = gr.Textbox(
             value="", label="Dataset of the terms", info="If published", placeholder="your-name/CorefConcept"
         )
@@ -258,7 +299,9 @@ def _build_weights() -> WeightsPanel:
         result = html_panel()
     with gr.Column(scale=7, min_width=420):
         card = _build_card()
-    return WeightsPanel(seen, run, formats, dataset, target, publish, result, card)
+    return WeightsPanel(
+        seen, run, formats, fp16, export_button, files, exported, dataset, target, publish, result, card
+    )
 
 
 def _build_target(example: str) -> Target:
@@ -298,8 +341,13 @@ def _wire_dataset(panel: DatasetPanel, slow: dict) -> None:
 
 
 def _wire_weights(panel: WeightsPanel, slow: dict) -> None:
-    facts = [panel.run, panel.formats, panel.target.repo, panel.dataset]
+    chosen = [panel.run, panel.formats, panel.fp16]
+    facts = [*chosen, panel.target.repo, panel.dataset]
     shown = [panel.card.text, panel.card.header, panel.seen]
     gr.on([each.change for each in facts], preview_weights, facts, shown, **QUIET)
-    form = {"run_id": panel.run, "formats": panel.formats, "dataset": panel.dataset, "seen": panel.seen}
-    panel.publish.click(publish_weights, None, panel.result, inputs_kwargs={**form, **vars(panel.target)}, **slow)
+    panel.export.click(export_weights, chosen, [panel.files, panel.exported], **slow)
+    # What was exported belongs to one run.
+    panel.run.change(lambda: (gr.update(value=None, visible=False), ""), None, [panel.files, panel.exported], **QUIET)
+    form = {"run_id": panel.run, "formats": panel.formats, "fp16": panel.fp16, "dataset": panel.dataset,
+            "seen": panel.seen, **vars(panel.target)}  # fmt: skip
+    panel.publish.click(publish_weights, None, panel.result, inputs_kwargs=form, **slow)

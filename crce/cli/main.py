@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from crce.cli import bases, curate, erase, evaluate, publish, runs
+from crce.cli import bases, curate, erase, evaluate, export, publish, runs
 from crce.errors import CrceError
 
 app = typer.Typer(
@@ -21,10 +21,10 @@ app = typer.Typer(
 
 # In the order of `--help`: what newcomers need comes first.
 COMMANDS: tuple[Callable, ...] = (
-    erase.erase, erase.generate, erase.distances, erase.preview, evaluate.evaluate, evaluate.demo, erase.methods,
-    curate.concepts, curate.propose, curate.refine, curate.suggest, runs.list_runs, runs.stop, runs.resume,
-    runs.worker, evaluate.calibrate, evaluate.cover, evaluate.measure, evaluate.sweep, evaluate.sheet, evaluate.table,
-    bases.download,
+    erase.erase, erase.generate, erase.distances, erase.preview, evaluate.evaluate, evaluate.demo, export.export,
+    erase.methods, curate.concepts, curate.propose, curate.refine, curate.suggest, runs.list_runs, runs.stop,
+    runs.resume, runs.worker, evaluate.calibrate, evaluate.cover, evaluate.measure, evaluate.sweep, evaluate.sheet,
+    evaluate.table, bases.download,
 )  # fmt: skip
 
 for command in COMMANDS:

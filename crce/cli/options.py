@@ -15,6 +15,15 @@ Dtype = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16. Trained weig
 Yes = Annotated[bool, typer.Option("--yes", help="Download the base model without asking if it is not here.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout; progress goes to stderr.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id (see `runs`) or its folder.")]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        help="weights, diff, lora, pipeline or checkpoint; may be given several times.",
+        show_default="weights and diff; lora for SPM",
+    ),
+]
+Fp16 = Annotated[bool, typer.Option("--fp16", help="Half the size, rounded to fp16.")]
 Seed = Annotated[int, typer.Option(help="The random seed; the same seed gives the same result.")]
 Backbone = Annotated[
     str,

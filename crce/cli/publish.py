@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from crce.cli import terminal
-from crce.cli.options import AsJson, RunName
+from crce.cli.options import AsJson, Formats, Fp16, RunName
 from crce.cli.runs import open_run
 from crce.concepts.library import find_concept, publishable
 
@@ -58,20 +58,25 @@ def publish_weights(
     pull_request: PullRequest = False,
     tag: Tag = "",
     dataset: Annotated[str, typer.Option(help="The Hub dataset that holds the terms, for the card.")] = "",
+    formats: Formats = None,
+    fp16: Fp16 = False,
     as_json: AsJson = False,
 ):
-    """Publish a finished run's weights with a model card, in one commit.
+    """Publish a finished run's result with a model card, its concepts and its report, in one commit.
 
-    Example:
+    The formats are those of `export`. The files of a pipeline are the repository itself.
+
+    Examples:
 
     ```
     python -m crce publish weights 20260801-093015-dog-3fa2 emoji-sd-without-dog
+    python -m crce publish weights out/dog emoji-sd-without-dog --format pipeline --format lora
     ```
     """
+    from crce.publishing.export import default_formats
     from crce.publishing.hub import Hub
 
     found = open_run(run)
-    done = Hub.connect().publish_weights(
-        found, repo, private=private, pull_request=pull_request, tag=tag, dataset_repo=dataset
-    )
+    chosen = tuple(formats or default_formats(found.job.config.result.kind))
+    done = Hub.connect().publish_weights(found, repo, chosen, private, pull_request, tag, dataset, fp16)
     terminal.say(asdict(done), done.url, as_json)

@@ -21,8 +21,7 @@ Specs = tuple[ConceptSpec, ...]
 
 def trainable_copies(model: Diffusion, names: list[str]) -> Tensors:
     """Trainable fp32 copies of the named weights: a bf16 weight loses an update of 1e-5."""
-    parameters = dict(model.unet.named_parameters())
-    return {name: parameters[name].detach().float().clone().requires_grad_() for name in names}
+    return {name: weight.clone().requires_grad_() for name, weight in model.masters(names).items()}
 
 
 class Method(ABC):

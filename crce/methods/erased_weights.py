@@ -82,9 +82,8 @@ def combine(erasures: list[ErasedWeights], model: Diffusion) -> ErasedWeights:
     for erased in erasures:
         erased.check_base(model)
         check_fit(parameters, erased.tensors, model.base)
-        for name, tensor in erased.tensors.items():
-            base = parameters[name].detach().float()
-            total[name] = total.get(name, base) + tensor.to(base) - base
+        for name, base in model.masters(erased.tensors).items():
+            total[name] = total.get(name, base) + erased.tensors[name].to(base) - base
     return ErasedWeights(
         total,
         {"kind": WEIGHTS.kind, "target": ", ".join(e.info.get("target", "?") for e in erasures), "base": model.base,

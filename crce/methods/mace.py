@@ -52,8 +52,7 @@ class Mace(GradientMethod):
 
     def start(self, model: Diffusion, specs: Specs, config: ResolvedConfig, names: list[str]) -> Tensors:
         """Stage 1, which stays as it is, and for stage 2 an A of random rows and a B of zeros for each concept."""
-        matrices = {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
-        refined = solve(matrices, pair_contexts(model, specs), self.damping / PAPERS_PROMPTS)
+        refined = solve(model.masters(names), pair_contexts(model, specs), self.damping / PAPERS_PROMPTS)
         rng = torch.Generator().manual_seed(config.seed)
         return refined | {
             key: tensor.to(w).requires_grad_()

@@ -44,7 +44,7 @@ class Speed(ClosedForm):
             collect_states(model, [target_term(spec) for spec in specs], _other_concepts(specs)),
             _shared_states(model),
         )
-        return {name: self._edit(name, w, edit, shared) for name, w in _read_matrices(model, names).items()}
+        return {name: self._edit(name, w, edit, shared) for name, w in model.masters(names).items()}
 
     def _edit(self, name: str, w: Tensor, edit: EditStates, shared: Tensor) -> Tensor:
         kept = _most_changed(w, edit, self.damping)
@@ -63,7 +63,7 @@ class CrceNull(Speed):
         kept = [term for spec in specs for term in spec.train_retains]
         edit = collect_states(model, going, kept)
         free = _free_directions(edit.r, torch.cat([_shared_states(model), *_word_states(model, kept)]))
-        return _edit_in_null_space(_read_matrices(model, names), edit, self.damping, free)
+        return _edit_in_null_space(model.masters(names), edit, self.damping, free)
 
 
 def _other_concepts(specs: tuple[ConceptSpec, ...]) -> list[Term]:
@@ -74,10 +74,6 @@ def _other_concepts(specs: tuple[ConceptSpec, ...]) -> list[Term]:
     taken = {term.text.casefold() for term in terms}
     others = sorted({s.target for s in bundled().values()} - KINDS)
     return [Term(name) for name in others if name.casefold() not in taken]
-
-
-def _read_matrices(model: Diffusion, names: list[str]) -> dict[str, Tensor]:
-    return {name: weight.detach().float() for name, weight in model.unet.named_parameters() if name in names}
 
 
 def _edit_in_null_space(

@@ -78,7 +78,7 @@ class UceAsPublished(Uce):
     def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
         c = torch.stack([_last_word(model, spec.target) for spec in specs])
         guide, one = model.embed([""])[:, 0].expand_as(c), torch.ones(len(c)).to(c)
-        return solve(_matrices(model, names), EditStates(c, guide, one, c[:0], one[:0]), PUBLISHED_DAMPING)
+        return solve(model.masters(names), EditStates(c, guide, one, c[:0], one[:0]), PUBLISHED_DAMPING)
 
 
 def _last_word(model: Diffusion, text: str) -> Tensor:
@@ -92,16 +92,12 @@ def target_term(spec: ConceptSpec) -> Term:
 
 def _edit(model: Diffusion, names: list[str], gone: list[Term], kept: list[Term], damping: float | None) -> Tensors:
     states = collect_states(model, gone, kept)
-    return solve(_matrices(model, names), states, (damping or model.defaults.damping) * mean_square(states))
+    return solve(model.masters(names), states, (damping or model.defaults.damping) * mean_square(states))
 
 
 def mean_square(states: EditStates) -> float:
     """The mean squared length of all states of an edit."""
     return torch.cat([states.c, states.r]).square().sum(-1).mean().item()
-
-
-def _matrices(model: Diffusion, names: list[str]) -> Tensors:
-    return {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
 
 
 def collect_states(model: Diffusion, gone: list[Term], kept: list[Term]) -> EditStates:

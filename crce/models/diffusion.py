@@ -1,7 +1,7 @@
 """A latent diffusion model and what we do with it: embed text, predict noise, sample, draw."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.func import functional_call
 
-from crce import bases, devices, downloads
+from crce import bases, devices, downloads, tensor_files
 from crce.base_version import find_digest
 from crce.errors import CrceError
 from crce.models.memory import Parts
@@ -123,6 +123,18 @@ class Diffusion:
     def covered_file(self) -> Path:
         """What the base draws, measured (see `evaluation.coverage`), beside the model's other files."""
         return bases.covered_file(self.base)
+
+    def masters(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """The named weights of the U-Net in fp32, as its files have them: fp16 and bf16 networks have rounded them.
+
+        What training starts from must be exact, for what it changes is often smaller than that rounding.
+        """
+        parameters = dict(self.unet.named_parameters())
+        folder = Path(self.unet.config.get("_name_or_path") or "none")
+        if self.dtype == torch.float32 or not folder.is_dir():
+            return {name: parameters[name].detach().float() for name in names}
+        stored = tensor_files.read_all(folder)
+        return {name: torch.from_numpy(stored[name].load()).to(self.device) for name in names}
 
     def embed(self, prompts: list[str]) -> Tensor:
         """The text encoder's last hidden states [n, L, d], each prompt encoded once and kept."""

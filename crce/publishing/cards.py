@@ -1,5 +1,6 @@
 """The model card of published weights: what was erased, how to load it, what was measured."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -11,6 +12,7 @@ from crce.concepts.spec import ConceptSpec
 from crce.evaluation.metrics import METRICS
 from crce.evaluation.report import Accuracy, Report
 from crce.markdown import plain
+from crce.publishing import export
 from crce.runs import Job
 
 TEMPLATE = Path(__file__).parents[1] / "templates" / "weights.md"
@@ -18,26 +20,46 @@ HUB = "https://huggingface.co"
 
 
 def weights_card(
-    job: Job, report: Report | None, files: list[str], repo: str, dataset: str = "", lora_error: float = 0
+    job: Job,
+    report: Report | None,
+    formats: Iterable[str],
+    repo: str,
+    dataset: str = "",
+    lora_error: float | None = None,
+    fp16: bool = False,
 ) -> str:
     """The README.md of a model repository.
 
-    dataset: Hub id of the dataset with the terms, if published. lora_error: relative error of the LoRA, if any.
+    dataset: Hub id of the dataset with the terms, if published. lora_error: relative error of the LoRA, once it is
+    made.
     """
     method, spec, config = METHOD_FACTS[job.config.method], job.spec, job.config
     name = plain(spec.name)
     facts = {
-        "name": name, "base": public_name(job.base), "place": _name_source(job.base), "link": _format_link(job.base),
-        "repo": repo, "files": files, "method": config.title, "source": method.source,
-        "touches": METHOD_FACTS[config.base_method].touches, "note": method.result.note,
+        "name": name, "base": public_name(job.base), "link": _format_link(job.base),
+        "uses": [_describe_use(job, key, repo, lora_error, fp16) for key in export.FORMATS if key in formats],
+        "method": config.title, "source": method.source, "touches": METHOD_FACTS[config.base_method].touches,
+        "bundled": job.base == bases.EMOJI_SD,
         "corefs": spec.train_corefs, "retains": spec.train_retains,
         "lists": method.lists, "digest": spec.digest, "base_digest": job.base_digest,
         "steps": _format_steps(job, report), "lr": config.lr, "eta": config.eta,
         "m": config.corefs, "n": config.retains, "seed": config.seed,
-        "lora_error": f"{lora_error:.1%}", **_format_measurements(report),
+        **_format_measurements(report),
     }  # fmt: skip
     data = _make_header(job, report, repo, dataset)
     return str(ModelCard.from_template(data, template_path=str(TEMPLATE), **facts))
+
+
+def _describe_use(job: Job, key: str, repo: str, lora_error: float | None, fp16: bool) -> dict:
+    """A format's heading, file and Python, which downloads it from the repository."""
+    whole, kind = export.FORMATS[key].ending == "/", job.config.result.kind
+    file = "" if whole else export.file_name(export.name_of(job), job.base, key, fp16)
+    place = f'"{repo}"' if whole else f'hf_hub_download("{repo}", "{file}")'
+    code = export.snippet(key, place, export.base_expression(job.base, public=True))
+    download = "" if whole or not code else "from huggingface_hub import hf_hub_download\n"
+    limits = export.describe_limits(key, kind, fp16, lora_error)
+    return {"title": export.FORMATS[key].title, "file": file, "code": download + code,
+            "how": export.FORMATS[key].how, "limits": limits}  # fmt: skip
 
 
 def _format_steps(job: Job, report: Report | None) -> str:
@@ -98,11 +120,6 @@ def _format_line(key: str, value: Accuracy, strict: Accuracy | None) -> dict:
     shown = {"strict": f"{strict.rate:.0%}", "strict_base": f"{strict.base_rate:.0%}"} if strict else {}
     return {"short": metric.name, "what": what, "rate": f"{value.rate:.0%}", "base": f"{value.base_rate:.0%}",
             "n": value.n, "interval": interval, **shown}  # fmt: skip
-
-
-def _name_source(base: str) -> str:
-    """The argument for `from_pretrained`."""
-    return f"assets/{base}" if base == bases.EMOJI_SD else public_name(base)
 
 
 def _format_link(base: str) -> str:

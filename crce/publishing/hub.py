@@ -3,12 +3,14 @@
 Publishing twice changes nothing, concurrent changes of others are never lost, and errors say what to do.
 """
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha1, sha256
+from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,11 +30,13 @@ from huggingface_hub.utils._http import default_client_factory
 from crce import wire
 from crce.bases import public_name
 from crce.concepts import dataset, library
-from crce.concepts.spec import ConceptSpec
+from crce.concepts.spec import ConceptSpec, spec_to_dict
 from crce.environment import check_key, read_url
 from crce.errors import CrceError
+from crce.evaluation.report import Report
 from crce.publishing import export
 from crce.publishing.cards import weights_card
+from crce.publishing.export import TensorFile
 from crce.redact import hide, public_url, redact
 from crce.runs import Run
 from crce.wire import Limits
@@ -44,11 +48,13 @@ LONGEST_WAIT = 30
 # Of one answer: lists of files and single specs are small.
 LIMITS = Limits(size=50_000_000, seconds=300, idle=60)
 _TEXTS = (".md", ".json")
+_BLOCK = 1 << 22  # bytes read at once
 OURS = ("specs/", "data/")  # folders of a dataset repository that we manage
 
 T = TypeVar("T")
 Specs = dict[str, ConceptSpec]
-Content = dict[str, bytes | None]  # None deletes the file
+# A path: the file there. A TensorFile: to be written. None deletes the file.
+Content = dict[str, bytes | TensorFile | Path | None]
 
 
 @dataclass(frozen=True)
@@ -77,23 +83,33 @@ class Publication:
 
     @property
     def card(self) -> str:
-        return (self.files["README.md"] or b"").decode()
+        card = self.files["README.md"]
+        return card.decode() if isinstance(card, bytes) else ""
 
     @property
     def sizes(self) -> dict[str, int]:
-        return {name: len(data) for name, data in self.files.items() if data is not None}
+        return {name: _measure(data) for name, data in self.files.items() if data is not None}
 
     @property
     def digest(self) -> str:
         """Changes with anything that is shown: texts, and the name and size of each file.
 
-        Weights count by their size: their header has no fixed order.
+        Weights count by their size: they are not yet written.
         """
         facts = sha256(repr((self.repo, self.kind, self.parent)).encode())
         for name, data in sorted(self.files.items()):
-            told = sha256(data).hexdigest() if data and name.endswith(_TEXTS) else data and len(data)
+            text = isinstance(data, bytes) and name.endswith(_TEXTS)
+            told = sha256(data).hexdigest() if text else None if data is None else _measure(data)
             facts.update(f"{name} {told}\n".encode())
         return facts.hexdigest()
+
+    def written(self, folder: Path) -> "Publication":
+        """The same with its tensors in files below this folder. Raises CrceError if they cannot be written."""
+        for name, data in self.files.items():
+            if isinstance(data, TensorFile):
+                data.write(folder / name)
+        paths = {name: folder / name for name, data in self.files.items() if isinstance(data, TensorFile)}
+        return replace(self, files={**self.files, **paths})
 
 
 @dataclass(frozen=True)
@@ -137,14 +153,18 @@ def prepare_dataset(
     return Publication(repo, "dataset", _hide_secrets({**files, **gone}), message, parent)
 
 
-def prepare_weights(run: Run, repo: str, formats: tuple[str, ...], dataset_repo: str = "") -> Publication:
-    """What publishing a finished run's weights makes public. Needs no token. Raises CrceError for what cannot be."""
-    job, files = run.job, export.weight_files(run.weights_path, run.job.base, formats)
-    lora = files.get(export.FORMATS["lora"][0])
-    error = export.relative_error(lora) if lora else 0
-    card = weights_card(job, run.report, list(files), repo, dataset_repo, error)
+def prepare_weights(
+    run: Run, repo: str, formats: tuple[str, ...], dataset_repo: str = "", fp16: bool = False
+) -> Publication:
+    """What publishing a finished run's result makes public: card, concepts, report and weights. Needs no token.
+
+    Raises CrceError for what cannot be.
+    """
+    (files, error), job = export.prepare(run, formats, fp16), run.job
+    card = weights_card(job, run.report, formats, repo, dataset_repo, error, fp16)
+    texts = _hide_secrets({"README.md": card.encode(), **_describe_run(run)})
     message = f"{public_name(job.base)} without {job.spec.name}"[:200]
-    return Publication(repo, "model", _hide_secrets({"README.md": card.encode(), **files}), message)
+    return Publication(repo, "model", {**texts, **files}, message)
 
 
 @dataclass(frozen=True)
@@ -212,15 +232,19 @@ class Hub:
         self,
         run: Run,
         repo: str,
-        formats: tuple[str, ...] = ("diffusers", "kohya"),
+        formats: tuple[str, ...] = export.DEFAULT,
         private: bool = True,
         pull_request: bool = False,
         tag: str = "",
         dataset_repo: str = "",
+        fp16: bool = False,
         seen: str = "",
     ) -> Published:
-        """Publishes a finished run's weights with a model card in one commit. Raises CrceError on any failure."""
-        made = prepare_weights(run, self.full_name(repo), formats, dataset_repo)
+        """Publishes a finished run's result with a model card, its concepts and its report, in one commit.
+
+        Raises CrceError on any failure.
+        """
+        made = prepare_weights(run, self.full_name(repo), formats, dataset_repo, fp16)
         return self.publish(made, private, pull_request, tag, seen)
 
     def publish(
@@ -235,6 +259,10 @@ class Hub:
         head = self._find_head(made.repo, made.kind)
         if made.kind == "dataset" and head != made.parent:
             raise CrceError(_report_moved(made.repo))
+        with tempfile.TemporaryDirectory() as folder:
+            return self._send(made.written(Path(folder)), head, private, pull_request, tag)
+
+    def _send(self, made: Publication, head: str, private: bool, pull_request: bool, tag: str) -> Published:
         if head:
             return self._publish(made, head, pull_request, tag)
         head = self._create_repo(made.repo, made.kind, private)
@@ -320,8 +348,9 @@ class Hub:
         )
         ids = {each.path: each.lfs.sha256 if each.lfs else each.blob_id for each in there if isinstance(each, RepoFile)}
         return all(
-            name not in ids if data is None else ids.get(name) in (sha256(data).hexdigest(), _hash_blob(data))
+            name not in ids if data is None else ids.get(name) in _ids(data)
             for name, data in made.files.items()
+            if not isinstance(data, TensorFile)
         )
 
     def _create_tag(self, made: Publication, tag: str, commit: str) -> None:
@@ -443,18 +472,47 @@ def _report_unseen(made: Publication) -> str:
 def _hide_secrets(files: Content) -> Content:
     """A note or a name may repeat what a server echoed."""
     return {
-        name: redact(data.decode()).encode() if data and name.endswith(_TEXTS) else data for name, data in files.items()
+        name: redact(data.decode()).encode() if isinstance(data, bytes) and name.endswith(_TEXTS) else data
+        for name, data in files.items()
     }
 
 
 def _make_operations(content: Content) -> list[CommitOperationAdd | CommitOperationDelete]:
     return [CommitOperationDelete(name) if data is None else CommitOperationAdd(name, data)
-            for name, data in content.items()]  # fmt: skip
+            for name, data in content.items() if not isinstance(data, TensorFile)]  # fmt: skip
 
 
-def _hash_blob(data: bytes) -> str:
-    """The name that git gives to this content."""
-    return sha1(b"blob %d\0" % len(data) + data).hexdigest()
+def _measure(data: bytes | TensorFile | Path) -> int:
+    match data:
+        case bytes():
+            return len(data)
+        case TensorFile():
+            return data.size
+    return data.stat().st_size
+
+
+def _ids(data: bytes | Path) -> set[str]:
+    """The names that LFS and git give to this content."""
+    size = len(data) if isinstance(data, bytes) else data.stat().st_size
+    hashes = sha256(), sha1(b"blob %d\0" % size)
+    with BytesIO(data) if isinstance(data, bytes) else open(data, "rb") as file:
+        while block := file.read(_BLOCK):
+            for each in hashes:
+                each.update(block)
+    return {each.hexdigest() for each in hashes}
+
+
+def _describe_run(run: Run) -> dict[str, bytes]:
+    """The concepts with their terms, and the report where there is one."""
+    specs = {f"specs/{spec.slug}.json": spec_to_dict(spec) for spec in run.job.specs}
+    if report := run.report:
+        specs["report.json"] = asdict(_without_paths(report))
+    return {name: json.dumps(facts, indent=2, ensure_ascii=False).encode() for name, facts in specs.items()}
+
+
+def _without_paths(report: Report) -> Report:
+    """The recorded base may be a path on this machine."""
+    return replace(report, base=public_name(report.base), also=tuple(map(_without_paths, report.also)))
 
 
 def _index(specs: Iterable[ConceptSpec]) -> Specs:
