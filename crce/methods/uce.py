@@ -1,8 +1,8 @@
 """UCE: keys and values edited in closed form (Gandikota et al., WACV 2024), and CRCE's lists in the same form.
 
 A term is edited at every position from its first word to the last padding, each with an equal share of the term's
-weight; its guide is the empty prompt's state at the same position. The public script edits only the last word, which
-left half of the apples in place here: the states after a word carry it too (docs/instant-edit.md). λ is a share of the
+weight; its guide is the empty prompt's state at the same position. The public script edits only the last word, but
+the states after a word carry it too, and the U-Net reads them all. λ is a share of the
 states' mean squared length, so that one setting means the same for every text encoder: a state of CLIP is 28 long, one
 of the default model 17.
 """
