@@ -6,10 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from app.session.drafts import find_slug
+from app.session.drafts import find_slug, read
 from crce import bases
 from crce.catalogue import BACKBONES, METHOD_FACTS
-from crce.concepts.library import find_concept, library
+from crce.concepts.library import library
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, resolve_config
 from crce.errors import CrceError
@@ -97,7 +97,7 @@ class EraseForm:
         if not self.concept:
             raise CrceError("Choose a concept to erase first.")
         slugs = [self.concept, *(slug for slug in self.together if slug != self.concept)]
-        return [find_concept(slug) for slug in slugs]
+        return [read(slug) for slug in slugs]
 
     def count_steps(self) -> int:
         """Training steps: those entered, or the base model's preset."""

@@ -302,6 +302,7 @@ def create(job: Job, folder: Path | None = None, queued: bool = True) -> Run:
     local = job.base != bases.EMOJI_SD and Path(job.base).is_dir()
     base = str(Path(job.base).resolve()) if local else job.base
     job = replace(job, base=base, config=resolve_config(job.config, base), base_digest=find_digest(base))
+    _refuse_repeats(job.specs)
     for spec in job.specs:
         check(spec, job.config)
     if job.config.until_gone:
@@ -318,6 +319,13 @@ def create(job: Job, folder: Path | None = None, queued: bool = True) -> Run:
         shutil.rmtree(hidden, ignore_errors=True)
         raise CrceError(f"The run directory {target} cannot be written: {error.strerror}.") from None
     return Run(target)
+
+
+def _refuse_repeats(specs: tuple[ConceptSpec, ...]) -> None:
+    """One concept has one adapter, and one share of the steps."""
+    slugs = [spec.slug for spec in specs]
+    if again := [spec for spec in specs if slugs.count(spec.slug) > 1]:
+        raise CrceError(f"{again[0].name!r} is in this run twice. Name it once.")
 
 
 def _build(job: Job, folder: Path, queued: bool) -> None:
