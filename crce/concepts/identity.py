@@ -25,7 +25,7 @@ _SHIPPED_SENSES = {
 
 
 def to_file_name(target: str, sense: str) -> str:
-    """"dog", "bat-animal" for the shipped concept, "jaguar-guitar-5f0d03ab" for the sense "guitar"."""
+    """The file name: "dog", "bat-animal" for the shipped concept, "jaguar-guitar-5f0d03ab" for the sense "guitar"."""
     name = f"{target} ({sense})" if sense else target
     readable = simplify(name)
     owner = _OWNERS.get(readable)
@@ -51,5 +51,5 @@ def fold(name: str) -> str:
 _TAIL = re.compile(rf"-[0-9a-f]{{{_HASH}}}$")  # of a name that looks as if it had a hash
 _OWNERS = {
     simplify(f"{target} {sense}"): (target, sense)
-    for target, sense in (*((name.strip(), "") for name in _SHIPPED_NAMES.split(";")), *_SHIPPED_SENSES)
+    for target, sense in (*((" ".join(name.split()), "") for name in _SHIPPED_NAMES.split(";")), *_SHIPPED_SENSES)
 }
