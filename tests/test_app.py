@@ -411,7 +411,7 @@ def test_a_concept_goes_out_and_comes_back_as_json_and_csv(dog, tmp_path):
 
 def brought(tmp_path, name: str, text: str | bytes) -> drafts.OpenConcept:
     (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
-    return curate.import_file(opened(), "", str(tmp_path / name))[0]
+    return curate.import_file(opened(), "", curate.read_file(str(tmp_path / name)))[0]
 
 
 def test_a_table_adds_and_updates_and_drops_nothing(tmp_path):

@@ -22,17 +22,38 @@ SHIPPED = files.DATA / "corefconcept"
 # Concepts that the default model draws and CorefConcept lacks: fantasy figures that stand in for protected characters,
 # both senses of "cricket", and four kinds of many drawings that presets are chosen on.
 EXTRAS = files.DATA / "assets" / "emoji-sd" / "concepts"
+MOST = 500  # terms in a list
 LONGEST = 200  # characters; CLIP reads 77 tokens at most
 
 
+JOINERS = "\u200c\u200d"  # what Persian, the scripts of India and emoji are written with
+_TAGS = range(0xE0020, 0xE0080)  # of the flags of England, Scotland and Wales
+
+
+def _is_control(letter: str) -> bool:
+    """Whether it is none of a text's letters: ANSI escapes, NUL, marks of direction and the like."""
+    if letter in JOINERS or ord(letter) in _TAGS:
+        return False
+    return unicodedata.category(letter) in ("Cc", "Cf", "Co", "Zl", "Zp")
+
+
 def _check_printable(text: str) -> str:
-    if any(unicodedata.category(letter) in ("Cc", "Cf", "Co", "Zl", "Zp") for letter in text):
+    if any(map(_is_control, text)):
         raise ValueError("remove the control characters")
+    if text and all(letter in JOINERS or letter.isspace() for letter in text):
+        raise ValueError("enter a phrase that can be seen")
+    return text
+
+
+def _check_lines(text: str) -> str:
+    """Of a text of several lines, such as a note."""
+    _check_printable(text.replace("\n", " ").replace("\t", " ").replace("\r", " ")) if text.strip() else None
     return text
 
 
 Phrase = Annotated[str, Field(min_length=1, max_length=LONGEST), AfterValidator(_check_printable)]
 Line = Annotated[str, Field(max_length=LONGEST), AfterValidator(_check_printable)]
+Passage = Annotated[str, AfterValidator(_check_lines)]
 
 
 class _Strict(BaseModel):
@@ -44,15 +65,15 @@ class _Term(_Strict):
     certainty: Certainty = "high"
     split: Split = "train"
     source: Source = "expert"
-    note: Annotated[str, Field(max_length=2000)] = ""
+    note: Annotated[Passage, Field(max_length=2000)] = ""
 
 
 class _Round(_Strict):
     by: Source
     model: Line = ""
     prompt_version: Line = ""
-    wish: Annotated[str, Field(max_length=2000)] = ""
-    changes: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=1000)] = []
+    wish: Annotated[Passage, Field(max_length=2000)] = ""
+    changes: Annotated[list[Annotated[Passage, Field(max_length=1000)]], Field(max_length=1000)] = []
 
 
 class _Provenance(_Strict):
@@ -68,19 +89,22 @@ class _Spec(_Strict):
     target: Phrase
     category: Category = "object"
     sense: Line = ""
-    corefs: list[_Term] = []
-    retains: list[_Term] = []
+    corefs: Annotated[list[_Term], Field(max_length=MOST)] = []
+    retains: Annotated[list[_Term], Field(max_length=MOST)] = []
     provenance: _Provenance = _Provenance()
 
 
 def parse_spec(text: str, where: str) -> ConceptSpec:
     """Parses a spec from JSON; `where` names the text in errors. Raises CrceError with field, value and fix."""
     try:
-        facts = _Spec.model_validate(json.loads(text)).model_dump()
+        read = json.loads(text, object_pairs_hook=_refuse_double_keys)
+        facts = _Spec.model_validate(read).model_dump()
     except json.JSONDecodeError as error:
         raise CrceError(
             f"{where}: line {error.lineno}, column {error.colno} is not valid JSON: {error.msg}. Correct it there."
         ) from None
+    except _DoubleKey as error:
+        raise CrceError(f"{where}: {_quote(str(error))} stands twice in one object; remove one of the two.") from None
     except RecursionError:
         raise CrceError(f"{where} is not a valid spec: its JSON is nested too deeply.") from None
     except ValidationError as error:
@@ -88,6 +112,18 @@ def parse_spec(text: str, where: str) -> ConceptSpec:
     spec = spec_from_dict(facts)
     _refuse_repeats(spec, where)
     return spec
+
+
+class _DoubleKey(Exception):
+    """A key that an object of JSON has twice: the last one would win without a word."""
+
+
+def _refuse_double_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _DoubleKey(next(key for key in keys if keys.count(key) > 1))
+    return found
 
 
 def load_spec(path: Path) -> ConceptSpec:
@@ -251,6 +287,8 @@ def _describe_fault(fault: Mapping) -> str:
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
     if fault["type"] == "missing":
         return f"{place} is missing; add it."
+    if fault["type"] == "too_long":
+        return f"{place} has {fault['ctx']['actual_length']} entries; use at most {fault['ctx']['max_length']}."
     if fault["type"] == "extra_forbidden":
         models: dict[int, type[BaseModel]] = {0: _Spec, 1: _Provenance}
         fields = models.get(len(fault["loc"]) - 1, _Term).model_fields
