@@ -168,11 +168,14 @@ def _collect_retains(target: str, synset: Synset) -> tuple[Term, ...]:
 
 
 def _find_common_word(synset: Synset) -> str:
-    """The first word that means this before anything else but a person ("tiger"), as it would in a prompt; or ""."""
+    """The first word that means nothing but a person more often ("tiger"), as it would in a prompt; or ""."""
     graph = wordnet()
-    other = {"person"} - {synset.field}
-    means = lambda word: next(n for n in graph.senses[word.casefold()] if graph.synsets[n].field not in other)  # noqa: E731
-    return next((word for word in synset.words if _is_typed(word) and means(word) == synset.number), "")
+
+    def is_common(word: str) -> bool:
+        others = (graph.synsets[number] for number in graph.senses[word.casefold()])
+        return all(other.frequency <= synset.frequency for other in others if other.field != "person")
+
+    return next((word for word in synset.words if _is_typed(word) and is_common(word)), "")
 
 
 def _is_role(synset: Synset, target: Synset) -> bool:
