@@ -174,14 +174,14 @@ def _describe_cost(cost: Cost, measured: bool) -> str:
 @report_errors
 def start(**values: Any) -> str:
     form = EraseForm.from_values(values)
-    run = queue_run(form.to_job(), int(form.images))
+    run = queue_run(form.to_job(), int(form.images), form.leave_out_long)
     gr.Info(f"{html.escape(run.title)} is queued. It continues if you close this page.", title="Started")
     return run.id
 
 
-def queue_run(job: Job, images: int) -> Run:
-    """images: pictures per term that are judged after the training; 0 for none."""
-    run = runs.create(job)
+def queue_run(job: Job, images: int, leave_out_long: bool = False) -> Run:
+    """images: pictures per term that are judged after the training; 0 for none. leave_out_long: see `runs.create`."""
+    run = runs.create(job, leave_out_long=leave_out_long)
     if images:
         run.request_evaluate(images)
     ensure_worker()

@@ -44,6 +44,7 @@ class EraseForm:
     microbatch_size: float = EraseConfig.microbatch_size
     backbone: str = EraseConfig.backbone
     until_gone: bool = EraseConfig.until_gone
+    leave_out_long: bool = False
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> "EraseForm":
@@ -163,4 +164,6 @@ def build_settings() -> dict[str, Any]:
                                 info="The method that CRCE extends"),
         "until_gone": gr.Checkbox(form.until_gone, label="Stop when gone",
                                   info="The judge looks at 20 pictures every 15 steps"),
+        "leave_out_long": gr.Checkbox(form.leave_out_long, label="Leave out long terms",
+                                      info="Those with more tokens than the base reads"),
     }  # fmt: skip

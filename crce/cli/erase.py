@@ -57,6 +57,9 @@ def erase(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out, or the concept's newest unfinished run.")
     ] = False,
+    leave_out_long: Annotated[
+        bool, typer.Option("--leave-out-long", help="Erase without the terms that are longer than the base reads.")
+    ] = False,
     also: Annotated[list[str] | None, typer.Option(help="A further concept for the same run. Repeatable.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate the time, memory and disk space.")] = False,
     as_json: AsJson = False,
@@ -98,7 +101,7 @@ def erase(
         job = Job(base, spec, config, device, dtype, also=tuple(map(find_concept, also or ())))
         if dry_run:
             return _print_estimate(job, as_json)
-        run = runs.create(job, out, queued=False)
+        run = runs.create(job, out, queued=False, leave_out_long=leave_out_long)
     if resume:
         terminal.warn(filter(None, [describe_unknown_base(run)]))
     terminal.follow(run, execute(run))
