@@ -160,9 +160,9 @@ def draw_split(terms: Iterable[Term], seed: int, before: Iterable[Term] = ()) ->
 
 
 def clean(text: str) -> str:
-    """Reduces a text to one line of visible characters."""
-    visible = (c if unicodedata.category(c) not in ("Cf", "Co", "Cs", "Cn") or c in JOINERS else "" for c in text)
-    spaced = (" " if unicodedata.category(c)[0] in "CZ" else c for c in "".join(visible))
+    """Reduces a text to one line of visible characters and the joiners between them."""
+    visible = (c for c in text if c in JOINERS or unicodedata.category(c) not in ("Cf", "Co", "Cs", "Cn"))
+    spaced = (" " if c not in JOINERS and unicodedata.category(c)[0] in "CZ" else c for c in visible)
     return " ".join("".join(spaced).split())
 
 
