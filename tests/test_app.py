@@ -424,6 +424,28 @@ def test_a_table_adds_and_updates_and_drops_nothing(tmp_path):
     assert drafts.undo(opened()).mine == before
 
 
+def test_a_table_is_read_before_the_lists_are_held_for_it(tmp_path):
+    """What takes long with many rows happens in an event of its own, without the lock of the edits."""
+    path, before = tmp_path / "many.csv", drafts.read("dog")
+    path.write_text("kind,term\n" + "".join(f"coref,pooch {number % 50}\n" for number in range(20_000)))
+    read = curate.read_file(str(path))
+    assert len(read.content) == 20_000 and drafts.read("dog") == before
+    after = curate.import_file(opened(), "", read)[0].spec
+    assert {f"pooch {number}" for number in range(50)} <= {term.text for term in after.corefs}
+
+
+def test_a_pasted_name_with_a_comma_is_one_term():
+    curate.add_terms(opened(), "", "retains", "Washington, D.C.\nlynx, okapi")
+    assert texts("retains")[-3:] == ["Washington, D.C.", "lynx", "okapi"]
+
+
+def test_a_table_of_another_concept_is_told_and_changes_nothing(tmp_path):
+    before = drafts.read("dog")
+    with pytest.raises(gr.Error, match="line 2 is a term of &#x27;cat&#x27;|line 2 is a term of 'cat'"):
+        brought(tmp_path, "cat.csv", "concept,kind,term\ncat,coref,kitty\n")
+    assert drafts.read("dog") == before
+
+
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
@@ -750,7 +772,23 @@ def test_again_fills_the_form_with_what_was_asked(dog, base):
     library.save_spec(dog, library.own_path(dog))
     config = EraseConfig("crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, backbone="ca", microbatch_size=1)
     run = runs.create(Job(base, dog, config))
-    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, [], 1, "ca")
+    asked = (
+        dog.slug,
+        base,
+        "crce-fixed",
+        "7",
+        "0.0002",
+        1.0,
+        2,
+        3,
+        3,
+        erase_form.JUDGED_IMAGES,
+        [],
+        1,
+        "ca",
+        False,
+        False,
+    )
     assert erase.refill_form(event(id=run.id)) == asked
 
 
