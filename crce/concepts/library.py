@@ -46,8 +46,9 @@ def _check_printable(text: str) -> str:
 
 
 def _check_lines(text: str) -> str:
-    """Of a text of several lines, such as a note."""
-    _check_printable(text.replace("\n", " ").replace("\t", " ").replace("\r", " ")) if text.strip() else None
+    """The same for a text of several lines, such as a note."""
+    if any(_is_control(letter) for letter in text if letter not in "\n\r\t"):
+        raise ValueError("remove the control characters")
     return text
 
 
