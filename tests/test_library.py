@@ -73,6 +73,7 @@ def test_broken_json_names_its_place(text, said):
 def test_joiners_stay_where_a_script_needs_them(text):
     spec = library.parse_spec(json.dumps({"target": text, "corefs": [{"text": f"{text} 2", "note": "a\nb"}]}), "x.json")
     assert (spec.target, spec.corefs[0].text) == (text, f"{text} 2") and edits.clean(text) == text
+    assert edits.clean("\u200d") == ""
 
 
 letters = st.characters(exclude_categories=("C", "Z"))

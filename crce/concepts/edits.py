@@ -163,7 +163,8 @@ def clean(text: str) -> str:
     """Reduces a text to one line of visible characters and the joiners between them."""
     visible = (c for c in text if c in JOINERS or unicodedata.category(c) not in ("Cf", "Co", "Cs", "Cn"))
     spaced = (" " if c not in JOINERS and unicodedata.category(c)[0] in "CZ" else c for c in visible)
-    return " ".join("".join(spaced).split())
+    line = " ".join("".join(spaced).split())
+    return line if line.strip(f" {JOINERS}") else ""
 
 
 def _index_lists(spec: ConceptSpec) -> dict[str, tuple[str, Term]]:
