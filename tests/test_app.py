@@ -176,7 +176,9 @@ def test_the_road_through_the_wires(no_worker, base, home):
     assert drafts.read("dog").provenance.reviewer == "Ada"
     _, concept = tab.press(erase.open_concept)
     assert concept["value"] == "dog"
-    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, "auto", [], 1, "ca", False, 10, "cpu", "fp32")
+    tab.press(
+        erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, "auto", [], 1, "ca", False, 10, False, "cpu", "fp32"
+    )
     form = EraseForm.from_job(runs.all_runs()[0].job)
     assert (form.backbone, form.preview_every, form.device, form.dtype) == ("ca", 10, "cpu", "fp32")
     run = runs.all_runs()[0]
@@ -423,7 +425,7 @@ def test_a_concept_goes_out_and_comes_back_as_json_and_csv(dog, tmp_path):
 
 def brought(tmp_path, name: str, text: str | bytes) -> drafts.OpenConcept:
     (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
-    return curate.import_file(opened(), "", str(tmp_path / name))[0]
+    return curate.import_file(opened(), "", curate.read_file(str(tmp_path / name)))[0]
 
 
 def test_a_table_adds_and_updates_and_drops_nothing(tmp_path):
@@ -434,6 +436,28 @@ def test_a_table_adds_and_updates_and_drops_nothing(tmp_path):
     assert (after.retains[-1].text, after.retains[-1].certainty) == ("puppy", "very low")
     assert len(after.corefs) + len(after.retains) == len(before.corefs) + len(before.retains) + 1
     assert drafts.undo(opened()).mine == before
+
+
+def test_a_table_is_read_before_the_lists_are_held_for_it(tmp_path):
+    """What takes long with many rows happens in an event of its own, without the lock of the edits."""
+    path, before = tmp_path / "many.csv", drafts.read("dog")
+    path.write_text("kind,term\n" + "".join(f"coref,pooch {number % 50}\n" for number in range(20_000)))
+    read = curate.read_file(str(path))
+    assert len(read.content) == 20_000 and drafts.read("dog") == before
+    after = curate.import_file(opened(), "", read)[0].spec
+    assert {f"pooch {number}" for number in range(50)} <= {term.text for term in after.corefs}
+
+
+def test_a_pasted_name_with_a_comma_is_one_term():
+    curate.add_terms(opened(), "", "retains", "Washington, D.C.\nlynx, okapi")
+    assert texts("retains")[-3:] == ["Washington, D.C.", "lynx", "okapi"]
+
+
+def test_a_table_of_another_concept_is_told_and_changes_nothing(tmp_path):
+    before = drafts.read("dog")
+    with pytest.raises(gr.Error, match="line 2 is a term of &#x27;cat&#x27;|line 2 is a term of 'cat'"):
+        brought(tmp_path, "cat.csv", "concept,kind,term\ncat,coref,kitty\n")
+    assert drafts.read("dog") == before
 
 
 @pytest.mark.parametrize(
@@ -779,7 +803,7 @@ def test_again_fills_the_form_with_what_was_asked(dog, base):
     )
     run = runs.create(Job(base, dog, config, "cpu", "fp16"))
     asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, "auto", [], 1, "ca",
-             False, 9, "cpu", "fp16")  # fmt: skip
+             False, 9, False, "cpu", "fp16")  # fmt: skip
     assert erase.refill_form(event(id=run.id)) == asked
 
 

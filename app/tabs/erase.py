@@ -189,20 +189,21 @@ def start(**values: Any) -> str:
     form = EraseForm.from_values(values)
     if not base_download.is_here(form.base, form.device, form.dtype):
         raise CrceError(f"{form.base} is not on this machine yet. Press Download above first.")
-    run = queue_run(form.to_job(), int(form.images), form.judge.strip())
+    run = queue_run(form.to_job(), int(form.images), form.judge.strip(), form.leave_out_long)
     gr.Info(f"{html.escape(run.title)} is queued. It continues if you close this page.", title="Started")
     return run.id
 
 
-def queue_run(job: Job, images: int, judge: str = AUTO) -> Run:
+def queue_run(job: Job, images: int, judge: str = AUTO, leave_out_long: bool = False) -> Run:
     """images: pictures per term that are judged after the training, where there is a judge; 0 for none. judge: whom.
+    leave_out_long: see `runs.create`.
 
     Raises CrceError for a judge that is named and cannot be used.
     """
     if images and judge != AUTO:
         choose_judge(job.base, judge)
     people.require_room()
-    run = runs.create(job)
+    run = runs.create(job, leave_out_long=leave_out_long)
     people.claim(run)
     if images and can_judge(job.base, judge):
         run.request_evaluate(images, judge=judge)

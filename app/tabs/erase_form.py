@@ -6,10 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from app.session.drafts import find_slug
+from app.session.drafts import find_slug, read
 from crce import bases, devices
 from crce.catalogue import BACKBONES, METHOD_FACTS
-from crce.concepts.library import find_concept, library
+from crce.concepts.library import library
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, resolve_config
 from crce.errors import CrceError
@@ -50,6 +50,7 @@ class EraseForm:
     backbone: str = EraseConfig.backbone
     until_gone: bool = EraseConfig.until_gone
     preview_every: float = EraseConfig.preview_every
+    leave_out_long: bool = False
     device: str = devices.AUTO
     dtype: str = devices.AUTO
 
@@ -111,7 +112,7 @@ class EraseForm:
         if not self.concept:
             raise CrceError("Choose a concept to erase first.")
         slugs = [self.concept, *(slug for slug in self.together if slug != self.concept)]
-        return [find_concept(slug) for slug in slugs]
+        return [read(slug) for slug in slugs]
 
     def count_steps(self) -> int:
         """Training steps: those entered, or the base model's preset."""
@@ -204,6 +205,8 @@ def build_settings() -> dict[str, Any]:
                                   info="The judge looks at 20 pictures every 15 steps"),
         "preview_every": gr.Number(form.preview_every, label="Preview", precision=0, minimum=0,
                                    info="Steps between previews; 0: none"),
+        "leave_out_long": gr.Checkbox(form.leave_out_long, label="Leave out long terms",
+                                      info="Those with more tokens than the base reads"),
     }  # fmt: skip
 
 

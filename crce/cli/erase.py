@@ -37,6 +37,7 @@ from crce.errors import CrceError
 from crce.runs import Job, Run
 from crce.runs.execute import execute
 from crce.runs.models import Models
+from crce.token_count import fit_terms
 
 
 def erase(
@@ -61,6 +62,9 @@ def erase(
     out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new run")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out, or the concept's newest unfinished run.")
+    ] = False,
+    leave_out_long: Annotated[
+        bool, typer.Option("--leave-out-long", help="Erase without the terms that are longer than the base reads.")
     ] = False,
     also: Annotated[list[str] | None, typer.Option(help="A further concept for the same run. Repeatable.")] = None,
     yes: Yes = False,
@@ -109,7 +113,7 @@ def erase(
         job = Job(base, spec, config, device, dtype, also=tuple(map(find_concept, also or ())))
         if dry_run:
             return _print_estimate(job, as_json)
-        run = runs.create(job, out, queued=False)
+        run = runs.create(job, out, queued=False, leave_out_long=leave_out_long)
     if resume:
         terminal.warn(filter(None, [describe_unknown_base(run)]))
     terminal.follow(run, execute(run))
@@ -126,16 +130,27 @@ def _print_estimate(job: Job, as_json: bool) -> None:
 
 def _find_unfinished(spec: ConceptSpec, out: Path | None) -> Run:
     """The run to resume. Raises CrceError if there is none, or if it belongs to another spec."""
-    found = [runs.open_run(out)] if out else [run for run in runs.all_runs() if run.job.spec.digest == spec.digest]
+    found = [runs.open_run(out)] if out else [run for run in runs.all_runs() if _is_of(run, spec)]
     run = next((run for run in found if run.state in ("interrupted", "stopped", "failed", "queued")), None)
     if not run:
         raise CrceError(f"There is no unfinished run of {spec.name!r} to resume. Omit --resume to start one.")
-    if run.job.spec.digest != spec.digest:
+    if not _is_of(run, spec):
         raise CrceError(
             f"The run in {run.dir} is for {run.title!r} with other terms. Give its concept, or a new --out."
         )
     run.clear("stop")
     return run
+
+
+def _is_of(run: Run, spec: ConceptSpec) -> bool:
+    """Whether the run erases these lists, or what is left of them without the terms too long for its base."""
+    mine = run.job.spec
+    if mine.digest == spec.digest or mine.slug != spec.slug:
+        return mine.digest == spec.digest
+    try:
+        return mine.digest == fit_terms(spec, run.job.base, leave_out=True).digest
+    except CrceError:  # its base is gone, or reads not even the name
+        return False
 
 
 def _suggest_next(run: Run) -> str:

@@ -5,11 +5,11 @@ Plain data, independent of files and models. `library` reads and validates spec 
 
 import hashlib
 import json
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, get_args
+
+from crce.concepts.identity import to_file_name
 
 Certainty = Literal["very high", "high", "normal", "low", "very low"]
 Category = Literal["object", "ip", "celebrity", "style"]
@@ -81,9 +81,8 @@ class ConceptSpec:
 
     @property
     def slug(self) -> str:
-        """The name as a file name: "bat-animal", or "beyonce" for Beyoncé."""
-        letters = "".join(c for c in unicodedata.normalize("NFKD", self.name.lower()) if not unicodedata.combining(c))
-        return re.sub(r"[^a-z0-9]+", "-", letters).strip("-") or "concept"
+        """The name as a file name, which no other concept has (`identity`): "dog", "bat-animal", "concept-5f0d03ab"."""
+        return to_file_name(self.target, self.sense)
 
     @property
     def train_corefs(self) -> list[Term]:

@@ -53,6 +53,7 @@ from crce.runs.events import (
 )
 from crce.runs.person import read_verdicts
 from crce.text import has_controls
+from crce.token_count import fit_terms
 
 E = TypeVar("E", bound=Event)
 ID = re.compile(r"[0-9a-z-]{12,60}")
@@ -338,16 +339,20 @@ class Busy(CrceError):
     """Another process or thread holds the run."""
 
 
-def create(job: Job, folder: Path | None = None, queued: bool = True) -> Run:
+def create(job: Job, folder: Path | None = None, queued: bool = True, leave_out_long: bool = False) -> Run:
     """A new run in the store, or in an empty or new `folder`.
 
-    queued: the worker takes it up; else only the caller does. Raises CrceError for a base that is no model, or has
-    no judge for a run until gone, for fewer terms than are drawn per step, and for a folder in use or not writable.
+    queued: the worker takes it up; else only the caller does. leave_out_long: erase without the terms that are longer
+    than the base reads. Raises CrceError for such terms else, for a base that is no model, or has no judge for a run
+    until gone, for fewer terms than are drawn per step, and for a folder in use or not writable.
     """
     # The worker runs in another folder, so a local path must be absolute.
     local = job.base != bases.EMOJI_SD and Path(job.base).is_dir()
     base = str(Path(job.base).resolve()) if local else job.base
     job = replace(job, base=base, config=resolve_config(job.config, base), base_digest=find_digest(base))
+    _refuse_repeats(job.specs)
+    spec, *also = (fit_terms(spec, base, leave_out_long) for spec in (job.spec, *job.also))
+    job = replace(job, spec=spec, also=tuple(also))
     for spec in job.specs:
         check(spec, job.config)
     if job.config.until_gone:
@@ -364,6 +369,13 @@ def create(job: Job, folder: Path | None = None, queued: bool = True) -> Run:
         shutil.rmtree(hidden, ignore_errors=True)
         raise CrceError(f"The run directory {target} cannot be written: {error.strerror}.") from None
     return Run(target)
+
+
+def _refuse_repeats(specs: tuple[ConceptSpec, ...]) -> None:
+    """One concept has one adapter, and one share of the steps."""
+    slugs = [spec.slug for spec in specs]
+    if again := [spec for spec in specs if slugs.count(spec.slug) > 1]:
+        raise CrceError(f"{again[0].name!r} is in this run twice. Name it once.")
 
 
 def _build(job: Job, folder: Path, queued: bool) -> None:
