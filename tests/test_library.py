@@ -58,8 +58,8 @@ def test_a_fault_is_named_with_its_value_and_the_fix(change, said):
         ('{"target": "dog",\n "corefs": [}', "dog.json: line 2, column 13 is not valid JSON: Expecting value."),
         ("", "line 1, column 1"),
         ("[]", 'the spec is []; use an object, {"…": …}.'),
-        ('{"target": "dog", "target": "cat"}', 'dog.json: "target" stands twice in one object; remove one of the two.'),
-        ('{"target": "dog", "corefs": [{"text": "a", "text": "b"}]}', '"text" stands twice'),
+        ('{"target": "dog", "target": "cat"}', "appears twice"),
+        ('{"target": "dog", "corefs": [{"text": "a", "text": "b"}]}', "appears twice"),
         ("[" * 100_000, "nested too deep"),
     ],
 )
