@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 CLOSED_FORM = "closed form"
 ADAPTER = "adapter"
+# As what a method draws the target unless an anchor is given.
+OPPOSITE, NOTHING, RETAIN = "its opposite", "nothing", "the most certain retain"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class MethodFacts:
     needs: "corefs" or "retains", the list of which it needs a training term, if it does not draw from both.
     published: steps and learning rate for SD v1.4 in its paper or code; None means those of the CRCE paper (App. B).
     is_backbone: whether CRCE's sums can be added to its loss. variant: whether it is CRCE's loss added to a backbone.
+    anchor: as what it draws the target unless told otherwise (`EraseConfig.anchor`); empty where it cannot be told.
+    attribute: whether it can erase an attribute from a concept alone (`EraseConfig.erase_from`).
     """
 
     key: str
@@ -45,6 +49,8 @@ class MethodFacts:
     is_backbone: bool = False
     variant: bool = False
     result: Result = WEIGHTS
+    anchor: str = ""
+    attribute: bool = False
 
 
 _FMN = "Zhang et al., Forget-Me-Not: Learning to Forget in Text-to-Image Diffusion Models, CVPR Workshops 2024"
@@ -64,37 +70,45 @@ _ROWS = (
         "crce", "CRCE", "gradient", "attn2 K, V",
         "Pushes the target and M corefs, drawn anew each step, away; preserves N retains.",
         f"{_CRCE}, §3.2.3", lists=True, variant=True,
+        anchor=OPPOSITE,
     ),
     MethodFacts(
         "crce-plus", "CRCE-plus", "mixed", "attn2 K, V",
         "The closed form first, then CRCE's training from there.", "ours", lists=True,
+        anchor=OPPOSITE,
     ),
     MethodFacts(
         "crce-fixed", "CRCE-Fixed", "gradient", "attn2 K, V",
         "CRCE with one fixed set: the M corefs and N retains of highest certainty.",
         f"{_CRCE}, §4.3", lists=True, variant=True,
+        anchor=OPPOSITE,
     ),
     MethodFacts(
         "crce-sphere", "CRCE-Sphere", "gradient", "attn2 K, V",
         "CRCE with M random points around the target instead of the corefs.",
         f"{_CRCE}, §4.3", lists=True, variant=True,
+        anchor=OPPOSITE,
     ),
     MethodFacts(
         "esd-x-strict", "ESD-x strict", "gradient", "attn2 K, V",
         'Pushes only the target away; the paper\'s "ESD-x".', f"{_ESD}; {_CRCE}, App. B", is_backbone=True,
+        anchor=OPPOSITE, attribute=True,
     ),
     MethodFacts(
         "esd-x", "ESD-x", "gradient", "attn2 Q, K, V, out",
         "Pushes only the target away, with all of the cross-attention.", _ESD,
+        anchor=OPPOSITE, attribute=True,
     ),
     MethodFacts(
         "esd-u", "ESD-u", "gradient", "all but attn2",
         "Pushes only the target away, with all weights that do not see the text.", _ESD, is_backbone=True,
+        anchor=OPPOSITE, attribute=True,
     ),
     MethodFacts(
         "realera", "RealEra", "gradient", "attn2 K, V",
         "Pushes the target and 10 random points near it away; preserves 2 random points further off.",
         f"{_REALERA}; {_CRCE}, App. B", needs="corefs",
+        anchor=OPPOSITE,
     ),
     MethodFacts(
         "fmn", "Forget-Me-Not", "gradient, attention", "attn2 Q, K",
@@ -105,11 +119,13 @@ _ROWS = (
         "ca", "Concept Ablation", "gradient", "attn2 K, V",
         "Draws an anchor concept, the most certain retain, in the target's place.", _CA,
         needs="retains", published=(200, 8e-6), is_backbone=True,
+        anchor=RETAIN,
     ),
     MethodFacts(
         "salun", "SalUn", "gradient", "the salient half of all weights",
         "Relabels the target as the most certain retain and preserves a random one, in the weights that matter for the "
         "target.", _SALUN, needs="retains", published=(500, 1e-5),
+        anchor=RETAIN,
     ),
     MethodFacts(
         "spm", "SPM", ADAPTER, "a rank-1 adapter beside every layer of the transformers",
@@ -122,6 +138,7 @@ _ROWS = (
             "Studio a layer acts on a prompt in proportion to how near the prompt is to the concept; as a LoRA it "
             "acts on every prompt in full, so it may change more than what was measured.",
         ),
+        anchor=OPPOSITE,
     ),
     MethodFacts(
         "receler", "Receler", ADAPTER, "an adapter after every attn2",
@@ -132,6 +149,7 @@ _ROWS = (
             why_not="Receler adds nonlinear adapter layers (GELU), which no other program's format can hold. They work "
             "here: in Compare, and with `crce generate --run …`.",
         ),
+        anchor=OPPOSITE,
     ),
     MethodFacts(
         "mace", "MACE", "mixed", "attn2 K, V",
@@ -142,20 +160,24 @@ _ROWS = (
         "crce-uce", "CRCE-UCE", CLOSED_FORM, "attn2 K, V",
         "Maps the target and every coref to the empty prompt and preserves every retain, all at once; no training.",
         f"{_UCE}; the lists and certainties of {_CRCE}", lists=True,
+        anchor=NOTHING,
     ),
     MethodFacts(
         "uce", "UCE", CLOSED_FORM, "attn2 K, V",
         "Maps only the target to the empty prompt, at once; no training.", _UCE,
+        anchor=NOTHING,
     ),
     MethodFacts(
         "crce-null", "CRCE-Null", CLOSED_FORM, "attn2 V",
         "Maps the target and every coref to the empty prompt, in directions that no retain uses; no training.",
         f"{_SPEED}; the lists and certainties of {_CRCE}", lists=True,
+        anchor=NOTHING,
     ),
     MethodFacts(
         "speed", "SPEED", CLOSED_FORM, "attn2 V",
         "Maps only the target to the empty prompt, in directions that CorefConcept's other concepts do not use; no "
         "training.", _SPEED,
+        anchor=NOTHING,
     ),
 )  # fmt: skip
 

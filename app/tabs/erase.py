@@ -18,10 +18,12 @@ from app.tabs.erase_form import EraseForm
 from app.worker import ask_worker, tab_id
 from crce import runs
 from crce.catalogue import METHOD_FACTS
+from crce.concepts.library import find_concept
 from crce.concepts.spec import resolve_conflicts
+from crce.config import EraseConfig
 from crce.cost import Cost, describe_room, describe_time, format_duration
 from crce.errors import CrceError
-from crce.runs import Job, Run
+from crce.runs import Job, ResolvedJob, Run
 from crce.runs.events import StartEvent, StepEvent
 from crce.worker.client import ensure_worker
 from crce.worker.requests import EstimateRequest
@@ -63,6 +65,13 @@ class EraseTab:
 def describe_method(method: str) -> str:
     facts = METHOD_FACTS[method]
     return f"{facts.what} Changes {facts.touches}. *{facts.source}*"
+
+
+@report_errors
+def show_anchor(method: str, backbone: str, concept: str | None) -> gr.Textbox:
+    """As what the method draws the concept where nothing is entered."""
+    spec = find_concept(concept) if concept else None
+    return gr.Textbox(placeholder=erase_form.describe_anchor(EraseConfig(method, backbone=backbone), spec))
 
 
 def describe_run(form: EraseForm) -> str:
@@ -115,6 +124,7 @@ def render_details(run: Run | None) -> str:
         "η": f"{form.eta:g}",
         "M": form.corefs,
         "N": form.retains,
+        **_describe_phrases(run.job),
         "microbatch": form.microbatch_size or "all terms",
         "seed": form.seed,
         "spec": run.job.spec.digest[:8],
@@ -122,6 +132,13 @@ def render_details(run: Run | None) -> str:
         **run_view.compare_costs(run),
     }
     return render("details", run=run_view.summarize(run, []), settings=settings)
+
+
+def _describe_phrases(job: ResolvedJob) -> dict[str, str]:
+    """As what the concept is drawn, or the concept that it is erased from alone."""
+    if job.config.erase_from:
+        return {"erased only from": job.config.erase_from}
+    return {"drawn as": erase_form.describe_anchor(job.config, job.spec)}
 
 
 def update_plot(run: Run | None) -> tuple[gr.Column, pd.DataFrame]:
@@ -221,8 +238,9 @@ def refill_form(event: gr.EventData) -> tuple:
 
 
 @report_errors
-def open_concept(opened: OpenConcept) -> tuple:
-    return gr.Tabs(selected="erase"), gr.Dropdown(erase_form.list_concepts(), value=require_saved(opened).slug)
+def open_concept(opened: OpenConcept, anchor: str) -> tuple:
+    concept = gr.Dropdown(erase_form.list_concepts(), value=require_saved(opened).slug)
+    return gr.Tabs(selected="erase"), concept, anchor
 
 
 # The tab
@@ -269,9 +287,12 @@ def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, pa
     ui.runs.input(rename, **QUIET).then(**update)
     ui.runs.edit(refill_form, None, fields, **QUIET)
     ui.form["method"].change(describe_method, ui.form["method"], ui.method_facts, **QUIET)
+    asked = [ui.form[name] for name in ("method", "backbone", "concept")]
+    gr.on([part.change for part in asked], show_anchor, asked, ui.form["anchor"], **QUIET)
     # Opening the tab asks too, but not loading the page: that alone must not start a worker.
     costs = {name: ui.form[name] for name in erase_form.COST_FIELDS}
     changes = [page.select, *(part.change for part in costs.values())]
     gr.on(changes, estimate, None, ui.estimate, inputs_kwargs=costs, **EVERY_CHANGE)
     page.select(lambda: gr.Dropdown(erase_form.list_concepts()), None, ui.form["concept"], **QUIET)
-    curate_tab.actions.erase.click(open_concept, curate_tab.opened, [tabs, ui.form["concept"]], **QUIET)
+    given = [curate_tab.opened, curate_tab.preview.anchor]
+    curate_tab.actions.erase.click(open_concept, given, [tabs, ui.form["concept"], ui.form["anchor"]], **QUIET)

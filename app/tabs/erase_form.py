@@ -8,7 +8,7 @@ import gradio as gr
 
 from app.session.drafts import find_slug
 from crce import bases
-from crce.catalogue import BACKBONES, METHOD_FACTS
+from crce.catalogue import BACKBONES, METHOD_FACTS, RETAIN
 from crce.concepts.library import find_concept, library
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, resolve_config
@@ -19,6 +19,7 @@ JUDGED_IMAGES = 4  # per term, judged after a run unless another number is enter
 # The fields that change what a run costs.
 COST_FIELDS = (
     "concept", "base", "method", "steps", "corefs", "retains", "together", "microbatch_size", "backbone",
+    "anchor", "erase_from",
 )  # fmt: skip
 
 
@@ -43,6 +44,8 @@ class EraseForm:
     together: list[str] = field(default_factory=list)
     microbatch_size: float = EraseConfig.microbatch_size
     backbone: str = EraseConfig.backbone
+    anchor: str = ""
+    erase_from: str = ""
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> "EraseForm":
@@ -68,6 +71,8 @@ class EraseForm:
             together=[spec.slug for spec in job.also if spec.slug in known],
             microbatch_size=config.microbatch_size,
             backbone=config.backbone,
+            anchor=config.anchor or "",
+            erase_from=config.erase_from or "",
         )
 
     def to_config(self) -> EraseConfig:
@@ -82,6 +87,8 @@ class EraseForm:
             seed=int(self.seed),
             backbone=self.backbone,
             microbatch_size=int(self.microbatch_size),
+            anchor=self.anchor.strip() or None,
+            erase_from=self.erase_from.strip() or None,
         )
 
     def to_job(self) -> Job:
@@ -140,6 +147,14 @@ def build_choice() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def describe_anchor(config: EraseConfig, spec: ConceptSpec | None) -> str:
+    """As what the target is drawn: the anchor that was given, else the method's own."""
+    default = METHOD_FACTS[config.base_method].anchor
+    retains = spec.train_retains if spec and default == RETAIN else ()
+    own = f"{retains[0].text}, {default}" if retains else default
+    return config.anchor or own or "left to the method"
+
+
 def build_settings() -> dict[str, Any]:
     form = EraseForm()
     backbones = [(METHOD_FACTS[key].title, key) for key in BACKBONES]
@@ -158,4 +173,8 @@ def build_settings() -> dict[str, Any]:
                                      info="Terms per U-Net pass; 0: all, 1: least memory"),
         "backbone": gr.Dropdown(backbones, value=form.backbone, label="CRCE backbone",
                                 info="The method that CRCE extends"),
+        "anchor": gr.Textbox("", label="Draw as", info="What takes the concept's place", max_length=200,
+                             placeholder=describe_anchor(EraseConfig(), None)),
+        "erase_from": gr.Textbox("", label="Erase only from", info="Another concept, to take this from it alone",
+                                 max_length=200, placeholder="everywhere"),
     }  # fmt: skip

@@ -12,6 +12,7 @@ from crce import bases, runs
 from crce.catalogue import METHOD_FACTS
 from crce.cli import terminal
 from crce.cli.options import (
+    Anchor,
     AsJson,
     Backbone,
     Base,
@@ -44,6 +45,11 @@ def erase(
     eta: Annotated[float, typer.Option(help="Negative guidance η: how far past the empty prompt to move.")] = 1.0,
     corefs: Annotated[int, typer.Option(help="M: corefs sampled per step. 0 uses none.")] = 5,
     retains: Annotated[int, typer.Option(help="N: retains sampled per step. 0 uses none.")] = 3,
+    anchor: Anchor = None,
+    erase_from: Annotated[
+        str | None,
+        typer.Option(help="Erase the concept only from this one, as an attribute of it. ESD, and CRCE on it."),
+    ] = None,
     microbatch_size: MicrobatchSize = 0,
     seed: Seed = 0,
     device: Device = "auto",
@@ -70,6 +76,8 @@ def erase(
     python -m crce erase "bat (animal)" --steps 300 --corefs 3 --out out/bat
     python -m crce erase cat --also dog --also horse
     python -m crce erase dog --backbone ca
+    python -m crce erase dog --anchor "a wolf"
+    python -m crce erase my-hat.json --erase-from "Santa Claus"
     python -m crce erase my-spec.json --base CompVis/stable-diffusion-v1-4 --device cuda --dry-run
     ```
     """
@@ -86,6 +94,8 @@ def erase(
             retains=retains,
             seed=seed,
             backbone=on or backbone,
+            anchor=anchor,
+            erase_from=erase_from,
             microbatch_size=microbatch_size if rows is None else rows,
         )
         job = Job(base, spec, config, device, dtype, also=tuple(map(find_concept, also or ())))
@@ -216,6 +226,7 @@ def preview(
     concept: Concept,
     out: Annotated[Path, typer.Option(help="Folder for the PNGs: before/ and after/.")],
     base: Base = bases.EMOJI_SD,
+    anchor: Anchor = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -237,7 +248,7 @@ def preview(
     spec, model = find_concept(concept), Models().get(base, device, dtype)
     check_quick(model)
     began = time.monotonic()
-    edited = edit_instantly(model, spec)
+    edited = edit_instantly(model, spec, anchor)
     seconds = round(time.monotonic() - began, 3)
     shown = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
     pairs = [(text, seed) for text in shown]

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from crce.concepts.spec import ConceptSpec
+from crce.concepts.spec import ConceptSpec, restrict
 from crce.errors import CrceError
 from crce.evaluation.questions import ASKS, Answers, Question, read_coverage
 from crce.files import cache_file, read_json, write_json
@@ -44,7 +44,7 @@ def evaluate_steps(
     ask: str = "target",
 ) -> Generator[Progress, None, list[Answers]]:
     """`evaluate` with progress: yields the pictures done and wanted, and returns the answers."""
-    asked = list_questions(spec, images, judge, ask)
+    asked = list_questions(spec, images, judge, ask, erased.erase_from)
     total, done = 2 * sum(len(q.seeds) for q in asked), 0
     verdicts: dict[bool, list[list[Verdict]]] = {False: [], True: []}
     for after in (False, True):
@@ -56,20 +56,23 @@ def evaluate_steps(
     return [_answers(*row, covered) for row in zip(asked, verdicts[False], verdicts[True], strict=True)]
 
 
-def list_questions(spec: ConceptSpec, images: int, judge: EmbeddedJudge, ask: str = "target") -> list[Question]:
+def list_questions(spec: ConceptSpec, images: int, judge: EmbeddedJudge, ask: str = "target", erase_from: str | None = None) -> list[Question]:
     """§4.1: the target, every coref and every retain.
 
     X of "does it show X?" is the target for corefs (our reading; ask="coref" asks for the phrase) and the
     retain itself for retains. A term that the judge has no answer for is left out.
+    erase_from: the only concept that the target was erased from: then its pictures are drawn in the target's place.
     Raises CrceError for another `ask`, and for a target that the judge does not know.
     """
     if ask not in ASKS:
         raise CrceError(f"ask is {ask!r}; use one of {', '.join(ASKS)}.")
     target = name_target(spec, judge)
-    terms = [("coref", t, target if ask == "target" else t.text) for t in spec.corefs]
-    terms += [("retain", t, t.text) for t in spec.retains]
+    drawn = restrict(spec, erase_from) if erase_from else spec
+    names = [target if ask == "target" else t.text for t in spec.corefs]
+    terms = [("coref", t, name) for t, name in zip(drawn.corefs, names, strict=True)]
+    terms += [("retain", t, t.text) for t in drawn.retains]
     asked = [Question(kind, t.text, t.split, x, tuple(range(images))) for kind, t, x in terms if judge.knows(x)]
-    return [Question("target", spec.target, "train", target, tuple(range(TARGET_FACTOR * images))), *asked]
+    return [Question("target", drawn.target, "train", target, tuple(range(TARGET_FACTOR * images))), *asked]
 
 
 def name_target(spec: ConceptSpec, judge: EmbeddedJudge) -> str:

@@ -1,5 +1,6 @@
 """What an erasure leaves behind: changed weights or adapters, to save, load, scale and apply."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,11 @@ class ErasedWeights:
     @property
     def kind(self) -> str:
         return self.info.get("kind", WEIGHTS.kind)
+
+    @property
+    def erase_from(self) -> str | None:
+        """The only concept that the target was erased from; None for an erasure everywhere."""
+        return json.loads(self.info.get("config", "{}")).get("erase_from")
 
     def save(self, path: Path | str) -> None:
         """Write one safetensors file; stock diffusers loads changed weights: `load_state_dict(…, strict=False)`."""

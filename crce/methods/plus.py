@@ -11,6 +11,10 @@ from crce.models.diffusion import Diffusion
 
 @dataclass(frozen=True)
 class CrcePlus(Esd):
+    """anchor: what the closed form draws the target as; None means nothing."""
+
+    anchor: str | None = None
+
     def start(self, model: Diffusion, specs: Specs, config: ResolvedConfig, names: list[str]) -> Tensors:
         """The weights after CRCE-UCE: every training coref has moved at once, where CRCE draws M in a step."""
-        return {name: tensor.requires_grad_() for name, tensor in crce_uce(model, specs, names).items()}
+        return {name: tensor.requires_grad_() for name, tensor in crce_uce(model, specs, names, self.anchor).items()}

@@ -1,5 +1,7 @@
 """Every method, by its key in `catalogue.METHOD_FACTS`."""
 
+from dataclasses import replace
+
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.methods.base import ClosedForm, GradientMethod
@@ -48,9 +50,11 @@ def gradient_method_of(config: EraseConfig) -> GradientMethod:
 
 
 def method_of(config: EraseConfig) -> GradientMethod | ClosedForm:
-    """The method that a run asks for; a variant of CRCE together with its backbone."""
+    """The method that a run asks for, with its anchor; a variant of CRCE together with its backbone."""
+    method = METHODS[config.base_method]
+    if hasattr(method, "anchor"):
+        method = replace(method, anchor=config.anchor)  # type: ignore[type-var]
     if variant := CRCE_VARIANTS.get(config.method):
-        backbone = METHODS[config.backbone]
-        assert isinstance(backbone, GradientMethod), "tests check that every backbone trains"
-        return variant.on(backbone)
-    return METHODS[config.method]
+        assert isinstance(method, GradientMethod), "tests check that every backbone trains"
+        return variant.on(method)
+    return method

@@ -19,7 +19,7 @@ ALPHA = 0.5
 class SalUn(GradientMethod):
     """L = ‖ε_θ(x_t, c, t) − ε(x_t, c', t)‖² + α ‖ε_θ(x_t, r, t) − ε(x_t, r, t)‖², α = 0.5.
 
-    c', the new label, is the training retain of highest certainty, r one drawn in each step. The latent cache takes
+    c', the new label, is the run's anchor, else the training retain of highest certainty, r one drawn in each step. The latent cache takes
     the place of the pictures of both, and the frozen model's predictions that of the noise.
     """
 
@@ -43,8 +43,7 @@ class SalUn(GradientMethod):
 
     def goal(self, context: StepContext) -> Tensor:
         """ε(x_t, c', t) [1, C, H, W] of the frozen model."""
-        with torch.no_grad():
-            return context.predict([context.embed(anchor_concept(context.spec))], tuned=False)
+        return context.predict_frozen(context.config.anchor or anchor_concept(context.spec))
 
     def loss_terms(self, context: StepContext) -> list[LossTerm]:
         kept = context.rng.choice(context.spec.train_retains).text

@@ -1,7 +1,8 @@
 """UCE: keys and values edited in closed form (Gandikota et al., WACV 2024), and CRCE's lists in the same form.
 
 A term is edited at every position from its first word to the last padding, each with an equal share of the term's
-weight; its guide is the empty prompt's state at the same position. The public script edits only the last word, which
+weight; its guide is the state of the anchor, or of the empty prompt, at the same position: attention is over the
+whole prompt, so a name whose states all are read as the anchor's is drawn as the anchor. The public script edits only the last word, which
 left half of the apples in place here: the states after a word carry it too (docs/instant-edit.md).
 """
 
@@ -42,43 +43,46 @@ def solve(matrices: dict[str, Tensor], states: EditStates, damping: float) -> di
     return {name: torch.addmm(w.float(), w.float(), change) for name, w in matrices.items()}
 
 
+@dataclass(frozen=True)
 class Uce(ClosedForm):
-    """The targets go to the guide, and nothing else is said."""
+    """The targets go to the guide, and nothing else is said. anchor: the guide; None means the empty prompt."""
+
+    anchor: str | None = None
 
     def trainable(self, unet: nn.Module) -> list[str]:
         return keys_values(unet)
 
     def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
-        return _edit(model, names, [target_term(spec) for spec in specs], [])
+        return _edit(model, names, [target_term(spec) for spec in specs], [], self.anchor)
 
 
 class CrceUce(Uce):
     """The targets and all training corefs go to the guide, all training retains stay, each with its certainty."""
 
     def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
-        return crce_uce(model, specs, names)
+        return crce_uce(model, specs, names, self.anchor)
 
 
-def crce_uce(model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
+def crce_uce(model: Diffusion, specs: Specs, names: list[str], anchor: str | None) -> Tensors:
     """The weights after CRCE-UCE, the instant edit."""
     erased = [term for spec in specs for term in (target_term(spec), *spec.train_corefs)]
-    return _edit(model, names, erased, [term for spec in specs for term in spec.train_retains])
+    return _edit(model, names, erased, [term for spec in specs for term in spec.train_retains], anchor)
 
 
 def target_term(spec: ConceptSpec) -> Term:
     return Term(spec.target, "very high")
 
 
-def _edit(model: Diffusion, names: list[str], gone: list[Term], kept: list[Term]) -> Tensors:
+def _edit(model: Diffusion, names: list[str], gone: list[Term], kept: list[Term], anchor: str | None) -> Tensors:
     matrices = {name: weight.detach() for name, weight in model.unet.named_parameters() if name in names}
-    return solve(matrices, collect_states(model, gone, kept), model.defaults.damping)
+    return solve(matrices, collect_states(model, gone, kept, anchor), model.defaults.damping)
 
 
-def collect_states(model: Diffusion, gone: list[Term], kept: list[Term]) -> EditStates:
-    """The states of the terms, a position a row. Raises CrceError for a term that is too long."""
-    empty = model.embed([""])[:, 1:]
+def collect_states(model: Diffusion, gone: list[Term], kept: list[Term], anchor: str | None) -> EditStates:
+    """The states of the terms, a position a row, and of their guide. Raises CrceError for a term that is too long."""
+    guide = model.embed([anchor or ""])[:, 1:]
     (c, alpha), (r, beta) = (_states_and_weights(model, part) for part in (gone, kept))
-    return EditStates(c, empty.expand(len(gone), -1, -1).flatten(0, 1), alpha, r, beta)
+    return EditStates(c, guide.expand(len(gone), -1, -1).flatten(0, 1), alpha, r, beta)
 
 
 def _states_and_weights(model: Diffusion, terms: list[Term]) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from crce.methods.losses import StepContext
 from crce.methods.registry import gradient_method_of, method_of
 from crce.models.diffusion import Diffusion, NoisySample
 from crce.training.latent_cache import count_trajectories
-from crce.training.loop import TrainState, train_once
+from crce.training.loop import TrainState, check_lengths, train_once
 from crce.training.saved_bytes import SavedBytes
 
 # One forward pass of the U-Net, in weights × latent pixels. SD v1.4: 860 M × 64²; the default model: 12 M × 8².
@@ -51,6 +51,7 @@ def estimate(model: Diffusion, specs: Specs | list[ConceptSpec], config: EraseCo
     specs, resolved = tuple(specs), resolve_config(config, model.base)
     for spec in specs:
         check(spec, resolved)
+    check_lengths(model, resolved)
     base, trained = _weight_bytes(model), FP32 * count_values(model, specs, resolved)
     disk = disk_bytes(model, specs, resolved)
     if resolved.closed_form:

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from crce.concepts.spec import ConceptSpec, resolve_conflicts
-from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, resolve_config
+from crce.config import EraseConfig, ResolvedConfig, as_erased, check, config_from_dict, resolve_config
 from crce.errors import CrceError
 from crce.methods.base import TRAJECTORY, ClosedForm, Specs
 from crce.methods.erased_weights import ErasedWeights
 from crce.methods.losses import StepContext
-from crce.methods.registry import METHODS, gradient_method_of
+from crce.methods.registry import gradient_method_of, method_of
 from crce.models.diffusion import Diffusion, NoisySample
 from crce.training.latent_cache import rng_of, sample_latents, shuffle_latents, trajectory_groups
 
@@ -39,11 +39,16 @@ class Step:
 
 
 class TrainState:
-    """What training changes: fp32 tensors, Adam's moments, and the number of steps done."""
+    """What training changes: fp32 tensors, Adam's moments, and the number of steps done.
+
+    attributes: what is erased from each spec's target, where that is all that is erased (`EraseConfig.erase_from`).
+    """
 
     def __init__(self, model: Diffusion, specs: Specs, config: ResolvedConfig):
-        self.model, self.specs, self.config, self.method = model, specs, config, gradient_method_of(config)
-        self.tensors = self.method.start(model, specs, config, self.method.trainable(model.unet))
+        self.model, self.config, self.method = model, config, gradient_method_of(config)
+        self.attributes = [spec.target if config.erase_from else "" for spec in specs]
+        self.specs = tuple(as_erased(spec, config) for spec in specs)
+        self.tensors = self.method.start(model, self.specs, config, self.method.trainable(model.unet))
         self.trained = {name: tensor for name, tensor in self.tensors.items() if tensor.requires_grad}
         self.optimizer = torch.optim.Adam(self.trained.values(), lr=config.lr)
         self.step = 0
@@ -133,6 +138,7 @@ def erase_steps(
     specs, config = _resolve_specs(spec), resolve_config(config, model.base)
     for each in specs:
         check(each, config)
+    check_lengths(model, config)
     if config.closed_form:
         yield Step("train", 1, 1, {}, lambda: solve_closed_form(model, specs, config))
         return
@@ -152,16 +158,28 @@ def erase_steps(
 
 def solve_closed_form(model: Diffusion, spec: Concepts, config: EraseConfig) -> ErasedWeights:
     """The result of a closed form, which needs no steps. Raises CrceError for a method that trains."""
-    specs, method = _resolve_specs(spec), METHODS.get(config.method)
+    specs, method = _resolve_specs(spec), method_of(config)
     if not isinstance(method, ClosedForm):
         raise CrceError(f"{config.method!r} is trained, not solved at once. Start a run instead.")
     tensors = method.solve(model, specs, method.trainable(model.unet))
     return ErasedWeights(tensors, _info(model, specs, resolve_config(config, model.base)))
 
 
-def preview(model: Diffusion, spec: Concepts) -> ErasedWeights:
-    """The instant edit, a first look in seconds: CRCE-UCE, the corefs and retains in one closed form."""
-    return solve_closed_form(model, spec, EraseConfig("crce-uce"))
+def preview(model: Diffusion, spec: ConceptSpec, anchor: str | None = None) -> ErasedWeights:
+    """The instant edit, a first look in seconds: CRCE-UCE, the corefs and retains in one closed form.
+
+    anchor: what the target is drawn as instead. Raises CrceError for one that is erased itself or too long.
+    """
+    config = EraseConfig("crce-uce", anchor=anchor)
+    check(spec, config)
+    check_lengths(model, config)
+    return solve_closed_form(model, spec, config)
+
+
+def check_lengths(model: Diffusion, config: EraseConfig) -> None:
+    """Raises CrceError for an anchor, or a concept to erase from, that is longer than the base reads."""
+    if config.phrases:
+        model.embed(list(config.phrases.values()))
 
 
 def _resolve_specs(spec: Concepts) -> Specs:
@@ -228,7 +246,8 @@ def _context(state: TrainState, caches: list[NoisySample]) -> StepContext:
     sample = cache.at(turn % len(cache.x)).to(state.model.device)
     replaced, rng = state.method.replaced(*given), rng_of(state.config.seed, state.step)
     attached = partial(state.method.attached, *given)
-    return StepContext(state.model, spec, state.config, state.tensors, replaced, sample, rng, attached)
+    attribute = state.attributes[which]
+    return StepContext(state.model, spec, state.config, state.tensors, replaced, sample, rng, attached, attribute)
 
 
 def _check_finite(losses: dict[str, float], step: int) -> None:
