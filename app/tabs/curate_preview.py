@@ -210,7 +210,9 @@ def build_distances() -> DistancesPanel:
 
 def wire_preview(panel: PreviewPanel, opened: gr.State, base: gr.Dropdown) -> None:
     changes = [opened.change, base.change, panel.anchor.change]
-    gr.on(changes, update_preview, [opened, base, panel.anchor, panel.last], [panel.preview, panel.last], **EVERY_CHANGE)
+    gr.on(
+        changes, update_preview, [opened, base, panel.anchor, panel.last], [panel.preview, panel.last], **EVERY_CHANGE
+    )
 
 
 def wire_distances(panel: DistancesPanel, opened: gr.State, base: gr.Dropdown) -> None:

@@ -56,7 +56,9 @@ def evaluate_steps(
     return [_answers(*row, covered) for row in zip(asked, verdicts[False], verdicts[True], strict=True)]
 
 
-def list_questions(spec: ConceptSpec, images: int, judge: EmbeddedJudge, ask: str = "target", erase_from: str | None = None) -> list[Question]:
+def list_questions(
+    spec: ConceptSpec, images: int, judge: EmbeddedJudge, ask: str = "target", erase_from: str | None = None
+) -> list[Question]:
     """§4.1: the target, every coref and every retain.
 
     X of "does it show X?" is the target for corefs (our reading; ask="coref" asks for the phrase) and the

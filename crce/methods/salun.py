@@ -19,8 +19,8 @@ ALPHA = 0.5
 class SalUn(GradientMethod):
     """L = ‖ε_θ(x_t, c, t) − ε(x_t, c', t)‖² + α ‖ε_θ(x_t, r, t) − ε(x_t, r, t)‖², α = 0.5.
 
-    c', the new label, is the run's anchor, else the training retain of highest certainty, r one drawn in each step. The latent cache takes
-    the place of the pictures of both, and the frozen model's predictions that of the noise.
+    c', the new label, is the run's anchor, else the training retain of highest certainty, r one drawn in each step.
+    The latent cache takes the place of the pictures of both, and the frozen model's predictions that of the noise.
     """
 
     def trainable(self, unet: nn.Module) -> list[str]:
@@ -59,14 +59,18 @@ def _gradient(tensor: Tensor) -> Tensor:
 def _add_forgetting_gradient(model: Diffusion, spec: ConceptSpec, config: ResolvedConfig, tensors: Tensors) -> None:
     """Adds ∂L_f/∂w to the gradients, L_f the loss of drawing the target: ‖ε_∅ + g (ε_c − ε_∅) − ε‖².
 
-    ε is the noise between x_t and the picture x_0 that one trajectory ends in.
+    ε is the noise between x_t and the picture x_0 that one trajectory ends in; of a model that predicts v, it is the v
+    between them.
     """
     states = model.embed([spec.target])
     trajectory = list(model.denoise(model.noise([config.seed]), states, TRAJECTORY, config.guidance))
     _, x_0 = trajectory[-1]
-    alphas = DDIMScheduler.from_config(model.schedule).alphas_cumprod.to(x_0)
+    scheduler = DDIMScheduler.from_config(model.schedule)
+    alphas = scheduler.alphas_cumprod.to(x_0)
     both = torch.cat([model.embed([""]), states])
     for sample, _ in trajectory:
         noise = (sample.x - alphas[sample.t].sqrt() * x_0) / (1 - alphas[sample.t]).sqrt()
+        if scheduler.config.prediction_type == "v_prediction":
+            noise = scheduler.get_velocity(x_0, noise, sample.t)
         e_0, e_c = model.predict(torch.cat([sample.x, sample.x]), sample.t.repeat(2), both, tensors).chunk(2)
         F.mse_loss(e_0 + config.guidance * (e_c - e_0), noise).backward()

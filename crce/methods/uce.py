@@ -2,8 +2,8 @@
 
 A term is edited at every position from its first word to the last padding, each with an equal share of the term's
 weight; its guide is the state of the anchor, or of the empty prompt, at the same position: attention is over the
-whole prompt, so a name whose states all are read as the anchor's is drawn as the anchor. The public script edits only the last word, which
-left half of the apples in place here: the states after a word carry it too (docs/instant-edit.md).
+whole prompt, so a name whose states all are read as the anchor's is drawn as the anchor. The public script edits only
+the last word, which left half of the apples in place here: the states after a word carry it too (docs/instant-edit.md).
 """
 
 from dataclasses import dataclass

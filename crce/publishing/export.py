@@ -64,6 +64,7 @@ def weight_files(delta: Path, base: str, formats: tuple[str, ...]) -> dict[str, 
     if not Path(delta).is_file():
         raise CrceError(f"{delta} does not exist yet. Let the erasure finish, then publish.")
     check(formats, _read_kind(delta))
+    bases.check_formats(base, formats)
     return {FORMATS[name][0]: FORMATS[name][1](delta, base) for name in formats}
 
 

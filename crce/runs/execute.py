@@ -247,7 +247,8 @@ def _report(run: Run, request: EvaluationRequest, answers: "Sequence[list[Answer
     facts = {"base": job.base, "method": job.config.method, "config": asdict(job.config), "images": request.images,
              "ask": request.ask, "seconds": seconds, "dtype": job.dtype, "machine": machine()}  # fmt: skip
     report, *also = (
-        summarise(as_erased(spec, job.config), each, spec=spec_to_dict(spec), **facts) for spec, each in zip(job.specs, answers, strict=True)
+        summarise(as_erased(spec, job.config), each, spec=spec_to_dict(spec), **facts)
+        for spec, each in zip(job.specs, answers, strict=True)
     )
     return replace(report, also=tuple(also))
 

@@ -289,6 +289,7 @@ def create(job: Job, folder: Path | None = None, queued: bool = True) -> Run:
     local = job.base != bases.EMOJI_SD and Path(job.base).is_dir()
     base = str(Path(job.base).resolve()) if local else job.base
     job = replace(job, base=base, config=resolve_config(job.config, base))
+    bases.check_method(base, job.config.method, job.config.base_method)
     for spec in job.specs:
         check(spec, job.config)
     target = Path(folder) if folder else store() / _new_id(job)

@@ -11,6 +11,7 @@ from random import Random
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from crce import bases
 from crce.catalogue import WEIGHTS
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, ResolvedConfig, check, resolve_config
@@ -49,6 +50,7 @@ def estimate(model: Diffusion, specs: Specs | list[ConceptSpec], config: EraseCo
     lies there; and what a step keeps for its backward pass. What a kernel needs for a moment is not counted.
     """
     specs, resolved = tuple(specs), resolve_config(config, model.base)
+    bases.check_method(model.base, resolved.method, resolved.base_method)
     for spec in specs:
         check(spec, resolved)
     check_lengths(model, resolved)
@@ -141,7 +143,7 @@ def noise_sample(model: Diffusion, config: EraseConfig) -> NoisySample:
 
 
 def _weight_bytes(model: Diffusion) -> int:
-    return sum(p.nbytes for part in (model.unet, model.text_encoder, model.vae) for p in part.parameters())
+    return sum(p.nbytes for part in model.networks for p in part.parameters())
 
 
 def _cache_seconds(model: Diffusion, config: ResolvedConfig) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from crce import bases
 from crce.concepts.spec import ConceptSpec, resolve_conflicts
 from crce.config import EraseConfig, ResolvedConfig, as_erased, check, config_from_dict, resolve_config
 from crce.errors import CrceError
@@ -138,6 +139,7 @@ def erase_steps(
     specs, config = _resolve_specs(spec), resolve_config(config, model.base)
     for each in specs:
         check(each, config)
+    bases.check_method(model.base, config.method, config.base_method)
     check_lengths(model, config)
     if config.closed_form:
         yield Step("train", 1, 1, {}, lambda: solve_closed_form(model, specs, config))
