@@ -14,6 +14,9 @@ SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 BASES = (EMOJI_SD, SD_V1_4, SD_V1_5, SDXL)
 INDEX = "model_index.json"
 SDXL_GUIDANCE = 5.0  # diffusers' own for it
+_KNOWN = {
+    SD_V1_4: "StableDiffusionPipeline", SD_V1_5: "StableDiffusionPipeline", SDXL: "StableDiffusionXLPipeline"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,12 @@ def check_formats(base: str, formats: Iterable[str]) -> None:
 
 
 def _class_of(base: str) -> str | None:
-    """The pipeline class in the index of a folder, or of a model of the Hub that was downloaded before."""
+    """The pipeline class of a base that we name, in the index of a folder, or of a model of the Hub that was downloaded
+    before."""
     from huggingface_hub import try_to_load_from_cache
 
+    if base in _KNOWN:
+        return _KNOWN[base]
     place = resolve(base)
     folder = Path(place)
     found = folder / INDEX if folder.is_dir() else try_to_load_from_cache(place, INDEX)

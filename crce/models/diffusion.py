@@ -108,7 +108,7 @@ class Diffusion:
             raise
         except Exception as error:  # a folder or a Hub can be wrong in more ways than diffusers names
             raise CrceError(
-                f"The base model {base!r} could not be loaded: {_first_line(error)} "
+                f"The base model {base!r} could not be loaded: {first_line(error)} "
                 "Check the name, the network and, for gated models, `hf auth login`."
             ) from error
         model = cls(pipeline, base, device, kind)
@@ -278,5 +278,6 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without its details; its kind if it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

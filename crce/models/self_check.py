@@ -6,7 +6,8 @@ import torch
 from diffusers import DDIMScheduler
 
 from crce.errors import CrceError
-from crce.models.diffusion import Diffusion
+from crce.models.diffusion import Diffusion, first_line
+from crce.models.memory import is_out_of_memory
 
 SIDE = 8  # latent pixels of the picture that is tried: as good as a whole one, and cheap
 PREDICTIONS = ("epsilon", "v_prediction")
@@ -34,7 +35,9 @@ def check_base(model: Diffusion) -> None:
     try:
         found = _try(model)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise CrceError(f"The parts of {model.base!r} do not fit each other: {str(error).splitlines()[0]}") from error
+        if is_out_of_memory(error):
+            raise
+        raise CrceError(f"The parts of {model.base!r} do not fit each other: {first_line(error)}") from error
     for what, tensor in found.items():
         if not tensor.isfinite().all():
             name = str(model.dtype).removeprefix("torch.")
