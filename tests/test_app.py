@@ -771,10 +771,10 @@ def test_what_was_asked_for_comes_back_from_the_run(no_worker, base):
 
 
 def test_the_form_says_as_what_a_method_draws_the_concept(dog):
-    assert erase.show_anchor("ca", "ca", "dog")["placeholder"].endswith(", the most certain retain")
-    assert erase.show_anchor("crce", "esd-x-strict", "dog")["placeholder"] == "its opposite"
-    assert erase.show_anchor("uce", "esd-x-strict", None)["placeholder"] == "nothing"
-    assert erase.show_anchor("mace", "esd-x-strict", None)["placeholder"] == "left to the method"
+    assert erase.show_anchor("ca", "ca", "dog").placeholder.endswith(", the most certain retain")
+    assert erase.show_anchor("crce", "esd-x-strict", "dog").placeholder == "its opposite"
+    assert erase.show_anchor("uce", "esd-x-strict", None).placeholder == "nothing"
+    assert erase.show_anchor("mace", "esd-x-strict", None).placeholder == "left to the method"
     assert erase_form.describe_anchor(EraseConfig("uce", anchor="zebra"), dog) == "zebra"
 
 

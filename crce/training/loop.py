@@ -137,9 +137,9 @@ def erase_steps(
     Raises CrceError for too few terms, a checkpoint that does not fit, or a loss that is not finite.
     """
     specs, config = _resolve_specs(spec), resolve_config(config, model.base)
+    bases.check_method(model.base, config.method, config.base_method)
     for each in specs:
         check(each, config)
-    bases.check_method(model.base, config.method, config.base_method)
     check_lengths(model, config)
     if config.closed_form:
         yield Step("train", 1, 1, {}, lambda: solve_closed_form(model, specs, config))
