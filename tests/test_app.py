@@ -174,13 +174,13 @@ def test_the_road_through_the_wires(no_worker, base, home):
     assert tab.press(curate.add_terms, "", "woofer")[0] == ""
     tab.press(curate.sign_review, "", "Ada")
     assert drafts.read("dog").provenance.reviewer == "Ada"
-    _, concept = tab.press(erase.open_concept)
-    assert concept["value"] == "dog"
-    tab.press(
-        erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, "auto", [], 1, "ca", False, 10, False, "cpu", "fp32"
-    )
+    _, concept, anchor = tab.press(erase.open_concept, "zebra")
+    assert (concept["value"], anchor) == ("dog", "zebra")
+    more = "auto", [], 1, "ca", False, 10, False, "zebra", "", "cpu", "fp32"
+    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, *more)
     form = EraseForm.from_job(runs.all_runs()[0].job)
     assert (form.backbone, form.preview_every, form.device, form.dtype) == ("ca", 10, "cpu", "fp32")
+    assert form.anchor == "zebra"
     run = runs.all_runs()[0]
     listing, *_ = tab.press(erase.refresh)
     assert run.id in listing
@@ -367,7 +367,7 @@ def test_a_refused_save_can_overwrite_knowingly_and_be_undone(clash):
 
 def test_while_two_versions_wait_nothing_is_erased_and_no_round_begins(clash):
     with pytest.raises(gr.Error, match="Choose in Curate"):
-        erase.open_concept(clash)
+        erase.open_concept(clash, "")
     with pytest.raises(gr.Error, match="Choose in Curate"):
         list(curate_chat.ask(clash, "", ""))
 
@@ -803,7 +803,7 @@ def test_again_fills_the_form_with_what_was_asked(dog, base):
     )
     run = runs.create(Job(base, dog, config, "cpu", "fp16"))
     asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, "auto", [], 1, "ca",
-             False, 9, False, "cpu", "fp16")  # fmt: skip
+             False, 9, False, "", "", "cpu", "fp16")  # fmt: skip
     assert erase.refill_form(event(id=run.id)) == asked
 
 
@@ -819,6 +819,17 @@ def test_what_was_asked_for_comes_back_from_the_run(no_worker, base):
         "dog", base, "crce", "20", "0.0002", 2.0, 4, 2, 7, erase_form.JUDGED_IMAGES, "auto", ["cat"], 1, "ca"
     )
     assert EraseForm.from_job(runs.create(form.to_job()).job) == form
+    only = replace(form, together=[], backbone="esd-u", erase_from="Santa Claus")
+    for asked in (replace(form, anchor="a zebra"), only):
+        assert EraseForm.from_job(runs.create(asked.to_job()).job) == asked
+
+
+def test_the_form_says_as_what_a_method_draws_the_concept(dog):
+    assert erase.show_anchor("ca", "ca", "dog").placeholder.endswith(", the most certain retain")
+    assert erase.show_anchor("crce", "esd-x-strict", "dog").placeholder == "its opposite"
+    assert erase.show_anchor("uce", "esd-x-strict", None).placeholder == "nothing"
+    assert erase.show_anchor("mace", "esd-x-strict", None).placeholder == "left to the method"
+    assert erase_form.describe_anchor(EraseConfig("uce", anchor="zebra"), dog) == "zebra"
 
 
 def test_a_method_without_a_learning_rate_can_be_watched_and_repeated(dog, base):

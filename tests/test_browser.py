@@ -441,6 +441,31 @@ def test_a_review_is_signed(page):
     expect(page.get_by_text("✓ reviewed by Ada")).to_be_visible()
 
 
+def test_an_anchor_is_previewed_and_goes_into_the_run(page):
+    curate(page)
+    after = page.locator(".preview figure.target img").last
+    expect(page.locator(".preview")).to_have_attribute("aria-busy", "false")
+    nothing = after.get_attribute("src")
+    page.get_by_label("Draw it as").fill("horse")
+    expect(after).not_to_have_attribute("src", nothing)
+    shot(page, "anchor-preview")
+    page.get_by_role("button", name="Erase this →").click()
+    page.get_by_text("Settings", exact=True).first.click()
+    drawn_as = page.get_by_label("Draw as")
+    expect(drawn_as).to_have_value("horse")
+    page.get_by_label("Erase only from").fill("cat")
+    expect(page.get_by_text("exclude each other")).to_be_visible()
+    page.get_by_label("Erase only from").fill("")
+    page.get_by_label("Steps").fill("5")
+    page.get_by_label("Judge").fill("0")
+    shot(page, "anchor-form")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_role("article").first.get_by_text("done", exact=True)).to_be_visible()
+    assert runs.all_runs()[0].job.config.anchor == "horse"
+    drawn_as.fill("puppy")
+    expect(page.get_by_text("is erased itself, as 'puppy'")).to_be_visible()
+
+
 def test_a_run_is_started_watched_and_survives_a_closed_tab(app, page, browser):
     curate(page)
     page.get_by_role("button", name="Erase this →").click()

@@ -8,7 +8,7 @@ import gradio as gr
 
 from app.session.drafts import find_slug, read
 from crce import bases, devices
-from crce.catalogue import BACKBONES, METHOD_FACTS
+from crce.catalogue import BACKBONES, METHOD_FACTS, RETAIN
 from crce.concepts.library import library
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, resolve_config
@@ -20,8 +20,8 @@ JUDGED_IMAGES = 4  # per term, judged after a run unless another number is enter
 _DEVICES = {devices.AUTO: "automatic", devices.CPU: "CPU"}
 # The fields that change what a run costs.
 COST_FIELDS = (
-    "concept", "base", "method", "steps", "corefs", "retains", "together", "microbatch_size", "backbone", "device",
-    "dtype",
+    "concept", "base", "method", "steps", "corefs", "retains", "together", "microbatch_size", "backbone", "anchor",
+    "erase_from", "device", "dtype",
 )  # fmt: skip
 
 
@@ -51,6 +51,8 @@ class EraseForm:
     until_gone: bool = EraseConfig.until_gone
     preview_every: float = EraseConfig.preview_every
     leave_out_long: bool = False
+    anchor: str = ""
+    erase_from: str = ""
     device: str = devices.AUTO
     dtype: str = devices.AUTO
 
@@ -84,6 +86,8 @@ class EraseForm:
             # A run may come from a machine with other cards.
             device=job.device if job.device in devices.choices() else devices.AUTO,
             dtype=job.dtype,
+            anchor=config.anchor or "",
+            erase_from=config.erase_from or "",
         )
 
     def to_config(self) -> EraseConfig:
@@ -100,6 +104,8 @@ class EraseForm:
             microbatch_size=int(self.microbatch_size),
             until_gone=self.until_gone,
             preview_every=int(self.preview_every),
+            anchor=self.anchor.strip() or None,
+            erase_from=self.erase_from.strip() or None,
         )
 
     def to_job(self) -> Job:
@@ -182,6 +188,14 @@ def build_choice() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def describe_anchor(config: EraseConfig, spec: ConceptSpec | None) -> str:
+    """As what the target is drawn: the anchor that was given, else the method's own."""
+    default = METHOD_FACTS[config.base_method].anchor
+    retains = spec.train_retains if spec and default == RETAIN else ()
+    own = f"{retains[0].text}, {default}" if retains else default
+    return config.anchor or own or "left to the method"
+
+
 def build_settings() -> dict[str, Any]:
     form = EraseForm()
     backbones = [(METHOD_FACTS[key].title, key) for key in BACKBONES]
@@ -207,6 +221,10 @@ def build_settings() -> dict[str, Any]:
                                    info="Steps between previews; 0: none"),
         "leave_out_long": gr.Checkbox(form.leave_out_long, label="Leave out long terms",
                                       info="Those with more tokens than the base reads"),
+        "anchor": gr.Textbox("", label="Draw as", info="What takes the concept's place", max_length=200,
+                             placeholder=describe_anchor(EraseConfig(), None)),
+        "erase_from": gr.Textbox("", label="Erase only from", info="Another concept, to take this from it alone",
+                                 max_length=200, placeholder="everywhere"),
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from crce.catalogue import METHOD_FACTS
 from crce.cli import terminal
 from crce.cli.bases import load, prepare
 from crce.cli.options import (
+    Anchor,
     AsJson,
     Backbone,
     Base,
@@ -51,6 +52,11 @@ def erase(
     corefs: Annotated[int, typer.Option(help="M: corefs sampled per step. 0 uses none.")] = 5,
     retains: Annotated[int, typer.Option(help="N: retains sampled per step. 0 uses none.")] = 3,
     damping: Damping = None,
+    anchor: Anchor = None,
+    erase_from: Annotated[
+        str | None,
+        typer.Option(help="Erase the concept only from this one, as an attribute of it. ESD, and CRCE on it."),
+    ] = None,
     microbatch_size: MicrobatchSize = 0,
     until_gone: UntilGone = False,
     preview_every: Annotated[
@@ -86,6 +92,8 @@ def erase(
     python -m crce erase "bat (animal)" --steps 300 --corefs 3 --out out/bat
     python -m crce erase cat --also dog --also horse
     python -m crce erase dog --backbone ca
+    python -m crce erase dog --anchor "a wolf"
+    python -m crce erase my-hat.json --erase-from "Santa Claus"
     python -m crce erase my-spec.json --base CompVis/stable-diffusion-v1-4 --device cuda --dry-run
     ```
     """
@@ -106,6 +114,8 @@ def erase(
             seed=seed,
             preview_every=preview_every,
             backbone=on or backbone,
+            anchor=anchor,
+            erase_from=erase_from,
             microbatch_size=microbatch_size if rows is None else rows,
             until_gone=until_gone,
         )
@@ -256,6 +266,7 @@ def preview(
     concept: Concept,
     out: Annotated[Path, typer.Option(help="Folder for the PNGs: before/ and after/.")],
     base: Base = bases.EMOJI_SD,
+    anchor: Anchor = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -279,7 +290,7 @@ def preview(
     shown = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
     check_quick(model, 2 * len(shown))
     began = time.monotonic()
-    edited = edit_instantly(model, spec)
+    edited = edit_instantly(model, spec, anchor)
     seconds = round(time.monotonic() - began, 3)
     pairs = [(text, seed) for text in shown]
     written = _draw(model, pairs, out / "before")

@@ -10,6 +10,10 @@ Concept = Annotated[
     str, typer.Argument(help='A concept of the library ("dog", "bat (animal)") or the path of a spec file.')
 ]
 Base = Annotated[str, typer.Option(help="emoji-sd, a folder with a diffusers pipeline, or a Hub id.")]
+Anchor = Annotated[
+    str | None,
+    typer.Option(help='What the target is drawn as instead, such as "a wolf".', show_default="left to the method"),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 Dtype = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16. Trained weights are always fp32.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Download the base model without asking if it is not here.")]

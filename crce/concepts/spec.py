@@ -114,6 +114,22 @@ def _sort_split(terms: tuple[Term, ...], split: str) -> list[Term]:
     return sorted((t for t in terms if t.split == split), key=lambda t: (-t.weight, t.text))
 
 
+def bare(text: str) -> str:
+    """The text without case, further blanks and an article: equal for "A dog" and "dog"."""
+    words = text.casefold().split()
+    return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words)
+
+
+def restrict(spec: ConceptSpec, concept: str) -> ConceptSpec:
+    """The erasure of an attribute from a concept alone, as lists: the concept is what changes, and so do prompts that
+    name the attribute with it ("Santa Claus, cap"). The attribute elsewhere stays, as do the retains; whether the rest
+    of the concept stays can only be measured, so it is held out."""
+    corefs = tuple(replace(term, text=f"{concept}, {term.text}") for term in spec.corefs)
+    retains = tuple(term for term in spec.retains if bare(term.text) not in (bare(concept), bare(spec.target)))
+    own = Term(spec.target, "very high"), Term(concept, "very high", split="test")
+    return replace(spec, target=concept, sense=f"without {spec.name}", corefs=corefs, retains=(*own, *retains))
+
+
 def replace_lists(spec: ConceptSpec, lists: Mapping[str, Iterable[Term]]) -> ConceptSpec:
     """The spec with the given lists, by name ("corefs", "retains"); a list that is not given stays."""
     both = {"corefs": spec.corefs, "retains": spec.retains, **lists}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from crce.concepts.spec import ConceptSpec
+from crce.concepts.spec import ConceptSpec, restrict
 from crce.errors import CrceError
 from crce.evaluation.questions import ASKS, DISTRACTOR, Answers, Question, read_coverage
 from crce.files import cache_file, read_json, write_atomic, write_json
@@ -73,7 +73,7 @@ def evaluate_steps(
     The last are those to a distractor, which has a part in no figure.
     """
     judge = judge.among(list_concepts(spec, judge))
-    asked = [*list_questions(spec, images, judge, ask), ask_distractor(spec, images, judge)]
+    asked = [*list_questions(spec, images, judge, ask, erased.erase_from), ask_distractor(spec, images, judge)]
     total, done = 2 * sum(len(q.seeds) for q in asked), 0
     looks: dict[bool, list[Look]] = {False: [], True: []}
     for after in (False, True):
@@ -94,20 +94,25 @@ def _measure_distances(model: Diffusion, spec: ConceptSpec) -> dict[str, float |
     return {row["text"]: row["euclidean"] for row in text_space.measure_distances(model, spec)["terms"]}
 
 
-def list_questions(spec: ConceptSpec, images: int, judge: Judge, ask: str = "target") -> list[Question]:
+def list_questions(
+    spec: ConceptSpec, images: int, judge: Judge, ask: str = "target", erase_from: str | None = None
+) -> list[Question]:
     """§4.1: the target, every coref and every retain.
 
     X of "does it show X?" is the target for corefs (our reading; ask="coref" asks for the phrase) and the
     retain itself for retains. A term that the judge has no answer for is left out.
+    erase_from: the only concept that the target was erased from: then its pictures are drawn in the target's place.
     Raises CrceError for another `ask`, and for a target that the judge does not know.
     """
     if ask not in ASKS:
         raise CrceError(f"ask is {ask!r}; use one of {', '.join(ASKS)}.")
     target = name_target(spec, judge)
-    terms = [("coref", t, target if ask == "target" else t.text) for t in spec.corefs]
-    terms += [("retain", t, t.text) for t in spec.retains]
+    drawn = restrict(spec, erase_from) if erase_from else spec
+    names = [target if ask == "target" else t.text for t in spec.corefs]
+    terms = [("coref", t, name) for t, name in zip(drawn.corefs, names, strict=True)]
+    terms += [("retain", t, t.text) for t in drawn.retains]
     asked = [Question(kind, t.text, t.split, x, tuple(range(images))) for kind, t, x in terms if judge.knows(x)]
-    return [Question("target", spec.target, "train", target, tuple(range(TARGET_FACTOR * images))), *asked]
+    return [Question("target", drawn.target, "train", target, tuple(range(TARGET_FACTOR * images))), *asked]
 
 
 def name_target(spec: ConceptSpec, judge: Judge) -> str:

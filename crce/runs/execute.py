@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from crce import files
 from crce.concepts.spec import spec_to_dict
+from crce.config import as_erased
 from crce.cost import Cost, format_duration, machine
 from crce.errors import CrceError
 from crce.evaluation.report import Report, write_report
@@ -234,7 +235,7 @@ class Meter:
 
 def _preview(run: Run, model: "Diffusion", step: "Step | None" = None) -> PreviewEvent:
     """Draws the target, a coref and a retain with the weights as they are now, always with the same seed."""
-    spec, number = run.job.spec, step.number if step else 0
+    spec, number = as_erased(run.job.spec, run.job.config), step.number if step else 0
     terms = [*spec.train_corefs[:1], *spec.train_retains[:1]]
     prompts = (spec.target, *(term.text for term in terms))
     seeds = (0,) * len(prompts)
@@ -287,7 +288,8 @@ def _report(
              "config": asdict(job.config), "steps": run.kept_step, "images": request.images, "ask": request.ask,
              "dtype": job.dtype, "machine": machine(), **judging}  # fmt: skip
     report, *also = (
-        summarise(spec, each, spec=spec_to_dict(spec), **facts) for spec, each in zip(job.specs, answers, strict=True)
+        summarise(as_erased(spec, job.config), each, spec=spec_to_dict(spec), **facts)
+        for spec, each in zip(job.specs, answers, strict=True)
     )
     return replace(report, also=tuple(also))
 

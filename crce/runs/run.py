@@ -353,6 +353,7 @@ def create(job: Job, folder: Path | None = None, queued: bool = True, leave_out_
     _refuse_repeats(job.specs)
     spec, *also = (fit_terms(spec, base, leave_out_long) for spec in (job.spec, *job.also))
     job = replace(job, spec=spec, also=tuple(also))
+    bases.check_method(base, job.config.method, job.config.base_method)
     for spec in job.specs:
         check(spec, job.config)
     if job.config.until_gone:

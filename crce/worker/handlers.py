@@ -93,7 +93,7 @@ def preview(
     """
     check_quick(model, 2 * len(request.prompts) * len(request.seeds))
     began = time.monotonic()
-    weights = edit_instantly(model, request.spec)
+    weights = edit_instantly(model, request.spec, request.anchor)
     edit_seconds = time.monotonic() - began
     pairs = list(product(request.prompts, request.seeds))
     before, after = _draw_base(pairs, model, replaced), _draw(weights.applied(model), pairs, model, replaced)

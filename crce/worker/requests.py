@@ -112,11 +112,13 @@ class GenerateRequest(ModelRequest[GenerateAnswer]):
 
 @dataclass(frozen=True)
 class PreviewRequest(ModelRequest[PreviewAnswer]):
-    """Pictures of each prompt with each seed, before and after the instant edit by the spec's training terms."""
+    """Pictures of each prompt with each seed, before and after the instant edit by the spec's training terms. anchor:
+    what the target is drawn as instead."""
 
     spec: Spec
     prompts: Prompts
     seeds: Seeds = field(default_factory=lambda: [0])
+    anchor: str | None = None
     answer = PreviewAnswer
     kind: Literal["preview"] = field(default="preview", kw_only=True)
 
