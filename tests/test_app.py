@@ -1105,8 +1105,8 @@ def test_an_export_is_offered_for_download_with_its_lines(run, base):
     save_file({"conv_in.bias": weights["conv_in.bias"] + 1}, run.weights_path, metadata={"base": base})
     shown, told = publish.export_weights(run.id, ["weights", "pipeline"], False)
     one, folder = [Path(path) for path in shown["value"]]
-    assert (one.name, folder.name) == ("without-dog-animal-crce-weights.safetensors",
-                                       "tiny-sd0-without-dog-animal-crce.zip")  # fmt: skip
+    assert (one.name, folder.name) == ("without-dog-animal-a23f0f72-crce-weights.safetensors",
+                                       "tiny-sd0-without-dog-animal-a23f0f72-crce.zip")  # fmt: skip
     with zipfile.ZipFile(folder) as archive:
         assert f"{folder.stem}/model_index.json" in archive.namelist()
     assert "load_state_dict" in told and str(Path(base).parent) not in told

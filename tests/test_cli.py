@@ -143,7 +143,7 @@ def test_generate_draws_the_same_seeds_before_and_after(erased, crce, tmp_path):
 
 def test_generate_without_a_run_draws_the_base(crce, tiny_sd_dir, tmp_path):
     code, out, _ = crce("generate", "x/../y", "--base", tiny_sd_dir, "--out", tmp_path / "deep" / "er", "--json")
-    assert code == 0 and json.loads(out) == {"images": [str(tmp_path / "deep" / "er" / "01-x-y-0.png")]}
+    assert code == 0 and json.loads(out) == {"images": [str(tmp_path / "deep" / "er" / "01-x-y-ce84b5aa-0.png")]}
 
 
 def test_evaluate_prints_the_report(erased, crce):
@@ -441,7 +441,7 @@ def test_an_export_says_how_it_is_loaded(crce, erased, tmp_path):
     out = tmp_path / "exported"
     code, told, err = crce("export", erased, "--out", out)
     assert code == 0, err
-    assert {path.name for path in out.iterdir()} == {f"without-dog-animal-crce-{part}.safetensors"
+    assert {path.name for path in out.iterdir()} == {f"without-dog-animal-a23f0f72-crce-{part}.safetensors"
                                                      for part in ("weights", "diff")}  # fmt: skip
     assert "load_state_dict" in told and "LoRA folder" in told
     code, told, _ = crce("export", erased, "--out", out, "--format", "lora", "--fp16", "--json")
