@@ -18,7 +18,7 @@ from crce.methods.parameters import keys_values
 from crce.methods.registry import method_of
 from crce.methods.salun import _add_forgetting_gradient
 from crce.models.diffusion import Diffusion, NoisySample, to_images
-from crce.publishing.export import weight_files
+from crce.publishing import export
 from crce.training.loop import erase_steps
 from tests.tiny import felt, save_tiny_sd_2, save_tiny_xl
 
@@ -100,18 +100,18 @@ def test_an_erasure_of_sdxl_draws_the_same_in_the_stock_pipeline(xl, dog, tmp_pa
     result.save(tmp_path / "delta.safetensors")
     with result.applied(xl):
         ours = xl.draw(["a dog"], [7], 6, 4.0)
-    files = weight_files(tmp_path / "delta.safetensors", xl.base, ("diffusers", "kohya", "lora"))
-    for name, content in files.items():
-        (tmp_path / name).write_bytes(content)
+    erasure = export.Erasure(tmp_path / "delta.safetensors", xl.base, "without-dog")
+    for key in ("weights", "diff", "lora"):
+        export.FORMATS[key].make(erasure)[""].write(tmp_path / f"{key}.safetensors")
     pipeline = stock(xl)
-    pipeline.unet.load_state_dict(load_file(tmp_path / "erased.safetensors"), strict=False)
+    pipeline.unet.load_state_dict(load_file(tmp_path / "weights.safetensors"), strict=False)
     torch.testing.assert_close(drawn(pipeline, xl), ours, atol=2e-3, rtol=0)
     pipeline = stock(xl)
     assert not torch.allclose(drawn(pipeline, xl), ours, atol=2e-3)
-    pipeline.load_lora_weights(tmp_path / "erased_lora.safetensors")
+    pipeline.load_lora_weights(tmp_path / "lora.safetensors")
     torch.testing.assert_close(drawn(pipeline, xl), ours, atol=2e-3, rtol=0)  # of full rank here
     exact = {f"lora_unet_{n.removesuffix('.weight').replace('.', '_')}.diff" for n in result.tensors}
-    assert load_file(tmp_path / "erased_diff.safetensors").keys() == exact
+    assert load_file(tmp_path / "diff.safetensors").keys() == exact
 
 
 @pytest.mark.parametrize("settings", [{"method": "fmn"}, {"method": "spm"}, {"method": "speed"}, {"backbone": "fmn"}])
