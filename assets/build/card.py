@@ -62,7 +62,6 @@ def language() -> str:
     r = last("language", "held_out")
     names = {
         "own": "our captions",
-        "paraphrase": "paraphrases",
         "word": "nouns of WordNet",
         "gloss": "glosses",
         "open words": "the open words below",

@@ -22,6 +22,7 @@ CHANNELS, STEPS = (160, 176), 5000
 BATCH, RATE = 64 if DEVICE.type == "cpu" else 512, 6e-4
 VARIANTS, CAPTIONS, EMPTY = 12, 64, 0.1
 PADDINGS = (20, 25, 31)
+NAMED = 0.4  # of the drawings that are told by their own name, beside those whose caption happens to be it
 EARLY, LATE = 300, 0.3  # below this time a noisy latent says itself what it shows, and is drawn less often
 LESSONS, TAUGHT = 40_000, 0.7  # noisy latents that the former model saw; its share of what is to be predicted
 UNFLIPPED = {
@@ -216,6 +217,7 @@ class Draws:
     def __init__(self):
         self.drawn = encoded()
         self.captions = captioned(self.drawn)
+        self.names = states([name.lower() for name in self.drawn["labels"]]).bfloat16()
         self.taught = taught() if former() else None
         if self.taught:
             self.often = torch.where(self.taught["t"] < EARLY, LATE, 1.0)
@@ -231,7 +233,10 @@ class Draws:
             some = noisy(self.drawn, b)
             some |= {"wanted": some["noise"], "empty": torch.rand(b) < EMPTY}
         row = self.captions["rows"][some["drawing"], torch.randint(CAPTIONS, (b,))]
-        text = self.captions["states"][torch.where(some["empty"], 0, row)].to(DEVICE)
+        text = self.captions["states"][torch.where(some["empty"], 0, row)]
+        named = (torch.rand(b) < NAMED) & ~some["empty"]
+        text[named] = self.names[some["drawing"][named]]
+        text = text.to(DEVICE)
         t = some["t"].to(DEVICE)
         snr = self.signal[t] / (1 - self.signal[t])
         x = some["x"].to(DEVICE, torch.float32).contiguous(memory_format=torch.channels_last)
