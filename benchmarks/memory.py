@@ -59,7 +59,7 @@ def main() -> None:
 
 def measure() -> Iterator[Figure]:
     model = sd_v1_4("cpu")
-    for part in (model.unet, model.text_encoder, model.vae):
+    for part in model.networks:
         part.to(torch.bfloat16)
     model.dtype = torch.bfloat16
     reference = count_peak(model, lambda: run_reference(model))
@@ -96,7 +96,7 @@ def count_peak(model: Diffusion, work: Callable[[], object]) -> float:
     """The peak in GiB, including the model's weights."""
     gc.collect()
     with Peak() as peak:
-        for part in (model.unet, model.text_encoder, model.vae):
+        for part in model.networks:
             for weight in part.parameters():
                 peak.add(weight.data)
         work()

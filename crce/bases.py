@@ -1,5 +1,6 @@
 """Base models by name, and how each likes to be sampled and erased. Knows no torch."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,38 @@ from crce.files import DATA, home, read_json
 
 EMOJI_SD = "emoji-sd"
 SD_V1_4 = "CompVis/stable-diffusion-v1-4"
-BASES = (EMOJI_SD, SD_V1_4)
+SD_V1_5 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+BASES = (EMOJI_SD, SD_V1_4, SD_V1_5, SDXL)
+INDEX = "model_index.json"
+SDXL_GUIDANCE = 5.0  # diffusers' own for it
+_KNOWN = {
+    SD_V1_4: "StableDiffusionPipeline", SD_V1_5: "StableDiffusionPipeline", SDXL: "StableDiffusionXLPipeline"
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of base, by the pipeline class that its model_index.json names: what works on it.
+
+    methods, formats: keys of the catalogue, and of the formats that a result is exported to; None means all.
+    """
+
+    title: str
+    methods: tuple[str, ...] | None = None
+    formats: tuple[str, ...] | None = None
+
+
+FAMILIES = {
+    "StableDiffusionPipeline": Family("Stable Diffusion 1.x and 2.x"),
+    # Not those that train on attention maps or put words into the states, and the null space of a pooled state.
+    "StableDiffusionXLPipeline": Family(
+        "Stable Diffusion XL",
+        ("crce", "crce-plus", "crce-fixed", "crce-sphere", "esd-x-strict", "esd-x", "esd-u", "realera", "ca",
+         "crce-uce", "uce"),
+        ("weights", "diff", "lora", "pipeline"),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,6 +111,8 @@ def defaults(base: str) -> BaseDefaults:
     """The model's own recommendations (crce.json beside model_index.json), else those of SD v1.4."""
     path = Path(resolve(base)) / "crce.json"
     known = BaseDefaults.__dataclass_fields__
+    if not path.exists() and _class_of(base) == "StableDiffusionXLPipeline":
+        return BaseDefaults(guidance=SDXL_GUIDANCE)
     return BaseDefaults(**{k: v for k, v in read_json(path).items() if k in known} if path.exists() else {})
 
 
@@ -94,6 +128,59 @@ def require_judge(base: str) -> None:
 def has_judge(base: str) -> bool:
     """Whether the base brings a judge of its own. Raises CrceError for a base that is no model."""
     return (Path(resolve(base)) / "judge").is_dir()
+
+
+def check_class(pipeline: str, base: str) -> Family:
+    """What works on a base of this pipeline class. Raises CrceError for another class: it would load in part, and be
+    erased without effect."""
+    if pipeline in FAMILIES:
+        return FAMILIES[pipeline]
+    raise CrceError(
+        f"{base!r} is a {pipeline}, and only these can be erased: {', '.join(f.title for f in FAMILIES.values())} "
+        f"({', '.join(FAMILIES)} of diffusers). Choose such a base."
+    )
+
+
+def find_family(base: str) -> Family | None:
+    """What works on the base; None where its index is not on this machine yet. Raises CrceError for other kinds."""
+    found = _class_of(base)
+    return check_class(found, base) if found else None
+
+
+def check_method(base: str, *methods: str) -> None:
+    """Raises CrceError for a method, or a backbone, that does not work on this kind of base."""
+    family = find_family(base)
+    if family and family.methods and (refused := [name for name in methods if name not in family.methods]):
+        raise CrceError(
+            f"{refused[0]} does not work on {family.title}, and {public_name(base)!r} is one. "
+            f"Choose one of {', '.join(family.methods)}."
+        )
+
+
+def check_formats(base: str, formats: Iterable[str]) -> None:
+    """Raises CrceError for a format that cannot hold an erasure of this kind of base."""
+    family = find_family(base)
+    if family and family.formats and (refused := [name for name in formats if name not in family.formats]):
+        raise CrceError(
+            f"An erasure of {family.title} cannot be exported as {refused[0]}. Choose from {', '.join(family.formats)}."
+        )
+
+
+def _class_of(base: str) -> str | None:
+    """The pipeline class of a base that we name, in the index of a folder, or of a model of the Hub that was downloaded
+    before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if base in _KNOWN:
+        return _KNOWN[base]
+    place = resolve(base)
+    folder = Path(place)
+    found = folder / INDEX if folder.is_dir() else try_to_load_from_cache(place, INDEX)
+    try:
+        facts = read_json(Path(found)) if isinstance(found, str | Path) else {}
+    except ValueError:  # loading says what is wrong with it
+        return None
+    return facts.get("_class_name") if isinstance(facts, dict) else None
 
 
 def public_name(base: str) -> str:

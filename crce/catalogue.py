@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 CLOSED_FORM = "closed form"
 ADAPTER = "adapter"
+# As what a method draws the target unless an anchor is given.
+OPPOSITE, NOTHING, RETAIN = "its opposite", "nothing", "the most certain retain"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class MethodFacts:
     differs: what stays different from the published method, for people; its file says more. Empty where nothing does.
     published: steps and learning rate for SD v1.4 in its paper or code; None means those of the CRCE paper (App. B).
     is_backbone: whether CRCE's sums can be added to its loss. variant: whether it is CRCE's loss added to a backbone.
+    anchor: as what it draws the target unless told otherwise (`EraseConfig.anchor`); empty where it cannot be told.
+    attribute: whether it can erase an attribute from a concept alone (`EraseConfig.erase_from`).
     """
 
     key: str
@@ -47,6 +51,8 @@ class MethodFacts:
     variant: bool = False
     result: Result = WEIGHTS
     differs: str = ""
+    anchor: str = ""
+    attribute: bool = False
 
 
 _BALL = "The ball's radius is not published: ours is the distance of a randomly drawn training coref."
@@ -68,40 +74,48 @@ _ROWS = (
         "crce", "CRCE", "gradient", "attn2 K, V",
         "Pushes the target and M corefs, drawn anew each step, away; preserves N retains.",
         f"{_CRCE}, §3.2.3", lists=True, variant=True,
+        anchor=OPPOSITE,
     ),
     MethodFacts(
         "crce-plus", "CRCE-plus", "mixed", "attn2 K, V",
         "The closed form first, then CRCE's training from there.", "ours", lists=True,
+        anchor=OPPOSITE,
     ),
     MethodFacts(
         "crce-fixed", "CRCE-Fixed", "gradient", "attn2 K, V",
         "CRCE with one fixed set: the M corefs and N retains of highest certainty.",
         f"{_CRCE}, §4.3", lists=True, variant=True,
         differs="The paper does not say which terms are fixed: ours are the most certain.",
+        anchor=OPPOSITE,
     ),
     MethodFacts(
         "crce-sphere", "CRCE-Sphere", "gradient", "attn2 K, V",
         "CRCE with M random points around the target instead of the corefs.",
         f"{_CRCE}, §4.3", lists=True, variant=True,
         differs=_BALL,
+        anchor=OPPOSITE,
     ),
     MethodFacts(
         "esd-x-strict", "ESD-x strict", "gradient", "attn2 K, V",
         'Pushes only the target away; the paper\'s "ESD-x".', f"{_ESD}; {_CRCE}, App. B", is_backbone=True,
+        anchor=OPPOSITE, attribute=True,
     ),
     MethodFacts(
         "esd-x", "ESD-x", "gradient", "attn2 Q, K, V, out",
         "Pushes only the target away, with all of the cross-attention.", _ESD,
+        anchor=OPPOSITE, attribute=True,
     ),
     MethodFacts(
         "esd-u", "ESD-u", "gradient", "all linear and convolution layers but attn2",
         "Pushes only the target away, with all weights that do not see the text.", _ESD, is_backbone=True,
+        anchor=OPPOSITE, attribute=True,
     ),
     MethodFacts(
         "realera", "RealEra", "gradient", "attn2 K, V",
         "Pushes the target and 10 random points near it away; preserves 2 random points further off.",
         f"{_REALERA}; {_CRCE}, App. B", needs="corefs",
         differs=f"Without RealEra's closed form and LoRA, as in the CRCE paper. {_BALL}",
+        anchor=OPPOSITE,
     ),
     MethodFacts(
         "fmn", "Forget-Me-Not", "gradient, attention", "attn2 Q, K",
@@ -116,6 +130,7 @@ _ROWS = (
         needs="retains", published=(200, 8e-6), is_backbone=True,
         differs="Sampled latents and the anchor's name in place of 1000 pictures and 200 prompts; the anchor's "
         "prediction is the frozen model's; one latent a step instead of four.",
+        anchor=RETAIN,
     ),
     MethodFacts(
         "salun", "SalUn", "gradient", "the salient half of all weights",
@@ -123,6 +138,7 @@ _ROWS = (
         "target.", _SALUN, needs="retains", published=(500, 1e-5),
         differs="The new label's and the retains' predictions are the frozen model's; one latent of each a step "
         "instead of eight; the mask is made of one sampled picture instead of 800.",
+        anchor=RETAIN,
     ),
     MethodFacts(
         "spm", "SPM", ADAPTER, "a rank-1 adapter beside every layer of the transformers",
@@ -136,6 +152,7 @@ _ROWS = (
             "full, so it may change more than what was measured.",
         ),
         differs="Latents come from the frozen model; plain Adam instead of AdamW in 8 bits.",
+        anchor=OPPOSITE,
     ),
     MethodFacts(
         "receler", "Receler", ADAPTER, "an adapter after every attn2",
@@ -148,6 +165,7 @@ _ROWS = (
         ),
         differs="Latents come from the frozen model; the soft words take 4 steps to each of the erasers', where the "
         "public code has 50.",
+        anchor=OPPOSITE,
     ),
     MethodFacts(
         "mace", "MACE", "mixed", "attn2 K, V",
@@ -161,11 +179,12 @@ _ROWS = (
         "crce-uce", "CRCE-UCE", CLOSED_FORM, "attn2 K, V",
         "Maps the target and every coref to the empty prompt and preserves every retain, all at once; no training.",
         f"{_UCE}; the lists and certainties of {_CRCE}", lists=True,
+        anchor=NOTHING,
     ),
     MethodFacts(
         "uce", "UCE", CLOSED_FORM, "attn2 K, V",
         "Maps only the target to the empty prompt, at once; no training.", _UCE,
-        differs=_POSITIONS,
+        differs=_POSITIONS, anchor=NOTHING,
     ),
     MethodFacts(
         "uce-published", "UCE as published", CLOSED_FORM, "attn2 K, V",
@@ -176,6 +195,7 @@ _ROWS = (
         "crce-null", "CRCE-Null", CLOSED_FORM, "attn2 V",
         "Maps the target and every coref to the empty prompt, in directions that no retain uses; no training.",
         f"{_SPEED}; the lists and certainties of {_CRCE}", lists=True,
+        anchor=NOTHING,
     ),
     MethodFacts(
         "speed", "SPEED", CLOSED_FORM, "attn2 V",
@@ -183,6 +203,7 @@ _ROWS = (
         "training.", _SPEED,
         differs=f"{_POSITIONS} The retains are CorefConcept's other concepts; the ten noisy copies of each are taken "
         "in expectation, and the centres are thirds instead of k-means.",
+        anchor=NOTHING,
     ),
 )  # fmt: skip
 

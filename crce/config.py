@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 from crce import bases
 from crce.catalogue import BACKBONES, CLOSED_FORM, METHOD_FACTS, Result
-from crce.concepts.spec import ConceptSpec, Term
+from crce.concepts.spec import ConceptSpec, Term, bare, restrict
 from crce.errors import CrceError
 
 
@@ -25,8 +25,11 @@ class EraseConfig:
     base model's preset, else what was published.
     until_gone: end the training before all steps are taken, once the base's judge hardly sees the concept any more
     (`evaluation.until_gone`).
+    anchor: what the target is drawn as instead ("a wolf"); None leaves it to the method (`MethodFacts.anchor`).
+    erase_from: the only concept that the target is erased from, as an attribute of it (a hat from "Santa Claus").
 
-    Raises CrceError for an unknown method or backbone, for a value out of range, and for a closed form until gone.
+    Raises CrceError for an unknown method or backbone, for a value out of range, for a closed form until gone, and for
+    an anchor or a concept to erase from that the method cannot use.
     """
 
     method: str = "crce"
@@ -43,6 +46,8 @@ class EraseConfig:
     microbatch_size: int = 0
     damping: float | None = None
     until_gone: bool = False
+    anchor: str | None = None
+    erase_from: str | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHOD_FACTS:
@@ -58,6 +63,27 @@ class EraseConfig:
             value = getattr(self, name)
             if value is not None and not low <= value <= high and (name, self.closed_form, value) != ("lr", True, 0):
                 raise CrceError(f"{name} is {value}; give a value from {low} to {high}.")
+        self._check_phrases()
+
+    def _check_phrases(self) -> None:
+        facts = METHOD_FACTS[self.base_method]
+        for what, phrase in self.phrases.items():
+            if not phrase.strip():
+                raise CrceError(f"{what} is empty. Give a phrase, or leave it out.")
+        if self.anchor is not None and not facts.anchor:
+            raise CrceError(f"{facts.title} has no anchor: it cannot draw the target as {self.anchor!r}. "
+                            "Choose another method, or leave the anchor out.")  # fmt: skip
+        if self.erase_from is not None and not facts.attribute:
+            raise CrceError(f"{facts.title} cannot erase something from {self.erase_from!r} alone. "
+                            "Choose ESD, or CRCE on it.")  # fmt: skip
+        if len(self.phrases) == 2:
+            raise CrceError("An anchor and a concept to erase from exclude each other. Leave one of them out.")
+
+    @property
+    def phrases(self) -> dict[str, str]:
+        """The anchor and the concept to erase from, by what they are for people; those that are given."""
+        both = {"The anchor": self.anchor, "The concept to erase from": self.erase_from}
+        return {what: phrase for what, phrase in both.items() if phrase is not None}
 
     @property
     def closed_form(self) -> bool:
@@ -126,9 +152,15 @@ def config_from_dict(facts: dict) -> ResolvedConfig:
     return ResolvedConfig(**{**renamed, "lr": renamed.get("lr") or 0.0})
 
 
+def as_erased(spec: ConceptSpec, config: EraseConfig) -> ConceptSpec:
+    """The spec as a run with these settings trains and measures it."""
+    return restrict(spec, config.erase_from) if config.erase_from else spec
+
+
 def check(spec: ConceptSpec, config: EraseConfig) -> None:
-    """Raises CrceError if the method draws more terms per step than the spec has for training, or lacks a term it
-    needs."""
+    """Raises CrceError if the method draws more terms per step than the spec has for training, lacks a term it needs,
+    or is to draw the target as itself or one of its corefs, or erase it from them."""
+    _check_phrases(spec, config)
     needed = METHOD_FACTS[config.base_method].needs
     if needed and not getattr(spec, f"train_{needed}"):
         raise CrceError(
@@ -138,6 +170,13 @@ def check(spec: ConceptSpec, config: EraseConfig) -> None:
     if METHOD_FACTS[config.method].lists and not config.closed_form:
         _check_count(spec, "corefs", spec.train_corefs, config.corefs, "M")
         _check_count(spec, "retains", spec.train_retains, config.retains, "N")
+
+
+def _check_phrases(spec: ConceptSpec, config: EraseConfig) -> None:
+    erased = {bare(text): text for text in (spec.name, spec.target, *(term.text for term in spec.corefs))}
+    for what, phrase in config.phrases.items():
+        if same := erased.get(bare(phrase)):
+            raise CrceError(f"{what}, {phrase!r}, is erased itself, as {same!r} of {spec.name!r}. Give another phrase.")
 
 
 def _check_count(spec: ConceptSpec, kind: str, terms: list[Term], wanted: int, letter: str) -> None:

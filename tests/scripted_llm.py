@@ -1,12 +1,16 @@
 """An OpenAI-compatible server on loopback that answers as told. Real HTTP, real streams, no model."""
 
 import asyncio
+import base64
 import gzip
+import io
 import json
+import math
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from PIL import Image
 
 CERTAINTIES = ["Very High", "High", "Normal", "Low", "Very Low"]
 PIECE = 40  # characters that are sent at a time
@@ -170,3 +174,70 @@ def _event(delta: dict, finish: str | None = None) -> str:
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"error": {"message": message}}, status, headers)
+
+
+class SeeingLLM:
+    """The same for a model that sees: it says yes to a red picture and no to any other. `asked` counts the pictures
+    that it was shown, `prompts` keeps what was asked of them, `bodies` all requests.
+
+    mode: strict, plain (refuses schemas and probabilities, and talks), no-logprobs, evasive (never says it),
+    evasive-once, echo (fails with 500 and repeats the key), 401, 404, html, breaks (fails after three pictures).
+    """
+
+    def __init__(self):
+        self.mode, self.asked, self.prompts, self.bodies, self.keys = "strict", 0, [], [], []
+        self.app = FastAPI()
+        self.app.post("/v1/chat/completions")(self.complete)
+
+    async def complete(self, request: Request):
+        body, key = await request.json(), request.headers.get("authorization", "")
+        self.bodies.append(body)
+        self.keys.append(key)
+        refused = self.refusal(body, key)
+        if refused:
+            return refused
+        text, picture = body["messages"][0]["content"]
+        self.asked += 1
+        self.prompts.append(text["text"])
+        if self.mode == "breaks" and self.asked > 3:
+            return _error(503, "out of service", {"retry-after-ms": "1"})
+        return JSONResponse(self.answer(body, _is_red(picture["image_url"]["url"])))
+
+    def refusal(self, body: dict, key: str):
+        if self.mode in ("401", "404"):
+            return _error(int(self.mode), "no")
+        if self.mode == "echo":
+            return _error(500, f"cannot serve {key}", {"retry-after-ms": "1"})
+        if self.mode == "html":
+            return HTMLResponse("<html><body>Welcome</body></html>")
+        if self.mode == "plain" and body.keys() & {"response_format", "logprobs", "temperature"}:
+            return _error(400, "unsupported parameter")
+        if self.mode == "no-logprobs" and "logprobs" in body:
+            return _error(422, "logprobs are not supported")
+        return None
+
+    def answer(self, body: dict, red: bool) -> dict:
+        word = "yes" if red else "no"
+        evasive = self.mode == "evasive" or (self.mode == "evasive-once" and len(body["messages"]) == 1)
+        said = f'{{"answer": "{word}"}}' if "response_format" in body else f"I see a plain picture. {word.title()}."
+        said = "It is hard to tell." if evasive else said
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
+        if body.get("logprobs"):
+            choice["logprobs"] = {"content": [_likely('{"answer": "', 1.0), _likely(word, 0.8), _likely('"}', 1.0)]}
+        usage = {"prompt_tokens": 1000, "completion_tokens": 10, "total_tokens": 1010}
+        return {"id": "1", "object": "chat.completion", "created": 0, "model": "seeing", "choices": [choice],
+                "usage": usage}  # fmt: skip
+
+
+def _likely(token: str, p: float) -> dict:
+    """A token's log probability as the protocol has it; the rest is that of the other answer."""
+    others = {"yes": "no", "no": "yes"}
+    top = [{"token": token, "logprob": math.log(p)}]
+    top += [{"token": others[token], "logprob": math.log(1 - p)}] if token in others else []
+    return {**top[0], "top_logprobs": top}
+
+
+def _is_red(url: str) -> bool:
+    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as picture:
+        red, _, blue = picture.convert("RGB").resize((1, 1)).getpixel((0, 0))
+    return red > blue

@@ -51,7 +51,7 @@ def folded(model, delta):
     """SPM's membranes as changed weights: W + up · down."""
     parameters = dict(model.unet.named_parameters())
     changed = {}
-    for own in spm_method.by_target(delta.tensors).values():
+    for own in spm_method.by_concept(delta.tensors).values():
         for name in (n.removesuffix(".down") for n in own if n.endswith(".down")):
             w = changed.get(f"{name}.weight", parameters[f"{name}.weight"].detach())
             changed[f"{name}.weight"] = w + (own[f"{name}.up"].flatten(1) @ own[f"{name}.down"].flatten(1)).view_as(w)
@@ -109,7 +109,7 @@ def test_each_picture_has_the_gate_of_its_own_prompt_in_both_halves_of_the_guida
 
 def test_membranes_of_several_concepts_add_up(tiny_sd):
     both = ErasedWeights(spm(tiny_sd).tensors | spm(tiny_sd, "black/white cat", 1).tensors, {"kind": "spm"})
-    assert set(spm_method.by_target(both.tensors)) == {"dog", "black/white cat"}
+    assert set(spm_method.by_concept(both.tensors)) == {"dog", "black/white cat"}
     with folded(tiny_sd, both).applied(tiny_sd):
         expected = predict(tiny_sd)
     with both.applied(tiny_sd):

@@ -4,8 +4,10 @@ import asyncio
 import base64
 import inspect
 import io
+import itertools
 import json
 import logging
+import re
 import shutil
 import threading
 import zipfile
@@ -27,6 +29,7 @@ from app.session import drafts, thumbnails, transcript
 from app.session.comparison import Comparison, Prompt, Row, Title
 from app.tabs import (
     compare,
+    compare_person,
     comparison_sheet,
     curate,
     curate_chat,
@@ -171,11 +174,13 @@ def test_the_road_through_the_wires(no_worker, base, home):
     assert tab.press(curate.add_terms, "", "woofer")[0] == ""
     tab.press(curate.sign_review, "", "Ada")
     assert drafts.read("dog").provenance.reviewer == "Ada"
-    _, concept = tab.press(erase.open_concept)
-    assert concept["value"] == "dog"
-    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, [], 1, "ca", 10, "cpu", "fp32")
+    _, concept, anchor = tab.press(erase.open_concept, "zebra")
+    assert (concept["value"], anchor) == ("dog", "zebra")
+    more = "auto", [], 1, "ca", False, 10, False, "zebra", "", "cpu", "fp32"
+    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, *more)
     form = EraseForm.from_job(runs.all_runs()[0].job)
     assert (form.backbone, form.preview_every, form.device, form.dtype) == ("ca", 10, "cpu", "fp32")
+    assert form.anchor == "zebra"
     run = runs.all_runs()[0]
     listing, *_ = tab.press(erase.refresh)
     assert run.id in listing
@@ -362,7 +367,7 @@ def test_a_refused_save_can_overwrite_knowingly_and_be_undone(clash):
 
 def test_while_two_versions_wait_nothing_is_erased_and_no_round_begins(clash):
     with pytest.raises(gr.Error, match="Choose in Curate"):
-        erase.open_concept(clash)
+        erase.open_concept(clash, "")
     with pytest.raises(gr.Error, match="Choose in Curate"):
         list(curate_chat.ask(clash, "", ""))
 
@@ -420,7 +425,7 @@ def test_a_concept_goes_out_and_comes_back_as_json_and_csv(dog, tmp_path):
 
 def brought(tmp_path, name: str, text: str | bytes) -> drafts.OpenConcept:
     (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
-    return curate.import_file(opened(), "", str(tmp_path / name))[0]
+    return curate.import_file(opened(), "", curate.read_file(str(tmp_path / name)))[0]
 
 
 def test_a_table_adds_and_updates_and_drops_nothing(tmp_path):
@@ -431,6 +436,28 @@ def test_a_table_adds_and_updates_and_drops_nothing(tmp_path):
     assert (after.retains[-1].text, after.retains[-1].certainty) == ("puppy", "very low")
     assert len(after.corefs) + len(after.retains) == len(before.corefs) + len(before.retains) + 1
     assert drafts.undo(opened()).mine == before
+
+
+def test_a_table_is_read_before_the_lists_are_held_for_it(tmp_path):
+    """What takes long with many rows happens in an event of its own, without the lock of the edits."""
+    path, before = tmp_path / "many.csv", drafts.read("dog")
+    path.write_text("kind,term\n" + "".join(f"coref,pooch {number % 50}\n" for number in range(20_000)))
+    read = curate.read_file(str(path))
+    assert len(read.content) == 20_000 and drafts.read("dog") == before
+    after = curate.import_file(opened(), "", read)[0].spec
+    assert {f"pooch {number}" for number in range(50)} <= {term.text for term in after.corefs}
+
+
+def test_a_pasted_name_with_a_comma_is_one_term():
+    curate.add_terms(opened(), "", "retains", "Washington, D.C.\nlynx, okapi")
+    assert texts("retains")[-3:] == ["Washington, D.C.", "lynx", "okapi"]
+
+
+def test_a_table_of_another_concept_is_told_and_changes_nothing(tmp_path):
+    before = drafts.read("dog")
+    with pytest.raises(gr.Error, match="line 2 is a term of &#x27;cat&#x27;|line 2 is a term of 'cat'"):
+        brought(tmp_path, "cat.csv", "concept,kind,term\ncat,coref,kitty\n")
+    assert drafts.read("dog") == before
 
 
 @pytest.mark.parametrize(
@@ -775,8 +802,8 @@ def test_again_fills_the_form_with_what_was_asked(dog, base):
         "crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, backbone="ca", microbatch_size=1, preview_every=9
     )
     run = runs.create(Job(base, dog, config, "cpu", "fp16"))
-    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, [], 1, "ca", 9,
-             "cpu", "fp16")  # fmt: skip
+    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, "auto", [], 1, "ca",
+             False, 9, False, "", "", "cpu", "fp16")  # fmt: skip
     assert erase.refill_form(event(id=run.id)) == asked
 
 
@@ -788,8 +815,21 @@ def test_the_form_has_a_component_for_each_field():
 
 
 def test_what_was_asked_for_comes_back_from_the_run(no_worker, base):
-    form = EraseForm("dog", base, "crce", "20", "0.0002", 2.0, 4, 2, 7, erase_form.JUDGED_IMAGES, ["cat"], 1, "ca")
+    form = EraseForm(
+        "dog", base, "crce", "20", "0.0002", 2.0, 4, 2, 7, erase_form.JUDGED_IMAGES, "auto", ["cat"], 1, "ca"
+    )
     assert EraseForm.from_job(runs.create(form.to_job()).job) == form
+    only = replace(form, together=[], backbone="esd-u", erase_from="Santa Claus")
+    for asked in (replace(form, anchor="a zebra"), only):
+        assert EraseForm.from_job(runs.create(asked.to_job()).job) == asked
+
+
+def test_the_form_says_as_what_a_method_draws_the_concept(dog):
+    assert erase.show_anchor("ca", "ca", "dog").placeholder.endswith(", the most certain retain")
+    assert erase.show_anchor("crce", "esd-x-strict", "dog").placeholder == "its opposite"
+    assert erase.show_anchor("uce", "esd-x-strict", None).placeholder == "nothing"
+    assert erase.show_anchor("mace", "esd-x-strict", None).placeholder == "left to the method"
+    assert erase_form.describe_anchor(EraseConfig("uce", anchor="zebra"), dog) == "zebra"
 
 
 def test_a_method_without_a_learning_rate_can_be_watched_and_repeated(dog, base):
@@ -926,6 +966,61 @@ def test_the_sheet_shows_every_picture_unchanged():
     assert colours[(255, 0, 0)] == 2 * 2 * 2 * 96 * 96
 
 
+def judged_by_eye(run: runs.Run) -> Comparison:
+    drawn = comparison([("target", "dog", True), ("retain", "cat", False)])
+    return replace(drawn, titles=[Title("before", "base"), Title("dog", "CRCE", run.id)], judge="embedded")
+
+
+def test_a_person_is_asked_about_every_picture_once_and_the_answers_are_kept(run):
+    drawn, asked = judged_by_eye(run), []
+    page = compare_person.start(drawn)
+    for _ in range(8):
+        number = re.search(r'data-number="(\d+)" data-key="y"', page)[1]
+        asked.append(compare_person.list_places(drawn)[int(number)])
+        page = compare_person.press_button(drawn, event(do="answer", answer="yes", number=number))
+    assert len(set(asked)) == 8 and "8 of 8 answered" in page
+    assert {(place.row, place.column, place.seed) for place in asked} == set(itertools.product((0, 1), repeat=3))
+    assert [place.column for place in asked] not in ([0] * 4 + [1] * 4, [0, 1] * 4)
+    # The judge said yes to four and no to four, the person always yes.
+    assert (run.agreement.n, run.agreement.same, run.agreement.kappa) == (8, 4, 0)
+    assert "κ = 0.00" in scores_of(run)
+
+
+def scores_of(run: runs.Run) -> str:
+    run.weights_path.write_bytes(b"")
+    return compare.render_scores([run.id])
+
+
+def test_an_answer_can_be_changed_and_skipped(run):
+    drawn = judged_by_eye(run)
+    compare_person.press_button(drawn, event(do="answer", answer="no", number="0"))
+    page = compare_person.press_button(drawn, event(do="turn", number="0"))
+    assert page.count('aria-pressed="true"') == 1 and "1 of 8 answered" in page
+    page = compare_person.press_button(drawn, event(do="answer", answer="unclear", number="0"))
+    assert "1 of 8 answered" in page and 'data-number="1" data-key="y"' in page
+    assert [verdict.answer for verdict in run.person] == ["unclear"]
+    with pytest.raises(gr.Error, match="is no answer"):
+        compare_person.press_button(drawn, event(do="answer", answer="perhaps", number="0"))
+
+
+def test_without_a_run_or_at_another_strength_nobody_is_asked():
+    assert "Draw first" in compare_person.start(None)
+    assert "Choose a run and draw it at strength 1" in compare_person.start(comparison([("target", "dog", True)]))
+
+
+def test_only_judges_that_can_be_used_are_offered(base, tmp_path, monkeypatch):
+    assert erase_form.list_judges(base) == [("Automatic: its own", "auto")]
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("CRCE_JUDGE_MODEL", "seeing")
+    assert erase_form.list_judges(base)[1:] == [("Endpoint", "endpoint")]
+    (tmp_path / "model_index.json").write_text("{}")
+    assert erase_form.list_judges(str(tmp_path))[0] == ("Automatic: not judged", "auto")
+    # What was typed stays, what is not there any more goes back to automatic.
+    assert erase_form.update_judges(base, "some/model").value == "some/model"
+    monkeypatch.delenv("CRCE_JUDGE_MODEL")
+    assert erase_form.update_judges(base, "endpoint").value == "auto"
+
+
 def test_a_click_shows_the_pair():
     slider, _ = compare.show_pair(comparison([("target", "dog", True)]), event(row="0", column="0", place="1"))
     assert "seed 1" in slider.label
@@ -1010,8 +1105,8 @@ def test_an_export_is_offered_for_download_with_its_lines(run, base):
     save_file({"conv_in.bias": weights["conv_in.bias"] + 1}, run.weights_path, metadata={"base": base})
     shown, told = publish.export_weights(run.id, ["weights", "pipeline"], False)
     one, folder = [Path(path) for path in shown["value"]]
-    assert (one.name, folder.name) == ("without-dog-animal-crce-weights.safetensors",
-                                       "tiny-sd0-without-dog-animal-crce.zip")  # fmt: skip
+    assert (one.name, folder.name) == ("without-dog-animal-a23f0f72-crce-weights.safetensors",
+                                       "tiny-sd0-without-dog-animal-a23f0f72-crce.zip")  # fmt: skip
     with zipfile.ZipFile(folder) as archive:
         assert f"{folder.stem}/model_index.json" in archive.namelist()
     assert "load_state_dict" in told and str(Path(base).parent) not in told

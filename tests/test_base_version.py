@@ -148,7 +148,8 @@ def test_resuming_is_refused(base, dog, tmp_path):
 def test_a_run_without_a_version_fits_and_says_so(stale, base, crce, tmp_path):
     forget(stale)
     assert compare._find_common([stale])[0] == str(base)
-    assert "not recorded" in compare._list_titles(str(base), [stale], False)[1].about
+    form = compare.CompareForm([], "", [], 1, 1, 1, False, "")
+    assert "not recorded" in compare._list_titles(str(base), [stale], form)[1].about
     assert "not recorded" in erase.render_details(stale)
     code, _, err = crce("generate", "a dog", "--run", stale.dir, "--out", tmp_path / "pictures")
     assert code == 0 and "records no version of base" in err.replace("\n", " ")

@@ -441,13 +441,38 @@ def test_a_review_is_signed(page):
     expect(page.get_by_text("✓ reviewed by Ada")).to_be_visible()
 
 
+def test_an_anchor_is_previewed_and_goes_into_the_run(page):
+    curate(page)
+    after = page.locator(".preview figure.target img").last
+    expect(page.locator(".preview")).to_have_attribute("aria-busy", "false")
+    nothing = after.get_attribute("src")
+    page.get_by_label("Draw it as").fill("horse")
+    expect(after).not_to_have_attribute("src", nothing)
+    shot(page, "anchor-preview")
+    page.get_by_role("button", name="Erase this →").click()
+    page.get_by_text("Settings", exact=True).first.click()
+    drawn_as = page.get_by_label("Draw as")
+    expect(drawn_as).to_have_value("horse")
+    page.get_by_label("Erase only from").fill("cat")
+    expect(page.get_by_text("exclude each other")).to_be_visible()
+    page.get_by_label("Erase only from").fill("")
+    page.get_by_label("Steps").fill("5")
+    page.get_by_label("Judge").fill("0")
+    shot(page, "anchor-form")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_role("article").first.get_by_text("done", exact=True)).to_be_visible()
+    assert runs.all_runs()[0].job.config.anchor == "horse"
+    drawn_as.fill("puppy")
+    expect(page.get_by_text("is erased itself, as 'puppy'")).to_be_visible()
+
+
 def test_a_run_is_started_watched_and_survives_a_closed_tab(app, page, browser):
     curate(page)
     page.get_by_role("button", name="Erase this →").click()
     expect(page.get_by_label("Concept").first).to_have_value("dog")
     page.get_by_text("Settings", exact=True).first.click()
     page.get_by_label("Steps").fill("20")
-    page.get_by_label("Judge").fill("1")
+    page.get_by_label("Judge", exact=True).fill("1")
     page.get_by_role("button", name="Start", exact=True).click()
     card = page.get_by_role("article").first
     expect(card.get_by_text("running", exact=True)).to_be_visible()
@@ -489,6 +514,22 @@ def test_before_and_after_on_the_same_seeds(erased, page):
     with page.expect_download() as sheet:
         page.get_by_role("link", name="Sheet as PNG").click()
     assert Path(sheet.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_person_judges_with_the_keyboard(erased, page):
+    tab(page, "Erase")
+    page.get_by_role("article").first.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("link", name="Sheet as PNG")).to_be_visible()
+    page.get_by_role("button", name="Judge the pictures yourself").click()
+    for number, key in enumerate("ynu", 1):
+        page.keyboard.press(key)
+        expect(page.get_by_text(re.compile(f"^{number} of .* answered"))).to_be_visible()
+    page.keyboard.press("b")
+    expect(page.get_by_role("button", name="Cannot tell", pressed=True)).to_be_visible()
+    assert [verdict.answer for verdict in erased.person][-1] == "unclear"
+    assert {verdict.answer for verdict in erased.person} == {"yes", "no", "unclear"}
+    expect(page.get_by_text("you and the judge embedded")).to_be_visible()
+    shot(page, "compare-person")
 
 
 def test_stop_resume_rename_and_delete(page):

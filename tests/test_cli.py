@@ -18,6 +18,7 @@ from PIL import Image
 
 from crce import runs
 from crce.catalogue import METHOD_FACTS
+from crce.cli.erase import _is_of
 from crce.concepts import library
 from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
@@ -47,8 +48,8 @@ def erased(crce, spec, tiny_sd_dir, tmp_path):
 
 
 COMMANDS = [
-    "erase", "generate", "evaluate", "demo", "methods", "concepts", "runs", "stop", "resume", "worker", "cover",
-    "measure", "sweep", "table", "export", "propose", "refine", "suggest", "distances", "preview", "download",
+    "erase", "generate", "evaluate", "demo", "methods", "concepts", "runs", "stop", "resume", "worker", "calibrate",
+    "cover", "measure", "sweep", "table", "export", "propose", "refine", "suggest", "distances", "preview", "download",
 ]  # fmt: skip
 
 
@@ -142,7 +143,7 @@ def test_generate_draws_the_same_seeds_before_and_after(erased, crce, tmp_path):
 
 def test_generate_without_a_run_draws_the_base(crce, tiny_sd_dir, tmp_path):
     code, out, _ = crce("generate", "x/../y", "--base", tiny_sd_dir, "--out", tmp_path / "deep" / "er", "--json")
-    assert code == 0 and json.loads(out) == {"images": [str(tmp_path / "deep" / "er" / "01-x-y-0.png")]}
+    assert code == 0 and json.loads(out) == {"images": [str(tmp_path / "deep" / "er" / "01-x-y-ce84b5aa-0.png")]}
 
 
 def test_evaluate_prints_the_report(erased, crce):
@@ -250,6 +251,20 @@ def test_a_run_of_other_terms_is_not_resumed(crce, spec, tiny_sd_dir, dog, tmp_p
     runs.create(Job(str(tiny_sd_dir), dog, EraseConfig(corefs=2, retains=2)), tmp_path / "run", queued=False)
     code, _, err = crce("erase", "cat", "--resume", "--out", tmp_path / "run")
     assert code == 1 and "is for 'dog (animal)' with other terms" in err
+
+
+def test_long_terms_are_told_and_left_out_by_choice(crce, tiny_sd_dir, tmp_path):
+    long = "東西南北春夏秋冬山川草木花鳥風月" * 3
+    path = tmp_path / "dog.json"
+    spec = ConceptSpec("dog", corefs=(Term("puppy"), Term(long, split="test")), retains=(Term("cat"),))
+    library.save_spec(spec, path)
+    asked = ("erase", path, "--base", tiny_sd_dir, "--method", "esd-x-strict", "--steps", 1, "--lr", "0.001")
+    code, _, err = crce(*asked)
+    assert code == 1 and long in "".join(err.split()) and not runs.all_runs()
+    assert crce(*asked, "--leave-out-long")[0] == 0
+    (run,) = runs.all_runs()
+    assert [term.text for term in run.job.spec.corefs] == ["puppy"]
+    assert _is_of(run, spec) and not _is_of(run, replace(spec, corefs=(Term("hound"),)))
 
 
 def test_stop_and_resume_by_id(crce, tiny_sd_dir, dog):
@@ -426,7 +441,7 @@ def test_an_export_says_how_it_is_loaded(crce, erased, tmp_path):
     out = tmp_path / "exported"
     code, told, err = crce("export", erased, "--out", out)
     assert code == 0, err
-    assert {path.name for path in out.iterdir()} == {f"without-dog-animal-crce-{part}.safetensors"
+    assert {path.name for path in out.iterdir()} == {f"without-dog-animal-a23f0f72-crce-{part}.safetensors"
                                                      for part in ("weights", "diff")}  # fmt: skip
     assert "load_state_dict" in told and "LoRA folder" in told
     code, told, _ = crce("export", erased, "--out", out, "--format", "lora", "--fp16", "--json")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crce.concepts import dataset, library
+from crce.concepts.edits import draw_split
 from crce.concepts.spec import CATEGORIES, CERTAINTY, SPLITS, ConceptSpec, Provenance, Term
 from crce.errors import CrceError
 
@@ -188,3 +189,32 @@ def test_a_printed_term_against_a_rule_is_a_warning(shipped):
 
 def test_a_concept_stands_once(shipped):
     assert "dog appears more than once; keep one of them." in dataset.find_problems([*shipped[:20], *shipped[:20]])
+
+
+def test_a_split_without_rows_has_no_file_and_the_rest_loads(tmp_path):
+    """A concept made by hand has no held-out terms: an empty parquet file cannot be loaded, nor the ones beside it."""
+    lighthouse = ConceptSpec("lighthouse", corefs=(Term("beacon tower"),), retains=(Term("windmill"),))
+    written = dataset.export([lighthouse], tmp_path / "out")
+    assert [path.name for path in written if path.suffix == ".parquet"] == ["train.parquet"]
+    loaded = load(tmp_path / "out", "object", tmp_path)
+    assert {split: table["term"][:] for split, table in loaded.items()} == {"train": ["beacon tower", "windmill"]}
+    whole = load(tmp_path / "out", None, tmp_path)
+    assert list(whole) == ["train"]
+    assert not any("parquet" in line for line in dataset.check(tmp_path / "out").problems)
+
+
+def test_what_has_no_held_out_term_is_said_before_it_is_published():
+    few = ConceptSpec("lighthouse", corefs=(Term("beacon tower"),), retains=(Term("windmill"),))
+    said = "lighthouse: no term is in the test split. Draw the split again in Curate, which holds out a third of each"
+    assert (
+        dataset.find_problems([few])[0].startswith(said) and "needs at least 3 terms" in dataset.find_unsplit([few])[0]
+    )
+    more = replace(few, corefs=tuple(Term(text) for text in ("pharos", "beacon tower", "light tower")))
+    assert dataset.find_unsplit([more]) == [f"{said} list."]
+    drawn = replace(more, corefs=draw_split(more.corefs, 0))
+    assert dataset.find_unsplit([drawn]) == []
+
+
+def test_a_concept_without_terms_is_no_dataset():
+    with pytest.raises(CrceError, match="'lighthouse' has no terms"):
+        dataset.files([ConceptSpec("lighthouse")])

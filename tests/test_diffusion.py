@@ -67,8 +67,10 @@ def test_a_folder_that_is_no_model_is_named(tmp_path):
 
 
 def test_a_pipeline_of_another_kind_is_refused(tmp_path):
-    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
-    with pytest.raises(CrceError, match="is a StableDiffusionXLPipeline. Only Stable Diffusion 1.x and 2.x"):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    with pytest.raises(
+        CrceError, match="is a FluxPipeline, and only these can be erased: Stable Diffusion 1.x and 2.x"
+    ):
         Diffusion.load(str(tmp_path))
 
 

@@ -25,8 +25,8 @@ BELOW = {
     "worker": {"concepts", "models", "judges", "methods", "training", "evaluation", "runs"},
     "publishing": {"concepts", "evaluation/metrics", "evaluation/report", "runs"},
     "experiments": {"concepts", "models", "judges", "methods", "training", "evaluation", "runs"},
-    "cli": {"concepts", "proposers", "models", "methods", "training", "evaluation", "runs", "worker", "publishing",
-            "experiments"},
+    "cli": {"concepts", "proposers", "models", "judges", "methods", "training", "evaluation", "runs", "worker",
+            "publishing", "experiments"},
 }  # fmt: skip
 CRCE = sorted((ROOT / "crce").rglob("*.py"))
 APP = sorted((ROOT / "app").rglob("*.py")) + [ROOT / "app.py"]

@@ -169,6 +169,48 @@ def test_names_are_corefconcepts():
     assert set(prompts.LIST_PROMPTS) == {"ip", "celebrity"}
 
 
+# Written by hand: what of the first 30 retains of a word is a neighbour, and what a kind or a way of being it.
+BY_HAND = {
+    "dog": (
+        "fox, wolf, domestic cat, hyena, jackal",
+        "bitch, stray, head, feeder, stocker, female, young, giant, adult",
+    ),
+    "cat": ("lion, tiger, leopard, cheetah, dog, fox", "tabby, kitten, tom, mouser, tomcat, panther, wildcat"),
+    "horse": ("mule, zebra, hinny, rhino", "mare, stallion, pony, foal, colt, male, female, ass"),
+    "deer": ("sheep, antelope, goat, giraffe", "doe, buck, fawn, stag, elk, reindeer, bovid"),
+    "frog": ("salamander, newt, bird, reptile", "toad, tadpole, bullfrog, Amniota, Ichyostega, tetrapod"),
+    "mouse": ("rat, squirrel, porcupine, hamster", "house mouse, field mouse, harvest mouse, giant, young"),
+    "bird": ("mammal, reptile, fish", "hen, cock, chick, parrot, Amniota, tetrapod, diapsid, synapsid"),
+    "airplane": ("helicopter, glider, balloon", "jet, airliner, biplane, fighter, seaplane"),
+    "ship": ("boat, yacht, aircraft, barge", "warship, steamship, liner, shipwreck, hulk"),
+    "truck": ("car, motorcycle, streetcar, taxi", "pickup, van, lorry, dump truck, fire engine"),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_neighbours_are_no_kinds_of_it(name):
+    near, wrong = (set(listed.split(", ")) for listed in BY_HAND[name])
+    retains = texts(lexicon.find_meanings(name)[0].retains)
+    assert near <= set(retains[:30]) and not wrong & set(retains), (near - set(retains[:30]), wrong & set(retains))
+
+
+@pytest.mark.parametrize("spec", library.bundled().values(), ids=lambda spec: spec.slug)
+def test_of_every_shipped_concept_no_proposal_is_a_kind_a_taxon_or_vulgar(spec):
+    graph = wordnet()
+    for meaning, synset in zip(
+        lexicon.find_meanings(spec.target), lexicon._select_drawable(graph.find(spec.target)), strict=True
+    ):
+        below = {word.casefold() for kind in graph.hyponyms(synset, lexicon.WHOLE) for word in kind.words}
+        retains = texts(meaning.retains)
+        assert not below & {text.casefold() for text in retains}
+        assert not {"bitch", "ass", "cock", "cunt", "stray", "Amniota", "Fissipedia"} & {
+            *retains,
+            *texts(meaning.corefs),
+        }
+        levels = [CERTAINTY[term.certainty] for term in meaning.retains]
+        assert levels == sorted(levels, reverse=True)
+
+
 # Talking
 
 

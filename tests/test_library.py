@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crce.concepts import library
+from crce.concepts import edits, library
 from crce.concepts.spec import CATEGORIES, CERTAINTY, SPLITS, ConceptSpec, Term
 from crce.errors import CrceError
 
@@ -28,6 +28,11 @@ DOG = {"target": "dog", "corefs": [{"text": "puppy"}], "retains": [{"text": "cat
         ({"target": ""}, 'dog.json: target is ""; enter a phrase.'),
         ({"target": "x" * 201}, "use at most 200 characters."),
         ({"target": "do\u202eg"}, "remove the control characters."),
+        ({"target": "do\x1b[31mg"}, "remove the control characters."),
+        ({"corefs": [{"text": "pup\x00py"}]}, "remove the control characters."),
+        ({"corefs": [{"text": "puppy", "note": "a\u202eb"}]}, "corefs[0].note is"),
+        ({"target": "\u200d"}, "enter a phrase that can be seen."),
+        ({"corefs": [{"text": f"puppy {n}"} for n in range(501)]}, "corefs has 501 entries; use at most 500."),
         ({"target": "\ud800"}, r'target is "\ud800"; use a string.'),
         ({"corefs": "puppy"}, 'dog.json: corefs is "puppy"; use a list.'),
         ({"corefs": ["puppy"]}, 'corefs[0] is "puppy"; use an object, {"…": …}.'),
@@ -53,6 +58,8 @@ def test_a_fault_is_named_with_its_value_and_the_fix(change, said):
         ('{"target": "dog",\n "corefs": [}', "dog.json: line 2, column 13 is not valid JSON: Expecting value."),
         ("", "line 1, column 1"),
         ("[]", 'the spec is []; use an object, {"…": …}.'),
+        ('{"target": "dog", "target": "cat"}', "appears twice"),
+        ('{"target": "dog", "corefs": [{"text": "a", "text": "b"}]}', "appears twice"),
         ("[" * 100_000, "nested too deep"),
     ],
 )
@@ -60,6 +67,13 @@ def test_broken_json_names_its_place(text, said):
     with pytest.raises(CrceError) as error:
         library.parse_spec(text, "dog.json")
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["می\u200cخواهم", "\U0001f468\u200d\U0001f33e", "क्\u200dष", "no\u00e9l"])
+def test_joiners_stay_where_a_script_needs_them(text):
+    spec = library.parse_spec(json.dumps({"target": text, "corefs": [{"text": f"{text} 2", "note": "a\nb"}]}), "x.json")
+    assert (spec.target, spec.corefs[0].text) == (text, f"{text} 2") and edits.clean(text) == text
+    assert edits.clean("\u200d") == ""
 
 
 letters = st.characters(exclude_categories=("C", "Z"))

@@ -28,21 +28,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Title:
-    """Over a column: a name, and what it is."""
+    """Over a column: a name, and what it is. run: the id of the run whose own pictures these are, at full strength."""
 
     name: str
     about: str
+    run: str = ""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is drawn so far. prompts: the number of rows when it is complete."""
+    """What is drawn so far. prompts: the number of rows when it is complete. judge: the name of the judge whose
+    verdicts the pictures have; empty for none."""
 
     concept: str
     titles: list[Title]
     seeds: list[int]
     prompts: int
     rows: tuple[Row, ...] = ()
+    judge: str = ""
 
     @property
     def complete(self) -> bool:

@@ -76,10 +76,11 @@ def find_slug(slug: str | None) -> str:
 
 
 def create(target: str, category: str, sense: str) -> ConceptSpec:
-    """Saves a new, empty concept. Raises CrceError for a name that is taken or empty."""
+    """Saves a new, empty concept. Raises CrceError for an empty name, and for one that is taken but for capitals."""
     spec = ConceptSpec(target=target.strip(), category=category, sense=sense.strip())
-    if spec.slug in library():
-        raise CrceError(f"The library already has {spec.name!r}. Choose it there, or enter another sense.")
+    names = {other.name.casefold(): other.name for other in library().values()}
+    if there := names.get(spec.name.casefold()):
+        raise CrceError(f"The library already has {there!r}. Choose it there, or enter another sense.")
     _require_shelf(spec)
     save_spec(spec, own_path(spec))
     return spec

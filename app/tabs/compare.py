@@ -14,7 +14,7 @@ from app.errors import report_errors
 from app.events import QUIET
 from app.session import people
 from app.session.comparison import Comparison, Prompt, Row, Title
-from app.tabs import run_view
+from app.tabs import compare_person, erase_form, run_view
 from app.tabs.comparison_sheet import draw_sheet
 from app.tabs.erase import EraseTab
 from app.tabs.start import StartTab
@@ -26,6 +26,7 @@ from crce.concepts.spec import ConceptSpec
 from crce.cost import format_duration
 from crce.errors import CrceError
 from crce.evaluation.metrics import METRICS
+from crce.judges.choices import AUTO, can_judge, choose_judge
 from crce.runs import Run
 from crce.text import require_plain
 from crce.worker.answers import Cell
@@ -51,6 +52,7 @@ class CompareForm:
     seeds: float
     strength: float
     combine: bool
+    judge: str
 
     @property
     def combined(self) -> bool:
@@ -69,6 +71,7 @@ class CompareTab:
     hint: gr.Markdown
     pair: gr.ImageSlider
     scores: gr.HTML
+    person: gr.HTML
     images: gr.Number
     evaluate: gr.Button
     time: gr.Markdown
@@ -114,17 +117,19 @@ def draw(http: gr.Request, **values: Any) -> Iterator[tuple]:
     prompts = choose_prompts(spec, [KINDS[name] for name in form.kinds], int(form.terms), form.typed)
     if not prompts:
         raise CrceError("Nothing to draw. Choose what to show, or enter a prompt.")
-    titles, seeds = _list_titles(base, chosen, form.combined), list(range(int(form.seeds)))
+    titles, seeds = _list_titles(base, chosen, form), list(range(int(form.seeds)))
     in_all = len(prompts) * len(seeds) * len(titles)
-    comparison = Comparison(spec.name, titles, seeds, len(prompts))
+    judge = form.judge.strip() or AUTO
+    named = bases.public_name(choose_judge(base, judge)) if can_judge(base, judge) or judge != AUTO else ""
+    comparison = Comparison(spec.name, titles, seeds, len(prompts), judge=named)
+    neighbours = [spec.name, *(term.text for term in spec.retains)]
     yield render_grid(comparison), comparison
     for prompt in prompts:
-        answer = ask_worker(
-            GenerateRequest(
-                tab_id(http, "compare"), base, _list_columns(form), [prompt.text], seeds, [prompt.ask], in_all
-            ),
-            timeout=_PATIENCE,
-        )
+        request = GenerateRequest(
+            tab_id(http, "compare"), base, _list_columns(form), [prompt.text], seeds, [prompt.ask],
+            in_all=in_all, judge=judge, neighbours=neighbours,
+        )  # fmt: skip
+        answer = ask_worker(request, timeout=_PATIENCE)
         if answer is None:
             return
         comparison = replace(comparison, rows=(*comparison.rows, Row(prompt, answer.columns)))
@@ -159,9 +164,16 @@ def _find_common(chosen: list[Run]) -> tuple[str, ConceptSpec]:
     return base, chosen[0].job.spec
 
 
-def _list_titles(base: str, chosen: list[Run], combined: bool) -> list[Title]:
-    after = [Title(run.title, run.job.config.title + UNKNOWN_VERSION * (not run.job.base_digest)) for run in chosen]
-    return [Title("before", base), *after, *([Title("combined", "changes of all runs")] if combined else [])]
+def _list_titles(base: str, chosen: list[Run], form: CompareForm) -> list[Title]:
+    after = [
+        Title(
+            run.title,
+            run.job.config.title + UNKNOWN_VERSION * (not run.job.base_digest),
+            run.id if form.strength == 1 else "",
+        )
+        for run in chosen
+    ]
+    return [Title("before", base), *after, *([Title("combined", "changes of all runs")] if form.combined else [])]
 
 
 # What the tab shows
@@ -211,7 +223,10 @@ def render_scores(ids: list[str]) -> str:
     first = next((report for run in chosen if (report := run.report)), None)
     return render(
         "scores",
-        runs=[{"title": run.title, "progress": _describe_work(run), "report": run.report} for run in chosen],
+        runs=[
+            {"title": run.title, "progress": _describe_work(run), "report": run.report, "agreement": run.agreement}
+            for run in chosen
+        ],
         metrics=METRICS if first else {},
         first=first,
     )
@@ -243,6 +258,13 @@ def refresh_choices(ids: list[str]) -> gr.Dropdown:
 
 
 @report_errors
+def update_judges(ids: list[str], judge: str) -> gr.Dropdown:
+    """The judges for the base of the chosen runs."""
+    base = next((run.job.base for run in _list_erased() if run.id in ids), bases.EMOJI_SD)
+    return erase_form.update_judges(base, judge)
+
+
+@report_errors
 def show_pair(comparison: Comparison, event: gr.EventData) -> tuple:
     """One picture at full size, before and after."""
     number, column, place = (int(event._data[key]) for key in ("row", "column", "place"))
@@ -260,11 +282,11 @@ def _enlarge(png: str) -> Image.Image:
 
 
 @report_errors
-def evaluate(ids: list[str], images: float) -> str:
+def evaluate(ids: list[str], images: float, judge: str = AUTO) -> str:
     if not ids:
         raise CrceError("Choose a run to evaluate first.")
     for name in ids:
-        people.require_own(runs.find(name)).request_evaluate(int(images))
+        people.require_own(runs.find(name)).request_evaluate(int(images), judge=judge.strip() or AUTO)
     ensure_workers()
     return render_scores(ids)
 
@@ -295,12 +317,17 @@ def build() -> CompareTab:
                 buttons=["download", "fullscreen"],
             )  # fmt: skip
             scores = html_panel()
+            with gr.Accordion("Judge the pictures yourself", open=False):
+                person = html_panel(compare_person.render_person(None))
+            form["judge"] = erase_form.build_judge()
             with gr.Row(elem_classes="line"):
                 images = gr.Number(10, label="Pictures per term", precision=0, minimum=1, maximum=1000, min_width=110)
                 with gr.Column(min_width=160):
                     evaluate_button = gr.Button("Evaluate all")
                     time = gr.Markdown(elem_classes="mute")
-    return CompareTab(form, draw_button, comparison, timer, grid, hint, pair, scores, images, evaluate_button, time)
+    return CompareTab(
+        form, draw_button, comparison, timer, grid, hint, pair, scores, person, images, evaluate_button, time
+    )
 
 
 def _build_form() -> tuple[dict[str, Any], gr.Button]:
@@ -327,15 +354,20 @@ def wire(ui: CompareTab, start_tab: StartTab, erase_tab: EraseTab, tabs: gr.Tabs
     chosen = ui.form["runs"]
     # A second press need not wait: its requests replace those that the first one still waits for.
     drawing = {"fn": draw, "inputs_kwargs": ui.form, "outputs": [ui.grid, ui.comparison], "trigger_mode": "multiple"}
-    gr.on([ui.draw.click, ui.form["typed"].submit], **drawing, **QUIET)
+    asking = {"fn": compare_person.start, "inputs": ui.comparison, "outputs": ui.person, **QUIET}
+    gr.on([ui.draw.click, ui.form["typed"].submit], **drawing, **QUIET).success(**asking)
     page.select(refresh_choices, chosen, chosen, **QUIET)
     ui.grid.click(show_pair, ui.comparison, [ui.pair, ui.hint], **QUIET)
     for event in (ui.timer.tick, chosen.change):
         event(render_scores, chosen, ui.scores, **QUIET)
     gr.on([chosen.change, ui.images.change], estimate_time, [chosen, ui.images], ui.time, **QUIET)
-    ui.evaluate.click(evaluate, [chosen, ui.images], ui.scores, api_visibility="private")
+    ui.evaluate.click(evaluate, [chosen, ui.images, ui.form["judge"]], ui.scores, api_visibility="private")
+    chosen.change(update_judges, [chosen, ui.form["judge"]], ui.form["judge"], **QUIET)
+    ui.person.click(compare_person.press_button, ui.comparison, ui.person, **QUIET).success(
+        render_scores, chosen, ui.scores, **QUIET
+    )
     # Start and Erase send runs here; they are drawn at once.
     for select in (start_tab.card.select, erase_tab.runs.select):
-        select(open_from_card, None, [tabs, chosen], **QUIET).success(**drawing, **QUIET)
+        select(open_from_card, None, [tabs, chosen], **QUIET).success(**drawing, **QUIET).success(**asking)
     finished = start_tab.finished
-    finished.change(open_run, finished, [tabs, chosen], **QUIET).success(**drawing, **QUIET)
+    finished.change(open_run, finished, [tabs, chosen], **QUIET).success(**drawing, **QUIET).success(**asking)

@@ -1,6 +1,5 @@
 """Curate: which names are erased with a concept, which neighbours are kept, and how certain each of them is."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -40,6 +39,14 @@ _TEXTS = {
 _OTHER = {"corefs": "retains", "retains": "corefs"}
 _CERTAINTIES = {weight: name for name, weight in CERTAINTY.items()}
 _MAX_DIFFERENCES = 12  # shown between two versions
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An uploaded file: its name, and the concept or the rows that it holds."""
+
+    name: str
+    content: ConceptSpec | tuple[csv_json.Row, ...]
 
 
 @dataclass(frozen=True)
@@ -358,7 +365,7 @@ def _sort(terms: tuple[Term, ...]) -> list[Term]:
 @report_errors
 def add_terms(opened: OpenConcept, search: str, kind: str, typed: str) -> tuple:
     """One phrase, or a pasted list."""
-    texts = [text for text in re.split(r"[\n,;]+", typed) if text.strip()]
+    texts = edits.split_phrases(typed)
     after = drafts.change(opened, lambda spec: edits.with_terms(spec, kind, texts))
     if texts and after == opened:
         raise CrceError("The lists already have this, or it is the concept itself.")
@@ -366,14 +373,22 @@ def add_terms(opened: OpenConcept, search: str, kind: str, typed: str) -> tuple:
 
 
 @report_errors
-def import_file(opened: OpenConcept, search: str, path: str) -> tuple:
-    """JSON is a whole concept, which is opened. CSV adds terms to the lists on screen and updates existing ones."""
+def read_file(path: str) -> Imported:
+    """Reads an uploaded file, before the lists are held for the change."""
     file = Path(path)
     text = csv_json.read_text(file)
-    if file.suffix.casefold() == ".csv":
-        after = drafts.change(opened, lambda spec: csv_json.from_csv(spec, text, file.name))
+    is_table = file.suffix.casefold() == ".csv"
+    return Imported(file.name, csv_json.read_table(text, file.name) if is_table else parse_spec(text, file.name))
+
+
+@report_errors
+def import_file(opened: OpenConcept, search: str, read: Imported) -> tuple:
+    """JSON is a whole concept, which is opened. CSV adds terms to the lists on screen and updates existing ones."""
+    content = read.content
+    if isinstance(content, ConceptSpec):
+        after = _import_spec(opened, content)
     else:
-        after = _import_spec(opened, parse_spec(text, file.name))
+        after = drafts.change(opened, lambda spec: csv_json.merge_table(spec, content, read.name))
     gr.Info("Press Undo to revert.", title="Imported")
     return render_all(after, search)
 
@@ -497,7 +512,9 @@ def _wire_edits(ui: CurateTab) -> None:
         part.terms.input(change_field, inputs, ui.parts, **every)
         part.terms.click(press_term_button, inputs, ui.parts, **every)
         part.more.submit(add_terms, [*inputs, gr.State(kind), part.more], [part.more, *ui.parts], **one_by_one)
-    actions.import_file.upload(import_file, [*inputs, actions.import_file], ui.parts, **one_by_one)
+    read = gr.State()
+    uploaded = actions.import_file.upload(read_file, actions.import_file, read, **QUIET)
+    uploaded.success(import_file, [*inputs, read], ui.parts, **one_by_one)
     shelf.create.click(
         create_concept, [shelf.name, shelf.category, shelf.sense], [shelf.name, shelf.sense, *ui.parts], **one_by_one
     )

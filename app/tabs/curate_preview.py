@@ -40,9 +40,11 @@ class ShownPreview:
 
 @dataclass(frozen=True)
 class PreviewPanel:
-    """last: a `ShownPreview`. drawable: the result of the check what the base draws."""
+    """last: a `ShownPreview`. anchor: what the concept is drawn as instead of as nothing. drawable: the result of the
+    check what the base draws."""
 
     last: gr.State
+    anchor: gr.Textbox
     drawable: gr.HTML
     preview: gr.HTML
 
@@ -73,7 +75,9 @@ def _choose_terms(terms: list[Term], old: set[Term] | None, shown: list[str]) ->
 
 
 @report_errors
-def update_preview(opened: OpenConcept, base: str, last: ShownPreview, http: gr.Request) -> Iterator[tuple[Any, Any]]:
+def update_preview(
+    opened: OpenConcept, base: str, anchor: str, last: ShownPreview, http: gr.Request
+) -> Iterator[tuple[Any, Any]]:
     """Before and after the closed-form edit, once the user pauses. A newer request replaces an older one."""
     spec = opened.mine
     if spec is None or not spec.train_corefs:
@@ -82,10 +86,10 @@ def update_preview(opened: OpenConcept, base: str, last: ShownPreview, http: gr.
     time.sleep(_PAUSE)
     if opened.stale:
         return
-    texts = choose_prompts(spec, drafts.read_previous(spec.slug), last.prompts)
+    given, texts = anchor.strip() or None, choose_prompts(spec, drafts.read_previous(spec.slug), last.prompts)
     yield render_preview(last, busy=True), gr.skip()
     try:
-        answer = ask_worker(PreviewRequest(tab_id(http, "preview"), base, spec, texts, [_SEED]))
+        answer = ask_worker(PreviewRequest(tab_id(http, "preview"), base, spec, texts, [_SEED], given))
     except CrceError as error:
         now = ShownPreview(texts, problem=str(error))
     else:
@@ -193,7 +197,8 @@ def _summarize_drawn(spec: ConceptSpec, drawn: dict[str, tuple[int, int]]) -> st
 
 def build_preview() -> PreviewPanel:
     last, drawable = gr.State(ShownPreview()), html_panel(elem_classes="maybe")
-    return PreviewPanel(last, drawable, html_panel(render("preview", hint=_NO_COREFS), elem_classes="strip-of"))
+    anchor = gr.Textbox("", label="Draw it as", placeholder="nothing", max_length=200)
+    return PreviewPanel(last, anchor, drawable, html_panel(render("preview", hint=_NO_COREFS), elem_classes="strip-of"))
 
 
 def build_distances() -> DistancesPanel:
@@ -204,8 +209,10 @@ def build_distances() -> DistancesPanel:
 
 
 def wire_preview(panel: PreviewPanel, opened: gr.State, base: gr.Dropdown) -> None:
-    changes = [opened.change, base.change]
-    gr.on(changes, update_preview, [opened, base, panel.last], [panel.preview, panel.last], **EVERY_CHANGE)
+    changes = [opened.change, base.change, panel.anchor.change]
+    gr.on(
+        changes, update_preview, [opened, base, panel.anchor, panel.last], [panel.preview, panel.last], **EVERY_CHANGE
+    )
 
 
 def wire_distances(panel: DistancesPanel, opened: gr.State, base: gr.Dropdown) -> None:

@@ -17,12 +17,15 @@ from app.tabs import base_download, erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
 from app.worker import ask_worker, tab_id
-from crce import base_version, bases, devices, runs
+from crce import base_version, devices, runs
 from crce.catalogue import METHOD_FACTS
+from crce.concepts.library import find_concept
 from crce.concepts.spec import resolve_conflicts
+from crce.config import EraseConfig
 from crce.cost import Cost, describe_room, describe_time, format_duration
 from crce.errors import CrceError
-from crce.runs import Job, Run
+from crce.judges.choices import AUTO, can_judge, choose_judge
+from crce.runs import Job, ResolvedJob, Run
 from crce.runs.events import StartEvent, StepEvent
 from crce.worker.client import ensure_workers
 from crce.worker.requests import EstimateRequest
@@ -70,6 +73,13 @@ def describe_method(method: str) -> str:
     return f"{facts.what} Changes {facts.touches}. *{facts.source}*{differs}"
 
 
+@report_errors
+def show_anchor(method: str, backbone: str, concept: str | None) -> gr.Textbox:
+    """As what the method draws the concept where nothing is entered."""
+    spec = find_concept(concept) if concept else None
+    return gr.Textbox(placeholder=erase_form.describe_anchor(EraseConfig(method, backbone=backbone), spec))
+
+
 def describe_run(form: EraseForm) -> str:
     """What is about to start, and the time if one like it was measured here."""
     if not form.concept:
@@ -78,7 +88,7 @@ def describe_run(form: EraseForm) -> str:
     lists = f"{len(spec.train_corefs)} names to erase and {len(spec.train_retains)} to keep"
     place = devices.describe(form.device, form.dtype)
     ignored = f" {devices.problem()}" if form.device == devices.AUTO else ""
-    unjudged = "" if bases.has_judge(form.base) else " The base has no judge: compare by eye."
+    unjudged = "" if can_judge(form.base, form.judge.strip() or AUTO) else " The base has no judge: compare by eye."
     return f"{spec.name}: {lists}, {form.count_steps()} steps on {place}. {measure_time(form)}{unjudged}{ignored}"
 
 
@@ -124,6 +134,7 @@ def render_details(run: Run | None) -> str:
         "η": f"{form.eta:g}",
         "M": form.corefs,
         "N": form.retains,
+        **_describe_phrases(run.job),
         "microbatch": form.microbatch_size or "all terms",
         "seed": form.seed,
         "spec": run.job.spec.digest[:8],
@@ -141,6 +152,13 @@ def describe_steps(run: Run) -> str:
         return str(config.steps)
     limit = f"at most {config.steps}, until gone"
     return f"{run.kept_step}, {limit}" if run.erased else limit
+
+
+def _describe_phrases(job: ResolvedJob) -> dict[str, str]:
+    """As what the concept is drawn, or the concept that it is erased from alone."""
+    if job.config.erase_from:
+        return {"erased only from": job.config.erase_from}
+    return {"drawn as": erase_form.describe_anchor(job.config, job.spec)}
 
 
 def update_plot(run: Run | None) -> tuple[gr.Column, pd.DataFrame]:
@@ -188,18 +206,24 @@ def start(**values: Any) -> str:
     form = EraseForm.from_values(values)
     if not base_download.is_here(form.base, form.device, form.dtype):
         raise CrceError(f"{form.base} is not on this machine yet. Press Download above first.")
-    run = queue_run(form.to_job(), int(form.images))
+    run = queue_run(form.to_job(), int(form.images), form.judge.strip(), form.leave_out_long)
     gr.Info(f"{html.escape(run.title)} is queued. It continues if you close this page.", title="Started")
     return run.id
 
 
-def queue_run(job: Job, images: int) -> Run:
-    """images: pictures per term that are judged after the training, where there is a judge; 0 for none."""
+def queue_run(job: Job, images: int, judge: str = AUTO, leave_out_long: bool = False) -> Run:
+    """images: pictures per term that are judged after the training, where there is a judge; 0 for none. judge: whom.
+    leave_out_long: see `runs.create`.
+
+    Raises CrceError for a judge that is named and cannot be used.
+    """
+    if images and judge != AUTO:
+        choose_judge(job.base, judge)
     people.require_room()
-    run = runs.create(job)
+    run = runs.create(job, leave_out_long=leave_out_long)
     people.claim(run)
-    if images and bases.has_judge(job.base):
-        run.request_evaluate(images)
+    if images and can_judge(job.base, judge):
+        run.request_evaluate(images, judge=judge)
     ensure_workers()
     return run
 
@@ -248,8 +272,9 @@ def refill_form(event: gr.EventData) -> tuple:
 
 
 @report_errors
-def open_concept(opened: OpenConcept) -> tuple:
-    return gr.Tabs(selected="erase"), gr.Dropdown(erase_form.list_concepts(), value=require_saved(opened).slug)
+def open_concept(opened: OpenConcept, anchor: str) -> tuple:
+    concept = gr.Dropdown(erase_form.list_concepts(), value=require_saved(opened).slug)
+    return gr.Tabs(selected="erase"), concept, anchor
 
 
 # The tab
@@ -311,7 +336,10 @@ def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, pa
     ui.runs.click(press_run_button, ui.chosen, ui.chosen, **QUIET).then(**update)
     ui.runs.input(rename, **QUIET).then(**update)
     ui.runs.edit(refill_form, None, fields, **QUIET)
+    ui.form["base"].change(erase_form.update_judges, [ui.form["base"], ui.form["judge"]], ui.form["judge"], **QUIET)
     ui.form["method"].change(describe_method, ui.form["method"], ui.method_facts, **QUIET)
+    asked = [ui.form[name] for name in ("method", "backbone", "concept")]
+    gr.on([part.change for part in asked], show_anchor, asked, ui.form["anchor"], **QUIET)
     # Opening the tab asks too, but not loading the page: that alone must not start a worker.
     costs = {name: ui.form[name] for name in erase_form.COST_FIELDS}
     changes = [page.select, ui.arrived.change, *(part.change for part in costs.values())]
@@ -322,4 +350,5 @@ def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, pa
     ui.timer.tick(base_download.follow, place, [ui.base_panel, ui.arrived], **QUIET)
     ui.base_panel.click(base_download.press, place, ui.base_panel, **QUIET)
     page.select(lambda: gr.Dropdown(erase_form.list_concepts()), None, ui.form["concept"], **QUIET)
-    curate_tab.actions.erase.click(open_concept, curate_tab.opened, [tabs, ui.form["concept"]], **QUIET)
+    given = [curate_tab.opened, curate_tab.preview.anchor]
+    curate_tab.actions.erase.click(open_concept, given, [tabs, ui.form["concept"], ui.form["anchor"]], **QUIET)

@@ -6,21 +6,22 @@ from typing import Any
 
 import gradio as gr
 
-from app.session.drafts import find_slug
+from app.session.drafts import find_slug, read
 from crce import bases, devices
-from crce.catalogue import BACKBONES, METHOD_FACTS
-from crce.concepts.library import find_concept, library
+from crce.catalogue import BACKBONES, METHOD_FACTS, RETAIN
+from crce.concepts.library import library
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, resolve_config
 from crce.errors import CrceError
+from crce.judges.choices import AUTO, EMBEDDED, JUDGES, QWEN2_VL, list_available
 from crce.runs import Job, ResolvedJob
 
 JUDGED_IMAGES = 4  # per term, judged after a run unless another number is entered
 _DEVICES = {devices.AUTO: "automatic", devices.CPU: "CPU"}
 # The fields that change what a run costs.
 COST_FIELDS = (
-    "concept", "base", "method", "steps", "corefs", "retains", "together", "microbatch_size", "backbone", "device",
-    "dtype",
+    "concept", "base", "method", "steps", "corefs", "retains", "together", "microbatch_size", "backbone", "anchor",
+    "erase_from", "device", "dtype",
 )  # fmt: skip
 
 
@@ -29,7 +30,8 @@ class EraseForm:
     """The form as the user filled it in: a field for each component, in the same order. Defaults are for empty fields.
 
     steps, learning_rate: text, since Gradio's number field would show an empty value as 0; empty means the preset.
-    images: pictures per term that are judged after the run. together: further concepts of the same run.
+    images: pictures per term that are judged after the run. judge: who judges them (see `judges.choices`).
+    together: further concepts of the same run.
     """
 
     concept: str | None = None
@@ -42,11 +44,15 @@ class EraseForm:
     retains: float = EraseConfig.retains
     seed: float = EraseConfig.seed
     images: float = 0
+    judge: str = AUTO
     together: list[str] = field(default_factory=list)
     microbatch_size: float = EraseConfig.microbatch_size
     backbone: str = EraseConfig.backbone
     until_gone: bool = EraseConfig.until_gone
     preview_every: float = EraseConfig.preview_every
+    leave_out_long: bool = False
+    anchor: str = ""
+    erase_from: str = ""
     device: str = devices.AUTO
     dtype: str = devices.AUTO
 
@@ -80,6 +86,8 @@ class EraseForm:
             # A run may come from a machine with other cards.
             device=job.device if job.device in devices.choices() else devices.AUTO,
             dtype=job.dtype,
+            anchor=config.anchor or "",
+            erase_from=config.erase_from or "",
         )
 
     def to_config(self) -> EraseConfig:
@@ -96,6 +104,8 @@ class EraseForm:
             microbatch_size=int(self.microbatch_size),
             until_gone=self.until_gone,
             preview_every=int(self.preview_every),
+            anchor=self.anchor.strip() or None,
+            erase_from=self.erase_from.strip() or None,
         )
 
     def to_job(self) -> Job:
@@ -108,7 +118,7 @@ class EraseForm:
         if not self.concept:
             raise CrceError("Choose a concept to erase first.")
         slugs = [self.concept, *(slug for slug in self.together if slug != self.concept)]
-        return [find_concept(slug) for slug in slugs]
+        return [read(slug) for slug in slugs]
 
     def count_steps(self) -> int:
         """Training steps: those entered, or the base model's preset."""
@@ -138,6 +148,30 @@ def _parse_whole(name: str, text: str) -> int | None:
 # The components, by the names of the fields
 
 
+def list_judges(base: str) -> list[tuple[str, str]]:
+    """Those that can be used for the base without a download."""
+    try:
+        available = list_available(base.strip())
+    except CrceError:
+        available = {}
+    words = {EMBEDDED: "its own", QWEN2_VL: JUDGES[QWEN2_VL].title}
+    automatic = next((word for key, word in words.items() if key in available), "not judged")
+    others = [(title, key) for key, title in available.items() if key != EMBEDDED]
+    return [(f"Automatic: {automatic}", AUTO), *others]
+
+
+def update_judges(base: str, judge: str) -> gr.Dropdown:
+    """The judges of another base; the one that was chosen stays where it can."""
+    choices = list_judges(base or "")
+    kept = judge in [key for _, key in choices] or judge not in JUDGES
+    return gr.Dropdown(choices, value=judge if kept else AUTO)
+
+
+def build_judge(**options: Any) -> gr.Dropdown:
+    return gr.Dropdown(list_judges(bases.EMOJI_SD), value=AUTO, label="Judged by", allow_custom_value=True,
+                       info="Or a vision-language model: folder or Hub id", **options)  # fmt: skip
+
+
 def list_concepts() -> list[tuple[str, str]]:
     return [(spec.name, slug) for slug, spec in library().items()]
 
@@ -154,6 +188,14 @@ def build_choice() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def describe_anchor(config: EraseConfig, spec: ConceptSpec | None) -> str:
+    """As what the target is drawn: the anchor that was given, else the method's own."""
+    default = METHOD_FACTS[config.base_method].anchor
+    retains = spec.train_retains if spec and default == RETAIN else ()
+    own = f"{retains[0].text}, {default}" if retains else default
+    return config.anchor or own or "left to the method"
+
+
 def build_settings() -> dict[str, Any]:
     form = EraseForm()
     backbones = [(METHOD_FACTS[key].title, key) for key in BACKBONES]
@@ -166,6 +208,7 @@ def build_settings() -> dict[str, Any]:
         "retains": gr.Number(form.retains, label="N", info="Retains per step", precision=0, minimum=0),
         "seed": gr.Number(form.seed, label="Seed", info="Same seed, same result", precision=0, minimum=0),
         "images": gr.Number(JUDGED_IMAGES, label="Judge", info="Pictures per term; 0: none", precision=0, minimum=0),
+        "judge": build_judge(),
         "together": gr.Dropdown(list_concepts(), value=[], multiselect=True, label="Also erase",
                                 info="In the same run"),
         "microbatch_size": gr.Number(form.microbatch_size, label="Microbatch", precision=0, minimum=0,
@@ -176,6 +219,12 @@ def build_settings() -> dict[str, Any]:
                                   info="The judge looks at 20 pictures every 15 steps"),
         "preview_every": gr.Number(form.preview_every, label="Preview", precision=0, minimum=0,
                                    info="Steps between previews; 0: none"),
+        "leave_out_long": gr.Checkbox(form.leave_out_long, label="Leave out long terms",
+                                      info="Those with more tokens than the base reads"),
+        "anchor": gr.Textbox("", label="Draw as", info="What takes the concept's place", max_length=200,
+                             placeholder=describe_anchor(EraseConfig(), None)),
+        "erase_from": gr.Textbox("", label="Erase only from", info="Another concept, to take this from it alone",
+                                 max_length=200, placeholder="everywhere"),
     }  # fmt: skip
 
 

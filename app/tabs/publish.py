@@ -5,6 +5,7 @@ import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import huggingface_hub
@@ -342,7 +343,7 @@ def _wire_dataset(panel: DatasetPanel, slow: dict) -> None:
 
 def _wire_weights(panel: WeightsPanel, slow: dict) -> None:
     chosen = [panel.run, panel.formats, panel.fp16]
-    facts = [*chosen, panel.target.repo, panel.dataset]
+    facts: list[Any] = [*chosen, panel.target.repo, panel.dataset]
     shown = [panel.card.text, panel.card.header, panel.seen]
     gr.on([each.change for each in facts], preview_weights, facts, shown, **QUIET)
     panel.export.click(export_weights, chosen, [panel.files, panel.exported], **slow)

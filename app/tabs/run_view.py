@@ -103,7 +103,8 @@ def _describe_progress(run: Run) -> str:
     if progress is None:
         return "loading the model"
     left = f" · {format_duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
-    return f"{PHASES[progress.phase]} {progress.done}/{progress.of}{left}"
+    note = f" · {progress.note}" if progress.note else ""
+    return f"{PHASES[progress.phase]} {progress.done}/{progress.of}{left}{note}"
 
 
 def compute_percent(run: Run) -> int:

@@ -39,10 +39,11 @@ element.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target.matches("input[data-do]:not([type=range])")) event.target.blur();
 });
 
-// Ctrl with a button's data-keys presses it, unless the user is typing.
+// A button's data-key presses it, and Ctrl with its data-keys, unless the user is typing.
 document.addEventListener("keydown", (event) => {
-  if (!(event.ctrlKey || event.metaKey) || event.target.closest("input:not([type=range]), textarea")) return;
-  const button = element.querySelector(`button[data-keys="${CSS.escape(event.key)}"]`);
+  if (event.altKey || event.repeat || event.target.closest("input:not([type=range]), textarea")) return;
+  const name = event.ctrlKey || event.metaKey ? "data-keys" : "data-key";
+  const button = element.querySelector(`button[${name}="${CSS.escape(event.key)}"]`);
   if (!button?.offsetParent) return;
   event.preventDefault();
   button.click();

@@ -14,6 +14,7 @@ from crce.catalogue import METHOD_FACTS
 from crce.cli import terminal
 from crce.cli.bases import load, prepare
 from crce.cli.options import (
+    Anchor,
     AsJson,
     Backbone,
     Base,
@@ -37,6 +38,7 @@ from crce.errors import CrceError
 from crce.runs import Job, Run
 from crce.runs.execute import execute
 from crce.runs.models import Models
+from crce.token_count import fit_terms
 
 
 def erase(
@@ -50,6 +52,11 @@ def erase(
     corefs: Annotated[int, typer.Option(help="M: corefs sampled per step. 0 uses none.")] = 5,
     retains: Annotated[int, typer.Option(help="N: retains sampled per step. 0 uses none.")] = 3,
     damping: Damping = None,
+    anchor: Anchor = None,
+    erase_from: Annotated[
+        str | None,
+        typer.Option(help="Erase the concept only from this one, as an attribute of it. ESD, and CRCE on it."),
+    ] = None,
     microbatch_size: MicrobatchSize = 0,
     until_gone: UntilGone = False,
     preview_every: Annotated[
@@ -61,6 +68,9 @@ def erase(
     out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new run")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out, or the concept's newest unfinished run.")
+    ] = False,
+    leave_out_long: Annotated[
+        bool, typer.Option("--leave-out-long", help="Erase without the terms that are longer than the base reads.")
     ] = False,
     also: Annotated[list[str] | None, typer.Option(help="A further concept for the same run. Repeatable.")] = None,
     yes: Yes = False,
@@ -82,6 +92,8 @@ def erase(
     python -m crce erase "bat (animal)" --steps 300 --corefs 3 --out out/bat
     python -m crce erase cat --also dog --also horse
     python -m crce erase dog --backbone ca
+    python -m crce erase dog --anchor "a wolf"
+    python -m crce erase my-hat.json --erase-from "Santa Claus"
     python -m crce erase my-spec.json --base CompVis/stable-diffusion-v1-4 --device cuda --dry-run
     ```
     """
@@ -102,6 +114,8 @@ def erase(
             seed=seed,
             preview_every=preview_every,
             backbone=on or backbone,
+            anchor=anchor,
+            erase_from=erase_from,
             microbatch_size=microbatch_size if rows is None else rows,
             until_gone=until_gone,
         )
@@ -109,7 +123,7 @@ def erase(
         job = Job(base, spec, config, device, dtype, also=tuple(map(find_concept, also or ())))
         if dry_run:
             return _print_estimate(job, as_json)
-        run = runs.create(job, out, queued=False)
+        run = runs.create(job, out, queued=False, leave_out_long=leave_out_long)
     if resume:
         terminal.warn(filter(None, [describe_unknown_base(run)]))
     terminal.follow(run, execute(run))
@@ -126,16 +140,27 @@ def _print_estimate(job: Job, as_json: bool) -> None:
 
 def _find_unfinished(spec: ConceptSpec, out: Path | None) -> Run:
     """The run to resume. Raises CrceError if there is none, or if it belongs to another spec."""
-    found = [runs.open_run(out)] if out else [run for run in runs.all_runs() if run.job.spec.digest == spec.digest]
+    found = [runs.open_run(out)] if out else [run for run in runs.all_runs() if _is_of(run, spec)]
     run = next((run for run in found if run.state in ("interrupted", "stopped", "failed", "queued")), None)
     if not run:
         raise CrceError(f"There is no unfinished run of {spec.name!r} to resume. Omit --resume to start one.")
-    if run.job.spec.digest != spec.digest:
+    if not _is_of(run, spec):
         raise CrceError(
             f"The run in {run.dir} is for {run.title!r} with other terms. Give its concept, or a new --out."
         )
     run.clear("stop")
     return run
+
+
+def _is_of(run: Run, spec: ConceptSpec) -> bool:
+    """Whether the run erases these lists, or what is left of them without the terms too long for its base."""
+    mine = run.job.spec
+    if mine.digest == spec.digest or mine.slug != spec.slug:
+        return mine.digest == spec.digest
+    try:
+        return mine.digest == fit_terms(spec, run.job.base, leave_out=True).digest
+    except CrceError:  # its base is gone, or reads not even the name
+        return False
 
 
 def _suggest_next(run: Run) -> str:
@@ -241,6 +266,7 @@ def preview(
     concept: Concept,
     out: Annotated[Path, typer.Option(help="Folder for the PNGs: before/ and after/.")],
     base: Base = bases.EMOJI_SD,
+    anchor: Anchor = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -264,7 +290,7 @@ def preview(
     shown = [spec.target, *(t.text for t in (*spec.train_corefs[:3], *spec.train_retains[:3]))]
     check_quick(model, 2 * len(shown))
     began = time.monotonic()
-    edited = edit_instantly(model, spec)
+    edited = edit_instantly(model, spec, anchor)
     seconds = round(time.monotonic() - began, 3)
     pairs = [(text, seed) for text in shown]
     written = _draw(model, pairs, out / "before")

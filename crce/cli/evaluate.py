@@ -1,6 +1,7 @@
 """Commands that measure erasures and write reports."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from crce.cli.options import (
     Device,
     Dtype,
     Images,
+    Judge,
     OldBackbone,
     RunName,
     Seed,
@@ -27,7 +29,8 @@ from crce.cli.runs import describe_run, describe_unknown_base, open_run
 from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.evaluation.report import read_report, report_to_dict
+from crce.evaluation.report import Report, read_report, report_to_dict
+from crce.judges.choices import AUTO, choose_judge
 from crce.runs import Job, Run
 from crce.runs.execute import draw_by_eye, execute
 from crce.runs.models import Models
@@ -37,6 +40,7 @@ def evaluate(
     run: RunName,
     images: Images = 10,
     ask: Annotated[str, typer.Option(help="What to look for in a coref's picture: 'target' or 'coref'.")] = "target",
+    judge: Judge = AUTO,
     as_json: AsJson = False,
 ):
     """Measure an erasure: what the judge still sees, on the same seeds before and after.
@@ -45,33 +49,84 @@ def evaluate(
     target. Both should be low. Acc_R: the share of the retains' pictures that show the retain; it should stay at the
     base model's level. Writes report.json to the run's folder.
 
+    The judge `endpoint` is the model CRCE_JUDGE_MODEL at OPENAI_BASE_URL, asked with the paper's prompt; its verdicts
+    are kept, so an evaluation that breaks off continues where it was.
+
     Examples:
 
     ```
     python -m crce evaluate 20260801-093015-dog-3fa2
     python -m crce evaluate out/bat --images 20 --json
+    python -m crce evaluate out/bat --judge qwen2-vl
     ```
     """
     found = open_run(run)
     terminal.warn(filter(None, [describe_unknown_base(found)]))
-    _measure(found, images, ask)
+    if judge != AUTO:
+        choose_judge(found.job.base, judge)
+    _measure(found, runs.EvaluationRequest(images, ask, judge))
     if found.not_judged:
         raise CrceError(f"The run {found.id} was not judged. {found.not_judged}")
-    report = read_report(found.dir / "report.json")
+    report = found.report or read_report(found.dir / "report.json")
     every = [report, *report.also]
     terminal.say(report_to_dict(report), terminal.accuracy_table(every), as_json)
-    terminal.warn([f"{each.concept}: {each.warning}" for each in every if each.warning])
+    _describe_judge(report)
+    terminal.warn([f"{each.concept}: {line}" for each in every for line in (each.warning, *each.doubts) if line])
 
 
-def _measure(run: Run, images: int, ask: str = "target", models: Models | None = None) -> None:
+def _measure(run: Run, evaluation: runs.EvaluationRequest, models: Models | None = None) -> None:
     run.clear("stop")
-    terminal.follow(run, execute(run, models, evaluation=runs.EvaluationRequest(images, ask)))
+    terminal.follow(run, execute(run, models, evaluation=evaluation))
+
+
+def _describe_judge(report: Report) -> None:
+    """Who judged, what it cost and how far a person agrees, on stderr."""
+    facts, usage, agreement = report.judged_by, report.usage, report.agreement
+    lines = [
+        f"judge: {report.judge} ({facts.version})" if facts else "",
+        f"it gave {usage.text}" if usage and usage.text else "",
+        f"agreement with a person: {agreement.text}" if agreement else "",
+    ]
+    for line in filter(None, lines):
+        terminal.console.print(line, markup=False)
+
+
+def calibrate(
+    concept: Concept,
+    base: Base = bases.EMOJI_SD,
+    judge: Judge = AUTO,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: AsJson = False,
+):
+    """Ask a judge about the base model's own pictures, before anything is erased.
+
+    Shows for each term on how many of 10 pictures the judge sees it. A coref that the base never draws proves nothing
+    when it is gone. A distractor shows something else: the judge should say no.
+
+    Examples:
+
+    ```
+    python -m crce calibrate dog
+    python -m crce calibrate dog --base CompVis/stable-diffusion-v1-4 --judge qwen2-vl
+    ```
+    """
+    from crce.evaluation.coverage import calibrate as calibrate_terms
+
+    spec, models = find_concept(concept), Models(device)
+    model = models.get(base, dtype=dtype)
+    asked = models.judge(base, judge)
+    found = list(calibrate_terms(model, asked, spec))
+    rows = [(row.kind, row.text, row.asked, f"{row.yes} of {row.of}", row.warning) for row in found]
+    facts = {"judge": asdict(asked.facts), "terms": [asdict(row) | {"warning": row.warning} for row in found]}
+    terminal.say(facts, terminal.table(["", "pictures of", "asked", "yes", ""], rows), as_json)
 
 
 def demo(
     concept: Concept = "dog",
     base: Base = bases.EMOJI_SD,
     images: Images = 2,
+    judge: Judge = AUTO,
     out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new run in the store")] = None,
     device: Device = "auto",
     yes: Yes = False,
@@ -90,7 +145,7 @@ def demo(
 
     prepare(base, device, yes=yes)
     run, models = runs.create(Job(base, find_concept(concept), EraseConfig(), device), out, queued=False), Models()
-    _measure(run, images, models=models)
+    _measure(run, runs.EvaluationRequest(images, judge=judge), models)
     by_eye = terminal.show_progress("drawing the terms", draw_by_eye(run, models)) if run.not_judged else []
     page = write_page(run, by_eye)
     terminal.say({**describe_run(run), "page": str(page)}, str(page), as_json)
@@ -98,6 +153,7 @@ def demo(
 
 def cover(
     base: Base = bases.EMOJI_SD,
+    judge: Judge = AUTO,
     device: Device = "auto",
     dtype: Dtype = "auto",
     yes: Yes = False,
@@ -115,7 +171,7 @@ def cover(
     models = Models(device)
     model = models.get(base, dtype=dtype)
     found = terminal.show_progress(
-        "drawing terms", measure_coverage(model, models.judge(base), list(library().values()))
+        "drawing terms", measure_coverage(model, models.judge(base, judge), list(library().values()))
     )
     files.write_json(model.covered_file, found)
     covered = sum(concept["covered"] for concept in found["concepts"].values())

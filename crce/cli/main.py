@@ -23,8 +23,8 @@ app = typer.Typer(
 COMMANDS: tuple[Callable, ...] = (
     erase.erase, erase.generate, erase.distances, erase.preview, evaluate.evaluate, evaluate.demo, export.export,
     erase.methods, curate.concepts, curate.propose, curate.refine, curate.suggest, runs.list_runs, runs.stop,
-    runs.resume, runs.worker, evaluate.cover, evaluate.measure, evaluate.sweep, evaluate.sheet, evaluate.table,
-    bases.download,
+    runs.resume, runs.worker, evaluate.calibrate, evaluate.cover, evaluate.measure, evaluate.sweep, evaluate.sheet,
+    evaluate.table, bases.download,
 )  # fmt: skip
 
 for command in COMMANDS:

@@ -10,6 +10,10 @@ Concept = Annotated[
     str, typer.Argument(help='A concept of the library ("dog", "bat (animal)") or the path of a spec file.')
 ]
 Base = Annotated[str, typer.Option(help="emoji-sd, a folder with a diffusers pipeline, or a Hub id.")]
+Anchor = Annotated[
+    str | None,
+    typer.Option(help='What the target is drawn as instead, such as "a wolf".', show_default="left to the method"),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 Dtype = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16. Trained weights are always fp32.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Download the base model without asking if it is not here.")]
@@ -51,5 +55,12 @@ UntilGone = Annotated[
 OldBackbone = Annotated[str | None, typer.Option("--on", hidden=True, help="The former name of --backbone.")]
 OldMicrobatchSize = Annotated[
     int | None, typer.Option("--rows", hidden=True, help="The former name of --microbatch-size.")
+]
+Judge = Annotated[
+    str,
+    typer.Option(
+        help="Who says what a picture shows: auto (the base's own judge), qwen2-vl, endpoint, clip, or the Hub id or "
+        "folder of a vision-language model."
+    ),
 ]
 Images = Annotated[int, typer.Option(help="Pictures per term, with seeds 0, 1, …; the target gets five times as many.")]

@@ -43,9 +43,11 @@ def publish_dataset(
     python -m crce publish dataset someone/CorefConcept dog --pull-request
     ```
     """
+    from crce.concepts.dataset import find_unsplit
     from crce.publishing.hub import Hub
 
     specs = [find_concept(name) for name in concept] if concept else list(publishable().values())
+    terminal.warn(find_unsplit(specs))
     done = Hub.connect().publish_dataset(specs, repo, private=private, pull_request=pull_request, tag=tag)
     terminal.say(asdict(done), done.url, as_json)
 

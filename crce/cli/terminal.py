@@ -105,6 +105,7 @@ def _show_event(progress: Progress, task: TaskID, event: Event, name: str = "") 
     if isinstance(event, PhaseEvent | StepEvent):
         losses = event.losses if isinstance(event, StepEvent) else {}
         label = name + PHASES[event.progress.phase] + "".join(f"  {key} {loss:.4f}" for key, loss in losses.items())
+        label += f"  {event.progress.note}" if event.progress.note else ""
         progress.update(task, description=label, completed=event.progress.done, total=event.of)
     if isinstance(event, NoteEvent):
         console.print(event.text, markup=False, soft_wrap=True)

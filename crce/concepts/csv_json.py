@@ -3,7 +3,9 @@
 import csv
 import io
 import json
-from dataclasses import replace
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crce.concepts.library import parse_spec
@@ -11,6 +13,7 @@ from crce.concepts.spec import CERTAINTY, SPLITS, ConceptSpec, Term, replace_lis
 from crce.errors import CrceError
 
 COLUMNS = ("concept", "kind", "term", "certainty", "split", "source", "note")
+_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _KINDS = {"coref": "corefs", "corefs": "corefs", "erase": "corefs", "retain": "retains", "retains": "retains",
           "keep": "retains"}  # fmt: skip
 _CERTAINTIES = {name: name for name in CERTAINTY}
@@ -52,51 +55,95 @@ def read_text(path: Path) -> str:
         raise CrceError(f"{path.name} is not UTF-8 text; save it as UTF-8 (CSV UTF-8 in Excel).") from None
 
 
-def from_csv(spec: ConceptSpec, text: str, where: str) -> ConceptSpec:
-    """Merges a CSV table into a spec: known terms are updated, new ones added, none removed.
+@dataclass(frozen=True)
+class Row:
+    """A line of a table. concept, certainty, split: "" where the table leaves them open; note: None."""
 
-    The columns kind and term are required; certainty, split and note are optional. `where` names the file in errors.
-    Raises CrceError with the number of the first invalid line.
+    line: int
+    kind: str
+    text: str
+    concept: str = ""
+    certainty: str = ""
+    split: str = ""
+    note: str | None = None
+
+
+def from_csv(spec: ConceptSpec, text: str, where: str) -> ConceptSpec:
+    """`read_table` and `merge_table` in one."""
+    return merge_table(spec, read_table(text, where), where)
+
+
+def read_table(text: str, where: str) -> tuple[Row, ...]:
+    """The rows of a CSV table with the columns `COLUMNS`, of which kind and term are required.
+
+    What spreadsheets make of one is understood: a first line `sep=;`, rows of empty cells, capitals in the header, a
+    certainty as its weight (0.8). `where` names the file in errors. Raises CrceError with the first invalid line.
     """
-    first = text.partition("\n")[0]
-    rows = csv.DictReader(io.StringIO(text), delimiter=";" if first.count(";") > first.count(",") else ",")
+    first, _, rest = text.partition("\n")
+    said = _SEPARATOR.fullmatch(first.strip())
+    head = rest.partition("\n")[0] if said else first
+    delimiter = said[1] if said else max(",;\t", key=head.count)
+    table = csv.reader(io.StringIO(rest if said else text), delimiter=delimiter)
     try:
-        missing = {"kind", "term"} - set(rows.fieldnames or ())
-        if missing:
+        columns = [name.strip().casefold() for name in next(table, [])]
+        if missing := {"kind", "term"} - set(columns):
             names = " and ".join(sorted(missing))
             raise CrceError(f"{where}: the header has no column {names}. Start the file with {','.join(COLUMNS)}.")
-        for row in rows:
-            spec = _merge_row(spec, row, f"{where}, line {rows.line_num}")
+        lines = ((table.line_num + bool(said), [value.strip() for value in values]) for values in table)
+        return tuple(_read_row(dict(zip(columns, row, strict=False)), line, where) for line, row in lines if any(row))
     except csv.Error as error:
-        raise CrceError(f"{where}, line {rows.line_num} is not valid CSV: {error}. Correct that line.") from None
-    return parse_spec(to_json(spec), where)
+        raise CrceError(f"{where}, line {table.line_num} is not valid CSV: {error}. Correct that line.") from None
 
 
-def _merge_row(spec: ConceptSpec, row: dict, where: str) -> ConceptSpec:
-    text = _unquote_formula((row["term"] or "").strip())
-    if not text:
-        raise CrceError(f"{where}: the term is empty. Enter a phrase or remove the line.")
-    kind = _look_up(_KINDS, row["kind"], "kind", where)
-    known = {term.text.casefold(): term for name in ("corefs", "retains") for term in getattr(spec, name)}
-    term = known.get(text.casefold(), Term(text))
-    changed = replace(
-        term,
-        certainty=_look_up(_CERTAINTIES, row.get("certainty") or term.certainty, "certainty", where),
-        split=_look_up(_SPLITS, row.get("split") or term.split, "split", where),
-        note=(term.note if row.get("note") is None else _unquote_formula(row["note"])).strip(),
-    )
-    return _insert_term(spec, kind, changed)
+def merge_table(spec: ConceptSpec, rows: Iterable[Row], where: str) -> ConceptSpec:
+    """The spec with a table's terms: known ones are updated, new ones added, none removed.
+
+    Raises CrceError for a table whose column concept names another one, and for what no spec can hold.
+    """
+    lists: dict[str, tuple[str, Term]] = {
+        term.text.casefold(): (kind, term) for kind in ("corefs", "retains") for term in getattr(spec, kind)
+    }
+    own = {"", spec.name.casefold(), spec.target.casefold(), spec.slug}
+    for row in rows:
+        if row.concept.casefold() not in own:
+            raise CrceError(
+                f"{where}, line {row.line} is a term of {row.concept!r}, and these lists are those of {spec.name!r}. "
+                "Open that concept and import the table there, or remove the column concept from it."
+            )
+        key = row.text.casefold()
+        known, term = lists.get(key, ("", Term(row.text)))
+        if known != row.kind:
+            lists.pop(key, None)  # so that it comes last in the list it moves to
+        lists[key] = row.kind, _update_term(term, row)
+    merged = {kind: [term for its, term in lists.values() if its == kind] for kind in ("corefs", "retains")}
+    return parse_spec(to_json(replace_lists(spec, merged)), where)
 
 
-def _insert_term(spec: ConceptSpec, kind: str, term: Term) -> ConceptSpec:
-    """Replaces the term in its list, or appends it; removes it from the other list."""
-    lists = {name: [t for t in getattr(spec, name) if name == kind or t.text != term.text] for name in _KINDS.values()}
-    here = [t.text for t in lists[kind]]
-    if term.text in here:
-        lists[kind][here.index(term.text)] = term
-    else:
-        lists[kind].append(term)
-    return replace_lists(spec, lists)
+def _update_term(term: Term, row: Row) -> Term:
+    note = term.note if row.note is None else row.note
+    return replace(term, certainty=row.certainty or term.certainty, split=row.split or term.split, note=note)
+
+
+def _read_row(row: dict[str, str], line: int, where: str) -> Row:
+    place = f"{where}, line {line}"
+    if not row.get("term"):
+        raise CrceError(f"{place}: the term is empty. Enter a phrase or remove the line.")
+    kind = _look_up(_KINDS, row.get("kind"), "kind", place)
+    level, split = _to_level(row.get("certainty", "")), row.get("split", "")
+    level = _look_up(_CERTAINTIES, level, "certainty", place) if level else ""
+    split = _look_up(_SPLITS, split, "split", place) if split else ""
+    note = row.get("note")
+    told = None if note is None else _unquote_formula(note).strip()
+    return Row(line, kind, _unquote_formula(row["term"]).strip(), row.get("concept", ""), level, split, told)
+
+
+def _to_level(value: str) -> str:
+    """The level of a weight, "0.8" or "0,8", and any other text as it is."""
+    try:
+        weight = float(value.replace(",", "."))
+    except ValueError:
+        return value
+    return next((name for name, known in CERTAINTY.items() if known == weight), value)
 
 
 def _look_up(choices: dict[str, str], value: str | None, column: str, where: str) -> str:

@@ -56,15 +56,18 @@ def rows_to_specs(table: Mapping[str, Iterable[dict]]) -> list[ConceptSpec]:
 def files(specs: Iterable[ConceptSpec], repo: str = PLACE) -> dict[str, bytes]:
     """All files to publish, by path in the repository. The same specs give the same bytes.
 
-    repo: its name, for the card. Raises CrceError if there are no specs.
+    repo: its name, for the card. A split without a row has no file, as nothing could load it.
+    Raises CrceError if there are no specs, or no terms.
     """
     specs = sorted(specs, key=_sort_key)
     if not specs:
         raise CrceError("There is nothing to publish. Choose at least one concept.")
+    if not _list_splits(specs):
+        raise CrceError(f"There is nothing to publish: {specs[0].name!r} has no terms. Add some to its lists.")
     content = {"README.md": render_card(specs, repo).encode()}
     for category in _list_categories(specs):
         own = [spec for spec in specs if spec.category == category]
-        for split in SPLITS:
+        for split in _list_splits(own):
             content[f"data/{category}/{split}.parquet"] = _to_parquet(rows(own, split))
         for spec in own:
             text = json.dumps(spec_to_dict(spec), indent=2, ensure_ascii=False) + "\n"
@@ -113,7 +116,22 @@ def find_problems(specs: Iterable[ConceptSpec]) -> list[str]:
     """Deviations from the paper's format (15 + 15 terms, 10 + 5 each), and our terms that break a rule of `lint`."""
     specs = list(specs)
     counts = [line for spec in specs for line in _check_counts(spec)]
-    return counts + describe_findings(specs, "error") + _find_repeats(specs)
+    return find_unsplit(specs) + counts + describe_findings(specs, "error") + _find_repeats(specs)
+
+
+def find_unsplit(specs: Iterable[ConceptSpec]) -> list[str]:
+    """Concepts of which nothing is held out (or all is), with how to mend it."""
+    return [line for spec in specs if (line := _describe_unsplit(spec))]
+
+
+def _describe_unsplit(spec: ConceptSpec) -> str:
+    missing = [split for split in SPLITS if split not in _list_splits([spec])]
+    if not missing:
+        return ""
+    lists = max(len(spec.corefs), len(spec.retains))
+    draw = "Draw the split again in Curate, which holds out a third of each list"
+    few = "" if lists >= 3 else f"; for that, a list needs at least 3 terms, and the longer one here has {lists}"
+    return f"{spec.name}: no term is in the {' or the '.join(missing)} split. {draw}{few}."
 
 
 def describe_findings(specs: Iterable[ConceptSpec], severity: str) -> list[str]:
@@ -130,8 +148,12 @@ def render_card(specs: Iterable[ConceptSpec], repo: str = PLACE) -> str:
     card = DatasetCard((library.SHIPPED / "README.md").read_text(encoding="utf-8"))
     card.data["size_categories"] = ["n<1K" if sum(_count_sources(specs).values()) < 1000 else "1K<n<10K"]
     card.data["configs"] = [
-        _make_config("default", "*"),
-        *(_make_config(name, name) for name in _list_categories(specs)),
+        _make_config("default", "*", _list_splits(specs)),
+        *(
+            _make_config(name, name, splits)
+            for name in _list_categories(specs)
+            if (splits := _list_splits(spec for spec in specs if spec.category == name))
+        ),
     ]
     told = card.text.partition(CONTENTS)[0].rstrip().replace(PLACE, repo).replace(UNREVIEWED, _describe_reviews(specs))
     card.text = f"{told}\n\n{_render_contents(specs)}"
@@ -191,7 +213,7 @@ def _compare_parquet(specs: list[ConceptSpec], folder: Path) -> list[str]:
         own = sorted((spec for spec in specs if spec.category == category), key=_sort_key)
         for split in SPLITS:
             path = Path(folder) / "data" / category / f"{split}.parquet"
-            said = parquet.read_table(path).to_pylist() if path.exists() else None
+            said = parquet.read_table(path).to_pylist() if path.exists() else []
             if said != _encode_certainty(rows(own, split)):
                 wrong.append(f"data/{category}/{split}.parquet differs from specs/; export again.")
     return wrong
@@ -265,10 +287,16 @@ def _count_sources(specs: list[ConceptSpec]) -> Counter:
     return Counter(term.source for spec in specs for term in spec.corefs + spec.retains)
 
 
-def _make_config(name: str, folder: str) -> dict:
+def _make_config(name: str, folder: str, splits: Iterable[str]) -> dict:
     default = {"default": True} if name == "default" else {}
-    paths = [{"split": split, "path": f"data/{folder}/{split}.parquet"} for split in SPLITS]
+    paths = [{"split": split, "path": f"data/{folder}/{split}.parquet"} for split in splits]
     return {"config_name": name, **default, "data_files": paths}
+
+
+def _list_splits(specs: Iterable[ConceptSpec]) -> list[str]:
+    """The splits that have a row."""
+    used = {term.split for spec in specs for term in spec.corefs + spec.retains}
+    return [split for split in SPLITS if split in used]
 
 
 def _list_categories(specs: list[ConceptSpec]) -> list[str]:

@@ -1,6 +1,7 @@
 """Edits of a spec, and a proposer's revision as a list of changes that the expert accepts or rejects."""
 
 import random
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -12,6 +13,9 @@ from crce.text import JOINERS
 LISTS = {"corefs": "erase", "retains": "keep"}
 TERMS = 15  # of each kind, as in the paper
 _SIGNS = {"drop": "−", "add": "+", "move": "⇄", "level": "~"}
+
+
+_PHRASE = re.compile(r'[^\S\n]*"[^"\n]*"|(?:[^\n,;]|,(?=\s*(?:(?:[A-Z]\.)+|(?:Jr|Sr|Inc|Ltd|Esq)\b)))+')
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,16 @@ def with_terms(spec: ConceptSpec, kind: str, texts: list[str]) -> ConceptSpec:
     taken = {spec.target.casefold(), *(term.text.casefold() for term in (*spec.corefs, *spec.retains))}
     fresh = {text.casefold(): text for text in map(str.strip, texts) if text and text.casefold() not in taken}
     return replace_lists(spec, {kind: (*getattr(spec, kind), *map(Term, fresh.values()))})
+
+
+def split_phrases(typed: str) -> list[str]:
+    """The phrases of a pasted list, separated by lines, semicolons or commas.
+
+    A comma before initials, as in "Washington, D.C." or "Sammy Davis, Jr.", and one between quotation marks separates
+    nothing.
+    """
+    found = [phrase.strip().strip('"').strip() for phrase in _PHRASE.findall(typed)]
+    return [phrase for phrase in found if phrase]
 
 
 def with_term(spec: ConceptSpec, kind: str, text: str, /, **facts: str) -> ConceptSpec:
@@ -147,10 +161,11 @@ def draw_split(terms: Iterable[Term], seed: int, before: Iterable[Term] = ()) ->
 
 
 def clean(text: str) -> str:
-    """Reduces a text to one line of visible characters."""
-    visible = ("" if unicodedata.category(c) in ("Cf", "Co", "Cs", "Cn") and c not in JOINERS else c for c in text)
-    spaced = (" " if unicodedata.category(c)[0] in "CZ" and c not in JOINERS else c for c in "".join(visible))
-    return " ".join("".join(spaced).split())
+    """Reduces a text to one line of visible characters and the joiners between them."""
+    visible = (c for c in text if c in JOINERS or unicodedata.category(c) not in ("Cf", "Co", "Cs", "Cn"))
+    spaced = (" " if c not in JOINERS and unicodedata.category(c)[0] in "CZ" else c for c in visible)
+    line = " ".join("".join(spaced).split())
+    return line if line.strip(f" {JOINERS}") else ""
 
 
 def _index_lists(spec: ConceptSpec) -> dict[str, tuple[str, Term]]:

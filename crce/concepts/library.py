@@ -5,7 +5,7 @@ A `ConceptSpec` from this module is valid: every field has the right type and no
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
@@ -13,20 +13,24 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from crce import files
+from crce.concepts.identity import fold, simplify
 from crce.concepts.spec import Category, Certainty, ConceptSpec, Source, Split, spec_from_dict, spec_to_dict
 from crce.errors import CrceError
-from crce.text import has_controls
+from crce.text import JOINERS, has_controls
 
 SHIPPED = files.DATA / "corefconcept"
 # Concepts that the default model draws and CorefConcept lacks: fantasy figures that stand in for protected characters,
 # both senses of "cricket", and four kinds of many drawings that presets are chosen on.
 EXTRAS = files.DATA / "assets" / "emoji-sd" / "concepts"
+MOST = 500  # terms in a list
 LONGEST = 200  # characters; CLIP reads 77 tokens at most
 
 
 def _check_printable(text: str) -> str:
     if has_controls(text):
         raise ValueError("remove the control characters")
+    if text and all(letter in JOINERS or letter.isspace() for letter in text):
+        raise ValueError("enter a phrase that can be seen")
     return text
 
 
@@ -74,8 +78,8 @@ class _Spec(_Strict):
     target: Phrase
     category: Category = "object"
     sense: Line = ""
-    corefs: list[_Term] = []
-    retains: list[_Term] = []
+    corefs: Annotated[list[_Term], Field(max_length=MOST)] = []
+    retains: Annotated[list[_Term], Field(max_length=MOST)] = []
     provenance: _Provenance = _Provenance()
 
 
@@ -119,8 +123,30 @@ def save_spec(spec: ConceptSpec, path: Path) -> None:
 
 
 def own_path(spec: ConceptSpec) -> Path:
-    """The file of the user's own version of a concept; it takes precedence over the shipped one of the same slug."""
-    return _own() / spec.category / f"{spec.slug}.json"
+    """The file of the user's own version of a concept; it takes precedence over the shipped one of the same slug.
+
+    A file that an earlier version named without a hash stays where it is. Raises CrceError if the file holds another
+    concept.
+    """
+    folder = _own() / spec.category
+    path, former = folder / f"{spec.slug}.json", folder / f"{simplify(spec.name) or 'concept'}.json"
+    if former != path and not path.exists() and _read_identity(former) == (spec.target, spec.sense):
+        return former
+    held = _read_identity(path)
+    if held not in (None, (spec.target, spec.sense)):
+        raise CrceError(f"{path} holds {held}, not {spec.name!r}. Move that file out of the folder, then try again.")
+    return path
+
+
+def _read_identity(path: Path) -> tuple[str, str] | None:
+    """Name and sense of the concept in a file; None where there is no file, or none that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        spec = _load_cached(path)
+    except CrceError:
+        return None
+    return spec.target, spec.sense
 
 
 def library() -> dict[str, ConceptSpec]:
@@ -144,28 +170,43 @@ def is_shipped(spec: ConceptSpec) -> bool:
 
 
 def find_concept(name: str) -> ConceptSpec:
-    """Finds a concept by path, slug, "bat (animal)" or "bat". Raises CrceError with the most similar names."""
+    """Finds a concept by path, name, slug or "bat", in this order and then without case and accents.
+
+    Raises CrceError for a name that several concepts have, and with the most similar names where there is none.
+    """
     if name.endswith(".json"):
         return load_spec(Path(name))
     specs, broken = _read(EXTRAS, SHIPPED, _own())
-    slug = ConceptSpec(target=name).slug
-    if slug in specs:
-        return specs[slug]
-    if slug in broken:
-        raise broken[slug]
-    senses = [spec for spec in specs.values() if spec.target.casefold() == name.strip().casefold()]
-    if len(senses) == 1:
-        return senses[0]
-    if senses:
-        choice = " or ".join(json.dumps(spec.name) for spec in senses)
-        raise CrceError(f"{name!r} has several senses. Use {choice}.")
+    for matches in _MATCHES:
+        found = [spec for spec in specs.values() if matches(spec, name)]
+        if len(found) > 1:
+            raise CrceError(f"{name!r} has several senses. Use {' or '.join(_tell_apart(found))}.")
+        if found:
+            return found[0]
+    if error := broken.get(name) or broken.get(ConceptSpec(name).slug):
+        raise error
     raise CrceError(f"There is no concept {name!r}.{_suggest(name, specs)}")
+
+
+_MATCHES: tuple[Callable[[ConceptSpec, str], bool], ...] = (
+    lambda spec, name: spec.name == name,
+    lambda spec, name: spec.slug == name,
+    lambda spec, name: spec.target == name,
+    lambda spec, name: fold(spec.name) == fold(name),
+    lambda spec, name: fold(spec.target) == fold(name),
+)
+
+
+def _tell_apart(specs: list[ConceptSpec]) -> list[str]:
+    """Their names, or the slugs of those that share one."""
+    names = [spec.name for spec in specs]
+    return [json.dumps(spec.name, ensure_ascii=False) if names.count(spec.name) == 1 else spec.slug for spec in specs]
 
 
 def _suggest(name: str, specs: dict[str, ConceptSpec]) -> str:
     names = {spec.name.casefold(): spec.name for spec in specs.values()}
     near = [names[hit] for hit in difflib.get_close_matches(name.casefold(), names, n=3)]
-    hint = f" Did you mean {' or '.join(map(json.dumps, near))}?" if near else ""
+    hint = f" Did you mean {' or '.join(json.dumps(name, ensure_ascii=False) for name in near)}?" if near else ""
     return f"{hint} `python -m crce concepts` lists all concepts; give the path for a spec file of your own."
 
 
@@ -222,6 +263,8 @@ def _describe_fault(fault: Mapping) -> str:
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
     if fault["type"] == "missing":
         return f"{place} is missing; add it."
+    if fault["type"] == "too_long":
+        return f"{place} has {fault['ctx']['actual_length']} entries; use at most {fault['ctx']['max_length']}."
     if fault["type"] == "extra_forbidden":
         models: dict[int, type[BaseModel]] = {0: _Spec, 1: _Provenance}
         fields = models.get(len(fault["loc"]) - 1, _Term).model_fields

@@ -5,11 +5,11 @@ Plain data, independent of files and models. `library` reads and validates spec 
 
 import hashlib
 import json
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, get_args
+
+from crce.concepts.identity import to_file_name
 
 Certainty = Literal["very high", "high", "normal", "low", "very low"]
 Category = Literal["object", "ip", "celebrity", "style"]
@@ -81,9 +81,8 @@ class ConceptSpec:
 
     @property
     def slug(self) -> str:
-        """The name as a file name: "bat-animal", or "beyonce" for Beyoncé."""
-        letters = "".join(c for c in unicodedata.normalize("NFKD", self.name.lower()) if not unicodedata.combining(c))
-        return re.sub(r"[^a-z0-9]+", "-", letters).strip("-") or "concept"
+        """The name as a file name, which no other concept has (`identity`): "dog", "bat-animal", "concept-5f0d03ab"."""
+        return to_file_name(self.target, self.sense)
 
     @property
     def train_corefs(self) -> list[Term]:
@@ -113,6 +112,22 @@ class ConceptSpec:
 def _sort_split(terms: tuple[Term, ...], split: str) -> list[Term]:
     """The terms of a split by descending certainty, then text, so that sampling is independent of the file's order."""
     return sorted((t for t in terms if t.split == split), key=lambda t: (-t.weight, t.text))
+
+
+def bare(text: str) -> str:
+    """The text without case, further blanks and an article: equal for "A dog" and "dog"."""
+    words = text.casefold().split()
+    return " ".join(words[1:] if len(words) > 1 and words[0] in ("a", "an", "the") else words)
+
+
+def restrict(spec: ConceptSpec, concept: str) -> ConceptSpec:
+    """The erasure of an attribute from a concept alone, as lists: the concept is what changes, and so do prompts that
+    name the attribute with it ("Santa Claus, cap"). The attribute elsewhere stays, as do the retains; whether the rest
+    of the concept stays can only be measured, so it is held out."""
+    corefs = tuple(replace(term, text=f"{concept}, {term.text}") for term in spec.corefs)
+    retains = tuple(term for term in spec.retains if bare(term.text) not in (bare(concept), bare(spec.target)))
+    own = Term(spec.target, "very high"), Term(concept, "very high", split="test")
+    return replace(spec, target=concept, sense=f"without {spec.name}", corefs=corefs, retains=(*own, *retains))
 
 
 def replace_lists(spec: ConceptSpec, lists: Mapping[str, Iterable[Term]]) -> ConceptSpec:

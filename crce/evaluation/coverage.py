@@ -4,9 +4,16 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 
 from crce.concepts.spec import ConceptSpec
-from crce.evaluation.evaluate import batch_questions, judge_images, list_questions, name_target
-from crce.evaluation.questions import COVERED_FROM, Question
-from crce.judges.embedded import EmbeddedJudge, Verdict
+from crce.evaluation.evaluate import (
+    ask_distractor,
+    batch_questions,
+    judge_images,
+    list_concepts,
+    list_questions,
+    name_target,
+)
+from crce.evaluation.questions import COVERED_FROM, Calibration, Question
+from crce.judges.judge import Judge, Verdict
 from crce.models.diffusion import Diffusion
 
 COVERED_SEEDS = range(10)
@@ -15,7 +22,7 @@ ENOUGH = {"corefs_train": 6, "corefs_test": 3, "retains_train": 5, "retains_test
 
 
 def measure_coverage(
-    model: Diffusion, judge: EmbeddedJudge, specs: list[ConceptSpec]
+    model: Diffusion, judge: Judge, specs: list[ConceptSpec]
 ) -> Generator[tuple[int, int], None, dict]:
     """covered.json: for the terms of the specs and the name of every concept that the judge knows, on how many of
     seeds 0–9 the base shows them. A term is covered from 5. Yields the terms done and wanted.
@@ -40,21 +47,37 @@ def measure_coverage(
     }
 
 
-def judge_base(model: Diffusion, judge: EmbeddedJudge, spec: ConceptSpec) -> Iterator[tuple[Question, list[Verdict]]]:
+def judge_base(model: Diffusion, judge: Judge, spec: ConceptSpec) -> Iterator[tuple[Question, list[Verdict]]]:
     """What the judge says of the base's own pictures of each term, seeds 0–9; drawn as they are asked for.
 
     Raises CrceError for a target that the judge does not know.
     """
-    for question in _questions(spec, judge):
+    yield from _judge_each(model, judge.among(list_concepts(spec, judge)), _questions(spec, judge))
+
+
+def calibrate(model: Diffusion, judge: Judge, spec: ConceptSpec) -> Iterator[Calibration]:
+    """How often the judge says yes to the base's own pictures, seeds 0–9: of each term, and of a distractor, of which
+    it should never say it. Tells whether the judge and the terms can show anything, before any erasure.
+
+    Raises CrceError for a target that the judge does not know.
+    """
+    judge = judge.among(list_concepts(spec, judge))
+    asked = [*_questions(spec, judge), ask_distractor(spec, len(COVERED_SEEDS), judge)]
+    for question, verdicts in _judge_each(model, judge, asked):
+        yield Calibration(question.kind, question.text, question.asked, sum(v.yes for v in verdicts), len(verdicts))
+
+
+def _judge_each(model: Diffusion, judge: Judge, asked: list[Question]) -> Iterator[tuple[Question, list[Verdict]]]:
+    for question in asked:
         (verdicts,) = judge_images(model, judge, [question])
         yield question, verdicts
 
 
-def _questions(spec: ConceptSpec, judge: EmbeddedJudge) -> list[Question]:
+def _questions(spec: ConceptSpec, judge: Judge) -> list[Question]:
     return [replace(q, seeds=tuple(COVERED_SEEDS)) for q in list_questions(spec, 1, judge)]
 
 
-def _summarise(spec: ConceptSpec, judge: EmbeddedJudge, yes: dict[tuple[str, str], int]) -> dict:
+def _summarise(spec: ConceptSpec, judge: Judge, yes: dict[tuple[str, str], int]) -> dict:
     """How many terms of each list the base draws, and whether that is `ENOUGH`."""
     drawn = [q for q in _questions(spec, judge) if yes[q.text, q.asked] >= COVERED_FROM]
     counts = {

@@ -9,18 +9,22 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from crce.concepts.spec import ConceptSpec
+from crce.concepts.spec import ConceptSpec, restrict
 from crce.errors import CrceError
-from crce.evaluation.questions import ASKS, Answers, Question, read_coverage
+from crce.evaluation.questions import ASKS, DISTRACTOR, Answers, Question, read_coverage
 from crce.files import cache_file, read_json, write_atomic, write_json
 from crce.generators import drain
-from crce.judges.embedded import EmbeddedJudge, Verdict
+from crce.judges.choices import AUTO
+from crce.judges.judge import Judge, Verdict
+from crce.judges.load import load_judge
 from crce.methods.erased_weights import ErasedWeights
 from crce.models import text_space
 from crce.models.diffusion import Diffusion
 
 # The target gets five times the pictures of a term: it is one prompt, the others are ten and five.
 TARGET_FACTOR = 5
+# Things that look like nothing else here and that every base draws.
+DISTRACTORS = ("guitar", "banana", "bus", "apple")
 # Pictures drawn between two reports of progress.
 BATCH = 60
 SIDE = 64  # pixels at which pictures before and after are compared
@@ -37,28 +41,39 @@ class Look:
 
 
 def evaluate(
-    model: Diffusion, spec: ConceptSpec, erased: ErasedWeights, *, images: int = 10, ask: str = "target"
+    model: Diffusion,
+    spec: ConceptSpec,
+    erased: ErasedWeights,
+    *,
+    images: int = 10,
+    ask: str = "target",
+    judge: str = AUTO,
 ) -> list[Answers]:
-    """What the base's judge says of every term, on the same seeds before and after; see `accuracies` for the figures.
+    """What a judge says of every term, on the same seeds before and after; see `accuracies` for the figures.
 
     images: pictures per term, of seeds 0, 1, …; five times as many of the target.
     ask: "target" asks of a coref's picture whether it shows the target, "coref" whether it shows the coref.
+    judge: see `judges.load`; "auto" is the base's own.
     Raises CrceError for a base without a judge, and for a target that the judge does not know.
     """
-    steps = evaluate_steps(model, EmbeddedJudge.load(model.base), spec, erased, images, ask)
+    steps = evaluate_steps(model, load_judge(model.base, judge, str(model.device)), spec, erased, images, ask)
     return drain(steps)
 
 
 def evaluate_steps(
     model: Diffusion,
-    judge: EmbeddedJudge,
+    judge: Judge,
     spec: ConceptSpec,
     erased: ErasedWeights,
     images: int = 10,
     ask: str = "target",
 ) -> Generator[Progress, None, list[Answers]]:
-    """`evaluate` with progress: yields the pictures done and wanted, and returns the answers."""
-    asked = list_questions(spec, images, judge, ask)
+    """`evaluate` with progress: yields the pictures done and wanted, and returns the answers.
+
+    The last are those to a distractor, which has a part in no figure.
+    """
+    judge = judge.among(list_concepts(spec, judge))
+    asked = [*list_questions(spec, images, judge, ask, erased.erase_from), ask_distractor(spec, images, judge)]
     total, done = 2 * sum(len(q.seeds) for q in asked), 0
     looks: dict[bool, list[Look]] = {False: [], True: []}
     for after in (False, True):
@@ -79,23 +94,28 @@ def _measure_distances(model: Diffusion, spec: ConceptSpec) -> dict[str, float |
     return {row["text"]: row["euclidean"] for row in text_space.measure_distances(model, spec)["terms"]}
 
 
-def list_questions(spec: ConceptSpec, images: int, judge: EmbeddedJudge, ask: str = "target") -> list[Question]:
+def list_questions(
+    spec: ConceptSpec, images: int, judge: Judge, ask: str = "target", erase_from: str | None = None
+) -> list[Question]:
     """§4.1: the target, every coref and every retain.
 
     X of "does it show X?" is the target for corefs (our reading; ask="coref" asks for the phrase) and the
     retain itself for retains. A term that the judge has no answer for is left out.
+    erase_from: the only concept that the target was erased from: then its pictures are drawn in the target's place.
     Raises CrceError for another `ask`, and for a target that the judge does not know.
     """
     if ask not in ASKS:
         raise CrceError(f"ask is {ask!r}; use one of {', '.join(ASKS)}.")
     target = name_target(spec, judge)
-    terms = [("coref", t, target if ask == "target" else t.text) for t in spec.corefs]
-    terms += [("retain", t, t.text) for t in spec.retains]
+    drawn = restrict(spec, erase_from) if erase_from else spec
+    names = [target if ask == "target" else t.text for t in spec.corefs]
+    terms = [("coref", t, name) for t, name in zip(drawn.corefs, names, strict=True)]
+    terms += [("retain", t, t.text) for t in drawn.retains]
     asked = [Question(kind, t.text, t.split, x, tuple(range(images))) for kind, t, x in terms if judge.knows(x)]
-    return [Question("target", spec.target, "train", target, tuple(range(TARGET_FACTOR * images))), *asked]
+    return [Question("target", drawn.target, "train", target, tuple(range(TARGET_FACTOR * images))), *asked]
 
 
-def name_target(spec: ConceptSpec, judge: EmbeddedJudge) -> str:
+def name_target(spec: ConceptSpec, judge: Judge) -> str:
     """What the judge calls the target. Raises CrceError if the judge does not know it."""
     if name := judge.name_of(spec.name):
         return name
@@ -103,6 +123,18 @@ def name_target(spec: ConceptSpec, judge: EmbeddedJudge) -> str:
         f"The judge of this base does not know {spec.name!r}, so it cannot say whether it is gone. "
         "Choose a concept that the base draws, or look at the pictures in Compare."
     )
+
+
+def list_concepts(spec: ConceptSpec, judge: Judge) -> list[str]:
+    """What pictures of the spec's terms may show: the target and every retain."""
+    return [name_target(spec, judge), *(term.text for term in spec.retains)]
+
+
+def ask_distractor(spec: ConceptSpec, images: int, judge: Judge) -> Question:
+    """Pictures of something that the spec does not name, asked for the target."""
+    words = set(" ".join([spec.name, *(term.text for term in (*spec.corefs, *spec.retains))]).lower().split())
+    text = next((thing for thing in DISTRACTORS if thing not in words), DISTRACTORS[0])
+    return Question(DISTRACTOR, text, "test", name_target(spec, judge), tuple(range(images)))
 
 
 def batch_questions(asked: list[Question]) -> Iterator[list[Question]]:
@@ -118,15 +150,13 @@ def batch_questions(asked: list[Question]) -> Iterator[list[Question]]:
 
 
 def judge_images(
-    model: Diffusion, judge: EmbeddedJudge, asked: list[Question], erased: ErasedWeights | None = None
+    model: Diffusion, judge: Judge, asked: list[Question], erased: ErasedWeights | None = None
 ) -> list[list[Verdict]]:
     """For each question the verdict on each seed's picture."""
     return [seen.verdicts for seen in look(model, judge, asked, erased)]
 
 
-def look(
-    model: Diffusion, judge: EmbeddedJudge, asked: list[Question], erased: ErasedWeights | None = None
-) -> list[Look]:
+def look(model: Diffusion, judge: Judge, asked: list[Question], erased: ErasedWeights | None = None) -> list[Look]:
     """Draws and judges each question's pictures; the base's own are drawn and judged once and remembered."""
     files = {q: _verdicts_file(model, judge, q) for q in asked if not erased}
     known = {q: seen for q, file in files.items() if (seen := _recall(file, q))}
@@ -169,7 +199,7 @@ def _shrink(images: list[Image.Image]) -> np.ndarray:
     return np.stack([np.asarray(image) for image in small])
 
 
-def _verdicts_file(model: Diffusion, judge: EmbeddedJudge, question: Question) -> Path:
+def _verdicts_file(model: Diffusion, judge: Judge, question: Question) -> Path:
     """Where the verdicts on the base's own pictures lie, by all that they depend on."""
     drawn = [model.fingerprint, str(model.dtype), model.defaults.guidance, model.defaults.sample_steps]
     told = [field.name for field in fields(Verdict)]

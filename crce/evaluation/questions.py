@@ -9,13 +9,15 @@ from crce.files import read_json
 # What is asked of a coref's picture: whether it shows the target, or the coref.
 ASKS = ("target", "coref")
 COVERED_FROM = 5  # of 10 pictures of the base, to call a term drawn
+# The kind of a question about pictures of something else: a judge that says yes to them is no good.
+DISTRACTOR = "distractor"
 
 
 @dataclass(frozen=True)
 class Question:
     """Draw `text` with these seeds and ask the judge of each picture whether it shows `asked`.
 
-    kind: "target", "coref" or "retain". split: "train" or "test".
+    kind: "target", "coref", "retain" or "distractor". split: "train" or "test".
     """
 
     kind: str
@@ -62,6 +64,26 @@ def list_terms(spec: ConceptSpec, images: int) -> list[Answers]:
     terms += [("retain", t.text, t.split) for t in spec.retains]
     seeds = tuple(range(images))
     return [Answers(kind, text, split, spec.name, None, seeds, (), (), ()) for kind, text, split in terms]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """On `yes` of `of` of the base's own pictures of `text` the judge sees `asked`. kind: as of a question."""
+
+    kind: str
+    text: str
+    asked: str
+    yes: int
+    of: int
+
+    @property
+    def warning(self) -> str:
+        """Why the judge or the term is no good for measuring an erasure; else an empty text."""
+        if self.kind == DISTRACTOR:
+            return f"the judge sees {self.asked!r} in pictures of something else" if 2 * self.yes >= self.of else ""
+        if self.yes:
+            return ""
+        return "never drawn by the base, as the judge sees it: that it is gone would prove nothing"
 
 
 def read_coverage(file: Path) -> dict[tuple[str, str], bool]:

@@ -6,7 +6,9 @@ from typing import Any
 
 from crce import files
 from crce.errors import CrceError
-from crce.evaluation.questions import Answers
+from crce.evaluation.agreement import Agreement, Picture
+from crce.evaluation.questions import DISTRACTOR, Answers, Calibration
+from crce.judges.judge import JudgeFacts, Usage
 from crce.records import parse
 
 _YES_OR_NO = ("yes", "base_yes", "strict", "base_strict")
@@ -60,7 +62,9 @@ class Report:
     drift: how far the pictures went from those of the base. terms: the judge's answers in order.
     base_digest: the version of the base; empty where it was not recorded. steps: training steps that were taken.
     images: pictures per term. config, spec: as in job.json, in the words of the version that wrote them. seconds: the
-    evaluation took. also: a report for each further concept of the run. Reports of earlier versions lack some of it.
+    evaluation took. judge: its name; judged_by: what else is to say of it; usage: what it cost, if it is paid for.
+    agreement: how far a person agrees with the judge. also: a report for each further concept of the run. Reports of
+    earlier versions lack some of it.
     """
 
     metrics: dict[str, Accuracy]
@@ -79,12 +83,42 @@ class Report:
     images: int = 0
     ask: str = "target"
     judge: str = "embedded"
+    judged_by: JudgeFacts | None = None
+    usage: Usage | None = None
     seconds: float | None = None
     dtype: str = ""
     machine: str = ""
     drift: Drift = Drift()
     terms: tuple[Answers, ...] = ()
+    agreement: Agreement | None = None
     also: tuple["Report", ...] = ()
+
+    @property
+    def judged(self) -> dict[Picture, bool]:
+        """The judge's verdicts by picture."""
+        return {
+            (term.text, term.asked, seed, after): yes
+            for term in self.terms
+            for after, answers in ((False, term.base_yes), (True, term.yes))
+            for seed, yes in zip(term.seeds, answers, strict=True)
+        }
+
+    @property
+    def calibration(self) -> list[Calibration]:
+        """How often the judge says yes to the base's own pictures of each term, and of a distractor."""
+        return [Calibration(t.kind, t.text, t.asked, sum(t.base_yes), len(t.base_yes)) for t in self.terms]
+
+    @property
+    def doubts(self) -> list[str]:
+        """What in the report proves nothing, by its calibration."""
+        flagged = [row for row in self.calibration if row.warning and row.kind in ("coref", DISTRACTOR)]
+        names = ", ".join(row.text for row in flagged if row.kind == "coref")
+        lines = [f"never drawn by the base, so that it is gone proves nothing: {names}"] if names else []
+        return lines + [
+            f"the judge sees {row.asked!r} in {row.yes} of {row.of} pictures of {row.text!r}"
+            for row in flagged
+            if row.kind == DISTRACTOR
+        ]
 
 
 def read_report(path: Path) -> Report:

@@ -1,6 +1,6 @@
 """The pages in docs/ that are written from reports, one folder of docs/results/ per page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from crce.evaluation.metrics import HEADS, METRICS
 from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, read_report
 from crce.experiments import drift, near_far
-from crce.experiments.sweep import SWEEPS, choose_all, load_settings, mean_drift, mean_h, pool_acc_u
+from crce.experiments.sweep import choose_all, load_settings, mean_drift, mean_h, pool_acc_u
 from crce.experiments.tables import REPORTS, load_reports, render_differences
 from crce.files import DOCS, RESULTS
 
@@ -119,15 +119,15 @@ with intervals, the share of pictures to which the judge says yes stands after t
 
 
 def render_pages() -> dict[Path, str]:
-    """The text of each page by file."""
-    drawn = {
-        "sweeps": render_sweep(SWEEPS, SWEEPS_PAGE.replace("{chosen}", render_choices(SWEEPS))),
-        "longer": render_sweep(RESULTS / "longer", LONGER_PAGE),
-        "backbones": render_backbones(RESULTS / "backbones"),
-        "senses": render_senses(RESULTS / "senses"),
-        "retain-latents": render_latents(RESULTS / "retain-latents"),
+    """The text of each page by file; a study without reports has no page."""
+    studies: dict[str, Callable[[Path], str]] = {
+        "sweeps": lambda folder: render_sweep(folder, SWEEPS_PAGE.replace("{chosen}", render_choices(folder))),
+        "longer": lambda folder: render_sweep(folder, LONGER_PAGE),
+        "backbones": render_backbones,
+        "senses": render_senses,
+        "retain-latents": render_latents,
     }
-    pages = {DOCS / f"{name}.md": text for name, text in drawn.items()}
+    pages = {DOCS / f"{name}.md": draw(RESULTS / name) for name, draw in studies.items() if (RESULTS / name).is_dir()}
     return {**pages, **render_split(load_reports(REPORTS)), **render_drift()}
 
 

@@ -1,7 +1,6 @@
 """Does this picture show X? The default model's own judge: a small image–text model, trained on real drawings only."""
 
 import hashlib
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -14,28 +13,10 @@ from torch import Tensor, nn
 from crce import bases
 from crce.errors import CrceError
 from crce.files import read_json
+from crce.judges.choices import EMBEDDED
+from crce.judges.judge import Judge, JudgeFacts, Verdict
 
 SIZE = 64
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """yes or no, and the probability behind it.
-
-    guess: what the picture looks like most, the judge's first guess among all that it knows. top: the probability of
-    that. first: whether the guess is what was asked for, or of its family. A judge that makes no guess leaves them.
-    """
-
-    yes: bool
-    p: float
-    guess: str = ""
-    top: float | None = None
-    first: bool | None = None
-
-    @property
-    def strict(self) -> bool:
-        """Whether the first guess is what was asked for; without a guess, the yes or no."""
-        return self.yes if self.first is None else self.first
 
 
 class Residual(nn.Module):
@@ -72,7 +53,7 @@ class ImageEncoder(nn.Module):
         return F.normalize(self.head(features), dim=-1)
 
 
-class EmbeddedJudge:
+class EmbeddedJudge(Judge):
     """Compares a picture with every concept that it knows; X is shown if its share of the probability is enough.
 
     A concept has one or more leaves (kinds of drawing): "dog" has those of the poodle and of the guide dog too.
@@ -88,6 +69,7 @@ class EmbeddedJudge:
         # What an ambiguous word stands for here: "bat" is the animal.
         self.senses: dict[str, str] = concepts.get("senses", {})
         self.scale, self.threshold = scale, threshold
+        self.facts = JudgeFacts(EMBEDDED, self.fingerprint[:12], threshold=threshold)
 
     @classmethod
     def load(cls, base: str = bases.EMOJI_SD) -> "EmbeddedJudge":
@@ -109,9 +91,6 @@ class EmbeddedJudge:
         """Tells one judge from another."""
         facts = f"{self.threshold} {self.scale} {self.prototypes.double().sum()} {sorted(self.terms)}"
         return hashlib.sha256(facts.encode()).hexdigest()
-
-    def knows(self, concept: str) -> bool:
-        return self.name_of(concept) is not None
 
     def name_of(self, concept: str) -> str | None:
         """What the judge calls it: its "bat" is "bat (animal)", and "bat (sports equipment)" is none of its own."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from crce.methods.losses import StepContext
 from crce.models.diffusion import Diffusion
 
 
+@dataclass(frozen=True)
 class ConceptAblation(Esd):
     """L = ‖ε_θ(x_t, c, t) − ε(x_t, c*, t)‖² on latents x_t of the anchor c*.
 
@@ -21,13 +23,17 @@ class ConceptAblation(Esd):
     text gives K and V no gradient: every prompt has it. What differs: the latent cache takes the place of the 1000
     pictures of the anchor and the anchor's name that of 200 prompts; where the paper's ε is the network in training
     without a gradient, ours is the frozen one, which the cache holds; and a step has one latent instead of four.
+
+    anchor: c*; None means the training retain of highest certainty.
     """
+
+    anchor: str | None = None
 
     def attached(self, model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> AbstractContextManager[None]:
         return detached_start(model.unet)
 
     def latent_prompt(self, spec: ConceptSpec) -> str:
-        return anchor_concept(spec)
+        return self.anchor or anchor_concept(spec)
 
     def goal(self, context: StepContext) -> Tensor:
         """ε(x_t, c*, t) [1, C, H, W]."""

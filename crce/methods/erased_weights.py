@@ -1,5 +1,6 @@
 """What an erasure leaves behind: changed weights or adapters, to save, load, scale and apply."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,11 @@ class ErasedWeights:
         if self.info.get("base") == model.base:
             named = what or f"The erasure of {self.info.get('target', '?')!r}"
             check_version(named, model.base, self.info.get("base_digest", ""), model.digest)
+
+    @property
+    def erase_from(self) -> str | None:
+        """The only concept that the target was erased from; None for an erasure everywhere."""
+        return json.loads(self.info.get("config", "{}")).get("erase_from")
 
     def save(self, path: Path | str) -> None:
         """Write one safetensors file; stock diffusers loads changed weights: `load_state_dict(…, strict=False)`."""

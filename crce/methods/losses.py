@@ -24,6 +24,7 @@ class StepContext:
     attached: attaches the adapters (`GradientMethod.attached`). own: the latents of further prompts, by prompt
     (`GradientMethod.own_prompts`).
     loss_scale: what a loss is multiplied with before its backward pass, and its gradients are divided by.
+    attribute: what is erased, where it is an attribute of the spec's target (`EraseConfig.erase_from`).
     """
 
     model: Diffusion
@@ -36,6 +37,7 @@ class StepContext:
     attached: Callable[[], AbstractContextManager[Any]] = nullcontext
     own: Mapping[str, NoisySample] = field(default_factory=dict)
     loss_scale: float = 1.0
+    attribute: str = ""
 
     def embed(self, text: str) -> Tensor:
         """The text's states [L, d]."""
@@ -49,6 +51,11 @@ class StepContext:
         x, t = self.sample.x.expand(n, -1, -1, -1), self.sample.t.expand(n)
         with self.attached() if tuned else nullcontext():
             return self.model.predict(x, t, torch.stack(states), self.weights if tuned else None)
+
+    @torch.no_grad()
+    def predict_frozen(self, text: str) -> Tensor:
+        """ε [1, C, H, W] of the frozen model for the text at this step's latent."""
+        return self.predict([self.embed(text)], tuned=False)
 
 
 @dataclass(frozen=True)
@@ -87,9 +94,22 @@ def preserve_term(name: str, state: Tensor, weight: float = 1.0) -> LossTerm:
 
 
 def anchor(context: StepContext) -> Tensor:
-    """e_∅ − η (e_c − e_∅) [1, C, H, W]: the opposite of the target (ESD eq. 1, in the paper's convention of η)."""
-    sample = context.sample
-    return sample.e_0 - context.config.eta * (sample.e_c - sample.e_0)
+    """Where the target c goes [1, C, H, W], in predictions of the frozen model at x_t (ESD eq. 1, in the paper's
+    convention of η).
+
+        e_∅ − η (e_c − e_∅)     its opposite
+        e_a                     with an anchor a: drawn as a; η has no part in it
+        e_f − η (e_c − e_∅)     of the concept f that c, an attribute, is erased from: ESD's `erase_from`
+
+    Each is a sum whose coefficients add up to 1, so it is the same point whether the model predicts ε or v: at one x_t
+    and t, v = (ε − √(1−ᾱ) x_t) / √ᾱ is affine in ε.
+    """
+    sample, config = context.sample, context.config
+    if config.anchor is not None:
+        return context.predict_frozen(config.anchor)
+    if context.attribute:  # then the latents, and e_c with them, are those of f
+        return sample.e_c - config.eta * (context.predict_frozen(context.attribute) - sample.e_0)
+    return sample.e_0 - config.eta * (sample.e_c - sample.e_0)
 
 
 def term_losses(context: StepContext, terms: list[LossTerm], goal: Tensor) -> dict[str, Tensor]:

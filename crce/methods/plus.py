@@ -11,10 +11,12 @@ from crce.models.diffusion import Diffusion
 
 @dataclass(frozen=True)
 class CrcePlus(Esd):
-    """damping: λ of the closed form; None means the base's."""
+    """damping: λ of the closed form; None means the base's. anchor: what it draws the target as; None means nothing."""
 
     damping: float | None = None
+    anchor: str | None = None
 
     def start(self, model: Diffusion, specs: Specs, config: ResolvedConfig, names: list[str]) -> Tensors:
         """The weights after CRCE-UCE: every training coref has moved at once, where CRCE draws M in a step."""
-        return {name: tensor.requires_grad_() for name, tensor in crce_uce(model, specs, names, self.damping).items()}
+        moved = crce_uce(model, specs, names, self.damping, self.anchor)
+        return {name: tensor.requires_grad_() for name, tensor in moved.items()}

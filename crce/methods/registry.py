@@ -51,7 +51,7 @@ def gradient_method_of(config: EraseConfig) -> GradientMethod:
 
 
 def method_of(config: EraseConfig) -> GradientMethod | ClosedForm:
-    """The method that a run asks for, with its λ; a variant of CRCE together with its backbone.
+    """The method that a run asks for, with its λ and anchor; a variant of CRCE together with its backbone.
 
     Raises CrceError for a λ where the method has none.
     """
@@ -60,6 +60,8 @@ def method_of(config: EraseConfig) -> GradientMethod | ClosedForm:
         if not hasattr(method, "damping"):
             raise CrceError(f"damping is {config.damping:g}, and {config.base_method} has none. Leave it out.")
         method = replace(method, damping=config.damping)  # type: ignore[type-var]
+    if hasattr(method, "anchor"):
+        method = replace(method, anchor=config.anchor)  # type: ignore[type-var]
     if variant := CRCE_VARIANTS.get(config.method):
         assert isinstance(method, GradientMethod), "tests check that every backbone trains"
         return variant.on(method)

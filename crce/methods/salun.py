@@ -20,8 +20,8 @@ MASK_GUIDANCE = 8.5  # in the public code's form, (1 + w) ε_c − w ε_∅, w i
 class SalUn(GradientMethod):
     """L = ‖ε_θ(x_t, c, t) − ε(x_t, c', t)‖² + α ‖ε_θ(y_t, r, t) − ε(y_t, r, t)‖², α = 0.5.
 
-    c', the new label, is the training retain of highest certainty, r one drawn in each step, x_t a latent of the
-    target and y_t one of r's own.
+    c', the new label, is the run's anchor, else the training retain of highest certainty, r one drawn in each step, x_t
+    a latent of the target and y_t one of r's own.
 
     What differs: the latent cache takes the place of the pictures of both, and the frozen model's predictions that of
     the noise and of the predictions of the network in training; a step has one latent of each instead of eight; the
@@ -47,8 +47,7 @@ class SalUn(GradientMethod):
 
     def goal(self, context: StepContext) -> Tensor:
         """ε(x_t, c', t) [1, C, H, W] of the frozen model."""
-        with torch.no_grad():
-            return context.predict([context.embed(anchor_concept(context.spec))], tuned=False)
+        return context.predict_frozen(context.config.anchor or anchor_concept(context.spec))
 
     def own_prompts(self, spec: ConceptSpec) -> list[str]:
         return [term.text for term in spec.train_retains]
@@ -89,14 +88,18 @@ def _add_forgetting_gradient(
 ) -> None:
     """Adds scale · ∂L_f/∂w to the gradients, L_f the loss of drawing the target: ‖ε_∅ + g (ε_c − ε_∅) − ε‖², g = 8.5.
 
-    ε is the noise between x_t and the picture x_0 that one trajectory ends in.
+    ε is the noise between x_t and the picture x_0 that one trajectory ends in; of a model that predicts v, it is the v
+    between them.
     """
     states = model.embed([spec.target])
     trajectory = list(model.denoise(model.noise([config.seed]), states, TRAJECTORY, config.guidance))
     _, x_0 = trajectory[-1]
-    alphas = DDIMScheduler.from_config(model.schedule).alphas_cumprod.to(x_0)
+    scheduler = DDIMScheduler.from_config(model.schedule)
+    alphas = scheduler.alphas_cumprod.to(x_0)
     both = torch.cat([model.embed([""]), states])
     for sample, _ in trajectory:
         noise = (sample.x - alphas[sample.t].sqrt() * x_0) / (1 - alphas[sample.t]).sqrt()
+        if scheduler.config.prediction_type == "v_prediction":
+            noise = scheduler.get_velocity(x_0, noise, sample.t)
         e_0, e_c = model.predict(torch.cat([sample.x, sample.x]), sample.t.repeat(2), both, tensors).chunk(2)
         (F.mse_loss(e_0 + MASK_GUIDANCE * (e_c - e_0), noise) * scale).backward()

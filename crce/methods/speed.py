@@ -5,7 +5,7 @@
 P projects onto what is orthogonal to all of those. Then Δ = W (A − T) P (P T P + I)⁻¹ with A = Σ α g cᵀ, T = Σ α c cᵀ:
 UCE's solution with P c in the place of c. The paper's two constraints, a null space and multipliers, are one P here,
 and have the same minimum. c, g and α are UCE's too (every position from the first word on, the empty prompt's states
-as guide), with α brought to a sum of 1. Only V is edited, as in the paper.
+or the anchor's, as guide), with α brought to a sum of 1. Only V is edited, as in the paper.
 """
 
 from dataclasses import dataclass, replace
@@ -31,17 +31,19 @@ class Speed(ClosedForm):
     """The targets go; of CorefConcept's other concepts those stay whose states the edit would change more than most.
 
     The paper then adds ten noisy copies of each, off in the direction that W reads least. Their mean square, in
-    expectation, is that of the states and of that direction. damping: what ‖Δ‖² weighs, the paper's s.
+    expectation, is that of the states and of that direction. damping: what ‖Δ‖² weighs, the paper's s. anchor: the
+    guide; None means the empty prompt.
     """
 
     damping: float = 1.0
+    anchor: str | None = None
 
     def trainable(self, unet: nn.Module) -> list[str]:
         return values(unet)
 
     def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
         edit, shared = (
-            collect_states(model, [target_term(spec) for spec in specs], _other_concepts(specs)),
+            collect_states(model, [target_term(spec) for spec in specs], _other_concepts(specs), self.anchor),
             _shared_states(model),
         )
         return {name: self._edit(name, w, edit, shared) for name, w in model.masters(names).items()}
@@ -61,7 +63,7 @@ class CrceNull(Speed):
     def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
         going = [term for spec in specs for term in (target_term(spec), *spec.train_corefs)]
         kept = [term for spec in specs for term in spec.train_retains]
-        edit = collect_states(model, going, kept)
+        edit = collect_states(model, going, kept, self.anchor)
         free = _free_directions(edit.r, torch.cat([_shared_states(model), *_word_states(model, kept)]))
         return _edit_in_null_space(model.masters(names), edit, self.damping, free)
 

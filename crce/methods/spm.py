@@ -6,7 +6,7 @@
 The second sum is the latent anchoring: z are random states, rather unlike the target, where nothing may change. γ is
 the facilitated transport, 1 in training (see `gate`). The learning rate rises over the first sixth of the steps and
 falls in three cosines, as published. Each concept of a run has its own adapter, with its own gate: tensors by
-`{target}/{layer}.down`.
+`{target}/{layer}.down`, or with a sense `{target}<tab>{sense}/{layer}.down`; no name has a tab.
 
 What differs: x_t comes from the frozen latent cache of 50 steps, where the public code samples it anew with the adapter
 on, in 30; Adam in fp32 without weight decay, where it has AdamW in 8 bits. Published are 3000 steps; the default model
@@ -48,10 +48,10 @@ class Spm(GradientMethod):
         """An adapter for each concept."""
         layers = [name.removesuffix(".weight") for name in names]
         rng = torch.Generator().manual_seed(config.seed)
-        made = {spec.target: init_adapters(model.unet, layers, RANK_ONE, rng) for spec in specs}
+        made = {membrane_key(spec): init_adapters(model.unet, layers, RANK_ONE, rng) for spec in specs}
         return {
-            f"{target}/{name}": tensor.to(model.device).requires_grad_()
-            for target, own in made.items()
+            f"{key}/{name}": tensor.to(model.device).requires_grad_()
+            for key, own in made.items()
             for name, tensor in own.items()
         }
 
@@ -63,7 +63,7 @@ class Spm(GradientMethod):
 
     def attached(self, model: Diffusion, spec: ConceptSpec, tensors: Tensors) -> AbstractContextManager[None]:
         """Only the adapter of the concept that is trained."""
-        own = {name: tensor for name, tensor in tensors.items() if name.rpartition("/")[0] == spec.target}
+        own = {name: tensor for name, tensor in tensors.items() if name.rpartition("/")[0] == membrane_key(spec)}
         return gated_adapters(model, own)
 
     def loss_terms(self, context: StepContext) -> list[LossTerm]:
@@ -102,17 +102,23 @@ def gated_adapters(model: Diffusion, tensors: Tensors, strength: float = 1.0) ->
     Raises CrceError if a tensor does not fit the model.
     """
     with ExitStack() as stack:
-        for target, own in by_target(tensors).items():
+        for key, own in by_concept(tensors).items():
+            target = key.partition("\t")[0]
             stack.enter_context(attach(model, own, RANK_ONE, _gated(model, target, strength)))
         yield
 
 
-def by_target(tensors: Tensors) -> dict[str, Tensors]:
-    """Each concept's tensors, by `{layer}.down`."""
+def membrane_key(spec: ConceptSpec) -> str:
+    """What stands before a layer's name: two senses of a word have two adapters."""
+    return f"{spec.target}\t{spec.sense}" if spec.sense else spec.target
+
+
+def by_concept(tensors: Tensors) -> dict[str, Tensors]:
+    """Each concept's tensors by `{layer}.down`, under its `membrane_key`."""
     found: dict[str, Tensors] = defaultdict(dict)
     for name, tensor in tensors.items():
-        target, _, rest = name.rpartition("/")
-        found[target][rest] = tensor
+        key, _, rest = name.rpartition("/")
+        found[key][rest] = tensor
     return dict(found)
 
 
@@ -132,7 +138,7 @@ def _gated(model: Diffusion, target: str, strength: float) -> Callable[[Tensor],
 
     @cache
     def gates(prompts: tuple[str, ...]) -> Tensor:
-        return strength * torch.tensor([gate(model, p, target) for p in prompts], device=model.device)
+        return strength * torch.tensor([gate(model, p, target) for p in prompts]).to(model.device)
 
     def scale(y: Tensor) -> Tensor | float:
         if not model.drawing:

@@ -1,10 +1,10 @@
 """UCE: keys and values edited in closed form (Gandikota et al., WACV 2024), and CRCE's lists in the same form.
 
 A term is edited at every position from its first word to the last padding, each with an equal share of the term's
-weight; its guide is the empty prompt's state at the same position. The public script edits only the last word, which
-left half of the apples in place here: the states after a word carry it too (docs/instant-edit.md). λ is a share of the
-states' mean squared length, so that one setting means the same for every text encoder: a state of CLIP is 28 long, one
-of the default model 17.
+weight; its guide is the state of the anchor, or of the empty prompt, at the same position: attention is over the whole
+prompt, so a name whose states all are read as the anchor's is drawn as the anchor. The public script edits only the
+last word, but the states after a word carry it too, and the U-Net reads them all. λ is a share of the states' mean
+squared length, so that one setting means the same for every text encoder: a state of CLIP is 28 long.
 """
 
 from dataclasses import dataclass
@@ -48,28 +48,34 @@ def solve(matrices: dict[str, Tensor], states: EditStates, damping: float) -> di
 
 @dataclass(frozen=True)
 class Uce(ClosedForm):
-    """The targets go to the guide, and nothing else is said. damping: λ; None means the base's."""
+    """The targets go to the guide, and nothing else is said.
+
+    damping: λ; None means the base's. anchor: the guide; None means the empty prompt.
+    """
 
     damping: float | None = None
+    anchor: str | None = None
 
     def trainable(self, unet: nn.Module) -> list[str]:
         return keys_values(unet)
 
     def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
-        return _edit(model, names, [target_term(spec) for spec in specs], [], self.damping)
+        return _edit(model, names, [target_term(spec) for spec in specs], [], self.damping, self.anchor)
 
 
 class CrceUce(Uce):
     """The targets and all training corefs go to the guide, all training retains stay, each with its certainty."""
 
     def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
-        return crce_uce(model, specs, names, self.damping)
+        return crce_uce(model, specs, names, self.damping, self.anchor)
 
 
-def crce_uce(model: Diffusion, specs: Specs, names: list[str], damping: float | None = None) -> Tensors:
-    """The weights after CRCE-UCE, the instant edit. damping: λ; None means the base's."""
+def crce_uce(
+    model: Diffusion, specs: Specs, names: list[str], damping: float | None = None, anchor: str | None = None
+) -> Tensors:
+    """The weights after CRCE-UCE, the instant edit. damping: λ; None means the base's. anchor: see `Uce`."""
     erased = [term for spec in specs for term in (target_term(spec), *spec.train_corefs)]
-    return _edit(model, names, erased, [term for spec in specs for term in spec.train_retains], damping)
+    return _edit(model, names, erased, [term for spec in specs for term in spec.train_retains], damping, anchor)
 
 
 class UceAsPublished(Uce):
@@ -90,8 +96,15 @@ def target_term(spec: ConceptSpec) -> Term:
     return Term(spec.target, "very high")
 
 
-def _edit(model: Diffusion, names: list[str], gone: list[Term], kept: list[Term], damping: float | None) -> Tensors:
-    states = collect_states(model, gone, kept)
+def _edit(
+    model: Diffusion,
+    names: list[str],
+    gone: list[Term],
+    kept: list[Term],
+    damping: float | None,
+    anchor: str | None,
+) -> Tensors:
+    states = collect_states(model, gone, kept, anchor)
     return solve(model.masters(names), states, (damping or model.defaults.damping) * mean_square(states))
 
 
@@ -100,11 +113,11 @@ def mean_square(states: EditStates) -> float:
     return torch.cat([states.c, states.r]).square().sum(-1).mean().item()
 
 
-def collect_states(model: Diffusion, gone: list[Term], kept: list[Term]) -> EditStates:
-    """The states of the terms, a position a row. Raises CrceError for a term that is too long."""
-    empty = model.embed([""])[:, 1:]
+def collect_states(model: Diffusion, gone: list[Term], kept: list[Term], anchor: str | None = None) -> EditStates:
+    """The states of the terms, a position a row, and of their guide. Raises CrceError for a term that is too long."""
+    guide = model.embed([anchor or ""])[:, 1:]
     (c, alpha), (r, beta) = (_states_and_weights(model, part) for part in (gone, kept))
-    return EditStates(c, empty.expand(len(gone), -1, -1).flatten(0, 1), alpha, r, beta)
+    return EditStates(c, guide.expand(len(gone), -1, -1).flatten(0, 1), alpha, r, beta)
 
 
 def _states_and_weights(model: Diffusion, terms: list[Term]) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import transformers
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from torch import Tensor
@@ -19,12 +19,19 @@ from torch.func import functional_call
 from crce import bases, devices, downloads, tensor_files
 from crce.base_version import find_digest
 from crce.errors import CrceError
+from crce.models.conditioning import TextConditioning, TextConditioningXL
 from crce.models.memory import Parts
 
 # Loading takes a moment and has its own line in our progress; bars in between are noise.
 diffusers_logging.disable_progress_bar()
 transformers.logging.disable_progress_bar()
 
+PIPELINES = {pipeline.__name__: pipeline for pipeline in (StableDiffusionPipeline, StableDiffusionXLPipeline)}
+# What else a pipeline would load or need, and we do not.
+_FURTHER: dict[str, dict[str, Any]] = {
+    "StableDiffusionPipeline": {"safety_checker": None, "requires_safety_checker": False},
+    "StableDiffusionXLPipeline": {"image_encoder": None, "add_watermarker": False},
+}
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -58,7 +65,8 @@ class NoisySample:
 class Diffusion:
     """The frozen base model. Its weights are never changed on disk, and in memory only by `ErasedWeights.applied`.
 
-    The networks run in `dtype`; latents, text states and predictions between them are fp32.
+    The networks run in `dtype`; latents, text states and predictions between them are fp32. A prediction is what the
+    U-Net gives, ε or v.
     """
 
     def __init__(self, pipeline: Any, base: str, device: str, dtype: torch.dtype):
@@ -66,10 +74,17 @@ class Diffusion:
         # Of the files as they are now: they may change while the model is in memory.
         self.digest = find_digest(base)
         parts = pipeline.components
-        self.tokenizer = parts["tokenizer"]
-        self.text_encoder, self.unet, self.vae = (
-            parts[name].to(self.device).eval().requires_grad_(False) for name in ("text_encoder", "unet", "vae")
-        )
+        self.unet, self.vae = (parts[name].to(self.device).eval().requires_grad_(False) for name in ("unet", "vae"))
+        if "text_encoder_2" in parts:
+            zeros = bool(pipeline.config.get("force_zeros_for_empty_prompt"))
+            scale = 2 ** (len(self.vae.config.block_out_channels) - 1)
+            size = self.latent_shape[1] * scale, self.latent_shape[2] * scale
+            self.text: TextConditioning = TextConditioningXL(parts, self.device, size, zeros)
+            # SDXL's decoder overflows in fp16.
+            self.vae = self.vae.float() if self.vae.config.force_upcast else self.vae
+        else:
+            self.text = TextConditioning(parts, self.device)
+        self.tokenizer, self.text_encoder = self.text.tokenizers[0], self.text.encoders[0]
         # SD v1.4 ships PNDM, whose schedule repeats a timestep; every paper here samples with DDIM.
         self.schedule = parts["scheduler"].config
         self.defaults = bases.defaults(base)
@@ -83,33 +98,49 @@ class Diffusion:
 
     @classmethod
     def load(cls, base: str = bases.EMOJI_SD, device: str = "auto", dtype: str = "auto") -> "Diffusion":
-        """Loads a diffusers Stable Diffusion from a folder, or from the local cache of the Hub (`crce.downloads`).
+        """Loads a diffusers Stable Diffusion 1.x, 2.x or XL from a folder, or from the local cache of the Hub
+        (`crce.downloads`).
 
-        Raises CrceError if it cannot, and for a base that has to be downloaded first.
+        Raises CrceError if it cannot, for a base that has to be downloaded first, for a pipeline of another kind before
+        more than its index is read, and for one that does not work (`self_check`).
         """
+        from crce.models.self_check import check_base, check_files
+
         device = pick_device(device)
         kind = pick_dtype(dtype, device)
         try:
             folder, variant = downloads.require(base, NAMES[kind])
-            _refuse_others(StableDiffusionPipeline.load_config(folder)["_class_name"], base)
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                folder, dtype=kind, variant=variant, safety_checker=None, feature_extractor=None,
-                requires_safety_checker=False, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True,
+            name = StableDiffusionPipeline.load_config(folder)["_class_name"]
+            bases.check_class(name, base)
+            if variant is None:
+                check_files(base, Path(folder), name)
+            pipeline = PIPELINES[name].from_pretrained(
+                folder, dtype=kind, variant=variant, feature_extractor=None, use_safetensors=True,
+                low_cpu_mem_usage=False, local_files_only=True, **_FURTHER[name],
             )  # fmt: skip
         except CrceError:
             raise
         except Exception as error:  # a folder or a Hub can be wrong in more ways than diffusers names
             raise CrceError(
-                f"The base model {base!r} could not be loaded: {_first_line(error)} "
+                f"The base model {base!r} could not be loaded: {first_line(error)} "
                 "Give a folder saved by a diffusers pipeline, or download it again."
             ) from error
-        return cls(pipeline, base, device, kind)
+        model = cls(pipeline, base, device, kind)
+        check_base(model)
+        return model
+
+    @property
+    def networks(self) -> list[torch.nn.Module]:
+        return [self.unet, *self.text.encoders, self.vae]
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """[C, H, W] of the latents."""
         size = self.unet.config.sample_size
-        return self.unet.config.in_channels, size, size
+        if size is None:  # then the autoencoder says how large pictures are
+            size = self.vae.config.sample_size // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        height, width = (size, size) if isinstance(size, int) else size
+        return self.unet.config.in_channels, height, width
 
     @cached_property
     def fingerprint(self) -> str:
@@ -137,25 +168,29 @@ class Diffusion:
         return {name: torch.from_numpy(stored[name].load()).to(self.device) for name in names}
 
     def embed(self, prompts: list[str]) -> Tensor:
-        """The text encoder's last hidden states [n, L, d], each prompt encoded once and kept."""
+        """The prompts' text states [n, L, d], each prompt encoded once and kept (see `conditioning`)."""
         missing = [p for p in dict.fromkeys(prompts) if p not in self._states]
         # First all, so that a prompt that is too long costs nothing. Then each alone: in a batch some processors round
         # otherwise, and a run's result would depend on what else was asked of the model.
-        tokens = [self._tokens(prompt) for prompt in missing]
+        for prompt in missing:
+            self._check_length(prompt)
         with torch.no_grad():
-            for prompt, ids in zip(missing, tokens, strict=True):
-                self._states[prompt] = self.text_encoder(ids.to(self.device))[0][0].float()
+            self._states |= {prompt: self.text.encode(prompt) for prompt in missing}
         return torch.stack([self._states[p] for p in prompts])
 
-    def _tokens(self, prompt: str) -> Tensor:
-        limit = self.tokenizer.model_max_length
-        ids = self.tokenizer(prompt, padding="max_length", max_length=limit, return_tensors="pt").input_ids
-        if ids.shape[1] > limit:
-            raise CrceError(f"{prompt!r} has {ids.shape[1]} tokens, and {self.base} reads {limit}. Shorten it.")
-        return ids
+    def _check_length(self, prompt: str) -> None:
+        limit, count = self.tokenizer.model_max_length, len(self.tokenizer(prompt).input_ids)
+        if count > limit:
+            raise CrceError(f"{prompt!r} has {count} tokens, and {self.base} reads {limit}. Shorten it.")
+
+    @cached_property
+    def unconditional(self) -> Tensor:
+        """The text states [L, d] that classifier-free guidance moves away from."""
+        with torch.no_grad():
+            return self.text.unconditional()
 
     def predict(self, x: Tensor, t: Tensor, states: Tensor, weights: dict[str, Tensor] | None = None) -> Tensor:
-        """ε_θ(x_t, c, t) [n, C, H, W]. `weights` replace the base's by name: the tuned model without a copy.
+        """ε_θ(x_t, c, t), or v [n, C, H, W]. `weights` replace the base's by name: the tuned model without a copy.
 
         Without a gradient it goes on with fewer rows at once where memory runs out.
         """
@@ -172,8 +207,9 @@ class Diffusion:
 
     def _predict(self, x: Tensor, t: Tensor, states: Tensor, weights: dict[str, Tensor] | None) -> Tensor:
         tuned = {name: weight.to(self.dtype) for name, weight in (weights or {}).items()}
-        inputs = (x.to(self.dtype), t, states.to(self.dtype))
-        return functional_call(self.unet, tuned, inputs, {"return_dict": False})[0].float()
+        text, further = self.text.inputs(states, self.dtype)
+        options = {"return_dict": False, **further}
+        return functional_call(self.unet, tuned, (x.to(self.dtype), t, text), options)[0].float()
 
     def noise(self, seeds: list[int]) -> Tensor:
         """x_T [n, C, H, W], each from its own seed and always drawn on the CPU: the same on every device."""
@@ -185,7 +221,7 @@ class Diffusion:
         """DDIM with classifier-free guidance from x_T [n, C, H, W]: each sample with the next latents, x_0 at last."""
         scheduler = DDIMScheduler.from_config(self.schedule, clip_sample=False)
         scheduler.set_timesteps(steps)
-        both = torch.cat([self.embed([""]).expand_as(states), states])
+        both = torch.cat([self.unconditional.expand_as(states), states])
         for t in scheduler.timesteps.tolist():
             sample = self._predict_both(x, t, both)
             e = sample.e_0 + guidance * (sample.e_c - sample.e_0)
@@ -205,7 +241,7 @@ class Diffusion:
 
     def _decode(self, x: Tensor) -> Tensor:
         scale, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
-        pictures = self.vae.decode((x / scale + shift).to(self.dtype), return_dict=False)[0]
+        pictures = self.vae.decode((x / scale + shift).to(self.vae.dtype), return_dict=False)[0]
         return (pictures.float() / 2 + 0.5).clamp(0, 1)
 
     def draw(self, prompts: list[str], seeds: list[int], steps: int, guidance: float,
@@ -256,7 +292,12 @@ class Diffusion:
 
 
 def to_images(pictures: Tensor) -> list[Image.Image]:
-    """Pictures [n, 3, h, w] in 0 … 1 to PIL."""
+    """Pictures [n, 3, h, w] in 0 … 1 to PIL. Raises CrceError for values that are no numbers: they would be black."""
+    if not pictures.isfinite().all():
+        raise CrceError(
+            "A picture has values that are no finite numbers, so it cannot be shown. Use fp32 or bf16 instead of fp16, "
+            "or train with a lower learning rate."
+        )
     pixels = (pictures * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(p) for p in pixels]
 
@@ -296,14 +337,6 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def _refuse_others(pipeline: str, base: str) -> None:
-    """A pipeline of another kind would load in part, and be erased without effect."""
-    if pipeline != StableDiffusionPipeline.__name__:
-        raise CrceError(
-            f"{base!r} is a {pipeline}. Only Stable Diffusion 1.x and 2.x can be erased, the StableDiffusionPipeline "
-            "of diffusers; choose such a base."
-        )
-
-
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without its details; its kind if it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

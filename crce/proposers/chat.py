@@ -8,7 +8,7 @@ failure becomes a CrceError that says what to do.
 import asyncio
 import json
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from threading import Lock
@@ -155,7 +155,7 @@ class Chat:
     def _connect(self) -> openai.AsyncOpenAI:
         """A client that asks this machine directly and bounds each answer. To be used within one task."""
         wire.limits.set(self.limits)
-        hooks = {"request": [wire.prepare_async], "response": [wire.bind_async]}
+        hooks: dict[str, list[Callable[..., Any]]] = {"request": [wire.prepare_async], "response": [wire.bind_async]}
         http = httpx2.AsyncClient(follow_redirects=True, trust_env=self._host not in LOOPBACK, event_hooks=hooks)
         # We retry ourselves: the library would wait for as long as a busy server asks it to.
         return openai.AsyncOpenAI(base_url=self.url, api_key=self.key, max_retries=0, http_client=http)
@@ -362,8 +362,8 @@ class _Received:
         match event:
             case {"error": fault} if fault:
                 raise _Failed(_describe_fault(fault))
-            case {"object": "error", **fault}:
-                raise _Failed(_describe_fault(fault))
+            case {"object": "error", **rest}:
+                raise _Failed(_describe_fault(rest))
             case {"choices": [{"delta": dict(said)} | {"message": dict(said)} as choice, *_]}:
                 self.anything = True
                 self.text += _join_parts(said.get("content"))

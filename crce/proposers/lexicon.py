@@ -22,8 +22,21 @@ CONNECT = (
 )
 SENSES = 6  # most senses of a word
 DEEP, HIGH = 3, 2  # levels of hyponyms for corefs, and of hypernyms for retains
+WHOLE = 20  # levels, more than any word has
 REPEATS = 3  # most corefs that contain the target's name
 _LEVELS = list(CERTAINTY)
+# How WordNet describes "stray", "head", "feeder", "female", "young", "giant".
+_ROLE = re.compile(
+    r"((an?|any|the|single|mature|immature|young|domestic|domesticated) )*(animal|creature|organism)s?\b"
+)
+_SEX_OR_AGE = re.compile(r"((an?|any|the|adult|mature|uncastrated|castrated) )*(female|male|young)\b")
+_TAXON = re.compile(
+    r"^(class|subclass|order|family|genus) |^[A-Z][\w-]*(ia|ata|ota|ida|idae|ega|ornis|us)$"  # Amniota, Sinornis
+    r"|[a-z]{2}([vsmn]id|erid|iform|pterous|pteran|pteron|pod|iote|stome|odont)\b"  # bovid, dipterous insect
+)
+_VULGAR = frozenset(
+    ["arse", "ass", "bastard", "bitch", "cock", "cunt", "dick", "fag", "prick", "pussy", "slut", "tit", "whore"]
+)
 
 
 @dataclass(frozen=True)
@@ -132,23 +145,48 @@ def _collect_corefs(target: str, synset: Synset) -> tuple[Term, ...]:
     kinds = wordnet().hyponyms(synset, DEEP).items()
     rows = [(word, 0, f"another word for {target} (WordNet)") for word in synset.words]
     rows += [(s.words[0], steps, f"a kind of {target} (WordNet)") for s, steps in _rank(kinds) if steps]
-    rows = [row for row in rows if row[0].casefold() != target.casefold()]
+    rows = [row for row in rows if row[0].casefold() != target.casefold() and _is_typed(row[0])]
     repeats = [row for row in rows if _contains(row[0], target)]
     return _build_terms(row for row in rows if row not in repeats[REPEATS:])
 
 
 def _collect_retains(target: str, synset: Synset) -> tuple[Term, ...]:
-    """Sister terms, cousins and their hyponyms; never a hyponym or hypernym of the target itself."""
+    """Sister terms, cousins and their hyponyms; never a hyponym or hypernym of the target itself, nor what it may be
+    too (a stray, a female)."""
     graph = wordnet()
     up = graph.hypernyms(synset, HIGH)
     near: dict[Synset, tuple[int, Synset]] = {}
     for higher, steps in list(up.items())[1:]:
         for other, down in graph.hyponyms(higher, 2).items():
             near.setdefault(other, (steps + down, higher))
-    own = graph.hyponyms(synset, 9).keys() | graph.hypernyms(synset, 9).keys()
-    ranked = _rank((other, distance) for other, (distance, _) in near.items() if other not in own)
-    rows = ((s.words[0], distance - 2, f"also a kind of {near[s][1].words[0]} (WordNet)") for s, distance in ranked)
-    return _build_terms(row for row in rows if not _contains(row[0], target))
+    below, above = graph.hyponyms(synset, WHOLE), graph.hypernyms(synset, WHOLE)
+    taken = {word.casefold() for kind in below for word in kind.words}
+    ranked = _rank((other, distance) for other, (distance, _) in near.items() if other not in below | above)
+    named = ((_find_common_word(other), other, distance) for other, distance in ranked if not _is_role(other, synset))
+    rows = ((word, distance - 2, f"also a kind of {near[s][1].words[0]} (WordNet)") for word, s, distance in named)
+    return _build_terms(row for row in rows if row[0].casefold() not in {"", *taken} and not _contains(row[0], target))
+
+
+def _find_common_word(synset: Synset) -> str:
+    """The first word that means nothing but a person more often ("tiger"), as it would in a prompt; or ""."""
+    graph = wordnet()
+
+    def is_common(word: str) -> bool:
+        others = (graph.synsets[number] for number in graph.senses[word.casefold()])
+        return all(other.frequency <= synset.frequency for other in others if other.field != "person")
+
+    return next((word for word in synset.words if _is_typed(word) and is_common(word)), "")
+
+
+def _is_role(synset: Synset, target: Synset) -> bool:
+    """Whether it says what an animal does or is for a time, which the target may be as well, and not its kind."""
+    gendered = _SEX_OR_AGE.match(synset.gloss) and any(_contains(synset.gloss, word) for word in target.words)
+    return bool(_ROLE.match(synset.gloss) or gendered)
+
+
+def _is_typed(word: str) -> bool:
+    """Whether a person may write it: no name of a taxon, and nothing vulgar."""
+    return not _TAXON.search(word) and word.casefold() not in _VULGAR
 
 
 def _rank(found: Iterable[tuple[Synset, int]]) -> list[tuple[Synset, int]]:

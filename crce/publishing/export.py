@@ -287,6 +287,7 @@ def _open(run: Run, formats: tuple[str, ...]) -> Erasure:
     check(formats)
     erasure = Erasure.of(run)
     check(formats, erasure.kind)
+    bases.check_formats(erasure.base, formats)
     return erasure
 
 

@@ -98,8 +98,10 @@ class Publication:
         """
         facts = sha256(repr((self.repo, self.kind, self.parent)).encode())
         for name, data in sorted(self.files.items()):
-            text = isinstance(data, bytes) and name.endswith(_TEXTS)
-            told = sha256(data).hexdigest() if text else None if data is None else _measure(data)
+            if isinstance(data, bytes) and name.endswith(_TEXTS):
+                told: str | int | None = sha256(data).hexdigest()
+            else:
+                told = None if data is None else _measure(data)
             facts.update(f"{name} {told}\n".encode())
         return facts.hexdigest()
 

@@ -22,12 +22,13 @@ PHASES: dict[Phase, str] = {
 
 @dataclass(frozen=True)
 class Progress:
-    """How much of a phase is done, and the seconds left where known."""
+    """How much of a phase is done, the seconds left where known, and what it has cost so far where that is known."""
 
     phase: Phase
     done: int
     of: int
     seconds_left: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,17 +56,18 @@ class EstimateEvent(Event, Cost):
 
 @dataclass(frozen=True)
 class PhaseEvent(Event):
-    """Progress outside the training: `done` of `of` latents, pictures or terms."""
+    """Progress outside the training: `done` of `of` latents, pictures or terms. note: what it has cost so far."""
 
     kind = "phase"
     phase: Phase
     done: int
     of: int
     seconds_left: float | None = None
+    note: str = ""
 
     @property
     def progress(self) -> Progress:
-        return Progress(self.phase, self.done, self.of, self.seconds_left)
+        return Progress(self.phase, self.done, self.of, self.seconds_left, self.note)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from shutil import disk_usage
 from statistics import median
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crce import files
 from crce.concepts.spec import spec_to_dict
+from crce.config import as_erased
 from crce.cost import Cost, format_duration, machine
 from crce.errors import CrceError
 from crce.evaluation.report import Report, write_report
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from crce.evaluation.questions import Answers
-    from crce.judges.embedded import EmbeddedJudge
+    from crce.judges.judge import Judge, Usage
     from crce.methods.erased_weights import ErasedWeights
     from crce.models.diffusion import Diffusion
     from crce.training.loop import Step
@@ -104,12 +105,13 @@ def _work(run: Run, models: Models) -> Iterator[Event]:
     run.check_base(model.digest)
     run.record_base(model.digest)
     if not run.erased:
+        models.rest_judge()
         yield from _train(run, model)
     # Only now: until the weights are written, a resumed run needs it.
     (run.dir / "checkpoint.safetensors").unlink(missing_ok=True)
     while request := run.evaluation:
         try:
-            yield from _evaluate(run, model, models.judge(job.base), request)
+            yield from _evaluate(run, model, models.judge(job.base, request.judge), request)
         except CrceError as error:  # no judge, or none that knows the concept: no failure of the erasure
             yield run.record(NotJudgedEvent(str(error)))
         # A newer request may have come meanwhile.
@@ -208,8 +210,8 @@ class Meter:
         """Restarts the timer, so that previews and requests between two steps are not counted."""
         self._began = time.monotonic()
 
-    def measure_phase(self, phase: Phase, done: int, of: int) -> PhaseEvent:
-        return self._record(PhaseEvent(phase, done, of), done, of)
+    def measure_phase(self, phase: Phase, done: int, of: int, note: str = "") -> PhaseEvent:
+        return self._record(PhaseEvent(phase, done, of, note=note), done, of)
 
     def measure_step(self, step: int, of: int, losses: dict[str, float]) -> StepEvent:
         return self._record(StepEvent(step, of, losses), step, of)
@@ -233,7 +235,7 @@ class Meter:
 
 def _preview(run: Run, model: "Diffusion", step: "Step | None" = None) -> PreviewEvent:
     """Draws the target, a coref and a retain with the weights as they are now, always with the same seed."""
-    spec, number = run.job.spec, step.number if step else 0
+    spec, number = as_erased(run.job.spec, run.job.config), step.number if step else 0
     terms = [*spec.train_corefs[:1], *spec.train_retains[:1]]
     prompts = (spec.target, *(term.text for term in terms))
     seeds = (0,) * len(prompts)
@@ -250,33 +252,44 @@ def _save_pictures(run: Run, pictures: "dict[str, Image]") -> None:
         picture.save(run.dir / name)
 
 
-def _evaluate(run: Run, model: "Diffusion", judge: "EmbeddedJudge", request: EvaluationRequest) -> Iterator[Event]:
+def _evaluate(run: Run, model: "Diffusion", judge: "Judge", request: EvaluationRequest) -> Iterator[Event]:
     """Writes report.json, and pictures of the first concept's terms, before and after."""
     from crce.evaluation.evaluate import evaluate_steps
     from crce.methods.erased_weights import ErasedWeights
 
-    began, weights = time.monotonic(), ErasedWeights.load(run.weights_path)
+    began, before, weights = time.monotonic(), judge.usage, ErasedWeights.load(run.weights_path)
     answers = []
     for spec in run.job.specs:
         meter, judging = Meter(run), Stream(evaluate_steps(model, judge, spec, weights, request.images, request.ask))
         for done, of in judging:
-            yield meter.measure_phase("evaluate", done, of)
+            used = _measure_usage(judge, before)
+            yield meter.measure_phase("evaluate", done, of, used.text if used else "")
         answers.append(judging.result)
     yield from _draw_terms(run, model, weights, answers[0])
-    write_report(run.dir / "report.json", _report(run, request, answers, round(time.monotonic() - began, 1)))
+    facts = {"judge": judge.facts.name, "judged_by": judge.facts, "usage": _measure_usage(judge, before)}
+    seconds = round(time.monotonic() - began, 1)
+    write_report(run.dir / "report.json", _report(run, request, answers, {**facts, "seconds": seconds}))
     yield run.record(EvaluatedEvent())
 
 
-def _report(run: Run, request: EvaluationRequest, answers: "Sequence[list[Answers]]", seconds: float) -> Report:
+def _measure_usage(judge: "Judge", before: "Usage | None") -> "Usage | None":
+    """What the judge has cost since; None for one that costs nothing."""
+    return judge.usage.since(before) if judge.usage and before else None
+
+
+def _report(
+    run: Run, request: EvaluationRequest, answers: "Sequence[list[Answers]]", judging: dict[str, Any]
+) -> Report:
     """The first concept's report, with those of the others in it."""
     from crce.evaluation.accuracies import summarise
 
     job = run.job
     facts = {"base": job.base, "base_digest": job.base_digest, "method": job.config.method,
              "config": asdict(job.config), "steps": run.kept_step, "images": request.images, "ask": request.ask,
-             "seconds": seconds, "dtype": job.dtype, "machine": machine()}  # fmt: skip
+             "dtype": job.dtype, "machine": machine(), **judging}  # fmt: skip
     report, *also = (
-        summarise(spec, each, spec=spec_to_dict(spec), **facts) for spec, each in zip(job.specs, answers, strict=True)
+        summarise(as_erased(spec, job.config), each, spec=spec_to_dict(spec), **facts)
+        for spec, each in zip(job.specs, answers, strict=True)
     )
     return replace(report, also=tuple(also))
 

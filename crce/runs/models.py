@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING
 
 from crce.base_version import find_digest, fits
+from crce.judges.choices import AUTO, choose_judge
 
 if TYPE_CHECKING:
-    from crce.judges.embedded import EmbeddedJudge
+    from crce.judges.judge import Judge
     from crce.models.diffusion import Diffusion
 
 
@@ -16,7 +17,8 @@ class Models:
         self._device = device
         self._key: tuple[str, str, str, str] | None = None
         self._model: Diffusion | None = None
-        self._judges: dict[str, EmbeddedJudge] = {}
+        self._judge_key: tuple[str, str] | None = None
+        self._judge: Judge | None = None
 
     @property
     def base(self) -> str | None:
@@ -43,10 +45,23 @@ class Models:
             return self._model
         return self.get(base)
 
-    def judge(self, base: str) -> "EmbeddedJudge":
-        """Raises CrceError for a base without one."""
-        from crce.judges.embedded import EmbeddedJudge
+    def judge(self, base: str, judge: str = AUTO) -> "Judge":
+        """The judge for the base, on the base's device; one is kept. Raises CrceError where there is none (see
+        `judges.load`)."""
+        from crce.judges.load import load_judge
 
-        if base not in self._judges:
-            self._judges[base] = EmbeddedJudge.load(base)
-        return self._judges[base]
+        key = base, choose_judge(base, judge)
+        if self._judge_key != key or self._judge is None:
+            self._drop_judge()
+            self._judge = load_judge(*key, str(self._model.device) if self._model else self._device)
+            self._judge_key = key
+        return self._judge
+
+    def rest_judge(self) -> None:
+        """Takes the judge off the device, so that the training has all of it."""
+        if self._judge:
+            self._judge.rest()
+
+    def _drop_judge(self) -> None:
+        self.rest_judge()
+        self._judge_key = self._judge = None

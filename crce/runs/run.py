@@ -6,7 +6,7 @@
     stop, resume            requests: stop after the current step; continue
     evaluate.json           request: judge pictures; removed when report.json is written
     checkpoint.safetensors  where training continues; delta.safetensors: its result
-    report.json, images/    what was judged and drawn
+    report.json, images/    what was judged and drawn; person.json: what a person said of pictures
 
 Imports no torch: the web process and the command line read runs with it.
 """
@@ -30,8 +30,10 @@ from crce.base_version import check_version, find_digest
 from crce.concepts.spec import ConceptSpec, resolve_conflicts, spec_from_dict, spec_to_dict
 from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, resolve_config
 from crce.errors import CrceError
+from crce.evaluation.agreement import Agreement, PersonVerdict, measure_agreement
 from crce.evaluation.questions import ASKS
 from crce.evaluation.report import Report, read_report
+from crce.judges.choices import AUTO, choose_judge
 from crce.records import parse
 from crce.runs.events import (
     ENDINGS,
@@ -49,7 +51,9 @@ from crce.runs.events import (
     from_line,
     to_line,
 )
+from crce.runs.person import read_verdicts
 from crce.text import has_controls
+from crce.token_count import fit_terms
 
 E = TypeVar("E", bound=Event)
 ID = re.compile(r"[0-9a-z-]{12,60}")
@@ -89,13 +93,15 @@ class ResolvedJob(Job):
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """evaluate.json: `images` pictures per prompt; `ask`, what is asked of a coref's picture: "target" or "coref".
+    """evaluate.json: `images` pictures per prompt; `ask`, what is asked of a coref's picture: "target" or "coref";
+    `judge`: who is asked (see `judges.load`).
 
     Raises CrceError for a number of pictures out of range and for another `ask`.
     """
 
     images: int
     ask: str = "target"
+    judge: str = AUTO
 
     def __post_init__(self) -> None:
         if not 1 <= self.images <= 1000:
@@ -191,11 +197,30 @@ class Run:
 
     @property
     def report(self) -> Report | None:
-        """None before the run is evaluated, and where report.json cannot be read."""
+        """None before the run is evaluated, and where report.json cannot be read. It has today's agreement."""
         try:
-            return read_report(self.dir / "report.json")
+            report = read_report(self.dir / "report.json")
         except CrceError:
             return None
+        return replace(report, agreement=self._agree(report))
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """How far a person agrees with the judge of the report, or without one with the judge that Compare showed."""
+        report = self.report
+        return report.agreement if report else self._agree(None)
+
+    def _agree(self, report: Report | None) -> Agreement | None:
+        person = self.person
+        if report:
+            return measure_agreement(person, report.judge, report.judged)
+        judge = next((verdict.judge for verdict in reversed(person) if verdict.judge), "")
+        return measure_agreement(person, judge, {})
+
+    @property
+    def person(self) -> tuple[PersonVerdict, ...]:
+        """What a person said of the run's pictures."""
+        return read_verdicts(self.dir)
 
     @property
     def not_judged(self) -> str:
@@ -240,12 +265,14 @@ class Run:
         self.clear("stop")
         (self.dir / "resume").touch()
 
-    def request_evaluate(self, images: int, ask: str = "target") -> None:
+    def request_evaluate(self, images: int, ask: str = "target", judge: str = AUTO) -> None:
         """Requests a new report with `images` pictures per prompt; training is finished first.
 
-        Raises CrceError for a number of pictures out of range.
+        Raises CrceError for a number of pictures out of range and for a judge that is named and cannot be used.
         """
-        files.write_json(self.dir / "evaluate.json", asdict(EvaluationRequest(images, ask)))
+        if judge != AUTO:
+            choose_judge(self.job.base, judge)
+        files.write_json(self.dir / "evaluate.json", asdict(EvaluationRequest(images, ask, judge)))
         if self.state in ("stopped", "failed", "interrupted"):
             self.request_resume()
 
@@ -312,16 +339,21 @@ class Busy(CrceError):
     """Another process or thread holds the run."""
 
 
-def create(job: Job, folder: Path | None = None, queued: bool = True) -> Run:
+def create(job: Job, folder: Path | None = None, queued: bool = True, leave_out_long: bool = False) -> Run:
     """A new run in the store, or in an empty or new `folder`.
 
-    queued: the worker takes it up; else only the caller does. Raises CrceError for a base that is no model, or has
-    no judge for a run until gone, for fewer terms than are drawn per step, and for a folder in use or not writable.
+    queued: the worker takes it up; else only the caller does. leave_out_long: erase without the terms that are longer
+    than the base reads. Raises CrceError for such terms else, for a base that is no model, or has no judge for a run
+    until gone, for fewer terms than are drawn per step, and for a folder in use or not writable.
     """
     # The worker runs in another folder, so a local path must be absolute.
     local = job.base != bases.EMOJI_SD and Path(job.base).is_dir()
     base = str(Path(job.base).resolve()) if local else job.base
     job = replace(job, base=base, config=resolve_config(job.config, base), base_digest=find_digest(base))
+    _refuse_repeats(job.specs)
+    spec, *also = (fit_terms(spec, base, leave_out_long) for spec in (job.spec, *job.also))
+    job = replace(job, spec=spec, also=tuple(also))
+    bases.check_method(base, job.config.method, job.config.base_method)
     for spec in job.specs:
         check(spec, job.config)
     if job.config.until_gone:
@@ -338,6 +370,13 @@ def create(job: Job, folder: Path | None = None, queued: bool = True) -> Run:
         shutil.rmtree(hidden, ignore_errors=True)
         raise CrceError(f"The run directory {target} cannot be written: {error.strerror}.") from None
     return Run(target)
+
+
+def _refuse_repeats(specs: tuple[ConceptSpec, ...]) -> None:
+    """One concept has one adapter, and one share of the steps."""
+    slugs = [spec.slug for spec in specs]
+    if again := [spec for spec in specs if slugs.count(spec.slug) > 1]:
+        raise CrceError(f"{again[0].name!r} is in this run twice. Name it once.")
 
 
 def _build(job: Job, folder: Path, queued: bool) -> None:

@@ -12,6 +12,7 @@ from random import Random
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from crce import bases
 from crce.catalogue import WEIGHTS
 from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, ResolvedConfig, check, resolve_config
@@ -22,7 +23,7 @@ from crce.methods.registry import gradient_method_of, method_of
 from crce.models.diffusion import Diffusion
 from crce.models.memory import free_memory, is_out_of_memory
 from crce.training.latent_cache import LatentCache, count_trajectories, own_groups
-from crce.training.loop import TrainState, noise_caches, noise_sample, train_once
+from crce.training.loop import TrainState, check_lengths, noise_caches, noise_sample, train_once
 from crce.training.saved_bytes import SavedBytes
 
 # One forward pass of the U-Net, in weights × latent pixels. SD v1.4: 860 M × 64²; the default model: 12 M × 8².
@@ -51,8 +52,10 @@ def estimate(model: Diffusion, specs: Specs | list[ConceptSpec], config: EraseCo
     lies there; and what a step keeps for its backward pass. What a kernel needs for a moment is not counted.
     """
     specs, resolved = tuple(specs), resolve_config(config, model.base)
+    bases.check_method(model.base, resolved.method, resolved.base_method)
     for spec in specs:
         check(spec, resolved)
+    check_lengths(model, resolved)
     base, trained = _weight_bytes(model), FP32 * count_values(model, specs, resolved)
     disk = disk_bytes(model, specs, resolved)
     if resolved.closed_form:
@@ -172,7 +175,7 @@ def trace_shapes(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Tria
 
 
 def _weight_bytes(model: Diffusion) -> int:
-    return sum(p.nbytes for part in (model.unet, model.text_encoder, model.vae) for p in part.parameters())
+    return sum(p.nbytes for part in model.networks for p in part.parameters())
 
 
 def _count_all(config: ResolvedConfig, spec: ConceptSpec) -> int:

@@ -4,7 +4,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 
 from crce import bases
 from crce.concepts.spec import ConceptSpec, resolve_conflicts
-from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, resolve_config
+from crce.config import EraseConfig, ResolvedConfig, as_erased, check, config_from_dict, resolve_config
 from crce.errors import CrceError
 from crce.methods.base import TRAJECTORY, ClosedForm, Specs
 from crce.methods.erased_weights import ErasedWeights
@@ -60,12 +60,15 @@ class TrainState:
 
     rows: terms through the U-Net at once, 0 for all; fewer once memory ran out. offloads: whether what a step keeps for
     its backward pass waits in main memory. loss_scale: see `losses.first_loss_scale`.
+    attributes: what is erased from each spec's target, where that is all that is erased (`EraseConfig.erase_from`).
     """
 
     def __init__(self, model: Diffusion, specs: Specs, config: ResolvedConfig):
-        self.model, self.specs, self.config, self.method = model, specs, config, gradient_method_of(config)
+        self.model, self.config, self.method = model, config, gradient_method_of(config)
         self.rows, self.offloads, self.loss_scale = config.microbatch_size, False, first_loss_scale(model.dtype)
-        self.tensors = self.method.start(model, specs, config, self.method.trainable(model.unet))
+        self.attributes = [spec.target if config.erase_from else "" for spec in specs]
+        self.specs = tuple(as_erased(spec, config) for spec in specs)
+        self.tensors = self.method.start(model, self.specs, config, self.method.trainable(model.unet))
         self.trained = {name: tensor for name, tensor in self.tensors.items() if tensor.requires_grad}
         # The fused one needs no memory beside the moments; there is none of it for every device.
         self.optimizer = torch.optim.Adam(self.trained.values(), lr=config.lr, fused=model.device.type == "cuda")
@@ -184,8 +187,10 @@ def erase_steps(
     for a base without a judge and a target that it does not know.
     """
     specs, config = _resolve_specs(spec), resolve_config(config, model.base)
+    bases.check_method(model.base, config.method, config.base_method)
     for each in specs:
         check(each, config)
+    check_lengths(model, config)
     if config.closed_form:
         yield Step("train", 1, 1, {}, lambda: solve_closed_form(model, specs, config))
         return
@@ -249,9 +254,21 @@ def solve_closed_form(model: Diffusion, spec: Concepts, config: EraseConfig) -> 
     return ErasedWeights(tensors, _info(model, specs, resolved))
 
 
-def preview(model: Diffusion, spec: Concepts) -> ErasedWeights:
-    """The instant edit, a first look in seconds: CRCE-UCE, the corefs and retains in one closed form."""
-    return solve_closed_form(model, spec, EraseConfig("crce-uce"))
+def preview(model: Diffusion, spec: ConceptSpec, anchor: str | None = None) -> ErasedWeights:
+    """The instant edit, a first look in seconds: CRCE-UCE, the corefs and retains in one closed form.
+
+    anchor: what the target is drawn as instead. Raises CrceError for one that is erased itself or too long.
+    """
+    config = EraseConfig("crce-uce", anchor=anchor)
+    check(spec, config)
+    check_lengths(model, config)
+    return solve_closed_form(model, spec, config)
+
+
+def check_lengths(model: Diffusion, config: EraseConfig) -> None:
+    """Raises CrceError for an anchor, or a concept to erase from, that is longer than the base reads."""
+    if config.phrases:
+        model.embed(list(config.phrases.values()))
 
 
 def _resolve_specs(spec: Concepts) -> Specs:
@@ -353,7 +370,8 @@ def _accumulate_gradients(state: TrainState, caches: list[LatentCache]) -> dict[
     _set_rate(state)
     state.optimizer.zero_grad()
     losses: dict[str, float] = defaultdict(float)
-    with Offload(state.model.unet) if state.offloads else nullcontext():
+    kept: AbstractContextManager[object] = Offload(state.model.unet) if state.offloads else nullcontext()
+    with kept:
         for parts in state.method.losses_by_pass(context):
             # Backward after each pass: the memory held does not grow with the number of terms.
             first, *rest = parts.values()
@@ -383,8 +401,9 @@ def _context(state: TrainState, caches: list[LatentCache]) -> StepContext:
     attached = partial(state.method.attached, *given)
     config = replace(state.config, microbatch_size=state.rows)
     return StepContext(
-        state.model, spec, config, state.tensors, replaced, sample, rng, attached, cache.own, state.loss_scale
-    )
+        state.model, spec, config, state.tensors, replaced, sample, rng, attached, cache.own, state.loss_scale,
+        state.attributes[which],
+    )  # fmt: skip
 
 
 def _set_rate(state: TrainState) -> None:

@@ -15,7 +15,7 @@ from crce import bases, files, runs
 from crce.cost import Cost
 from crce.errors import CrceError
 from crce.evaluation.coverage import judge_base
-from crce.judges.embedded import EmbeddedJudge
+from crce.judges.judge import Judge, Verdict
 from crce.methods.erased_weights import ErasedWeights, combine
 from crce.models import text_space
 from crce.models.diffusion import Diffusion
@@ -66,7 +66,7 @@ class Unfinished(Exception):
 
 
 def generate(
-    request: "GenerateRequest", model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]
+    request: "GenerateRequest", model: Diffusion, judge: Judge | None, replaced: Callable[[], bool]
 ) -> GenerateAnswer:
     """Raises CrceError for a run that is missing, unfinished or of another base, and for many pictures that would take
     minutes each."""
@@ -80,12 +80,12 @@ def generate(
         else:
             pngs = _draw_base(pairs, model, replaced)
         columns.append(pngs)
-    cells = (tuple(_judge(*pair, judge) for pair in zip(pngs, concepts, strict=True)) for pngs in columns)
-    return GenerateAnswer(tuple(cells))
+    asked = judge.among(request.neighbours) if judge else None
+    return GenerateAnswer(tuple(_judge(pngs, concepts, asked) for pngs in columns))
 
 
 def preview(
-    request: "PreviewRequest", model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]
+    request: "PreviewRequest", model: Diffusion, judge: Judge | None, replaced: Callable[[], bool]
 ) -> PreviewAnswer:
     """The prompts before and after the instant edit (the method crce-uce).
 
@@ -93,7 +93,7 @@ def preview(
     """
     check_quick(model, 2 * len(request.prompts) * len(request.seeds))
     began = time.monotonic()
-    weights = edit_instantly(model, request.spec)
+    weights = edit_instantly(model, request.spec, request.anchor)
     edit_seconds = time.monotonic() - began
     pairs = list(product(request.prompts, request.seeds))
     before, after = _draw_base(pairs, model, replaced), _draw(weights.applied(model), pairs, model, replaced)
@@ -116,7 +116,7 @@ def check_quick(model: Diffusion, pictures: int, most: int = 0) -> None:
 
 
 def measure_coverage(
-    request: "CoverageRequest", model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]
+    request: "CoverageRequest", model: Diffusion, judge: Judge | None, replaced: Callable[[], bool]
 ) -> CoverageAnswer:
     """On how many of seeds 0–9 the base shows the target, every coref (judged for the target) and every retain (judged
     for itself). Terms that the judge does not know are left out.
@@ -136,7 +136,7 @@ def measure_coverage(
 
 
 def measure_distances(
-    request: "DistancesRequest", model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]
+    request: "DistancesRequest", model: Diffusion, judge: Judge | None, replaced: Callable[[], bool]
 ) -> DistancesAnswer:
     """See `text_space.measure_distances`."""
     found = text_space.measure_distances(model, request.spec)
@@ -145,13 +145,13 @@ def measure_distances(
 
 
 def estimate_cost(
-    request: "EstimateRequest", model: Diffusion, judge: EmbeddedJudge | None, replaced: Callable[[], bool]
+    request: "EstimateRequest", model: Diffusion, judge: Judge | None, replaced: Callable[[], bool]
 ) -> Cost:
     """While a run is at work, the estimate is for its precision: a second copy of the base might not fit."""
     return estimate(model, request.specs, request.config)
 
 
-HANDLERS: dict[str, Callable[[Any, Diffusion, EmbeddedJudge | None, Callable[[], bool]], Any]] = {
+HANDLERS: dict[str, Callable[[Any, Diffusion, Judge | None, Callable[[], bool]], Any]] = {
     "generate": generate,
     "preview": preview,
     "coverage": measure_coverage,
@@ -201,11 +201,20 @@ def _load_run(name: str, model: Diffusion) -> ErasedWeights:
     return ErasedWeights.load(run.weights_path)
 
 
-def _judge(png: bytes, concept: str | None, judge: EmbeddedJudge | None) -> Cell:
-    if not (concept and judge and judge.knows(concept)):
-        return Cell(_encode(png))
-    verdict = judge.classify([Image.open(io.BytesIO(png))], concept)[0]
-    return Cell(_encode(png), verdict.yes, round(verdict.p, 4), verdict.guess)
+def _judge(pngs: Sequence[bytes], concepts: Sequence[str | None], judge: Judge | None) -> tuple[Cell, ...]:
+    """Each picture with the verdict on its concept, where there is a judge that knows it."""
+    verdicts: dict[int, Verdict] = {}
+    for concept in dict.fromkeys(concepts):
+        if concept and judge and judge.knows(concept):
+            places = [place for place, other in enumerate(concepts) if other == concept]
+            images: list[Image.Image] = [Image.open(io.BytesIO(pngs[place])) for place in places]
+            verdicts |= dict(zip(places, judge.classify(images, concept), strict=True))
+    return tuple(
+        Cell(_encode(png), verdict.yes, round(verdict.p, 4), verdict.guess)
+        if (verdict := verdicts.get(place))
+        else Cell(_encode(png))
+        for place, png in enumerate(pngs)
+    )
 
 
 def _encode(png: bytes) -> str:

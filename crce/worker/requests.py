@@ -11,6 +11,7 @@ from crce.concepts.spec import ConceptSpec, spec_to_dict
 from crce.config import EraseConfig
 from crce.cost import Cost
 from crce.errors import CrceError
+from crce.judges.choices import AUTO, EMBEDDED
 from crce.worker.answers import CoverageAnswer, DistancesAnswer, GenerateAnswer, PreviewAnswer, StatusAnswer
 
 LONGEST = 1 << 20  # bytes of a request
@@ -67,8 +68,9 @@ class ModelRequest(Request[A]):
     base: str
 
     @property
-    def needs_judge(self) -> bool:
-        return False
+    def needs_judge(self) -> str:
+        """The judge that it needs (see `judges.load`), else an empty text."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ class GenerateRequest(ModelRequest[GenerateAnswer]):
     """Pictures of each prompt with each seed in each column.
 
     ask: for each prompt, the concept that the judge looks for, or None. in_all: pictures that the person waits for, in
-    this request and those that follow it; 0 for those of this one.
+    this request and those that follow it; 0 for those of this one. neighbours: what the pictures may show, for a judge
+    that compares.
     """
 
     columns: Annotated[list[Column], Field(min_length=1)]
@@ -97,21 +100,25 @@ class GenerateRequest(ModelRequest[GenerateAnswer]):
     seeds: Seeds
     ask: list[str | None]
     in_all: Annotated[int, Field(ge=0)] = 0
+    judge: str = AUTO
+    neighbours: list[str] = field(default_factory=list)
     answer = GenerateAnswer
     kind: Literal["generate"] = field(default="generate", kw_only=True)
 
     @property
-    def needs_judge(self) -> bool:
-        return any(self.ask)
+    def needs_judge(self) -> str:
+        return self.judge if any(self.ask) else ""
 
 
 @dataclass(frozen=True)
 class PreviewRequest(ModelRequest[PreviewAnswer]):
-    """Pictures of each prompt with each seed, before and after the instant edit by the spec's training terms."""
+    """Pictures of each prompt with each seed, before and after the instant edit by the spec's training terms. anchor:
+    what the target is drawn as instead."""
 
     spec: Spec
     prompts: Prompts
     seeds: Seeds = field(default_factory=lambda: [0])
+    anchor: str | None = None
     answer = PreviewAnswer
     kind: Literal["preview"] = field(default="preview", kw_only=True)
 
@@ -125,8 +132,9 @@ class CoverageRequest(ModelRequest[CoverageAnswer]):
     kind: Literal["coverage"] = field(default="coverage", kw_only=True)
 
     @property
-    def needs_judge(self) -> bool:
-        return True
+    def needs_judge(self) -> str:
+        # No other: a large one must not be loaded while someone curates.
+        return EMBEDDED
 
 
 @dataclass(frozen=True)

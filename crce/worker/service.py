@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from crce import devices, files, runs
 from crce.errors import CrceError
+from crce.judges.choices import AUTO
 from crce.runs import Busy, Run
 from crce.runs.execute import execute
 from crce.runs.failures import describe_logged, log_error
@@ -21,7 +22,7 @@ from crce.worker.client import address_file, lock_file
 from crce.worker.requests import EstimateRequest, ModelRequest
 
 if TYPE_CHECKING:
-    from crce.judges.embedded import EmbeddedJudge
+    from crce.judges.judge import Judge
     from crce.models.diffusion import Diffusion
 
 IDLE_SECONDS = 15 * 60
@@ -142,6 +143,10 @@ class Worker:
             return ErrorAnswer(str(error))
         except Exception as error:
             return ErrorAnswer(self._explain(error))
+        finally:
+            # A run that trains between two requests needs the device's memory.
+            if self._run:
+                self._models.rest_judge()
 
     def _explain(self, error: Exception) -> str:
         from crce.models.memory import free_memory, is_out_of_memory
@@ -160,11 +165,17 @@ class Worker:
             return self._models.get(base, dtype=request.dtype)
         return self._models.get_loaded(base)
 
-    def _get_judge(self, request: ModelRequest[Any]) -> "EmbeddedJudge | None":
-        """None where none is needed, or the base has none."""
-        with suppress(CrceError):
-            return self._models.judge(request.base) if request.needs_judge else None
-        return None
+    def _get_judge(self, request: ModelRequest[Any]) -> "Judge | None":
+        """None where none is needed, and where none was named and the base has none. Raises CrceError for one that was
+        named and cannot be used."""
+        if not request.needs_judge:
+            return None
+        try:
+            return self._models.judge(request.base, request.needs_judge)
+        except CrceError:
+            if request.needs_judge != AUTO:
+                raise
+            return None
 
 
 def serve(device: str = "auto") -> bool:
