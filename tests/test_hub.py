@@ -454,9 +454,8 @@ def test_a_base_on_the_hub_is_not_downloaded_unasked(fake, url, run, base, tmp_p
     read += "try: print(len(base_files.unet('tester/base')))\nexcept Exception as e: print(type(e).__name__, e)"
     fetch = "from huggingface_hub import snapshot_download as fetch\nfetch('tester/base')"
     online = {"HF_ENDPOINT": url, "HF_TOKEN": "hf_good"}
-    fake.requests.clear()
     assert "CrceError The base model 'tester/base' is not on this machine" in script(read, tmp_path, **online)
-    assert not fake.requests
+    assert not fake.calls
     script(fetch, tmp_path, **online)
     there = script(read, tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
     assert there == f"{len(load_file(base / UNET))}\n"
