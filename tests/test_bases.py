@@ -16,7 +16,7 @@ from crce.methods.base import TRAJECTORY, trainable_copies
 from crce.methods.losses import StepContext
 from crce.methods.parameters import keys_values
 from crce.methods.registry import method_of
-from crce.methods.salun import _add_forgetting_gradient
+from crce.methods.salun import MASK_GUIDANCE, _add_forgetting_gradient
 from crce.models.diffusion import Diffusion, NoisySample, to_images
 from crce.publishing import export
 from crce.training.loop import erase_steps
@@ -173,7 +173,7 @@ def test_salun_looks_for_the_v_between_latent_and_picture(sd_2, dog):
     """Its first gradient is that of the loss on v = (√ᾱ x_t − x_0) / √(1−ᾱ), the noise with x_0 inserted."""
     config = resolve_config(EraseConfig("salun", steps=50), sd_2.base)
     ours, theirs = (trainable_copies(sd_2, keys_values(sd_2.unet)) for _ in range(2))
-    _add_forgetting_gradient(sd_2, dog, config, ours)
+    _add_forgetting_gradient(sd_2, dog, config, ours, 1.0)
     states = sd_2.embed(["dog"])
     trajectory = list(sd_2.denoise(sd_2.noise([config.seed]), states, TRAJECTORY, config.guidance))
     alphas = DDIMScheduler.from_config(sd_2.schedule).alphas_cumprod
@@ -181,7 +181,7 @@ def test_salun_looks_for_the_v_between_latent_and_picture(sd_2, dog):
         alpha = alphas[sample.t]
         velocity = (alpha.sqrt() * sample.x - trajectory[-1][1]) / (1 - alpha).sqrt()
         e_0, e_c = (sd_2.predict(sample.x, sample.t, s, theirs) for s in (sd_2.embed([""]), states))
-        (e_0 + config.guidance * (e_c - e_0) - velocity).square().mean().backward()
+        (e_0 + MASK_GUIDANCE * (e_c - e_0) - velocity).square().mean().backward()
     for name, tensor in ours.items():
         torch.testing.assert_close(
             tensor.grad, theirs[name].grad, rtol=1e-3, atol=1e-4 * theirs[name].grad.abs().max().item()
