@@ -95,7 +95,8 @@ def test_an_exact_format_is_the_erased_model_in_stock_diffusers(model, erased, r
     expected, found = weights_of(base), weights_of(pipe)
     assert expected.keys() == found.keys() and all(torch.equal(t, found[n]) for n, t in expected.items())
     noise = model.noise([7])
-    assert torch.equal(draw(pipe, noise), draw(base, noise))
+    # To far less than a level of 255: weights that lie otherwise in memory may be rounded otherwise.
+    torch.testing.assert_close(draw(pipe, noise), draw(base, noise), atol=1e-4, rtol=0)
     with erased.applied(model):
         ours = model.draw(["a dog"], [7], 6, 4.0)
     torch.testing.assert_close(draw(pipe, noise), ours, atol=2e-3, rtol=0)
