@@ -297,9 +297,9 @@ def test_a_bf16_base_is_tuned_in_fp32(tiny_sd, dog):
     """An update of 1e-5 is lost in a bf16 weight of ordinary size: the master weights must be fp32."""
     model = Diffusion.load(tiny_sd.base, device="cpu", dtype="bf16")
     delta = last(model, dog, dataclasses.replace(SHORT, lr=1e-5)).weights()
-    base = dict(model.unet.named_parameters())
+    base = model.masters(delta.tensors)
     assert all(w.dtype == torch.float32 for w in delta.tensors.values())
-    moves = torch.cat([(w - base[n].float())[base[n].abs() > 0.05] for n, w in delta.tensors.items()]).abs()
+    moves = torch.cat([(w - base[n])[base[n].abs() > 0.05] for n, w in delta.tensors.items()]).abs()
     assert (moves > 0).float().mean() > 0.5 and moves.max() < 1e-4
 
 

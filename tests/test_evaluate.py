@@ -83,7 +83,10 @@ def test_coverage_counts_the_seeds_that_show_it(tiny_sd, judge, dog):
     pictures = tiny_sd.generate_batch(["wolf"] * 10, list(range(10)))
     assert rows["wolf", "wolf"] == sum(v.yes for v in judge.classify(pictures, "wolf"))
     assert set(judge.names) <= {text for text, _ in rows} and steps[-1] == (len(rows), len(rows))
-    assert set(found["concepts"]) == {"dog-animal"} and found["concepts"]["dog-animal"]["covered"] is False
+    assert (
+        set(found["concepts"]) == {"dog-animal-a23f0f72"}
+        and found["concepts"]["dog-animal-a23f0f72"]["covered"] is False
+    )
 
 
 def test_the_judge_shares_out_its_probability(tiny_sd, judge):

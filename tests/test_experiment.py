@@ -46,7 +46,7 @@ def test_every_method_on_every_concept_once(measured):
         ("cat", "esd-x-strict"),
     }
     assert sorted(p.name for p in folder.iterdir()) == [
-        f"{c}-{m}-seed-0.json" for c in ("cat", "dog-animal") for m in ("crce", "esd-x-strict")
+        f"{c}-{m}-seed-0.json" for c in ("cat", "dog-animal-a23f0f72") for m in ("crce", "esd-x-strict")
     ]
     assert read_json(folder / "cat-crce-seed-0.json") == kept
     assert [r.method for r in load_reports(folder)] == ["esd-x-strict"] * 2 + ["crce"] * 2
@@ -71,7 +71,7 @@ def test_seeds_have_reports_of_their_own_and_a_stopped_measurement_goes_on(measu
     events = run(["crce", "esd-x-strict"], seeds=(0, 1))
     assert {e.concept for e in events} == {"cat", "dog (animal)"}
     names = sorted(path.name for path in folder.iterdir())
-    assert names == [f"{c}-{m}-seed-{s}.json" for c in ("cat", "dog-animal") for m in ("crce", "esd-x-strict")
+    assert names == [f"{c}-{m}-seed-{s}.json" for c in ("cat", "dog-animal-a23f0f72") for m in ("crce", "esd-x-strict")
                      for s in (0, 1)]  # fmt: skip
     found = load_reports(folder)
     assert [(r.method, r.config["seed"]) for r in found[:2]] == [("esd-x-strict", 0), ("esd-x-strict", 1)]
@@ -93,7 +93,7 @@ def test_seeds_have_reports_of_their_own_and_a_stopped_measurement_goes_on(measu
 def test_every_method_is_compared_where_all_were_measured(measured):
     run, folder = measured
     run([*METHODS, "uce", "crce-uce"])
-    (folder / "dog-animal-uce-seed-0.json").unlink()
+    (folder / "dog-animal-a23f0f72-uce-seed-0.json").unlink()
     assert "Every method" not in render([r for r in load_reports(folder) if r.method in METHODS])
     with pytest.raises(CrceError, match="at least 2"):
         render(load_reports(folder))
@@ -124,7 +124,11 @@ def test_a_backbone_has_a_row_alone_and_one_with_corefs_and_retains(tiny_sd_dir,
     asked = [EraseConfig("ca", **settings), EraseConfig(**settings), EraseConfig(backbone="ca", **settings)]
     events = list(measure([Job(str(tiny_sd_dir), spec, config) for config in asked], 1, tmp_path / "reports"))
     assert {event.method for event in events} == {"ca", "crce", "crce on ca"}
-    names = ["dog-animal-ca-seed-0.json", "dog-animal-crce-on-ca-seed-0.json", "dog-animal-crce-seed-0.json"]
+    names = [
+        "dog-animal-a23f0f72-ca-seed-0.json",
+        "dog-animal-a23f0f72-crce-on-ca-seed-0.json",
+        "dog-animal-a23f0f72-crce-seed-0.json",
+    ]
     assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == names
     page = studies.render_backbone_rows(list(map(read_report, (tmp_path / "reports").iterdir())))
     rows = [line.split(" | ")[:3] for line in page if " | with" in line]

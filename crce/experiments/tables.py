@@ -60,6 +60,8 @@ def _measure_job(job: runs.Job, images: int, target: Path, models: Models) -> It
     run = runs.open_run(work) if work.exists() else runs.create(job, work, queued=False)
     run.request_evaluate(images)
     yield from execute_job(run, models)
+    if run.not_judged:
+        raise CrceError(f"{job.spec.name} with {job.config.label}: {run.not_judged}")
     # On one line: there are many reports, and people read the tables instead.
     report = report_to_dict(read_report(run.dir / "report.json"))
     write_atomic(target, json.dumps(report, ensure_ascii=False) + "\n")
