@@ -18,7 +18,7 @@ from crce.methods.esd import Esd
 from crce.methods.losses import erase_term
 from crce.models.diffusion import Diffusion
 from crce.models.memory import Offload, Parts, is_out_of_memory
-from crce.training.loop import TrainState, erase_steps, noise_sample, train_once
+from crce.training.loop import TrainState, erase_steps, noise_caches, train_once
 
 SHORT = EraseConfig(steps=4, corefs=2, retains=2)
 
@@ -98,7 +98,7 @@ def test_a_run_goes_on_with_fewer_terms_at_once(tiny_sd, dog, rows, left):
 def train_states(model, spec, config=SHORT):
     """After a step."""
     state = TrainState(model, (spec,), resolve_config(config, model.base))
-    train_once(state, [noise_sample(model, config)])
+    train_once(state, noise_caches(state))
     return state
 
 
@@ -224,7 +224,7 @@ def test_gradients_in_fp16_are_those_of_fp32(sd_shaped_dir, dog):
 def test_a_scale_that_is_too_large_is_halved_until_nothing_overflows(sd_shaped_dir, dog):
     model = Diffusion.load(str(sd_shaped_dir), device="cpu", dtype="fp16")
     state = faint_state(model, dog, scale=2.0**60)
-    train_once(state, [noise_sample(model, state.config)])
+    train_once(state, noise_caches(state))
     assert state.step == 1 and 1 < state.loss_scale < 2.0**40
     true = gradient(Diffusion.load(str(sd_shaped_dir), device="cpu"), dog)
     assert cosine(gradients_of(state), true) > 0.99
@@ -232,7 +232,7 @@ def test_a_scale_that_is_too_large_is_halved_until_nothing_overflows(sd_shaped_d
 
 def gradient(model, spec, scale=None):
     state = faint_state(model, spec, scale)
-    train_once(state, [noise_sample(model, state.config)])
+    train_once(state, noise_caches(state))
     return gradients_of(state)
 
 

@@ -132,9 +132,10 @@ def _read_row(row: dict[str, str], line: int, where: str) -> Row:
     level, split = _to_level(row.get("certainty", "")), row.get("split", "")
     level = _look_up(_CERTAINTIES, level, "certainty", place) if level else ""
     split = _look_up(_SPLITS, split, "split", place) if split else ""
+    concept, text = (_unquote_formula(row.get(name, "")).strip() for name in ("concept", "term"))
     note = row.get("note")
     told = None if note is None else _unquote_formula(note).strip()
-    return Row(line, kind, _unquote_formula(row["term"]).strip(), row.get("concept", ""), level, split, told)
+    return Row(line, kind, text, concept, level, split, told)
 
 
 def _to_level(value: str) -> str:

@@ -47,7 +47,7 @@ def drop_repeats(specs: list[ConceptSpec]) -> list[ConceptSpec]:
     """The first spec of each name: senses with the same label cannot be told apart."""
     found: dict[str, ConceptSpec] = {}
     for spec in specs:
-        found.setdefault(spec.slug, spec)
+        found.setdefault(spec.name.casefold(), spec)
     return list(found.values())
 
 
