@@ -59,6 +59,11 @@ class EraseConfig:
                 f"{self.method!r} is solved at once, so it cannot stop when the concept is gone. "
                 "Leave that out, or choose a method that trains."
             )
+        if self.until_gone and self.erase_from:
+            raise CrceError(
+                f"Whether an attribute is gone from {self.erase_from!r} alone cannot be looked at. Train all steps, or "
+                "erase it everywhere."
+            )
         for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high and (name, self.closed_form, value) != ("lr", True, 0):

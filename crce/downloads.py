@@ -136,6 +136,7 @@ def plan(base: str, dtype: str = "fp32") -> Download:
             raise CrceError(f"{base!r} on the Hub is no diffusers model: it has no {_INDEX}. Choose another base.")
         # The first file that a gated base refuses, and small.
         index = read_json(Path(api.hf_hub_download(base, _INDEX, revision=info.sha)))
+        bases.check_class(index.get("_class_name", ""), base)
         wanted, weights = _choose_files(base, index, sizes, dtype)
         values = sum(_count_values(api, base, name, info.sha) for name in weights)
     files = tuple((name, sizes[name]) for name in wanted)
