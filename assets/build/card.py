@@ -98,7 +98,7 @@ def card(report: dict, best: dict) -> str:
         )
     )
     first = ", ".join(f"{s} {100 * v:.1f} %" for s, v in report["top-1 of all leaves"].items())
-    table = "\n".join(
+    rows = (
         drawn(stage, what)
         for stage, what in (
             ("names", "the names of all concepts"),
@@ -110,6 +110,7 @@ def card(report: dict, best: dict) -> str:
             ("open words before", "the same, drawn by emoji-sd 1"),
         )
     )
+    table = "\n".join(filter(None, rows))
     return f"""---
 license: other
 library_name: diffusers
@@ -163,6 +164,7 @@ Judged by its own judge. First guess: the judge's likeliest concept is the asked
 |---|---|---|---|
 {table}
 
+## The judge
 The judge, trained on real drawings only, decides on art styles that were held out from every part. Its rule:
 {report["rule"]}, which is {report["threshold"]}.
 That is the lowest with at most 5 % false yes among neighbours on {TUNED_ON}. The limit, and looking at the mirror image
