@@ -63,7 +63,7 @@ def _check_schedule(model: Diffusion) -> None:
     if kind not in PREDICTIONS:
         raise CrceError(f"{model.base!r} predicts {kind!r}; only {' and '.join(PREDICTIONS)} can be sampled.")
     scheduler = DDIMScheduler.from_config(model.schedule, clip_sample=False)
-    scheduler.set_timesteps(min(model.defaults.sample_steps, scheduler.config.num_train_timesteps))
+    scheduler.set_timesteps(min(model.defaults.sample_steps, scheduler.config.num_train_timesteps // 2))
     if kind == PREDICTIONS[0] and scheduler.alphas_cumprod[scheduler.timesteps[0]] < 1e-8:
         raise CrceError(
             f"The schedule of {model.base!r} begins at pure noise (rescale_betas_zero_snr), from which a model that "
