@@ -457,7 +457,7 @@ def test_an_anchor_is_previewed_and_goes_into_the_run(page):
     expect(page.get_by_text("exclude each other")).to_be_visible()
     page.get_by_label("Erase only from").fill("")
     page.get_by_label("Steps").fill("5")
-    page.get_by_label("Judge").fill("0")
+    page.get_by_label("Judge", exact=True).fill("0")
     shot(page, "anchor-form")
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_role("article").first.get_by_text("done", exact=True)).to_be_visible()
