@@ -617,7 +617,7 @@ def test_the_dataset_is_published_after_it_was_seen(app, page):
     page.get_by_label("Tag").first.fill("v1")
     page.get_by_role("button", name="Preview changes").click()
     expect(page.get_by_text("does not exist yet")).to_be_visible()
-    assert app.hub.repos == {}
+    assert ("dataset", "tester/CorefConcept") not in app.hub.repos
     page.get_by_role("button", name="Publish the dataset").click()
     expect(page.get_by_text("✓ Published 1 concept")).to_be_visible()
     shot(page, "published")
