@@ -41,11 +41,14 @@ def redact(value: V) -> V:
 
 def redact_growing(text: str) -> str:
     """A text that is still being written: without the beginning of a secret at its end too."""
-    text = redact(text)
-    for secret in _list_secrets():
-        begun = next((size for size in range(len(secret) - 1, 3, -1) if text.endswith(secret[:size])), 0)
-        text = text[: len(text) - begun]
-    return text
+    # Before the whole ones are hidden: one secret may be the beginning of another.
+    begun = max((_count_begun(text, secret) for secret in _list_secrets()), default=0)
+    return redact(text[: len(text) - begun])
+
+
+def _count_begun(text: str, secret: str) -> int:
+    """How many characters at the text's end are the beginning of the secret, or all of it; fewer than 4 are none."""
+    return next((size for size in range(len(secret), 3, -1) if text.endswith(secret[:size])), 0)
 
 
 def public_url(url: str) -> str:

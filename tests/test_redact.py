@@ -83,8 +83,10 @@ def test_a_password_in_an_address_is_hidden_too(llm, home, monkeypatch):
     assert b"not for Basic " in kept and b"pa55word" not in kept and sent[:10].encode() not in kept
 
 
-def test_a_key_is_hidden_while_it_is_being_written(monkeypatch, dog):
+@pytest.mark.parametrize("other", ["", "sk-canary", "sk-canary-1", "6789-another"])
+def test_a_key_is_hidden_while_it_is_being_written(other, monkeypatch, dog):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("HF_TOKEN", other)
     text = f"the key is {KEY}, and more" + "." * 200
     for end in range(len(text)):
         page = curate_chat.render_writing(dog, "tiny", text[:end])
