@@ -1,6 +1,7 @@
 """The evaluation: who is asked what, on which seeds, and what is remembered. And the judge."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from crce.evaluation.evaluate import evaluate, evaluate_steps, judge_images, lis
 from crce.files import write_json
 from crce.generators import Stream
 from crce.judges.embedded import EmbeddedJudge, Verdict
+from crce.models.diffusion import Diffusion
 from crce.training.loop import erase_steps
 
 
@@ -87,6 +89,20 @@ def test_coverage_counts_the_seeds_that_show_it(tiny_sd, judge, dog):
         set(found["concepts"]) == {"dog-animal-a23f0f72"}
         and found["concepts"]["dog-animal-a23f0f72"]["covered"] is False
     )
+
+
+def test_coverage_keeps_what_is_measured_and_adds_to_it(tiny_sd_dir, dog, tmp_path):
+    base = shutil.copytree(tiny_sd_dir, tmp_path / "base")
+    model, own = Diffusion.load(str(base), device="cpu"), EmbeddedJudge.load(str(base))
+    steps, first = run(measure_coverage(model, own, [dog]))
+    told = {**first, "terms": [{**row, "yes": 7} for row in first["terms"]]}
+    write_json(model.covered_file, told)
+    cat = ConceptSpec("cat", corefs=(Term("moggy"),), retains=(Term("wolf"),))
+    steps, second = run(measure_coverage(model, own, [cat]))
+    assert second["concepts"].keys() == {*first["concepts"], "cat"} and len(steps) == 1
+    assert second["terms"][:-1] == told["terms"] and second["terms"][-1]["text"] == "moggy"
+    write_json(model.covered_file, {**told, "judge": "another"})
+    assert run(measure_coverage(model, own, [dog]))[1] == first
 
 
 def test_the_judge_shares_out_its_probability(tiny_sd, judge):

@@ -152,6 +152,7 @@ def demo(
 
 
 def cover(
+    concept: Annotated[list[str] | None, typer.Argument(help="Concepts.", show_default="the library's")] = None,
     base: Base = bases.EMOJI_SD,
     judge: Judge = AUTO,
     device: Device = "auto",
@@ -162,7 +163,15 @@ def cover(
     """Measure which terms of the library a base model can draw, and write covered.json next to it, or for a base from
     the Hub into CRCE_HOME.
 
-    Accuracies count only covered terms. Run this on a new base model before the first erasure.
+    Accuracies count only covered terms. Run this on a new base model before the first erasure. Terms that are in
+    covered.json already are not drawn again.
+
+    Examples:
+
+    ```
+    python -m crce cover dog cat
+    python -m crce cover --base out/my-base
+    ```
     """
     from crce import files
     from crce.evaluation.coverage import measure_coverage
@@ -170,9 +179,8 @@ def cover(
     prepare(base, device, dtype, yes)
     models = Models(device)
     model = models.get(base, dtype=dtype)
-    found = terminal.show_progress(
-        "drawing terms", measure_coverage(model, models.judge(base, judge), list(library().values()))
-    )
+    specs = [find_concept(name) for name in concept] if concept else list(library().values())
+    found = terminal.show_progress("drawing terms", measure_coverage(model, models.judge(base, judge), specs))
     files.write_json(model.covered_file, found)
     covered = sum(concept["covered"] for concept in found["concepts"].values())
     text = f"{covered} of {len(found['concepts'])} concepts are covered: {model.covered_file}"

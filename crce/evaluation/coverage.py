@@ -13,6 +13,7 @@ from crce.evaluation.evaluate import (
     name_target,
 )
 from crce.evaluation.questions import COVERED_FROM, Calibration, Question
+from crce.files import read_json
 from crce.judges.judge import Judge, Verdict
 from crce.models.diffusion import Diffusion
 
@@ -25,26 +26,34 @@ def measure_coverage(
     model: Diffusion, judge: Judge, specs: list[ConceptSpec]
 ) -> Generator[tuple[int, int], None, dict]:
     """covered.json: for the terms of the specs and the name of every concept that the judge knows, on how many of
-    seeds 0–9 the base shows them. A term is covered from 5. Yields the terms done and wanted.
+    seeds 0–9 the base shows them. A term is covered from 5. What the base's covered.json holds already is kept, unless
+    another model or judge wrote it. Yields the terms done and wanted.
     """
+    found = _read_kept(model, judge)
+    yes = {(row["text"], row["asked"]): row["yes"] for row in found["terms"]}
     known = [spec for spec in specs if judge.knows(spec.name)]
     asked = {(q.text, q.asked): q for spec in known for q in _questions(spec, judge)}
     names = {(name, name): Question("name", name, "", name, tuple(COVERED_SEEDS)) for name in judge.names}
-    everything = {**names, **asked}
-    yes: dict[tuple[str, str], int] = {}
-    for part in batch_questions(list(everything.values())):
+    fresh = [question for key, question in {**names, **asked}.items() if key not in yes]
+    for part in batch_questions(fresh):
         for question, verdicts in zip(part, judge_images(model, judge, part), strict=True):
             yes[question.text, question.asked] = sum(v.yes for v in verdicts)
-        yield len(yes), len(everything)
+        yield len(yes), len({**names, **asked}.keys() | yes.keys())
     rows = [{"text": text, "asked": asked, "yes": n, "of": len(COVERED_SEEDS)} for (text, asked), n in yes.items()]
-    return {
+    concepts = {**found["concepts"], **{spec.slug: _summarise(spec, judge, yes) for spec in known}}
+    return {**found, "concepts": dict(sorted(concepts.items())), "terms": rows}
+
+
+def _read_kept(model: Diffusion, judge: Judge) -> dict:
+    """The base's covered.json as far as it is of this model and this judge; else one that is empty."""
+    facts = {
         "model": model.fingerprint,
         "judge": judge.fingerprint,
         "seeds": list(COVERED_SEEDS),
         "from": COVERED_FROM,
-        "concepts": {spec.slug: _summarise(spec, judge, yes) for spec in known},
-        "terms": rows,
     }
+    kept = read_json(model.covered_file) if model.covered_file.exists() else {}
+    return {"concepts": {}, "terms": [], **(kept if {key: kept.get(key) for key in facts} == facts else {}), **facts}
 
 
 def judge_base(model: Diffusion, judge: Judge, spec: ConceptSpec) -> Iterator[tuple[Question, list[Verdict]]]:
