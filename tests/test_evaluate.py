@@ -80,7 +80,7 @@ def test_questions_asked_together_are_answered_each_by_its_own_pictures(tiny_sd,
 
 
 def test_coverage_counts_the_seeds_that_show_it(tiny_sd, judge, dog):
-    steps, found = run(measure_coverage(tiny_sd, judge, [dog, ConceptSpec("yeti")]))
+    steps, found = run(measure_coverage(tiny_sd, judge, [dog, ConceptSpec("yeti")], judge.names))
     rows = {(r["text"], r["asked"]): r["yes"] for r in found["terms"]}
     pictures = tiny_sd.generate_batch(["wolf"] * 10, list(range(10)))
     assert rows["wolf", "wolf"] == sum(v.yes for v in judge.classify(pictures, "wolf"))

@@ -8,7 +8,7 @@ import typer
 
 app = typer.Typer(add_completion=False, help=__doc__)
 STAGES = ["data", "vae", "language", "near", "judge", "unet", "measure", "pack"]
-OTHERS = ["unpack", "sheet", "lexicon"]
+OTHERS = ["unpack", "sheet", "lexicon", "erased"]
 
 
 def run(stage: str, steps: int | None) -> None:
@@ -68,9 +68,13 @@ def build(
         from . import lexicon
 
         return lexicon.make()
+    if stage == "erased":
+        from . import erased
+
+        return erased.make()
     if stage not in [*STAGES, "unpack", "all"]:
         raise typer.BadParameter(
-            f"There is no stage {stage!r}. Give one of: {', '.join(STAGES)}, unpack, sheet, lexicon, all."
+            f"There is no stage {stage!r}. Give one of: {', '.join([*STAGES, *OTHERS])}, all."
         )
     for name in STAGES if stage == "all" else [stage]:
         # The vocabulary is fixed once the text encoder learns from it; `data` alone makes it anew.

@@ -177,6 +177,8 @@ concepts in the judge's own space. "Target", "retain": the concepts whose corefs
 
 Top-1 among all concepts, without the mirror image: {first}.
 
+How far it agrees with a person on the garbled pictures of erased models: [docs/judge.md](../../docs/judge.md).
+
 ## Limits
 - It draws emoji and nothing else, 64 pixels wide; lines are soft, and small details come and go with the seed.
 - A word outside its captions draws what is near in meaning, and often something else: see the open words above.

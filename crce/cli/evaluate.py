@@ -152,7 +152,7 @@ def demo(
 
 
 def cover(
-    concept: Annotated[list[str] | None, typer.Argument(help="Concepts.", show_default="the library's")] = None,
+    concept: Annotated[list[str] | None, typer.Argument(help="Concepts.", show_default="all, and what the judge knows")] = None,
     base: Base = bases.EMOJI_SD,
     judge: Judge = AUTO,
     device: Device = "auto",
@@ -179,10 +179,12 @@ def cover(
     prepare(base, device, dtype, yes)
     models = Models(device)
     model = models.get(base, dtype=dtype)
+    asked = models.judge(base, judge)
     specs = [find_concept(name) for name in concept] if concept else list(library().values())
-    found = terminal.show_progress("drawing terms", measure_coverage(model, models.judge(base, judge), specs))
+    names = () if concept else tuple(asked.names)
+    found = terminal.show_progress("drawing terms", measure_coverage(model, asked, specs, names))
     files.write_json(model.covered_file, found)
-    covered = sum(concept["covered"] for concept in found["concepts"].values())
+    covered = sum(concept.get("covered", False) for concept in found["concepts"].values())
     text = f"{covered} of {len(found['concepts'])} concepts are covered: {model.covered_file}"
     terminal.say(found, text, as_json)
 

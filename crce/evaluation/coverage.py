@@ -1,6 +1,6 @@
 """What the base model draws at all, as its judge sees it: accuracies count only terms that it does draw."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 from crce.concepts.spec import ConceptSpec
@@ -23,22 +23,22 @@ ENOUGH = {"corefs_train": 6, "corefs_test": 3, "retains_train": 5, "retains_test
 
 
 def measure_coverage(
-    model: Diffusion, judge: Judge, specs: list[ConceptSpec]
+    model: Diffusion, judge: Judge, specs: Sequence[ConceptSpec], names: Sequence[str] = ()
 ) -> Generator[tuple[int, int], None, dict]:
-    """covered.json: for the terms of the specs and the name of every concept that the judge knows, on how many of
-    seeds 0–9 the base shows them. A term is covered from 5. What the base's covered.json holds already is kept, unless
-    another model or judge wrote it. Yields the terms done and wanted.
+    """covered.json: for the terms of the specs and for further names, on how many of seeds 0–9 the base shows them.
+    A term is covered from 5. What the base's covered.json holds already is kept, unless another model or judge wrote
+    it. Yields the terms done and wanted.
     """
     found = _read_kept(model, judge)
     yes = {(row["text"], row["asked"]): row["yes"] for row in found["terms"]}
     known = [spec for spec in specs if judge.knows(spec.name)]
     asked = {(q.text, q.asked): q for spec in known for q in _questions(spec, judge)}
-    names = {(name, name): Question("name", name, "", name, tuple(COVERED_SEEDS)) for name in judge.names}
-    fresh = [question for key, question in {**names, **asked}.items() if key not in yes]
+    asked |= {(name, name): Question("name", name, "", name, tuple(COVERED_SEEDS)) for name in names}
+    fresh = [question for key, question in asked.items() if key not in yes]
     for part in batch_questions(fresh):
         for question, verdicts in zip(part, judge_images(model, judge, part), strict=True):
             yes[question.text, question.asked] = sum(v.yes for v in verdicts)
-        yield len(yes), len({**names, **asked}.keys() | yes.keys())
+        yield len(yes), len(asked.keys() | yes.keys())
     rows = [{"text": text, "asked": asked, "yes": n, "of": len(COVERED_SEEDS)} for (text, asked), n in yes.items()]
     concepts = {**found["concepts"], **{spec.slug: _summarise(spec, judge, yes) for spec in known}}
     return {**found, "concepts": dict(sorted(concepts.items())), "terms": rows}
@@ -47,7 +47,7 @@ def measure_coverage(
 def _read_kept(model: Diffusion, judge: Judge) -> dict:
     """The base's covered.json as far as it is of this model and this judge; else one that is empty."""
     facts = {
-        "model": model.fingerprint,
+        "model": model.digest,
         "judge": judge.fingerprint,
         "seeds": list(COVERED_SEEDS),
         "from": COVERED_FROM,

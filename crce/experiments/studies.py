@@ -9,7 +9,7 @@ from crce.evaluation.accuracies import are_strict, table
 from crce.evaluation.metrics import HEADS, METRICS
 from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, read_report
-from crce.experiments import drift, near_far
+from crce.experiments import by_hand, drift, near_far
 from crce.experiments.sweep import choose_all, load_settings, mean_drift, mean_h, pool_acc_u
 from crce.experiments.tables import REPORTS, load_reports, render_differences
 from crce.files import DOCS, RESULTS
@@ -128,6 +128,8 @@ def render_pages() -> dict[Path, str]:
         "retain-latents": render_latents,
     }
     pages = {DOCS / f"{name}.md": draw(RESULTS / name) for name, draw in studies.items() if (RESULTS / name).is_dir()}
+    judged = by_hand.load()
+    pages |= {DOCS / "judge.md": by_hand.render(judged)} if judged else {}
     return {**pages, **render_split(load_reports(REPORTS)), **render_drift()}
 
 
