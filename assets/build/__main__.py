@@ -73,9 +73,7 @@ def build(
 
         return erased.make()
     if stage not in [*STAGES, "unpack", "all"]:
-        raise typer.BadParameter(
-            f"There is no stage {stage!r}. Give one of: {', '.join([*STAGES, *OTHERS])}, all."
-        )
+        raise typer.BadParameter(f"There is no stage {stage!r}. Give one of: {', '.join([*STAGES, *OTHERS])}, all.")
     for name in STAGES if stage == "all" else [stage]:
         # The vocabulary is fixed once the text encoder learns from it; `data` alone makes it anew.
         if stage != "all" or name != "data" or not (build_dir() / "vocabulary.json").exists():

@@ -5,7 +5,6 @@ answers sees a number, the picture and the question, and writes yes, no or uncle
 the answers and the judge's verdicts into docs/results/judge/erased.json, which `crce table` makes a page of.
 """
 
-import json
 import random
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

@@ -152,7 +152,9 @@ def demo(
 
 
 def cover(
-    concept: Annotated[list[str] | None, typer.Argument(help="Concepts.", show_default="all, and what the judge knows")] = None,
+    concept: Annotated[
+        list[str] | None, typer.Argument(help="Concepts.", show_default="all, and what the judge knows")
+    ] = None,
     base: Base = bases.EMOJI_SD,
     judge: Judge = AUTO,
     device: Device = "auto",
