@@ -8,7 +8,7 @@ import typer
 
 app = typer.Typer(add_completion=False, help=__doc__)
 STAGES = ["data", "vae", "language", "near", "judge", "unet", "measure", "pack"]
-OTHERS = ["unpack", "sheet", "lexicon", "erased"]
+OTHERS = ["unpack", "sheet", "figure", "lexicon", "erased"]
 
 
 def run(stage: str, steps: int | None) -> None:
@@ -68,6 +68,10 @@ def build(
         from . import lexicon
 
         return lexicon.make()
+    if stage == "figure":
+        from . import figure
+
+        return figure.draw()
     if stage == "erased":
         from . import erased
 
