@@ -107,9 +107,11 @@ def _read_accounts(auth: str) -> list[tuple[str, str]]:
 
 
 def _warm_up() -> None:
-    """Continues runs that were queued when the machine went down. Without any, the first picture starts the worker."""
+    """Removes what kills left, and continues runs that were queued when the machine went down. Without any, the first
+    picture starts the worker."""
     import crce.proposers.proposers  # noqa: F401  the status line needs it, and its first import takes a second
 
+    runs.tidy()
     if any(run.state == "queued" for run in runs.all_runs()):
         ensure_workers()
 

@@ -14,9 +14,10 @@ from crce.runs.run import (
     is_locked,
     open_run,
     store,
+    tidy,
 )
 
 __all__ = [
     "ENDINGS", "ID", "PHASES", "Busy", "EvaluationRequest", "Event", "Job", "Progress", "ResolvedJob", "Run",
-    "all_runs", "create", "find", "is_locked", "open_run", "store",
+    "all_runs", "create", "find", "is_locked", "open_run", "store", "tidy",
 ]  # fmt: skip

@@ -76,6 +76,7 @@ def execute(
         try:
             yield run.record(StartEvent(os.getpid()))
             run.clear("resume")
+            run.tidy()
             if evaluation:
                 files.write_json(run.dir / "evaluate.json", asdict(evaluation))
             for event in _work(run, models or Models()):
@@ -107,8 +108,10 @@ def _work(run: Run, models: Models) -> Iterator[Event]:
     if not run.erased:
         models.rest_judge()
         yield from _train(run, model)
+    from crce.training import checkpoints
+
     # Only now: until the weights are written, a resumed run needs it.
-    (run.dir / "checkpoint.safetensors").unlink(missing_ok=True)
+    checkpoints.discard(run.checkpoint_path)
     while request := run.evaluation:
         try:
             yield from _evaluate(run, model, models.judge(job.base, request.judge), request)
@@ -121,11 +124,9 @@ def _work(run: Run, models: Models) -> Iterator[Event]:
 
 def _train(run: Run, model: "Diffusion") -> Iterator[Event]:
     from crce.training.estimate import estimate, reset_peak_memory, time_picture
-    from crce.training.loop import erase_steps
 
-    config, checkpoint = run.job.config, run.dir / "checkpoint.safetensors"
+    config, first = run.job.config, not run.checkpoint_path.exists()
     check_room(run, model, disk_usage(run.dir).free)
-    first = not checkpoint.exists()
     picture = time_picture(model) if config.preview_every else 0.0
     every = config.preview_every if picture <= SLOW_PICTURE else 0
     if config.preview_every and not every:
@@ -138,8 +139,11 @@ def _train(run: Run, model: "Diffusion") -> Iterator[Event]:
             yield _preview(run, model)
     reset_peak_memory(model)
     sampling, training = Meter(run), Meter(run, kept := run.kept_step)
-    for step in erase_steps(model, run.job.specs, config, checkpoint=checkpoint, resume=True):
-        if step.phase == "bank":
+    for step in _take_steps(run, model):
+        if isinstance(step, NoteEvent):
+            kept = run.kept_step
+            yield step
+        elif step.phase == "bank":
             yield sampling.measure_phase("bank", step.number, step.total)
         else:
             yield from _keep_step(run, model, step, training, every, kept)
@@ -148,6 +152,23 @@ def _train(run: Run, model: "Diffusion") -> Iterator[Event]:
         training.restart()
     if first:
         yield _measure_cost(run, model, sampling.seconds + training.seconds)
+
+
+def _take_steps(run: Run, model: "Diffusion") -> Iterator["Step | NoteEvent"]:
+    """The steps from the last state that can be read; before them a note for each that is damaged."""
+    from crce.training import checkpoints
+    from crce.training.loop import erase_steps
+
+    path = run.checkpoint_path
+    while True:
+        try:
+            yield from erase_steps(model, run.job.specs, run.job.config, checkpoint=path, resume=True)
+            return
+        except checkpoints.BrokenCheckpoint:
+            note = NoteEvent(checkpoints.set_aside(path))
+        # Nothing is known to be kept, until a step says so.
+        run.record(CheckpointEvent(0))
+        yield run.record(note)
 
 
 def _measure_cost(run: Run, model: "Diffusion", seconds: float) -> CostEvent:

@@ -5,7 +5,8 @@
     lock                    held while a process works on the run; the system frees it even after a SIGKILL
     stop, resume            requests: stop after the current step; continue
     evaluate.json           request: judge pictures; removed when report.json is written
-    checkpoint.safetensors  where training continues; delta.safetensors: its result
+    checkpoint.safetensors  where training continues (-previous: the state before, -broken-1: one that was damaged);
+                            delta.safetensors: its result
     report.json, images/    what was judged and drawn; person.json: what a person said of pictures
 
 Imports no torch: the web process and the command line read runs with it.
@@ -57,6 +58,7 @@ from crce.token_count import fit_terms
 
 E = TypeVar("E", bound=Event)
 ID = re.compile(r"[0-9a-z-]{12,60}")
+HALF_MADE_SECONDS = 60  # nobody takes this long to create a run
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,10 @@ class Run:
         return self.dir / "delta.safetensors"
 
     @property
+    def checkpoint_path(self) -> Path:
+        return self.dir / "checkpoint.safetensors"
+
+    @property
     def erased(self) -> bool:
         """Whether training is finished; its weights are in `weights_path`."""
         return self.weights_path.exists()
@@ -292,7 +298,13 @@ class Run:
             # Rename first: a listing never sees half a directory, not even after a kill.
             doomed = self.dir.with_name(f".deleted-{self.id}")
             self.dir.rename(doomed)
-            shutil.rmtree(doomed)
+            # What resists, or what a kill leaves, is removed by `tidy`.
+            shutil.rmtree(doomed, ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Removes the files that a kill left half written. Only for the process that holds the run."""
+        for path in _half_written(self.dir):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -400,6 +412,25 @@ def all_runs() -> list[Run]:
             if ID.fullmatch(path.name):
                 created[Run(path)] = Run(path).job.created
     return sorted(created, key=lambda run: (created[run], run.id), reverse=True)
+
+
+def tidy() -> None:
+    """Removes what kills left in the store: runs half created or half deleted, and files half written."""
+    for path in store().glob(".deleted-*"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in store().glob(".new-*"):
+        # Another process may be at it just now.
+        if time.time() - path.stat().st_mtime > HALF_MADE_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+    for path in store().glob("*"):
+        if ID.fullmatch(path.name) and _half_written(path):
+            with suppress(CrceError), Run(path).hold():
+                Run(path).tidy()
+
+
+def _half_written(folder: Path) -> list[Path]:
+    """The temporary files of what only the process that holds a run writes (see `files.write_atomic`)."""
+    return [path for name in ("checkpoint", "delta", "report") for path in folder.glob(f".{name}.*")]
 
 
 def find(name: str) -> Run:

@@ -21,7 +21,8 @@ from crce.methods.losses import StepContext, are_finite, first_loss_scale
 from crce.methods.registry import gradient_method_of, method_of
 from crce.models.diffusion import Diffusion, NoisySample
 from crce.models.memory import Offload, free_memory, is_out_of_memory
-from crce.training.checkpoints import Checkpoints
+from crce.training import checkpoints
+from crce.training.checkpoints import BrokenCheckpoint, Checkpoints
 from crce.training.latent_cache import (
     LatentCache,
     own_groups,
@@ -115,8 +116,9 @@ class TrainState:
         return sum(t.nbytes for t in self.tensors.values()) + 2 * sum(t.nbytes for t in self.trained.values())
 
     def load(self, path: Path) -> None:
-        """Raises CrceError if the checkpoint belongs to another spec or other settings."""
-        saved = ErasedWeights.load(path)
+        """Raises CrceError if the checkpoint belongs to another spec or other settings, BrokenCheckpoint if it is
+        damaged."""
+        saved = checkpoints.read(path)
         saved.check_base(self.model, str(path))
         if _identity(saved.info) != _identity(self.info):
             raise CrceError(
@@ -184,7 +186,7 @@ def erase_steps(
     checkpoint: a file written every `config.checkpoint_every` steps and at the end, but a large one no more often than
     takes a tenth of the time; read if `resume`. Other than the settings may be the number of rows at once.
     Raises CrceError for too few terms, a checkpoint that does not fit, or a loss that is not finite; and until gone,
-    for a base without a judge and a target that it does not know.
+    for a base without a judge and a target that it does not know. BrokenCheckpoint for a damaged checkpoint.
     """
     specs, config = _resolve_specs(spec), resolve_config(config, model.base)
     bases.check_method(model.base, config.method, config.base_method)
@@ -196,7 +198,10 @@ def erase_steps(
         return
     state, is_over = TrainState(model, specs, config), _make_end(model, specs, config)
     if resume and checkpoint and checkpoint.exists():
-        state.load(checkpoint)
+        try:
+            state.load(checkpoint)
+        except (LookupError, ValueError) as error:  # of an earlier version, without a checksum
+            raise BrokenCheckpoint(f"{checkpoint} is damaged ({error}). Remove it and run again.") from None
     if is_over(state):
         yield Step("train", state.step, state.step, {}, state.result, state.step)
         return
@@ -213,12 +218,12 @@ def erase_steps(
             yield Step("train", state.step, total, losses, state.result, kept.kept if kept else 0)
 
 
-def _keep(state: TrainState, checkpoints: Checkpoints, last: bool) -> None:
+def _keep(state: TrainState, kept: Checkpoints, last: bool) -> None:
     """Writes a checkpoint if it is time for one, from a GPU in the background but for the last. Raises OSError."""
-    checkpoints.look(wait=last)
-    if checkpoints.due(state.step, last, state.checkpoint_bytes):
+    kept.look(wait=last)
+    if kept.due(state.step, last, state.checkpoint_bytes):
         beside = state.model.device.type == "cuda" and not last
-        checkpoints.write(state.step, state.checkpoint(copied=beside), beside)
+        kept.write(state.step, state.checkpoint(copied=beside), beside)
 
 
 def _make_end(model: Diffusion, specs: Specs, config: ResolvedConfig) -> Callable[[TrainState], bool]:

@@ -189,6 +189,7 @@ def serve(device: str = "auto") -> bool:
             # It may be there from a worker that was killed.
             if devices.worker_of(device) == devices.AUTO:
                 address_file().unlink(missing_ok=True)
+            runs.tidy()
             Worker(device).serve()
         return True
     except Timeout:
