@@ -33,7 +33,7 @@ def describe_time(cost: Cost) -> str:
         return "Solved at once, without training."
     if cost.seconds is None:
         return f"No time estimate: one U-Net pass takes seconds here, and the run needs {cost.rows}."
-    return f"About {format_duration(cost.seconds)} by a step measured here."
+    return f"About {format_duration(cost.seconds)} to erase, by a step measured here."
 
 
 def describe_room(cost: Cost) -> str:

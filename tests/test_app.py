@@ -37,17 +37,21 @@ from app.tabs import (
     erase,
     erase_form,
     publish,
+    run_forecast,
     run_view,
     start,
 )  # fmt: skip
 from app.tabs.erase_form import EraseForm
 from crce import cost, devices, files, runs
 from crce.concepts import csv_json, edits, library
+from crce.concepts.drawn import Record, read_record
 from crce.concepts.edits import Revision
 from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec, Provenance, Round, Term, resolve_conflicts
 from crce.config import EraseConfig
 from crce.errors import CrceError
+from crce.evaluation.questions import Answers
+from crce.evaluation.report import Report, write_report
 from crce.models import text_space
 from crce.runs import EvaluationRequest, Job
 from crce.runs.events import (
@@ -667,6 +671,36 @@ def test_a_concept_that_the_model_does_not_draw_has_a_letter_and_no_picture():
     shelf = curate.render_shelf("", "dog")
     assert thumbnails.picture_class("Batman") not in shelf and thumbnails.picture_class("dog") in shelf
     assert "Batman" not in start.render_shelf()
+    assert shelf.count("emoji-sd does not draw it") == len(library.library()) - len(drawn)
+
+
+def test_a_concept_that_the_base_does_not_draw_is_told_before_start(base):
+    drafts.create("lighthouse", "object", "")
+    told = erase.warn_undrawn(EraseForm(concept="taylor-swift", together=["dog", "lighthouse"]))
+    assert len(told) == 2
+    assert "emoji-sd does not draw Taylor Swift" in told[0]
+    assert "emoji-sd does not draw 4 of the terms of dog: mongrel" in told[1]
+    assert erase.warn_undrawn(EraseForm(concept="taylor-swift", base=base)) == []
+
+
+def test_what_is_drawn_is_read_anew_and_a_damaged_record_says_nothing(tmp_path):
+    folder, dog = tmp_path / "base", find_concept("dog")
+    folder.mkdir()
+    (folder / "model_index.json").write_text("{}")
+    rows = [{"text": dog.corefs[0].text, "asked": "dog", "yes": 4, "of": 10}]
+    files.write_json(folder / "covered.json", {"from": 5, "concepts": {"dog": {"name": 10}}, "terms": rows})
+    record = read_record(str(folder))
+    assert record.draws(dog) and record.draws(find_concept("cat")) is False
+    assert record.list_undrawn(dog) == [dog.corefs[0].text]
+    (folder / "covered.json").write_text("[1]")
+    assert read_record(str(folder)) == Record() and read_record("no base") == Record()
+
+
+def test_many_warnings_of_one_rule_are_one():
+    spec = ConceptSpec("dog", corefs=tuple(Term(f"{word} dog") for word in ("a1", "a2", "a3", "b1", "b2", "b3", "b4")))
+    text = curate.render_terms(spec, "corefs")
+    assert text.count("<summary>") == 1 and "4 terms are the concept&#39;s name with an addition" in text
+    assert curate.render_terms(replace(spec, corefs=spec.corefs[:5]), "corefs").count("<summary>") == 2
 
 
 def test_pictures_come_as_styles_of_their_phrase(home):
@@ -733,7 +767,7 @@ def test_a_measured_pace_is_better_than_an_estimate(answering, run, base):
     run.weights_path.write_bytes(b"")
     at_once, told = foreseen(base)
     # 12 s a step, and six of them.
-    assert "About 1 min 12 s on this machine." in at_once and "About 1 min 12 s on this machine." in told
+    assert "About 1 min 12 s to erase on this machine." in at_once and "About 1 min 12 s to erase on this" in told
     assert "by a step" not in told and "memory" in told
 
 
@@ -748,7 +782,7 @@ def test_what_was_left_out_of_a_run_is_told(run):
     run.record(NotJudgedEvent("The base brings no judge."))
     run.record(DoneEvent(seconds=3))
     assert "one picture takes about 14 min here." in erase.render_details(run)
-    assert run_view.describe_state(run, "done", []) == "Done in 3 s. Not judged: The base brings no judge."
+    assert run_view.summarize(run).description == "Done in 3 s. Not judged: The base brings no judge."
 
 
 def test_without_a_concept_nobody_is_asked(base):
@@ -839,24 +873,64 @@ def test_a_method_without_a_learning_rate_can_be_watched_and_repeated(dog, base)
 
 
 def test_a_run_in_words(run, dog):
-    def says(**how):
-        return run_view.describe_state(run, run.state, [run.id])
+    def says():
+        return run_view.summarize(run).description
 
-    assert says() == "next in the queue"
+    assert says() == "next in the queue; the worker is starting"
     with run.hold():
         run.record(StartEvent(pid=1))
-        assert says() == "loading the model"
+        assert says() == "loading the model and timing a step"
         run.record(PhaseEvent(phase="bank", done=3, of=10, seconds_left=70.2))
-        assert says() == "preparing 3/10 · 1 min 10 s left"
-        run.record(StepEvent(step=5, of=20, losses={"target": 0.5}, seconds_left=3))
-        assert says() == "erasing 5/20 · 3 s left"
-        assert run_view.compute_percent(run) == 25
+        assert says() == "preparing 3/10"
+        run.record(StepEvent(step=5, of=20, losses={"target": 0.5}, seconds_left=3.4))
+        assert says() == "erasing 5/20 · 3 s left in all"
         run.record(CheckpointEvent(step=5))
     assert says() == "The worker stopped at step 5. Press Resume to continue."
     run.record(FailedEvent(message="The disk is full.", log_id=None))
     assert says() == "The disk is full."
     run.record(StoppedEvent(step=5))
     assert says() == "Stopped at step 5. Press Resume to continue."
+
+
+def ago(event, seconds: float):
+    """The event as if it had been recorded earlier."""
+    return replace(event, time=event.time - seconds)
+
+
+def judged(run: runs.Run, seconds: float, pictures: int) -> None:
+    """A report by which judging takes so long for so many pictures."""
+    yes = (True,) * pictures
+    answers = Answers("target", "dog", "train", "dog", None, tuple(range(pictures)), yes, (0.9,) * pictures, yes)
+    write_report(run.dir / "report.json", Report({}, seconds=seconds, terms=(answers,)))
+
+
+def test_one_bar_and_one_time_left_over_all_phases_of_a_run(run, dog, base):
+    other = runs.create(Job(base, dog, EraseConfig(steps=20, corefs=3), name="other"))
+    pictures = 2 * (5 + len(dog.corefs) + len(dog.retains))
+    seen = []
+
+    def look(event) -> str:
+        run.record(event)
+        seen.append(run_forecast.forecast(run).percent)
+        return run_forecast.forecast(run).text
+
+    with run.hold():
+        run.record(ago(StartEvent(pid=1), 10))
+        run.request_evaluate(2)
+        run.record(EstimateEvent(seconds=100.0, memory=1, disk=1, rows=9))
+        assert look(PhaseEvent(phase="bank", done=5, of=10, seconds_left=2.0)) == "preparing 5/10"
+        judged(other, 18.0, pictures)
+        text = look(PhaseEvent(phase="bank", done=9, of=10, seconds_left=2.0))
+        assert re.fullmatch(r"preparing 9/10 · 1 min 4\d s left in all", text)
+        text = look(StepEvent(step=5, of=20, losses={}, seconds_left=60.0))
+        assert re.fullmatch(r"erasing 5/20 · 1 min 1\d s left in all", text)
+        assert "next in the queue, after “dog (animal)”, erasing 5/20" in erase.render_runs(None)
+        run.weights_path.write_bytes(b"")
+        assert look(StepEvent(step=20, of=20, losses={}, seconds_left=0.0)) == "erased; loading the judge"
+        text = look(ago(PhaseEvent(phase="evaluate", done=9, of=10, seconds_left=1.0), 60))
+        assert text == "judging pictures 9/10 · longer than expected"
+        assert look(PhaseEvent(phase="pictures", done=20, of=20, seconds_left=0.0)).endswith("nearly done")
+    assert seen == sorted(seen) and seen[0] < 10 and seen[3] in range(70, 90) and seen[-1] == 100
 
 
 def test_the_curve_has_few_points_and_all_terms(run):
@@ -926,12 +1000,24 @@ def comparison(rows: list[tuple], prompts: int | None = None, columns: int = 2) 
 
 
 def test_held_out_terms_are_drawn_and_typed_prompts_come_first(dog):
-    rows = compare.choose_prompts(dog, ["target", "retain"], 5, "a dog on a boat\n\n")
+    rows = compare.choose_prompts(dog, ["target", "retain"], 5, "a dog on a boat\n\n", Record())
     assert [(row.kind, row.text, row.ask) for row in rows] == [
         ("typed", "a dog on a boat", "dog (animal)"),
         ("target", "dog", "dog (animal)"),
         ("retain", "pig", "pig"),
     ]
+
+
+def test_terms_that_the_base_does_not_draw_come_last_and_are_neither_right_nor_wrong(dog):
+    names = [term.text for term in dog.test_corefs]
+    record = Record(5, {}, {(names[0], dog.target): (0, 10), (names[1], dog.target): (9, 10)})
+    rows = compare.choose_prompts(dog, ["coref"], 5, "", record)
+    assert [row.text for row in rows] == [*names[1:], names[0]]
+    assert [row.drawn for row in rows] == [True, *[None] * (len(names) - 2), False]
+    made = comparison([("coref", names[0], True), ("coref", names[1], True)])
+    first, second = (replace(row, prompt=prompt) for row, prompt in zip(made.rows, (rows[-1], rows[0]), strict=True))
+    page = compare.render_grid(replace(made, rows=(first, second)))
+    assert page.count("mark no") == 2 and page.count("not drawn by the base") == 1
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,9 @@ def test_options_of_before_0_2_are_understood_and_not_shown(crce, spec, tiny_sd_
 def test_a_dry_run_tells_the_cost_and_starts_nothing(crce, spec, tiny_sd_dir, tmp_path):
     asked = ("erase", spec, "--base", tiny_sd_dir, *LISTS, "--out", tmp_path / "run", "--dry-run")
     code, out, err = crce(*asked)
-    assert code == 0 and re.search(r"About \d+ s by a step measured here\. Needs about .* of memory", out), err
+    assert code == 0 and re.search(r"About \d+ s to erase, by a step measured here\. Needs about .* of memory", out), (
+        err
+    )
     code, out, _ = crce(*asked, "--json")
     assert code == 0 and json.loads(out)["rows"] == 6 * (1 + 2 + 2 + 2) + 2 * 50
     assert not (tmp_path / "run").exists() and not runs.all_runs()

@@ -168,7 +168,7 @@ def test_an_interrupted_run_claims_no_time(tiny_sd_dir, tiny_sd, dog):
 
 def test_costs_in_words():
     told = Cost(70.4, 12_300_000_000, 40_000_000, 100)
-    assert cost.describe_time(told) == "About 1 min 10 s by a step measured here."
+    assert cost.describe_time(told) == "About 1 min 10 s to erase, by a step measured here."
     assert cost.describe_room(told) == "Needs about 12.3 GB of memory and up to 40.0 MB of disk."
     assert cost.describe_room(replace(told, free=13_000_000_000)) == cost.describe_room(told)
     assert "the run needs 100" in cost.describe_time(Cost(None, 1, 1, 100))

@@ -10,12 +10,14 @@ from crce.worker.answers import Cell
 class Prompt:
     """A prompt, the list it comes from, and the concept that the judge is asked about.
 
-    kind: "target", "coref" or "retain"; "typed" for the user's own.
+    kind: "target", "coref" or "retain"; "typed" for the user's own. drawn: whether the base is known to draw it; None
+    where that was not measured.
     """
 
     kind: str
     text: str
     ask: str | None
+    drawn: bool | None = None
 
 
 @dataclass(frozen=True)

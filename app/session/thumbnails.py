@@ -1,13 +1,20 @@
-"""A small picture of what the base draws for a phrase: drawn once by the idle worker, then kept."""
+"""A small picture of what the base draws for a phrase: shipped with the model for the first screen; others are drawn
+once by the idle worker, then kept."""
 
 import base64
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
-from app.components import data_url, shrink
+from PIL import Image
+
+from app.components import data_url, encode_png, shrink
 from crce import bases, files
+from crce.base_version import find_digest
+from crce.concepts.drawn import read_record
 from crce.concepts.library import bundled
 from crce.concepts.spec import ConceptSpec
 from crce.errors import CrceError
@@ -16,8 +23,9 @@ from crce.worker.requests import Column, GenerateRequest
 
 BASE = bases.EMOJI_SD
 HERO = {"dog": "gone", "puppy": "gone", "guide dog": "gone", "cat": "kept", "wolf": "kept"}
+SHEET, SHEET_SIDE, SHEET_SEED = "thumbnails.png", 64, 0
+_OPEN = 8  # of each list: the file stays below 200 kB
 _AT_ONCE = 8
-_SEED = 0
 
 
 def picture_class(prompt: str) -> str:
@@ -26,33 +34,78 @@ def picture_class(prompt: str) -> str:
 
 
 def filter_drawn(specs: Iterable[ConceptSpec]) -> list[ConceptSpec]:
-    """The concepts without those bundled ones that the base cannot draw: a picture would show something else."""
-    known, shipped = files.read_json(Path(bases.resolve(BASE)) / "covered.json")["concepts"], bundled()
-    return [spec for spec in specs if spec.slug in known or spec.slug not in shipped]
+    """The concepts without those that the base is known not to draw: a picture would show something else."""
+    record = read_record(BASE)
+    return [spec for spec in specs if record.draws(spec) is not False]
 
 
 def build_styles(prompts: list[str]) -> str:
     """A style sheet with the existing pictures, so that they appear without redrawing a list."""
-    urls = {prompt: data_url(_path(prompt).read_bytes(), "image/png") for prompt in list_ready(prompts)}
+    urls = {prompt: data_url(_read(prompt), "image/png") for prompt in list_ready(prompts)}
     rules = [f".{picture_class(prompt)}{{background-image:url({url})!important}}" for prompt, url in urls.items()]
     return f"<style>{''.join(rules)}</style>"
 
 
 def list_ready(prompts: list[str]) -> list[str]:
-    return [prompt for prompt in dict.fromkeys(prompts) if _path(prompt).exists()]
+    return [prompt for prompt in dict.fromkeys(prompts) if _is_ready(prompt)]
 
 
 def draw_missing(prompts: list[str], session: str | None) -> None:
     """Asks the worker for the next few pictures that do not exist yet."""
-    missing = [prompt for prompt in dict.fromkeys(prompts) if not _path(prompt).exists()][:_AT_ONCE]
+    missing = [prompt for prompt in dict.fromkeys(prompts) if not _is_ready(prompt)][:_AT_ONCE]
     if not missing:
         return
-    request = GenerateRequest(f"{session}-thumbs", BASE, [Column()], missing, [_SEED], [None] * len(missing))
+    request = GenerateRequest(f"{session}-thumbs", BASE, [Column()], missing, [SHEET_SEED], [None] * len(missing))
     # An error or a newer request leaves them for the next time.
     with suppress(CrceError):
         if answer := client.send(request, timeout=60):
             for prompt, cell in zip(missing, answer.columns[0], strict=True):
                 files.write_atomic(_path(prompt), shrink(base64.b64decode(cell.png)))
+
+
+def list_first() -> list[str]:
+    """What the first screen shows, and the lists that are open at first: the prompts of the shipped pictures."""
+    specs = bundled()
+    first = specs["dog"]
+    names = [spec.target for spec in filter_drawn(specs.values())]
+    terms = (term.text for some in (first.corefs, first.retains) for term in some[:_OPEN])
+    return list(dict.fromkeys([*HERO, *names, *terms]))
+
+
+def _is_ready(prompt: str) -> bool:
+    return prompt in _read_shipped() or _path(prompt).exists()
+
+
+def _read(prompt: str) -> bytes:
+    return _read_shipped().get(prompt) or _path(prompt).read_bytes()
+
+
+def _read_shipped() -> Mapping[str, bytes]:
+    """The pictures that came with the model; none where it is not there."""
+    with suppress(CrceError):
+        return _cut_sheet(Path(bases.resolve(BASE), SHEET), _read_version())
+    return {}
+
+
+@lru_cache(maxsize=2)
+def _cut_sheet(path: Path, version: int) -> Mapping[str, bytes]:
+    """Empty where they are of another version of the model. version: changes with the model's files."""
+    if not path.is_file():
+        return {}
+    with Image.open(path) as sheet:
+        sheet.load()
+        if sheet.info.get("model") != find_digest(BASE):
+            return {}
+        columns = sheet.width // SHEET_SIDE
+        return {
+            prompt: encode_png(sheet.crop(_find_box(*divmod(place, columns))))
+            for place, prompt in enumerate(json.loads(sheet.info["prompts"]))
+        }
+
+
+def _find_box(row: int, column: int) -> tuple[int, int, int, int]:
+    left, top = column * SHEET_SIDE, row * SHEET_SIDE
+    return left, top, left + SHEET_SIDE, top + SHEET_SIDE
 
 
 def _path(prompt: str) -> Path:

@@ -21,8 +21,9 @@ from app.tabs.start import StartTab
 from app.worker import ask_worker, tab_id
 from crce import bases, runs
 from crce.base_version import find_digest
+from crce.concepts.drawn import Record, read_record
 from crce.concepts.library import find_concept
-from crce.concepts.spec import ConceptSpec
+from crce.concepts.spec import ConceptSpec, Term
 from crce.cost import format_duration
 from crce.errors import CrceError
 from crce.evaluation.metrics import METRICS
@@ -89,12 +90,21 @@ def _list_erased() -> list[Run]:
     return [run for run in runs.all_runs() if run.erased]
 
 
-def choose_prompts(spec: ConceptSpec, kinds: list[str], terms: int, typed: str) -> list[Prompt]:
-    """The typed prompts, then `terms` held-out terms of each kind: those used for training would flatter."""
+def choose_prompts(spec: ConceptSpec, kinds: list[str], terms: int, typed: str, record: Record) -> list[Prompt]:
+    """The typed prompts, then `terms` held-out terms of each kind: those used for training would flatter. Terms that
+    the base does not draw come last: they would show nothing."""
+    counts = record.count_terms(spec)
+    drawn = {text: yes >= record.least for text, (yes, _) in counts.items()}
+
+    def choose(kind: str, held_out: list[Term]) -> list[Prompt]:
+        texts = sorted((term.text for term in held_out), key=lambda text: drawn.get(text) is False)
+        asked = (spec.name if kind == "coref" else text for text in texts)
+        return [Prompt(kind, text, ask, drawn.get(text)) for text, ask in zip(texts, asked, strict=True)][:terms]
+
     listed = {
-        "target": [Prompt("target", spec.target, spec.name)],
-        "coref": [Prompt("coref", term.text, spec.name) for term in spec.test_corefs[:terms]],
-        "retain": [Prompt("retain", term.text, term.text) for term in spec.test_retains[:terms]],
+        "target": [Prompt("target", spec.target, spec.name, record.draws(spec))],
+        "coref": choose("coref", spec.test_corefs),
+        "retain": choose("retain", spec.test_retains),
     }
     lines = [require_plain(line.strip(), "The prompt") for line in typed.split("\n") if line.strip()]
     own = [Prompt("typed", line, spec.name) for line in lines]
@@ -114,7 +124,8 @@ def draw(http: gr.Request, **values: Any) -> Iterator[tuple]:
     form = CompareForm(**values)
     chosen = [runs.find(name) for name in form.runs]
     base, spec = _find_common(chosen)
-    prompts = choose_prompts(spec, [KINDS[name] for name in form.kinds], int(form.terms), form.typed)
+    kinds = [KINDS[name] for name in form.kinds]
+    prompts = choose_prompts(spec, kinds, int(form.terms), form.typed, read_record(base))
     if not prompts:
         raise CrceError("Nothing to draw. Choose what to show, or enter a prompt.")
     titles, seeds = _list_titles(base, chosen, form), list(range(int(form.seeds)))
@@ -183,7 +194,12 @@ def render_grid(comparison: Comparison | None) -> str:
     if comparison is None:
         return render("grid", titles=[])
     rows = [
-        {"kind": row.prompt.kind, "prompt": row.prompt.text, "label": _LABELS[row.prompt.kind], "cells": _describe(row)}
+        {
+            "kind": row.prompt.kind,
+            "prompt": row.prompt.text,
+            "label": _describe_row(row.prompt),
+            "cells": _describe(row),
+        }
         for row in comparison.rows
     ]
     return render(
@@ -195,6 +211,10 @@ def render_grid(comparison: Comparison | None) -> str:
         concept=comparison.concept,
         sheet=data_url(draw_sheet(comparison), "image/png") if comparison.complete else "",
     )
+
+
+def _describe_row(prompt: Prompt) -> str:
+    return "not drawn by the base: says nothing" if prompt.drawn is False else _LABELS[prompt.kind]
 
 
 def _describe(row: Row) -> list[list[dict]]:
@@ -211,7 +231,9 @@ def _describe_picture(prompt: Prompt, column: int, picture: Cell) -> dict:
         if picture.guess:
             verdict += f"; its first guess is “{picture.guess}”"
     src = data_url(shrink(base64.b64decode(picture.png)), "image/png")
-    return {"src": src, "expected": judge_outcome(prompt.kind, column, picture.yes), "verdict": verdict}
+    # Where the base draws nothing of it, it proves nothing that it is gone.
+    expected = None if prompt.drawn is False else judge_outcome(prompt.kind, column, picture.yes)
+    return {"src": src, "expected": expected, "verdict": verdict}
 
 
 @report_errors
@@ -234,7 +256,7 @@ def render_scores(ids: list[str]) -> str:
 
 def _describe_work(run: Run) -> str:
     state = run.state
-    return run_view.describe_state(run, state, [run.id]) if state in ("queued", "running") else ""
+    return run_view.summarize(run).description if state in ("queued", "running") else ""
 
 
 @report_errors

@@ -11,6 +11,7 @@ from crce.picture_grid import GONE, KEPT, GridRow, Label, draw_grid
 
 _SIDE = 96  # pixels
 _NOTES = {"target": ("must go", GONE), "coref": ("must go", GONE), "retain": ("must stay", KEPT)}
+_UNDRAWN = ("not drawn by the base",)
 
 
 def draw_sheet(comparison: Comparison) -> bytes:
@@ -18,7 +19,7 @@ def draw_sheet(comparison: Comparison) -> bytes:
     columns = [Label(title.name, title.about) for title in comparison.titles]
     rows = [
         GridRow(
-            Label(row.prompt.text, *_NOTES.get(row.prompt.kind, ("typed",))),
+            Label(row.prompt.text, *_UNDRAWN if row.prompt.drawn is False else _NOTES.get(row.prompt.kind, ("typed",))),
             [[Image.open(io.BytesIO(base64.b64decode(cell.png))) for cell in cells] for cells in row.columns],
         )
         for row in comparison.rows

@@ -18,6 +18,7 @@ from app.tabs.curate_chat import ChatPanel, NamesPanel
 from app.tabs.curate_preview import DistancesPanel, PreviewPanel
 from crce import runs
 from crce.concepts import csv_json, edits
+from crce.concepts.drawn import read_record
 from crce.concepts.library import is_shipped, library, parse_spec
 from crce.concepts.lint import Finding, lint
 from crce.concepts.spec import CATEGORIES, CERTAINTY, ConceptSpec, Term
@@ -38,6 +39,18 @@ _TEXTS = {
 }
 _OTHER = {"corefs": "retains", "retains": "corefs"}
 _CERTAINTIES = {weight: name for name, weight in CERTAINTY.items()}
+# What the terms share that one rule warns of.
+_SHARED = {
+    "duplicate": "are there twice",
+    "leak": "name another concept",
+    "contains": "contain a term of the other list, or are part of one",
+    "vague": "are too vague",
+    "long": "are too long",
+    "modifiers": "are the concept's name with an addition",
+    "taken": "are also erased with another concept",
+    "dead": "are not drawn by the base model",
+}
+_MANY = 3  # warnings of one rule that become one
 _MAX_DIFFERENCES = 12  # shown between two versions
 
 
@@ -121,6 +134,7 @@ def render_shelf(search: str, slug: str) -> str:
         slug=slug,
         picture_class=thumbnails.picture_class,
         drawn={spec.slug for spec in thumbnails.filter_drawn(specs)},
+        base=thumbnails.BASE,
     )
 
 
@@ -199,14 +213,24 @@ def _describe_conflict(opened: OpenConcept) -> dict | None:
 
 
 def _group_findings(spec: ConceptSpec, kind: str) -> dict[str, list[Finding]]:
-    """Warnings by term; those about the whole list under ""."""
+    """Warnings by term; those about the whole list under "". Many of one rule become one about the whole list."""
     facts = transcript.read(spec.slug)["facts"]
-    found = lint(spec, library().values(), facts.get("tokens"), facts.get("limit", 77), facts.get("drawn"))
-    groups = defaultdict(list)
+    drawn = read_record(thumbnails.BASE).count_terms(spec) | facts.get("drawn", {})
+    found = lint(spec, library().values(), facts.get("tokens"), facts.get("limit", 77), drawn)
+    rules, groups = defaultdict(list), defaultdict(list)
     for finding in found:
         if finding.kind == kind:
+            rules[finding.rule].append(finding)
+    for alike in rules.values():
+        for finding in alike if len(alike) < _MANY else [_join_findings(alike)]:
             groups[finding.text].append(finding)
     return groups
+
+
+def _join_findings(alike: list[Finding]) -> Finding:
+    """One warning for many terms; its first line says what they share."""
+    lines = [f"{found.text} {found.reason}" for found in alike]
+    return replace(alike[0], text="", reason="\n".join([f"{len(alike)} terms {_SHARED[alike[0].rule]}", *lines]))
 
 
 def _collect_reasons(spec: ConceptSpec) -> dict[str, str]:

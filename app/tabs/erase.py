@@ -16,11 +16,13 @@ from app.session.drafts import OpenConcept, require_saved
 from app.tabs import base_download, erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
+from app.tabs.run_forecast import estimate_judging
 from app.worker import ask_worker, tab_id
-from crce import base_version, devices, runs
+from crce import base_version, bases, devices, runs
 from crce.catalogue import METHOD_FACTS
+from crce.concepts.drawn import Record, read_record
 from crce.concepts.library import find_concept
-from crce.concepts.spec import resolve_conflicts
+from crce.concepts.spec import ConceptSpec, resolve_conflicts
 from crce.config import EraseConfig
 from crce.cost import Cost, describe_room, describe_time, format_duration
 from crce.errors import CrceError
@@ -92,11 +94,41 @@ def describe_run(form: EraseForm) -> str:
     return f"{spec.name}: {lists}, {form.count_steps()} steps on {place}. {measure_time(form)}{unjudged}{ignored}"
 
 
+def warn_undrawn(form: EraseForm) -> list[str]:
+    """What the base is known not to draw of the concepts: there is nothing to erase."""
+    if not form.concept:
+        return []
+    record, base = read_record(form.base), bases.public_name(form.base)
+    return [line for spec in form.find_specs() if (line := _describe_undrawn(record, spec, base))]
+
+
+def _describe_undrawn(record: Record, spec: ConceptSpec, base: str) -> str:
+    if record.draws(spec) is False:
+        return (f"{base} does not draw {spec.name}: the run would train, but its pictures cannot show whether the "
+                "concept is gone. Choose a concept that it draws, or another base model.")  # fmt: skip
+    missing = record.list_undrawn(spec)
+    return f"{base} does not draw {len(missing)} of the terms of {spec.name}: {', '.join(missing)}." if missing else ""
+
+
 def measure_time(form: EraseForm) -> str:
-    """The time at the pace of the last run of this base and method on this machine; empty without one."""
+    """The time at the pace of the last run of this base and method on this machine, with the judging where its pace is
+    known too; empty without such a run."""
     found = [run for run in runs.all_runs() if run.job.base == form.base and run.job.config.method == form.method]
-    paces = [pace for run in found if (pace := _measure_pace(run))]
-    return f"About {format_duration(paces[0] * form.count_steps())} on this machine." if paces else ""
+    pace = next((pace for run in found if (pace := _measure_pace(run))), None)
+    if pace is None:
+        return ""
+    erasing, judging = pace * form.count_steps(), _estimate_judging(form)
+    if not judging:
+        return f"About {format_duration(erasing)} to erase on this machine."
+    parts = f"{format_duration(erasing)} to erase, {format_duration(judging)} to judge"
+    return f"About {format_duration(erasing + judging)} on this machine: {parts}."
+
+
+def _estimate_judging(form: EraseForm) -> float | None:
+    judge = form.judge.strip() or AUTO
+    if not form.concept or not form.images or not can_judge(form.base, judge):
+        return None
+    return estimate_judging(form.to_job(), form.images, judge)
 
 
 def _measure_pace(run: Run) -> float | None:
@@ -142,7 +174,7 @@ def render_details(run: Run | None) -> str:
         "precision": run.job.dtype,
         **run_view.compare_costs(run),
     }
-    return render("details", run=run_view.summarize(run, []), settings=settings, notes=run.notes)
+    return render("details", run=run_view.summarize(run), settings=settings, notes=run.notes)
 
 
 def describe_steps(run: Run) -> str:
@@ -179,8 +211,8 @@ def render_previews(run: Run | None) -> str:
 def estimate(http: gr.Request, **values: Any) -> Iterator[str]:
     """What is known at once, then the worker's estimate. A time measured here is preferred to an estimated one."""
     form = EraseForm.from_values(values)
-    description = describe_run(form)
-    yield render("line", text=description)
+    description, warnings = describe_run(form), warn_undrawn(form)
+    yield render("line", text=description, warnings=warnings)
     if not form.concept:
         return
     specs = resolve_conflicts(form.find_specs())
@@ -191,10 +223,11 @@ def estimate(http: gr.Request, **values: Any) -> Iterator[str]:
             EstimateRequest(tab_id(http, "estimate"), form.base, list(specs), form.to_config(), form.dtype)
         )
     except CrceError as error:
-        yield render("line", text=f"{description} {error}")
+        yield render("line", text=f"{description} {error}", warnings=warnings)
         return
     if cost:
-        yield render("line", text=f"{description} {_describe_cost(cost, measured=bool(measure_time(form)))}")
+        text = f"{description} {_describe_cost(cost, measured=bool(measure_time(form)))}"
+        yield render("line", text=text, warnings=warnings)
 
 
 def _describe_cost(cost: Cost, measured: bool) -> str:

@@ -21,7 +21,7 @@ _DEVICES = {devices.AUTO: "automatic", devices.CPU: "CPU"}
 # The fields that change what a run costs.
 COST_FIELDS = (
     "concept", "base", "method", "steps", "corefs", "retains", "together", "microbatch_size", "backbone", "anchor",
-    "erase_from", "device", "dtype",
+    "erase_from", "device", "dtype", "images", "judge",
 )  # fmt: skip
 
 

@@ -2,14 +2,15 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from app.components import data_url, shrink
+from app.tabs.run_forecast import forecast
 from crce.cost import format_duration, format_size
 from crce.evaluation.metrics import METRICS
-from crce.runs import PHASES, Run
+from crce.runs import Run
 from crce.runs.events import (
     CostEvent,
     DoneEvent,
@@ -27,7 +28,7 @@ _MAX_POINTS = 120  # of a loss curve
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run's card shows. chip: the CSS class of its state; percent: progress of the current phase."""
+    """What a run's card shows. chip: the CSS class of its state; percent: of the whole run."""
 
     id: str
     title: str
@@ -60,13 +61,23 @@ class PreviewRow:
     images: list[PreviewImage]
 
 
-def list_queue(found: list[Run]) -> list[str]:
-    """The ids of the queued runs, the next one first. `found` has the newest first."""
-    return [run.id for run in reversed(found) if run.state == "queued"]
+@dataclass(frozen=True)
+class Queue:
+    """waiting: the ids of the queued runs, the next one first. running: what they wait for, with its progress."""
+
+    waiting: Sequence[str] = ()
+    running: str = ""
 
 
-def summarize(run: Run, queue: list[str]) -> RunSummary:
+def list_queue(found: list[Run]) -> Queue:
+    """`found` has the newest first."""
+    running = [f"“{run.title}”, {forecast(run).text}" for run in found if run.state == "running"]
+    return Queue([run.id for run in reversed(found) if run.state == "queued"], "; ".join(running))
+
+
+def summarize(run: Run, queue: Queue = Queue()) -> RunSummary:
     state = run.state
+    seen = forecast(run) if state in ("running", "stopped", "failed", "interrupted") else None
     return RunSummary(
         id=run.id,
         title=run.title,
@@ -74,18 +85,17 @@ def summarize(run: Run, queue: list[str]) -> RunSummary:
         base=run.job.base,
         state="stopping" if run.stopping and state == "running" else state,
         chip=_CHIPS.get(state, ""),
-        description=describe_state(run, state, queue),
-        percent=compute_percent(run),
+        description=seen.text if seen and state == "running" else describe_state(run, state, queue),
+        percent=seen.percent if seen else 0,
         erased=run.erased,
         scores=summarize_scores(run),
         size=format_size(run.size),
     )
 
 
-def describe_state(run: Run, state: str, queue: list[str]) -> str:
+def describe_state(run: Run, state: str, queue: Queue) -> str:
     if state == "queued":
-        place = queue.index(run.id) + 1 if run.id in queue else 1
-        return "next in the queue" if place == 1 else f"number {place} in the queue"
+        return _describe_waiting(run, queue)
     if state == "failed" and (failed := run.last(FailedEvent)):
         return f"{failed.message} (log: {failed.log_id})" if failed.log_id else failed.message
     if state == "interrupted":
@@ -94,22 +104,22 @@ def describe_state(run: Run, state: str, queue: list[str]) -> str:
         return f"Stopped at step {stopped.step}. Press Resume to continue."
     if state == "done" and (done := run.last(DoneEvent)):
         unjudged = f" Not judged: {run.not_judged}" if run.not_judged else ""
-        return f"Done in {format_duration(done.seconds)}.{unjudged}"
-    return _describe_progress(run)
+        return f"Done in {format_duration(done.seconds)}{_split_time(run)}.{unjudged}"
+    return forecast(run).text
 
 
-def _describe_progress(run: Run) -> str:
-    progress = run.progress
-    if progress is None:
-        return "loading the model"
-    left = f" · {format_duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
-    note = f" · {progress.note}" if progress.note else ""
-    return f"{PHASES[progress.phase]} {progress.done}/{progress.of}{left}{note}"
+def _describe_waiting(run: Run, queue: Queue) -> str:
+    place = queue.waiting.index(run.id) + 1 if run.id in queue.waiting else 1
+    where = "next in the queue" if place == 1 else f"number {place} in the queue"
+    return f"{where}, after {queue.running}" if queue.running else f"{where}; the worker is starting"
 
 
-def compute_percent(run: Run) -> int:
-    progress = run.progress
-    return round(100 * progress.done / max(progress.of, 1)) if progress else 0
+def _split_time(run: Run) -> str:
+    """What erasing and judging took of the whole, as far as it is known."""
+    cost, report = run.last(CostEvent), run.report
+    erased = [f"{format_duration(cost.seconds)} to erase"] if cost else []
+    judged = [f"{format_duration(report.seconds)} to judge"] if report and report.seconds else []
+    return f" ({', '.join([*erased, *judged])})" if erased or judged else ""
 
 
 def summarize_scores(run: Run) -> str:
@@ -126,7 +136,9 @@ def compare_costs(run: Run) -> dict[str, str]:
     estimate, cost = run.last(EstimateEvent), run.last(CostEvent)
     peak = f" (the {cost.whose}'s peak)" if cost else ""
     texts = {
-        "time": _compare_cost(cost.seconds if cost else None, estimate.seconds if estimate else None, format_duration),
+        "erasing": _compare_cost(
+            cost.seconds if cost else None, estimate.seconds if estimate else None, format_duration
+        ),
         "memory": _compare_cost(
             cost.memory if cost else None, estimate.memory if estimate else None, format_size, peak
         ),

@@ -8,6 +8,7 @@ from app.components import html_panel, render
 from app.errors import report_errors
 from app.events import QUIET
 from app.session import people, thumbnails
+from app.session.drafts import find_slug
 from app.tabs import curate, erase, erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
@@ -16,7 +17,7 @@ from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
 from crce.runs import Job, Run
 
-TRIAL = "Try it: dog"
+TRIAL, TRIAL_CONCEPT = "Try it: dog", "dog"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def render_shelf() -> str:
 
 @report_errors
 def estimate_time() -> str:
-    return erase.measure_time(EraseForm()) or "The time will be known after the first run on this machine."
+    form = EraseForm(concept=find_slug(TRIAL_CONCEPT), images=erase_form.JUDGED_IMAGES)
+    return erase.measure_time(form) or "The time will be known after the first run on this machine."
 
 
 def find_trial() -> Run | None:
@@ -63,7 +65,7 @@ def start_trial() -> str:
     run = find_trial()
     if run and run.state in ("queued", "running"):
         return run.id
-    job = Job(bases.EMOJI_SD, find_concept("dog"), EraseConfig(), name=TRIAL)
+    job = Job(bases.EMOJI_SD, find_concept(TRIAL_CONCEPT), EraseConfig(), name=TRIAL)
     return erase.queue_run(job, erase_form.JUDGED_IMAGES).id
 
 

@@ -8,7 +8,7 @@ import typer
 
 app = typer.Typer(add_completion=False, help=__doc__)
 STAGES = ["data", "vae", "language", "near", "judge", "unet", "measure", "pack"]
-OTHERS = ["unpack", "sheet", "figure", "lexicon", "erased"]
+OTHERS = ["unpack", "sheet", "figure", "thumbnails", "lexicon", "erased"]
 
 
 def run(stage: str, steps: int | None) -> None:
@@ -72,6 +72,10 @@ def build(
         from . import figure
 
         return figure.draw()
+    if stage == "thumbnails":
+        from . import thumbnails
+
+        return thumbnails.draw()
     if stage == "erased":
         from . import erased
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from crce.concepts.spec import ConceptSpec, restrict
 from crce.errors import CrceError
-from crce.evaluation.questions import ASKS, DISTRACTOR, Answers, Question, read_coverage
+from crce.evaluation.questions import ASKS, DISTRACTOR, TARGET_FACTOR, Answers, Question, read_coverage
 from crce.files import cache_file, read_json, write_atomic, write_json
 from crce.generators import drain
 from crce.judges.choices import AUTO
@@ -21,8 +21,6 @@ from crce.methods.erased_weights import ErasedWeights
 from crce.models import text_space
 from crce.models.diffusion import Diffusion
 
-# The target gets five times the pictures of a term: it is one prompt, the others are ten and five.
-TARGET_FACTOR = 5
 # Things that look like nothing else here and that every base draws.
 DISTRACTORS = ("guitar", "banana", "bus", "apple")
 # Pictures drawn between two reports of progress.

@@ -8,6 +8,8 @@ from crce.files import read_json
 
 # What is asked of a coref's picture: whether it shows the target, or the coref.
 ASKS = ("target", "coref")
+# The target gets five times the pictures of a term: it is one prompt, the others are ten and five.
+TARGET_FACTOR = 5
 COVERED_FROM = 5  # of 10 pictures of the base, to call a term drawn
 # The kind of a question about pictures of something else: a judge that says yes to them is no good.
 DISTRACTOR = "distractor"
