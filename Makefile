@@ -3,6 +3,7 @@
 # make bench  measure the speed of this machine, and write docs/speed.md (minutes)
 # make bench-gpu  the same for a GPU, at SD v1.4's size (minutes)
 # make bench-sd   a run on a base of SD v1.4's size on this machine's processor (half an hour, 12 GB of memory)
+# make docs   build the documentation into out/site
 # make model  build the default model again (hours on a CPU, minutes on a GPU)
 
 PYTHON ?= python3
@@ -14,12 +15,12 @@ CARD := $(shell nvidia-smi -L 2>/dev/null)
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-.PHONY: app test bench bench-gpu bench-sd lint venv browser model
+.PHONY: app test bench bench-gpu bench-sd lint docs venv browser model
 
 app: venv
 	$(BIN)/crce-studio
 
-test: venv browser lint
+test: venv browser lint docs
 	$(BIN)/python -m pytest
 
 bench: venv browser
@@ -41,6 +42,9 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 venv: $(READY)
 

@@ -8,6 +8,7 @@ import base64
 import os
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, TextIO, TypeVar, cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -84,21 +85,28 @@ class _Guarded:
 
 
 def _redact_text(text: str) -> str:
-    # The longest first: one may be a part of another.
-    for secret in sorted(_list_secrets(), key=len, reverse=True):
+    for secret in _list_secrets():
         text = text.replace(secret, HIDDEN)
     return text
 
 
-def _list_secrets() -> set[str]:
-    found = {value.strip() for value in (*_told, *_read_environment())}
-    return {form for value in found if len(value) >= SHORTEST for form in (value, quote(value, safe=""))}
+def _list_secrets() -> tuple[str, ...]:
+    """The longest first: one may be a part of another."""
+    # A page has thousands of values, and the environment hardly changes.
+    return _find_secrets(frozenset(_told), tuple(os.environ.get(name, "") for name in (*KEYS, AUTH, *URLS)))
 
 
-def _read_environment() -> Iterator[str]:
-    yield from (os.environ.get(name, "") for name in KEYS)
-    yield from (pair.partition(":")[2] for pair in os.environ.get(AUTH, "").split(","))
+@lru_cache(maxsize=4)
+def _find_secrets(told: frozenset[str], given: tuple[str, ...]) -> tuple[str, ...]:
+    found = {value.strip() for value in (*told, *_read_values(dict(zip((*KEYS, AUTH, *URLS), given, strict=True))))}
+    forms = {form for value in found if len(value) >= SHORTEST for form in (value, quote(value, safe=""))}
+    return tuple(sorted(forms, key=len, reverse=True))
+
+
+def _read_values(environment: dict[str, str]) -> Iterator[str]:
+    yield from (environment[name] for name in KEYS)
+    yield from (pair.partition(":")[2] for pair in environment[AUTH].split(","))
     for name in URLS:
-        user = os.environ.get(name, "").partition("://")[2].partition("/")[0].rpartition("@")[0]
+        user = environment[name].partition("://")[2].partition("/")[0].rpartition("@")[0]
         yield from (user, unquote(user), user.partition(":")[2], unquote(user.partition(":")[2]))
         yield base64.b64encode(unquote(user).encode()).decode()  # as it is sent

@@ -722,7 +722,7 @@ def test_start_queues_at_once_and_a_second_start_waits_behind_it(no_worker, base
     config = first.job.config
     assert (config.steps, config.microbatch_size, config.backbone) == (20, 1, "ca")
     assert first.evaluation == EvaluationRequest(2)
-    page = erase.render_runs(None)
+    page = erase.render_runs(runs.all_runs(), None)
     assert "next in the queue" in page
     assert "number 2 in the queue" in page
 

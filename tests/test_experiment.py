@@ -157,6 +157,7 @@ def test_a_sweep_tries_six_settings_and_chooses(tiny_sd_dir, dog, tmp_path):
     folder = tmp_path / "sweeps"
     assert len(list(sweep.measure_settings([job], sweep.Grid(), 1, folder))) > 0
     assert len(list(folder.iterdir())) == 6 and list(sweep.measure_settings([job], sweep.Grid(), 1, folder)) == []
+    write_json(next(folder.iterdir()) / ".cat-crce-seed-0" / "job.json", {})  # of a sweep that goes on
     (choice,) = sweep.choose_all(sweep.load_settings(folder))
     preset = sweep.list_presets([choice])
     assert preset["methods"] == {} and preset["dampings"] == {"crce-uce": choice.config.damping}

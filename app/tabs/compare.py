@@ -83,7 +83,7 @@ class CompareTab:
 
 def list_choices() -> list[tuple[str, str]]:
     """The runs that have something to compare."""
-    return [(f"{run.title} · {run.job.config.title}", run.id) for run in _list_erased()]
+    return [(f"{run.title} · {run.facts.label}", run.id) for run in _list_erased()]
 
 
 def _list_erased() -> list[Run]:
@@ -262,7 +262,7 @@ def _describe_work(run: Run) -> str:
 @report_errors
 def estimate_time(ids: list[str], images: float | None) -> str:
     """How long the evaluation takes, at the pace of the last one on this machine; empty without one."""
-    reports = [report for run in runs.all_runs() if (report := run.report) and report.seconds]
+    reports = [found for run in runs.all_runs() if (found := run.scores).seconds]
     if not ids or not images or not reports:
         return ""
     return f"about {format_duration((reports[0].seconds or 0.0) / reports[0].images * images * len(ids))}"

@@ -246,7 +246,7 @@ def _join_reasons(note: str, reason: str) -> str:
 
 def _count_runs() -> Counter[str]:
     """How many runs each concept is used in, by slug."""
-    return Counter(run.job.spec.slug for run in runs.all_runs())
+    return Counter(run.facts.slug for run in runs.all_runs())
 
 
 def _explain_lock(slug: str) -> str:

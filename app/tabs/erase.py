@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -33,16 +33,19 @@ from crce.worker.client import ensure_workers
 from crce.worker.requests import EstimateRequest
 
 _COLOURS = {"target": "#6366f1", "corefs": "#d6336c", "retains": "#0b8a72"}
+CARDS = 50
 _NO_LOSS = pd.DataFrame({"step": [], "term": [], "loss": []})
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a page has drawn of a run: the plot and the previews are sent again only when there are new ones."""
+    """What a page has drawn of a run: the plot and the previews are sent again only when there are new ones. shown: how
+    many cards at most, the newest runs'."""
 
     run: str | None = None
     steps: int = 0
     previews: int = 0
+    shown: int = CARDS
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def _describe_undrawn(record: Record, spec: ConceptSpec, base: str) -> str:
 def measure_time(form: EraseForm) -> str:
     """The time at the pace of the last run of this base and method on this machine, with the judging where its pace is
     known too; empty without such a run."""
-    found = [run for run in runs.all_runs() if run.job.base == form.base and run.job.config.method == form.method]
+    found = [run for run in runs.all_runs() if run.facts.base == form.base and run.facts.method == form.method]
     pace = next((pace for run in found if (pace := _measure_pace(run))), None)
     if pace is None:
         return ""
@@ -133,22 +136,22 @@ def _estimate_judging(form: EraseForm) -> float | None:
 
 def _measure_pace(run: Run) -> float | None:
     """Seconds per step of a run that trained without interruption, else None."""
-    starts = [event for event in run.events() if isinstance(event, StartEvent)]
-    last = run.last(StepEvent)
-    if not run.erased or len(starts) != 1 or not last:
+    start, last = run.last(StartEvent), run.last(StepEvent)
+    if not run.erased or run.history.counts.get("start") != 1 or not start or not last:
         return None
-    return (last.time - starts[0].time) / last.step
+    return (last.time - start.time) / last.step
 
 
-def render_runs(chosen: str | None) -> str:
-    found = runs.all_runs()
+def render_runs(found: list[Run], chosen: str | None, most: int = CARDS) -> str:
+    """The cards of the newest runs, and of those that wait or run."""
     queue = run_view.list_queue(found)
-    return render("runs", runs=[run_view.summarize(run, queue) for run in found], chosen=chosen)
+    shown = [run for n, run in enumerate(found) if n < most or run.id in queue.waiting or run.state == "running"]
+    cards = [run_view.summarize(run, queue) for run in shown]
+    return render("runs", runs=cards, chosen=chosen, older=len(found) - len(shown))
 
 
-def find_run(chosen: str | None) -> Run | None:
+def find_run(found: list[Run], chosen: str | None) -> Run | None:
     """The chosen run, else the running one, else the newest."""
-    found = runs.all_runs()
     first = next((run for run in found if run.state == "running"), found[0] if found else None)
     return next((run for run in found if run.id == chosen), first)
 
@@ -264,16 +267,19 @@ def queue_run(job: Job, images: int, judge: str = AUTO, leave_out_long: bool = F
 @report_errors
 def refresh(chosen: str | None, seen: Seen) -> tuple:
     """The runs and the details of one of them; its plot and previews only when there are new ones."""
-    run = find_run(chosen)
-    now = Seen(run.id, _count_events(run, "step"), _count_events(run, "preview")) if run else Seen()
-    first = seen == Seen() or now.run != seen.run
+    found = runs.all_runs()
+    run = find_run(found, chosen)
+    now = Seen(shown=seen.shown)
+    if run:
+        now = replace(now, run=run.id, steps=_count_events(run, "step"), previews=_count_events(run, "preview"))
+    first = seen.run is None or now.run != seen.run
     plot = update_plot(run) if first or now.steps != seen.steps else (gr.skip(), gr.skip())
     previews = render_previews(run) if first or now.previews != seen.previews else gr.skip()
-    return render_runs(now.run), render_details(run), previews, *plot, now
+    return render_runs(found, now.run, now.shown), render_details(run), previews, *plot, now
 
 
 def _count_events(run: Run, kind: str) -> int:
-    return sum(event.kind == kind for event in run.events())
+    return run.history.counts.get(kind, 0)
 
 
 @report_errors
@@ -290,6 +296,11 @@ def press_run_button(chosen: str | None, event: gr.EventData) -> str | None:
             people.require_own(run).delete()
             return None if chosen == run.id else chosen
     return run.id
+
+
+def show_older(seen: Seen) -> Seen:
+    """More cards of the list, from its next redrawing on."""
+    return replace(seen, shown=seen.shown + CARDS)
 
 
 @report_errors
@@ -366,6 +377,7 @@ def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, pa
     ui.timer.tick(**update)
     demo.load(**update)
     ui.start.click(start, None, ui.chosen, inputs_kwargs=ui.form, api_visibility="private").success(**update)
+    ui.runs.submit(show_older, ui.seen, ui.seen, **QUIET).then(**update)
     ui.runs.click(press_run_button, ui.chosen, ui.chosen, **QUIET).then(**update)
     ui.runs.input(rename, **QUIET).then(**update)
     ui.runs.edit(refill_form, None, fields, **QUIET)

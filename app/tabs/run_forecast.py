@@ -8,7 +8,7 @@ from crce.cost import format_duration
 from crce.evaluation.questions import TARGET_FACTOR
 from crce.judges.choices import AUTO
 from crce.runs import PHASES, Job, Run
-from crce.runs.events import EstimateEvent, Event, Phase, PhaseEvent, StartEvent, StepEvent
+from crce.runs.events import EstimateEvent, Phase, PhaseEvent, StartEvent, StepEvent
 
 Mark = PhaseEvent | StepEvent
 # The part of the training that fills the latent cache, and of the judging that draws the report's terms, as they were
@@ -27,16 +27,17 @@ class Forecast:
 
 def forecast(run: Run) -> Forecast:
     """Of a run that is being worked on, or was."""
-    events = _list_attempt(run)
-    mark = next((event for event in reversed(events) if isinstance(event, Mark)), None)
-    if mark is None:
-        drawing = any(isinstance(event, EstimateEvent) for event in events)
+    history = run.history
+    mark = history.latest(PhaseEvent, StepEvent, StartEvent)
+    if not isinstance(mark, Mark):
+        drawing = isinstance(history.latest(EstimateEvent, StartEvent), EstimateEvent)
         text = "drawing the first preview" if drawing else "loading the model and timing a step"
         return Forecast(round(100 * _find_kept(run)), text)
     judging = bool(run.evaluation) or mark.progress.phase in ("evaluate", "pictures")
-    trains = mark.progress.phase in ("bank", "train") or any(isinstance(event, StepEvent) for event in events)
+    stepped = isinstance(history.latest(StepEvent, StartEvent), StepEvent)
+    trains = stepped or mark.progress.phase in ("bank", "train")
     parts = _expect_parts(run, trains, judging)
-    left = _count_left(run, events, mark, judging)
+    left = _count_left(run, mark, judging)
     return Forecast(_compute_percent(run, mark, parts), _describe(mark, left, judging))
 
 
@@ -44,18 +45,11 @@ def estimate_judging(job: Job, images: float, judge: str = AUTO) -> float | None
     """Seconds at the pace of the last judging of this base on this machine; None before the first."""
     wanted = sum(TARGET_FACTOR + len(spec.corefs) + len(spec.retains) for spec in job.specs) * images
     for run in runs.all_runs():
-        report = run.report if run.job.base == job.base else None
+        report = run.report if run.facts.base == job.base and run.scores.seconds else None
         if report and report.seconds and judge in (AUTO, report.judge):
             drawn = sum(len(answers.seeds) for part in (report, *report.also) for answers in part.terms)
             return report.seconds * wanted / drawn if drawn else None
     return None
-
-
-def _list_attempt(run: Run) -> list[Event]:
-    """The events since the run was last taken up."""
-    events = list(run.events())
-    starts = [number for number, event in enumerate(events) if isinstance(event, StartEvent)]
-    return events[starts[-1] :] if starts else events
 
 
 def _find_kept(run: Run) -> float:
@@ -86,17 +80,17 @@ def _expect_judging(run: Run) -> float | None:
     return estimate_judging(run.job, request.images, request.judge) if request else None
 
 
-def _count_left(run: Run, events: list[Event], mark: Mark, judging: bool) -> float | None:
+def _count_left(run: Run, mark: Mark, judging: bool) -> float | None:
     """Seconds from now to the end; None where a part is unknown. What the last event promised has passed in part."""
     progress, now = mark.progress, time.time()
     if progress.seconds_left is None:
         return None
     left, expected = progress.seconds_left - (now - mark.time), _expect_judging(run) if judging else 0.0
     if progress.phase == "bank":
-        estimate = run.last(EstimateEvent)
-        if estimate is None or estimate.seconds is None or run.kept_step:
+        estimate, start = run.last(EstimateEvent), run.last(StartEvent)
+        if not start or not estimate or estimate.seconds is None or run.kept_step:
             return None
-        left = max(estimate.seconds - (now - events[0].time), left)
+        left = max(estimate.seconds - (now - start.time), left)
     if progress.phase == "evaluate":
         return left + _PICTURES * (expected or 0.0)
     return None if expected is None else left + expected * (progress.phase != "pictures")

@@ -1,7 +1,6 @@
 """A run in words and pictures, as the Start and Erase tabs show it."""
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,13 +16,11 @@ from crce.runs.events import (
     EstimateEvent,
     FailedEvent,
     PreviewEvent,
-    StepEvent,
     StoppedEvent,
 )
 
 _CHIPS = {"running": "busy", "done": "good", "failed": "bad", "interrupted": "bad"}
 N = TypeVar("N", int, float)
-_MAX_POINTS = 120  # of a loss curve
 
 
 @dataclass(frozen=True)
@@ -76,20 +73,20 @@ def list_queue(found: list[Run]) -> Queue:
 
 
 def summarize(run: Run, queue: Queue = Queue()) -> RunSummary:
-    state = run.state
+    state, facts = run.state, run.facts
     seen = forecast(run) if state in ("running", "stopped", "failed", "interrupted") else None
     return RunSummary(
         id=run.id,
-        title=run.title,
-        method=run.job.config.method,
-        base=run.job.base,
+        title=facts.title,
+        method=facts.method,
+        base=facts.base,
         state="stopping" if run.stopping and state == "running" else state,
         chip=_CHIPS.get(state, ""),
         description=seen.text if seen and state == "running" else describe_state(run, state, queue),
         percent=seen.percent if seen else 0,
         erased=run.erased,
         scores=summarize_scores(run),
-        size=format_size(run.size),
+        size=format_size(run.about_size),
     )
 
 
@@ -124,11 +121,11 @@ def _split_time(run: Run) -> str:
 
 def summarize_scores(run: Run) -> str:
     """The main accuracies of the report in one line; the strict ones where it has them."""
-    report = run.report
-    metrics = (report.strict or report.metrics) if report else {}
-    scores = [(METRICS[key].name, metrics[key]) for key in ("acc_u", "acc_c_test", "acc_r_test") if key in metrics]
-    note = " · strict" if report and report.strict and scores else ""
-    return " · ".join(f"{name} {score.rate:.0%} (n={score.n})" for name, score in scores) + note
+    found = run.scores
+    known = found.scores or {}
+    scores = [(METRICS[key].name, *known[key]) for key in ("acc_u", "acc_c_test", "acc_r_test") if key in known]
+    note = " · strict" if found.strict and scores else ""
+    return " · ".join(f"{name} {rate:.0%} (n={n})" for name, rate, n in scores) + note
 
 
 def compare_costs(run: Run) -> dict[str, str]:
@@ -157,21 +154,13 @@ def _compare_cost(actual: N | None, estimated: N | None, show: Callable[[N], str
 
 def average_losses(run: Run) -> list[dict]:
     """Rows of the loss curve: the mean loss of each term over a few steps."""
-    steps = [event for event in run.events() if isinstance(event, StepEvent)]
-    width = math.ceil(len(steps) / _MAX_POINTS) or 1
-    return [row for start in range(0, len(steps), width) for row in _average(steps[start : start + width])]
-
-
-def _average(steps: list[StepEvent]) -> list[dict]:
-    terms, last = steps[-1].losses, steps[-1].step
-    means = {term: sum(step.losses.get(term, 0) for step in steps) / len(steps) for term in terms}
-    return [{"step": last, "term": term, "loss": mean} for term, mean in means.items()]
+    points = run.curve.points
+    return [{"step": point.step, "term": term, "loss": loss} for point in points for term, loss in point.losses.items()]
 
 
 def group_previews(run: Run) -> list[PreviewRow]:
     """The pictures drawn during training, by prompt."""
-    events = [event for event in run.events() if isinstance(event, PreviewEvent)]
-    images = [image for event in events for image in _read_previews(run, event)]
+    images = [image for event in run.curve.previews for image in _read_previews(run, event)]
     images.sort(key=lambda image: (image.place, image.step))
     groups = itertools.groupby(images, key=lambda image: (image.place, image.prompt))
     return [PreviewRow(prompt, list(group)) for (_, prompt), group in groups]

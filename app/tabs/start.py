@@ -53,7 +53,7 @@ def estimate_time() -> str:
 
 def find_trial() -> Run | None:
     """The latest trial of any page, so that a page that is reloaded finds it."""
-    return next((run for run in runs.all_runs() if run.job.name == TRIAL), None)
+    return next((run for run in runs.all_runs() if run.facts.name == TRIAL), None)
 
 
 # What the user does

@@ -11,7 +11,7 @@ from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, read_report
 from crce.experiments import by_hand, drift, near_far
 from crce.experiments.sweep import choose_all, load_settings, mean_drift, mean_h, pool_acc_u
-from crce.experiments.tables import REPORTS, load_reports, render_differences
+from crce.experiments.tables import REPORTS, find_reports, load_reports, render_differences
 from crce.files import DOCS, RESULTS
 
 PAPER = "crce"  # the method in REPORTS that variants are compared with
@@ -257,4 +257,4 @@ def render_variants(folder: Path, page: str, ours: str, more: Sequence[tuple[str
 
 
 def _read(folder: Path) -> list[Report]:
-    return [read_report(path) for path in sorted(folder.rglob("*.json"))]
+    return [read_report(path) for path in find_reports(folder)]

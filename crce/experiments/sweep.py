@@ -21,7 +21,7 @@ from crce.config import EraseConfig, ResolvedConfig, config_from_dict, resolve_c
 from crce.errors import CrceError
 from crce.evaluation.accuracies import are_strict
 from crce.evaluation.report import Report, read_report
-from crce.experiments.tables import JobEvent, measure
+from crce.experiments.tables import JobEvent, find_reports, measure
 from crce.files import RESULTS
 from crce.runs import Job
 
@@ -106,7 +106,7 @@ def name_setting(config: ResolvedConfig) -> str:
 def load_settings(folder: Path = SWEEPS) -> dict[tuple[str, ResolvedConfig], list[Report]]:
     """The reports of a sweep by method and setting, in a fixed order; further concepts and seeds lie together."""
     found: dict[tuple[str, ResolvedConfig], list[Report]] = {}
-    for report in (read_report(path) for path in sorted(folder.rglob("*.json"))):
+    for report in map(read_report, find_reports(folder)):
         config = replace(config_from_dict(report.config), seed=0, preview_every=0)
         found.setdefault((config.label, config), []).append(report)
     order = list(METHOD_FACTS)

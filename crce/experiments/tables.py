@@ -78,6 +78,12 @@ def execute_job(run: runs.Run, models: Models) -> Iterator[JobEvent]:
             raise CrceError(f"{concept} with {method}: {reason}")
 
 
+def find_reports(folder: Path) -> list[Path]:
+    """The reports in the folder and those below it, in a fixed order; not the work of a measurement that goes on."""
+    found = folder.rglob("*.json")
+    return sorted(path for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts))
+
+
 def load_reports(folder: Path = REPORTS) -> list[Report]:
     """The committed reports in the table's order."""
     found = [read_report(path) for path in sorted(folder.glob("*.json"))]

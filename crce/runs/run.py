@@ -8,6 +8,7 @@
     checkpoint.safetensors  where training continues (-previous: the state before, -broken-1: one that was damaged);
                             delta.safetensors: its result
     report.json, images/    what was judged and drawn; person.json: what a person said of pictures
+    summary.json            a copy of what a list shows (see `crce.runs.summary`)
 
 Imports no torch: the web process and the command line read runs with it.
 """
@@ -38,26 +39,23 @@ from crce.judges.choices import AUTO, choose_judge
 from crce.records import parse
 from crce.runs.events import (
     ENDINGS,
-    CheckpointEvent,
     DoneEvent,
-    EvaluatedEvent,
     Event,
-    NoteEvent,
-    NotJudgedEvent,
-    PhaseEvent,
     Progress,
     StartEvent,
-    StepEvent,
     StoppedEvent,
     from_line,
     to_line,
 )
+from crce.runs.history import Curve, History, Stamp, stamp_of
 from crce.runs.person import read_verdicts
+from crce.runs.summary import JobFacts, ReportFacts, details_of, summary_of
 from crce.text import has_controls
 from crce.token_count import fit_terms
 
 E = TypeVar("E", bound=Event)
 ID = re.compile(r"[0-9a-z-]{12,60}")
+WEIGHTS = "delta.safetensors"
 HALF_MADE_SECONDS = 60  # nobody takes this long to create a run
 
 
@@ -126,7 +124,7 @@ class Run:
     def job(self) -> ResolvedJob:
         """Raises CrceError if job.json is not what `create` wrote."""
         try:
-            return _read_job(self.dir / "job.json", *_stamp(self.dir / "job.json"))
+            return _read_job(self.dir / "job.json", stamp_of(self.dir / "job.json"))
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise CrceError(f"The run {self.dir} is broken: its job.json cannot be read ({error}). "
                             "Delete the directory.") from None  # fmt: skip
@@ -143,45 +141,66 @@ class Run:
 
     @property
     def title(self) -> str:
-        return self.job.name or " + ".join(spec.name for spec in self.job.specs)
+        return self.facts.title
 
     @property
     def state(self) -> str:
         """queued, running, done, stopped, failed; or interrupted: started, not ended, and nobody works on it."""
-        mark = self._last_mark()
+        mark = self.history.mark
         if isinstance(mark, StartEvent) and is_locked(self.dir / "lock"):
             return "running"
         # An evaluation may be requested just as a run ends, so it queues a run that is done.
-        waits = isinstance(mark, DoneEvent) and self.evaluation
-        if mark is None or (self.dir / "resume").exists() or waits:
+        waits = isinstance(mark, DoneEvent) and self._has("evaluate.json") and self.evaluation
+        if mark is None or self._has("resume") or waits:
             return "queued"
         return "interrupted" if isinstance(mark, StartEvent) else mark.kind
 
     def events(self) -> tuple[Event, ...]:
-        """All events; a line torn by a kill is left out."""
-        path = self.dir / "events.jsonl"
+        """All events, read anew; a line torn by a kill is left out."""
         try:
-            return _read_events(path, *_stamp(path))
+            lines = (self.dir / "events.jsonl").read_bytes().split(b"\n")
         except FileNotFoundError:
             return ()
+        return tuple(event for line in lines if (event := from_line(line)))
+
+    @property
+    def history(self) -> History:
+        """What happened so far. Costs a look at the file, and the reading of what is new in it."""
+        return summary_of(self.dir).history()
+
+    @property
+    def curve(self) -> Curve:
+        """The losses and previews so far."""
+        return details_of(self.dir).read()
 
     def last(self, kind: type[E]) -> E | None:
         """The latest event of this class."""
-        return next((event for event in reversed(self.events()) if isinstance(event, kind)), None)
+        return self.history.find(kind)
 
     @property
     def progress(self) -> Progress | None:
         """How far the current or last attempt came; None before its first step."""
-        for event in reversed(self.events()):
-            if isinstance(event, PhaseEvent | StepEvent):
-                return event.progress
-            if isinstance(event, StartEvent):
-                return None
-        return None
+        return self.history.progress
+
+    @property
+    def facts(self) -> JobFacts:
+        """What a list shows of the job. Raises CrceError if job.json is not what `create` wrote."""
+        return summary_of(self.dir).job(self._read_facts)
+
+    def _read_facts(self) -> JobFacts:
+        stamp, job = stamp_of(self.dir / "job.json"), self.job
+        title = job.name or " + ".join(spec.name for spec in job.specs)
+        return JobFacts(stamp or (0, 0, 0), job.created, title, job.name, job.spec.slug, job.config.method,
+                        job.config.title, job.base, job.device)  # fmt: skip
+
+    @property
+    def scores(self) -> ReportFacts:
+        """What a list shows of the report."""
+        return summary_of(self.dir).report(self._read_report)
 
     @property
     def weights_path(self) -> Path:
-        return self.dir / "delta.safetensors"
+        return self.dir / WEIGHTS
 
     @property
     def checkpoint_path(self) -> Path:
@@ -190,7 +209,10 @@ class Run:
     @property
     def erased(self) -> bool:
         """Whether training is finished; its weights are in `weights_path`."""
-        return self.weights_path.exists()
+        return self._has(WEIGHTS)
+
+    def _has(self, name: str) -> bool:
+        return os.path.exists(f"{self.dir}/{name}")
 
     @property
     def evaluation(self) -> EvaluationRequest | None:
@@ -204,11 +226,14 @@ class Run:
     @property
     def report(self) -> Report | None:
         """None before the run is evaluated, and where report.json cannot be read. It has today's agreement."""
+        report = self._read_report()
+        return report and replace(report, agreement=self._agree(report))
+
+    def _read_report(self) -> Report | None:
         try:
-            report = read_report(self.dir / "report.json")
+            return read_report(self.dir / "report.json")
         except CrceError:
             return None
-        return replace(report, agreement=self._agree(report))
 
     @property
     def agreement(self) -> Agreement | None:
@@ -231,19 +256,29 @@ class Run:
     @property
     def not_judged(self) -> str:
         """Why the last evaluation that was asked for could not be made; empty if it was, or none was asked for."""
-        marks = (event for event in reversed(self.events()) if isinstance(event, EvaluatedEvent | NotJudgedEvent))
-        mark = next(marks, None)
-        return mark.reason if isinstance(mark, NotJudgedEvent) else ""
+        return self.history.not_judged
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was left out in the run, and why; each line once."""
-        return tuple(dict.fromkeys(event.text for event in self.events() if isinstance(event, NoteEvent)))
+        return self.history.notes
 
     @property
     def size(self) -> int:
         """Bytes on disk."""
         return sum(path.stat().st_size for path in self.dir.rglob("*") if path.is_file())
+
+    @property
+    def about_size(self) -> int:
+        """The same when something last happened in the run."""
+        summary_of(self.dir).history()
+        return summary_of(self.dir).size(lambda: self.size)
+
+    def summarized(self) -> "Run":
+        """The run, with all that a list shows kept for the next process. Raises CrceError for a broken one."""
+        _ = self.facts, self.scores, self.about_size
+        summary_of(self.dir).save()
+        return self
 
     @property
     def stopping(self) -> bool:
@@ -254,7 +289,7 @@ class Run:
         (self.dir / "stop").touch()
         try:
             with self.hold():
-                mark = self._last_mark()
+                mark = self.history.mark
                 if not isinstance(mark, ENDINGS):
                     self.record(StoppedEvent(self.kept_step))
                 if isinstance(mark, DoneEvent):
@@ -334,17 +369,12 @@ class Run:
     @property
     def kept_step(self) -> int:
         """The step after which a resumed run continues."""
-        last = self.last(CheckpointEvent)
-        return last.step if last else 0
+        return self.history.kept_step
 
     def clear(self, *requests: str) -> None:
         """Removes request files: stop, resume, evaluate.json."""
         for name in requests:
             (self.dir / name).unlink(missing_ok=True)
-
-    def _last_mark(self) -> Event | None:
-        """The latest start or ending."""
-        return next((event for event in reversed(self.events()) if isinstance(event, (StartEvent, *ENDINGS))), None)
 
 
 class Busy(CrceError):
@@ -410,7 +440,7 @@ def all_runs() -> list[Run]:
     for path in store().glob("*"):
         with suppress(CrceError):
             if ID.fullmatch(path.name):
-                created[Run(path)] = Run(path).job.created
+                created[Run(path)] = Run(path).summarized().facts.created
     return sorted(created, key=lambda run: (created[run], run.id), reverse=True)
 
 
@@ -430,7 +460,7 @@ def tidy() -> None:
 
 def _half_written(folder: Path) -> list[Path]:
     """The temporary files of what only the process that holds a run writes (see `files.write_atomic`)."""
-    return [path for name in ("checkpoint", "delta", "report") for path in folder.glob(f".{name}.*")]
+    return [path for name in ("checkpoint", "delta", "report", "summary") for path in folder.glob(f".{name}.*")]
 
 
 def find(name: str) -> Run:
@@ -475,20 +505,9 @@ def _write_job(folder: Path, job: Job) -> None:
     files.write_json(folder / "job.json", facts)
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """A key for the caches below: it changes whenever the file does. Raises OSError."""
-    found = path.stat()
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-@lru_cache(maxsize=1024)
-def _read_job(path: Path, *stamp: int) -> ResolvedJob:
+@lru_cache(maxsize=64)
+def _read_job(path: Path, stamp: Stamp | None) -> ResolvedJob:
     facts = files.read_json(path)
     spec, config = spec_from_dict(facts["spec"]), config_from_dict(facts["config"])
     also = tuple(map(spec_from_dict, facts.get("also", ())))
     return ResolvedJob(**{**facts, "spec": spec, "config": config, "also": also})
-
-
-@lru_cache(maxsize=256)
-def _read_events(path: Path, *stamp: int) -> tuple[Event, ...]:
-    return tuple(event for line in path.read_bytes().split(b"\n") if (event := from_line(line)))

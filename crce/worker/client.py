@@ -105,7 +105,7 @@ def lock_file(device: str) -> Path:
 
 def ensure_workers() -> None:
     """Starts the workers that the queued runs need, one per card, unless they are there."""
-    states = [(run.state, run.job.device) for run in runs.all_runs()]
+    states = [(run.state, run.facts.device) for run in runs.all_runs()]
     queued = [device for state, device in states if state == "queued"]
     running = sum(state == "running" for state, _ in states)
     for name in devices.plan_workers(queued, running, len(devices.usable_cards())):

@@ -93,7 +93,7 @@ class Worker:
         return mine and run.id not in self._unwritable
 
     def _execute(self, run: Run) -> None:
-        before = len(run.events())
+        before = run.history.counts
         try:
             events = execute(run, self._models)
             for _ in events:
@@ -106,7 +106,7 @@ class Worker:
             return
         except CrceError as error:
             print(error, flush=True)
-        if len(run.events()) == before:
+        if run.history.counts == before:
             # Not even its failure could be written: it would be taken up again and again.
             self._unwritable.add(run.id)
         # The run has loaded torch already, so this import is quick.

@@ -1,0 +1,90 @@
+"""A large store and a long run: seconds to the first list in a new process, and what an hour of polling takes.
+
+1 000 finished runs of 120 events each with their reports, 500 concepts of one's own, and one run that writes two events
+a second. Polled as the open page does, each 1.5 s of the Erase tab and 2 s of the status line; the hour is not waited
+for: its events are written and its polls made one after the other.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from benchmarks.figures import Figure, make_parser, show
+from crce import files
+from crce.concepts.library import find_concept, save_spec
+from crce.config import EraseConfig
+from crce.files import ROOT
+from crce.runs import Job, create, store
+from crce.runs.events import CheckpointEvent, DoneEvent, StartEvent, StepEvent
+
+RUNS, CONCEPTS, EVENTS = 1000, 500, 120
+POLLS = 2400  # of an hour
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--concepts", type=int, default=CONCEPTS)
+    parser.add_argument("--polls", type=int, default=POLLS)
+    options = parser.parse_args()
+    show("store", __doc__, measure(options.runs, options.concepts, options.polls), options.keep)
+
+
+def measure(runs: int, concepts: int, polls: int) -> Iterator[Figure]:
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["CRCE_HOME"] = home
+        fill(runs, concepts)
+        for what, note in (("the first time", ""), ("in a process that starts later", "with the summaries")):
+            found = poll(0)
+            yield Figure(f"{runs} runs listed, {what}", (found["list"],), note)
+        yield Figure("the same list again", (found["again"],), f"{found['opened']} files opened", "s")
+        yield Figure(f"{concepts} concepts listed", (found["concepts"],))
+        found = poll(polls)
+        times, curve = found["polls"], found["memory"]
+        note = f"{found['read'] / polls:.1f} files opened"
+        yield Figure("a poll while one run writes", tuple(times), note)
+        shown = ", ".join(f"{size:.0f}" for size in curve)
+        yield Figure("memory of the process", (curve[0], curve[-1]), f"at each tenth of the hour: {shown}", "MB")
+
+
+def fill(runs: int, concepts: int) -> None:
+    """The store, written as the program writes it."""
+
+    dog = find_concept("dog")
+    for number in range(concepts):
+        spec = type(dog)(f"thing {number}", "object", "", dog.corefs, dog.retains)
+        save_spec(spec, files.home() / "concepts" / "object" / f"{spec.slug}.json")
+    first = create(Job("emoji-sd", dog, EraseConfig()))
+    report = read_example()
+    for event in (StartEvent(1), *steps(EVENTS - 3), CheckpointEvent(300), DoneEvent(40.0)):
+        first.record(event)
+    for number in range(runs - 1):
+        folder = store() / f"20260801-{number:06d}-dog-aaaa"
+        shutil.copytree(first.dir, folder)
+        facts = json.loads((folder / "job.json").read_text())
+        facts |= {"created": facts["created"] - number, "name": f"n {number}"}
+        (folder / "job.json").write_text(json.dumps(facts))
+        (folder / "report.json").write_text(report)
+
+
+def steps(count: int) -> list[StepEvent]:
+    return [StepEvent(n + 1, count, {"target": 0.1, "corefs": 0.2, "retains": 0.3}, 10.0) for n in range(count)]
+
+
+def read_example() -> str:
+    (path,) = (ROOT / "tests" / "data").glob("*/done/report.json")
+    return path.read_text()
+
+
+def poll(polls: int) -> dict:
+    """In a new process, as the app's: what it measured."""
+    command = [sys.executable, "-m", "benchmarks.store_child", str(polls)]
+    return json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+
+
+if __name__ == "__main__":
+    main()
