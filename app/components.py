@@ -6,6 +6,7 @@ import io
 import gradio as gr
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from crce.files import DATA
 from crce.redact import redact
@@ -46,7 +47,8 @@ def shrink(png: bytes, side: int = 128) -> bytes:
     return encode_png(image)
 
 
-def encode_png(image: Image.Image) -> bytes:
+def encode_png(image: Image.Image, info: PngInfo | None = None) -> bytes:
+    """info: texts that are kept in the file."""
     file = io.BytesIO()
-    image.save(file, "PNG")
+    image.save(file, "PNG", pnginfo=info)
     return file.getvalue()

@@ -4,6 +4,7 @@ import functools
 import html
 import inspect
 import logging
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,12 @@ import gradio as gr
 from crce.errors import CrceError
 
 _SECONDS = 20  # that an error stays on screen
+# As part of a sentence, in brackets, and as a sentence of its own.
+_COMMANDS = (
+    r",? or (?:with )?`(?:python -m )?crce [^`]*`",
+    r" \((?:--[a-z][^)]*)\)",
+    r"(?:(?<=[.!?] )|^)[^.!?`]*(?:`(?:python -m )?crce [^`]*`|\B--[a-z][a-z-]+)[^.!?]*[.!?](?: |$)",
+)
 log = logging.getLogger("crce.app")
 
 
@@ -33,6 +40,13 @@ def report_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
     return streaming if inspect.isgeneratorfunction(handler) else plain
 
 
+def in_page_words(text: str) -> str:
+    """An error without what only the command line has: its options and commands mean nothing on the page."""
+    for pattern in _COMMANDS:
+        text = re.sub(pattern, "", text)
+    return text.strip()
+
+
 @contextmanager
 def _raise_as_toast() -> Iterator[None]:
     try:
@@ -41,7 +55,7 @@ def _raise_as_toast() -> Iterator[None]:
         raise
     except CrceError as error:
         # Toasts render HTML, and a message may quote text from an LLM or a visitor.
-        raise _toast(html.escape(str(error), quote=False)) from None
+        raise _toast(html.escape(in_page_words(str(error)), quote=False)) from None
     except Exception:
         log_id = uuid.uuid4().hex[:8]
         log.exception("unexpected error %s", log_id)

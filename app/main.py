@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import threading
+from contextlib import suppress
 
 # Read when gradio is imported: no usage data leaves the machine.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -13,9 +14,9 @@ from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from app import guard
-from app.components import html_panel
+from app.components import ASSETS, html_panel
 from app.events import QUIET
-from app.session import people
+from app.session import example, people, thumbnails
 from app.tabs import compare, curate, erase, publish, start, status_bar
 from app.theme import CSS, ICON, build_theme
 from crce import runs
@@ -32,7 +33,12 @@ def build() -> gr.Blocks:
     with gr.Blocks(title="CRCE Studio", fill_width=True, delete_cache=(3600, 86400)) as demo:
         remembered = gr.BrowserState("", storage_key="crce-studio-concept", secret="not-a-secret")
         status, tick = html_panel(status_bar.render_initial()), gr.Timer(2)
-        styles, redraw = gr.HTML("", apply_default_css=False, elem_classes="sheet"), gr.Timer(1.5)
+        page_script = (ASSETS / "page.js").read_text(encoding="utf-8")
+        pictures = thumbnails.build_styles(thumbnails.list_first())
+        styles, redraw = (
+            gr.HTML(pictures, js_on_load=page_script, apply_default_css=False, elem_classes="sheet"),
+            gr.Timer(1.5),
+        )
         with gr.Tabs(selected="start") as tabs:
             with gr.Tab("Start", id="start"):
                 start_tab = start.build()
@@ -49,6 +55,7 @@ def build() -> gr.Blocks:
         curate.wire_pictures(curate_tab, styles, redraw)
         erase.wire(erase_tab, curate_tab, demo, tabs, erase_page)
         compare.wire(compare_tab, start_tab, erase_tab, tabs, compare_page)
+        demo.load(compare.read_link, None, start_tab.finished, **QUIET)
         publish.wire(publish_tab, curate_tab, publish_page)
         gr.on([demo.load, tick.tick], status_bar.render_status, None, status, **QUIET)
     return demo
@@ -107,11 +114,13 @@ def _read_accounts(auth: str) -> list[tuple[str, str]]:
 
 
 def _warm_up() -> None:
-    """Removes what kills left, and continues runs that were queued when the machine went down. Without any, the first
-    picture starts the worker."""
+    """Makes the example, removes what kills left, and continues runs that were queued when the machine went down.
+    Without any, the first picture starts the worker."""
     import crce.proposers.proposers  # noqa: F401  the status line needs it, and its first import takes a second
 
     runs.tidy()
+    with suppress(CrceError):  # without the default model; the status line says so
+        example.make()
     if any(run.state == "queued" for run in runs.all_runs()):
         ensure_workers()
 

@@ -23,9 +23,9 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from app.components import encode_png, render
-from app.errors import report_errors
+from app.errors import in_page_words, report_errors
 from app.main import build
-from app.session import drafts, thumbnails, transcript
+from app.session import drafts, example, thumbnails, transcript
 from app.session.comparison import Comparison, Prompt, Row, Title
 from app.tabs import (
     compare,
@@ -40,19 +40,21 @@ from app.tabs import (
     run_forecast,
     run_view,
     start,
+    status_bar,
 )  # fmt: skip
 from app.tabs.erase_form import EraseForm
-from crce import cost, devices, files, runs
+from crce import bases, cost, devices, files, runs
 from crce.concepts import csv_json, edits, library
 from crce.concepts.drawn import Record, read_record
 from crce.concepts.edits import Revision
 from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec, Provenance, Round, Term, resolve_conflicts
-from crce.config import EraseConfig
+from crce.config import EraseConfig, resolve_config
 from crce.errors import CrceError
 from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, write_report
 from crce.models import text_space
+from crce.proposers import commands
 from crce.runs import EvaluationRequest, Job
 from crce.runs.events import (
     CheckpointEvent,
@@ -72,6 +74,7 @@ from crce.training.estimate import estimate
 from crce.worker import handlers
 from crce.worker.answers import Cell, DistancesAnswer, Sphere, StatusAnswer, TermDistance
 from crce.worker.broker import RequestBroker
+from crce.worker.requests import DistancesRequest, PreviewRequest
 
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(2)} {{alert}} \"'`"
 
@@ -131,6 +134,29 @@ def test_a_comparison_shows_hostile_prompts_as_text():
     assert "<img src=x" not in compare.render_grid(drawn)
 
 
+@pytest.mark.parametrize(
+    ("said", "seen"),
+    [
+        ("There is no run 'x'. `python -m crce runs` lists them.", "There is no run 'x'."),
+        ("It is not here. Download it in the Erase tab, or with `python -m crce download a/b`.",
+         "It is not here. Download it in the Erase tab."),
+        ("The disk is full. Free some space, or start a run in another folder (--out, or CRCE_HOME).",
+         "The disk is full. Free some space, or start a run in another folder."),
+        ("It draws 5 per step. Add corefs or lower --corefs. Then try again.", "It draws 5 per step. Then try again."),
+        ("Choose one of esd-x, crce-uce: 5 -- 7.", "Choose one of esd-x, crce-uce: 5 -- 7."),
+    ],
+)  # fmt: skip
+def test_errors_on_the_page_have_no_words_of_the_command_line(said, seen):
+    assert in_page_words(said) == seen
+
+
+def test_a_name_that_cannot_be_is_answered_in_the_words_of_the_page():
+    with pytest.raises(CrceError, match='^The concept\'s name is ""; enter a phrase.$'):
+        drafts.create("", "object", "")
+    with pytest.raises(CrceError, match='^A name to erase is ""; enter a phrase.$'):
+        edit("corefs", "puppy", "text", " ")
+
+
 def test_people_see_our_errors_as_they_are_and_others_by_an_id(caplog):
     @report_errors
     def ours():
@@ -164,7 +190,11 @@ class Tab:
         fn = next(fn for fn in self.demo.fns.values() if inspect.unwrap(fn.fn) is inspect.unwrap(handler))
         typed = iter(values)
         inputs = [None if isinstance(part, gr.State) else next(typed) for part in fn.inputs]
-        told = {"state": self.state, "request": gr.Request(session_hash="tab"), "event_data": event(**facts)}
+        told = {
+            "state": self.state,
+            "request": gr.Request(session_hash="tab", query_params={}),
+            "event_data": event(**facts),
+        }
         return asyncio.run(self.demo.process_api(fn, inputs, **told))["data"]
 
 
@@ -186,10 +216,10 @@ def test_the_road_through_the_wires(no_worker, base, home):
     assert (form.backbone, form.preview_every, form.device, form.dtype) == ("ca", 10, "cpu", "fp32")
     assert form.anchor == "zebra"
     run = runs.all_runs()[0]
-    listing, *_ = tab.press(erase.refresh)
+    listing, *_ = tab.press(erase.refresh, "", "newest first")
     assert run.id in listing
     run.record(StepEvent(step=1, of=20, losses={"target": 1.0}, seconds_left=None))
-    tab.press(erase.refresh)
+    tab.press(erase.refresh, "", "newest first")
     tab.press(erase.refill_form, id=run.id)
     tab.press(start.refresh)
     save_file({"x": np.zeros(2, np.float32)}, run.weights_path, metadata={"base": "x"})
@@ -291,6 +321,29 @@ def test_undo_and_redo_step_through_every_change():
         page = drafts.redo(page)
         assert page.mine == state
     assert drafts.count_steps("dog") == (3, 0)
+
+
+def test_the_next_concept_without_a_review_is_opened():
+    slugs = list(library.library())
+    here = opened(slugs[-1])
+    assert curate.press_concept_button(here, "", event(do="next"))[1] == slugs[0]
+    first = drafts.open_concept(slugs[0])
+    drafts.change(first, lambda spec: drafts.mark_reviewed(spec, "Ada"))
+    assert curate.press_concept_button(here, "", event(do="next"))[1] == slugs[1]
+    assert curate.press_concept_button(drafts.open_concept(slugs[0]), "", event(do="next"))[1] == slugs[1]
+
+
+def test_all_to_publish_leaves_out_scratch_and_says_how_many_are_unreviewed():
+    drafts.create("lighthouse", "object", "")
+    shipped = len(library.publishable()) - 1
+    text = publish.render_choose()
+    assert f"{shipped} of these {shipped} concepts were not reviewed" in text and "without 1 of your own" in text
+    assert "lighthouse" not in publish.choose_concepts(event(do="all"))
+    assert publish.choose_concepts(event(do="reviewed")) == []
+    drafts.change(opened("lighthouse"), lambda spec: drafts.mark_reviewed(spec, "Ada"))
+    assert "lighthouse" in publish.choose_concepts(event(do="all"))
+    assert publish.choose_concepts(event(do="reviewed")) == ["lighthouse"]
+    assert "own unreviewed" not in publish.render_choose()
 
 
 def test_a_change_ends_a_review():
@@ -578,6 +631,19 @@ def test_offline_the_talk_says_so_and_understands_a_little(offline):
     assert "wolf" not in texts("retains")
 
 
+def test_wishes_to_choose_from_are_those_that_the_proposer_understands(offline, monkeypatch):
+    who, chips = curate_chat.render_proposer("")
+    assert "bundled lexicon" in who and "bundled lexicon (no LLM connected)" in status_bar.render_status()
+    spec = find_concept("dog")
+    for wish in (*commands.WISHES, curate_chat.IMPROVE):
+        assert "do not understand" not in commands.follow(spec, wish).says
+    assert all(f'data-wish="{wish}"' in chips for wish in commands.WISHES)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
+    who, other = curate_chat.render_proposer("scripted")
+    assert "scripted at 127.0.0.1" in who and not any(wish in other for wish in commands.WISHES)
+
+
 def test_offline_the_other_sense_becomes_a_concept_of_its_own(offline):
     before = opened("bat-animal")
     said(before, "the other sense")
@@ -615,12 +681,27 @@ def test_a_meaning_is_chosen_before_anything_is_offered(dog):
 
 
 def test_the_preview_keeps_what_was_moved_in_sight(dog):
-    first = curate_preview.choose_prompts(dog, None, [])
-    assert first == ["dog", "puppy", "pooch", "hound", "cat", "fox", "wolf"]
+    assert curate_preview.choose_prompts(dog, None, []) == ["dog"]
+    first = ["dog", "puppy", "pooch", "hound", "cat", "fox", "wolf"]
     moved = edits.with_term(dog, "retains", "pig", certainty="low")
     second = curate_preview.choose_prompts(moved, dog, first)
     assert second[4:] == ["pig", "cat", "fox"]
     assert curate_preview.choose_prompts(moved, moved, second) == second
+
+
+def test_the_preview_shows_the_farthest_names_and_the_nearest_neighbours(base, tiny_sd, dog):
+    far, near = text_space.list_hardest(tiny_sd, dog)
+    assert sorted(far) == sorted(t.text for t in dog.corefs) and sorted(near) == sorted(t.text for t in dog.retains)
+    kept = [term.text for term in dog.retains if term.text != near[0]][-1]
+    request = PreviewRequest("tab", base, dog, ["dog", kept], fill=2)
+    answer = handlers.preview(request, tiny_sd, None, lambda: False)
+    assert answer.prompts == ("dog", *far[:2], kept, near[0])
+    assert len(answer.before) == len(answer.after) == 5
+    page = curate_preview._build_map(
+        handlers.measure_distances(DistancesRequest("tab", base, dog), tiny_sd, None, bool)
+    )
+    named = {dot["text"] for dot in page["dots"] if dot["hard"]}
+    assert named == {*far[:3], *near[:3]}
 
 
 def test_the_map_is_scaled_to_its_farthest_point():
@@ -667,7 +748,7 @@ def test_doubtful_terms_are_marked_with_the_reason(dog):
 def test_a_concept_that_the_model_does_not_draw_has_a_letter_and_no_picture():
     drafts.create("lighthouse", "object", "")
     drawn = {spec.slug for spec in thumbnails.filter_drawn(library.library().values())}
-    assert {"dog", "vampire", "lighthouse"} <= drawn and "batman" not in drawn
+    assert {"dog", "vampire", "apple-fruit", "lighthouse"} <= drawn and not {"batman", "apple-company"} & drawn
     shelf = curate.render_shelf("", "dog")
     assert thumbnails.picture_class("Batman") not in shelf and thumbnails.picture_class("dog") in shelf
     assert "Batman" not in start.render_shelf()
@@ -703,12 +784,20 @@ def test_many_warnings_of_one_rule_are_one():
     assert curate.render_terms(replace(spec, corefs=spec.corefs[:5]), "corefs").count("<summary>") == 2
 
 
+def test_a_note_that_many_rows_repeat_is_said_once():
+    spec = ConceptSpec("dog", corefs=tuple(Term(word, note="from a table") for word in ("pup", "hound", "pooch")))
+    text = curate.render_terms(spec, "corefs")
+    assert "3 terms: from a table" in text and text.count("note repeated") == 3
+    assert "note repeated" not in curate.render_terms(replace(spec, corefs=spec.corefs[:2]), "corefs")
+
+
 def test_pictures_come_as_styles_of_their_phrase(home):
-    assert thumbnails.list_ready(["dog"]) == []
-    files.write_atomic(home / "thumbs" / f"{thumbnails.picture_class('dog')}.png", encode_png(Image.new("RGB", (4, 4))))
-    assert thumbnails.list_ready(["dog", "cat"]) == ["dog"]
-    assert thumbnails.picture_class("dog") in thumbnails.build_styles(["dog", "cat"])
-    assert thumbnails.picture_class("cat") not in thumbnails.build_styles(["dog", "cat"])
+    assert thumbnails.list_ready(["oboe"]) == []
+    picture = encode_png(Image.new("RGB", (4, 4)))
+    files.write_atomic(home / "thumbs" / f"{thumbnails.picture_class('oboe')}.png", picture)
+    assert thumbnails.list_ready(["oboe", "lute"]) == ["oboe"]
+    assert thumbnails.picture_class("oboe") in thumbnails.build_styles(["oboe", "lute"])
+    assert thumbnails.picture_class("lute") not in thumbnails.build_styles(["oboe", "lute"])
 
 
 # Erase
@@ -796,8 +885,11 @@ def test_the_details_set_what_it_took_beside_the_estimate(run):
     run.record(CostEvent(seconds=80.0, memory=900_000_000, whose="process", disk=30_000_000))
     said = erase.render_details(run)
     assert "1 min 20 s, estimated 1 min 10 s" in said
-    assert "900.0 MB (the process&#39;s peak), estimated 2.0 MB" in said
-    assert "30.0 MB, estimated 40.0 MB" in said
+    # The worker has more in memory than the run, and a run more on disk than it leaves: these are not compared.
+    assert "memory <b>estimated 2.0 MB</b>" in said and "peak of the whole worker <b>900.0 MB</b>" in said
+    assert "disk <b>30.0 MB</b>" in said and "disk while it runs <b>at most 40.0 MB</b>" in said
+    run.record(CostEvent(seconds=80.0, memory=1_900_000, whose="device", disk=30_000_000))
+    assert "memory <b>1.9 MB, estimated 2.0 MB</b>" in erase.render_details(run)
 
 
 @pytest.mark.parametrize(
@@ -828,6 +920,50 @@ def test_the_buttons_of_a_run(no_worker, run):
     assert run.title == "first try"
     assert erase.press_run_button(run.id, event(do="delete", id=run.id)) is None
     assert runs.all_runs() == []
+
+
+def test_runs_are_found_by_words_and_sorted(no_worker, base, dog):
+    config = EraseConfig(corefs=3, retains=2)
+    first, second = (runs.create(Job(base, dog, config, name=name)) for name in ("zebra stripes", "Antelope"))
+    second.record(StoppedEvent(step=5))
+    order = [run.title for run in run_view.arrange(runs.all_runs(), "", "by name")]
+    assert order == ["Antelope", "zebra stripes"]
+    assert run_view.arrange(runs.all_runs(), "STRIPES crce", "newest first") == [first]
+    assert run_view.arrange(runs.all_runs(), "stopped", "best H first") == [second]
+    assert "No run fits" in erase.render_runs(runs.all_runs(), None, find="nothing like it")
+    assert "No runs yet" in erase.render_runs([], None)
+    assert run_view.arrange(runs.all_runs(), "", "running first")[0] == first
+
+
+def test_quick_standard_and_thorough_fill_in_steps_and_pictures():
+    explained, steps, images = erase_form.apply_effort("Quick", "crce", "esd-x-strict", "emoji-sd")
+    preset = resolve_config(EraseConfig(), "emoji-sd").steps
+    assert (steps, images) == (str(round(preset / 3)), 1) and "third" in explained.info
+    assert erase_form.apply_effort("Standard", "crce", "esd-x-strict", "emoji-sd")[1:] == ("", 4)
+    assert erase_form.apply_effort("Thorough", "crce", "esd-x-strict", "emoji-sd")[1:] == ("", 10)
+    assert erase_form.apply_effort("Quick", "crce-uce", "esd-x-strict", "emoji-sd")[1] == ""
+    assert erase_form.renew_effort("Standard", "uce", "esd-x-strict", "emoji-sd")[1] == gr.skip()
+
+
+def test_the_letters_of_the_paper_are_explained(run):
+    assert 'title="How far each step pushes' in erase.render_details(run)
+
+
+def test_the_first_start_makes_an_example_and_no_later_one_does(home):
+    example.make()
+    (run,) = runs.all_runs()
+    assert run.job.config.method == "crce-uce" and example.find() == run
+    assert "split is locked" not in curate.render_head(opened())
+    run.delete()
+    example.make()
+    assert runs.all_runs() == []
+
+
+def test_the_pictures_that_ship_are_those_of_the_first_screen(home):
+    first = thumbnails.list_first()
+    assert thumbnails.list_ready(first) == first and not (home / "thumbs").exists()
+    assert (Path(bases.resolve(thumbnails.BASE)) / thumbnails.SHEET).stat().st_size < 200_000
+    assert thumbnails.picture_class("dog") in thumbnails.build_styles(first)
 
 
 def test_again_fills_the_form_with_what_was_asked(dog, base):
@@ -924,7 +1060,7 @@ def test_one_bar_and_one_time_left_over_all_phases_of_a_run(run, dog, base):
         assert re.fullmatch(r"preparing 9/10 · 1 min 4\d s left in all", text)
         text = look(StepEvent(step=5, of=20, losses={}, seconds_left=60.0))
         assert re.fullmatch(r"erasing 5/20 · 1 min 1\d s left in all", text)
-        assert "next in the queue, after “dog (animal)”, erasing 5/20" in erase.render_runs(None)
+        assert "next in the queue, after “dog (animal)”, erasing 5/20" in erase.render_runs(runs.all_runs(), None)
         run.weights_path.write_bytes(b"")
         assert look(StepEvent(step=20, of=20, losses={}, seconds_left=0.0)) == "erased; loading the judge"
         text = look(ago(PhaseEvent(phase="evaluate", done=9, of=10, seconds_left=1.0), 60))

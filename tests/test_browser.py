@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.resources import files as files_of
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from crce import bases, files, runs
 from crce.concepts.library import find_concept, load_spec
 from crce.config import EraseConfig
 from crce.errors import CrceError
+from crce.picture_facts import read_facts
 from crce.worker import client
 from crce.worker.requests import StatusRequest
 from tests import scripted_llm
@@ -182,6 +184,35 @@ def shot(page: Page, name: str) -> None:
 def test_the_first_screen_offers_the_demo_and_the_library(page):
     for name in ("Try it: erase “dog”", "horse"):
         expect(page.get_by_role("button", name=name, exact=True)).to_be_visible()
+    expect(page.locator(".shelf .pic").first).to_have_css("background-image", re.compile("^url"))
+
+
+def test_the_address_leads_to_a_concept_and_the_way_back_to_the_tab_before(app, page):
+    page.goto(f"{app.url}/?__theme=light&tab=curate&concept=cat")
+    expect(page.get_by_role("heading", name="cat", exact=True)).to_be_visible()
+    tab(page, "Erase")
+    expect(page).to_have_url(re.compile("tab=erase"))
+    page.go_back()
+    expect(page.get_by_role("tab", name="Curate", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(page).to_have_url(re.compile("tab=curate&concept=cat"))
+
+
+AXE = files_of("axe_playwright_python") / "axe.min.js"
+# What WCAG 2.2 asks for on level AA: contrast, names, target sizes and the like.
+RULES = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]
+
+
+def faults(page: Page) -> list[str]:
+    """What axe-core finds that is serious or worse."""
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    options = {"runOnly": RULES, "resultTypes": ["violations"]}
+    found = page.evaluate("options => axe.run(document, options)", options)["violations"]
+    return [
+        f"{each['id']}: {node['html'][:100]}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
 
 
 def test_the_status_line_says_what_there_is(page):
@@ -380,6 +411,20 @@ def test_the_keyboard_undoes_and_redoes_outside_text_fields(page):
     page.keyboard.press("Control+z")
     expect(page.get_by_label("move jackal to erase")).to_be_visible()
 
+    # A review with the keyboard: keep a row, drop the next, move the one after it, and on to the next concept.
+    rows = page.locator(".list.keep li[data-term]")
+    first, second, third = (rows.nth(place).get_attribute("data-term") for place in range(3))
+    rows.first.focus()
+    page.keyboard.press("k")
+    page.keyboard.press("d")
+    expect(page.get_by_label(f"drop {second}", exact=True)).to_have_count(0)
+    expect(page.locator(f".list.keep li[data-term='{third}']")).to_be_focused()
+    page.keyboard.press("m")
+    expect(page.locator(f".list.erase li[data-term='{third}']")).to_be_visible()
+    expect(page.locator(f".list.keep li[data-term='{first}']")).to_be_visible()
+    page.keyboard.press("n")
+    expect(page.get_by_role("heading", name="Donald Trump", exact=True)).to_be_visible()
+
 
 def bring(page: Page, file: Path) -> None:
     with page.expect_file_chooser() as chooser:
@@ -485,6 +530,7 @@ def test_a_run_is_started_watched_and_survives_a_closed_tab(app, page, browser):
     expect(card.get_by_text(re.compile("preparing|erasing|judging"))).to_be_visible()
     shot(page, "erase-running")
     expect(card.get_by_text("done", exact=True)).to_be_visible()
+    expect(page).to_have_title("✓ dog done")
     expect(page.locator(".strip img").first).to_be_visible()
     shot(page, "erase-done")
     page.close()
@@ -513,7 +559,17 @@ def test_before_and_after_on_the_same_seeds(erased, page):
     shot(page, "compare")
     with page.expect_download() as sheet:
         page.get_by_role("link", name="Sheet as PNG").click()
-    assert Path(sheet.value.path()).read_bytes().startswith(b"\x89PNG")
+    facts = read_facts(Path(sheet.value.path()))
+    assert (facts.base, facts.runs, facts.seeds) == (bases.EMOJI_SD, (erased.id,), (0, 1, 2))
+
+    # The picture fills in the form of another page, which the address leads to.
+    page.goto(f"{page.url.split('?')[0]}?__theme=light&tab=compare&run={erased.id}")
+    expect(page.get_by_role("link", name="Sheet as PNG")).to_be_visible()
+    expect(page).to_have_url(re.compile(f"tab=compare&run={erased.id}"))
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Load from PNG").click()
+    chooser.value.set_files(sheet.value.path())
+    expect(page.get_by_label("Your own prompts, one per line")).to_have_value("\n".join(facts.prompts))
 
 
 def test_a_person_judges_with_the_keyboard(erased, page):
@@ -646,14 +702,15 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("width", [1280, 800])
-def test_it_is_readable_in_the_dark_and_in_a_small_window(app, browser, width):
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 1280), ("dark", 800)])
+def test_it_is_readable_by_all_in_the_dark_and_in_a_small_window(app, browser, theme, width):
     page = opened(browser, width)
-    page.goto(f"{app.url}/?__theme=dark")
+    page.goto(f"{app.url}/?__theme={theme}")
     for name, filled in SHOWN.items():
         tab(page, name)
         expect(filled(page)).to_be_visible()
-        shot(page, f"dark-{width}-{name.lower()}")
+        shot(page, f"{theme}-{width}-{name.lower()}")
+        assert faults(page) == [], name
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
 

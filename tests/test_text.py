@@ -11,6 +11,7 @@ from app.session import drafts, transcript
 from app.tabs import compare, erase
 from crce import files, runs
 from crce.concepts import csv_json, library
+from crce.concepts.drawn import Record
 from crce.concepts.edits import clean
 from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
@@ -46,7 +47,7 @@ def test_what_nobody_sees_is_refused_wherever_text_is_read(mark, dog, tiny_sd_di
     with pytest.raises(CrceError, match="control characters"):
         transcript.say(dog, text)
     with pytest.raises(CrceError, match="control characters"):
-        compare.choose_prompts(dog, [], 0, text)
+        compare.choose_prompts(dog, [], 0, text, Record())
     run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig(steps=3, corefs=3)))
     with pytest.raises(gr.Error, match="printable characters"):
         erase.rename(gr.EventData(None, {"id": run.id, "value": text}))
@@ -56,7 +57,7 @@ def test_what_nobody_sees_is_refused_wherever_text_is_read(mark, dog, tiny_sd_di
 def test_joiners_stay_as_scripts_need_them(text, dog, tiny_sd_dir):
     assert clean(f" {text}\n") == text
     assert drafts.create(text, "object", text).target == text
-    assert compare.choose_prompts(dog, [], 0, text)[0].text == text
+    assert compare.choose_prompts(dog, [], 0, text, Record())[0].text == text
     run = runs.create(Job(str(tiny_sd_dir), dog, EraseConfig(steps=3, corefs=3)))
     erase.rename(gr.EventData(None, {"id": run.id, "value": text}))
     assert run.job.name == text

@@ -40,7 +40,8 @@ class Title:
 @dataclass(frozen=True)
 class Comparison:
     """What is drawn so far. prompts: the number of rows when it is complete. judge: the name of the judge whose
-    verdicts the pictures have; empty for none."""
+    verdicts the pictures have; empty for none. base: its name. runs: the ids of the compared runs, drawn at
+    `strength`."""
 
     concept: str
     titles: list[Title]
@@ -48,6 +49,9 @@ class Comparison:
     prompts: int
     rows: tuple[Row, ...] = ()
     judge: str = ""
+    base: str = ""
+    runs: tuple[str, ...] = ()
+    strength: float = 1.0
 
     @property
     def complete(self) -> bool:

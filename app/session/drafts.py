@@ -5,6 +5,7 @@ faster: nothing is saved until the user has chosen between the two.
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
@@ -17,6 +18,16 @@ from crce.concepts.spec import ConceptSpec, spec_from_dict, spec_to_dict
 from crce.errors import CrceError
 
 FIRST = "dog"
+# The fields of a spec, as the page calls them.
+_FIELDS = {
+    r"\btarget is\b": "the concept's name is",
+    r"\bcorefs\[\d+\]\.text": "a name to erase",
+    r"\bretains\[\d+\]\.text": "a term to keep",
+    r"\b(?:corefs|retains)\[\d+\]\.": "a term's ",
+    r"\bcorefs has\b": "the list to erase has",
+    r"\bretains has\b": "the list to keep has",
+    r"\bprovenance\.": "the ",
+}
 _REMEMBERED = 100
 
 
@@ -81,7 +92,7 @@ def create(target: str, category: str, sense: str) -> ConceptSpec:
     names = {other.name.casefold(): other.name for other in library().values()}
     if there := names.get(spec.name.casefold()):
         raise CrceError(f"The library already has {there!r}. Choose it there, or enter another sense.")
-    _require_shelf(spec)
+    _require_shelf(_validate(spec))
     save_spec(spec, own_path(spec))
     return spec
 
@@ -158,7 +169,7 @@ def _require_shelf(spec: ConceptSpec) -> None:
 
 
 def _save(after: ConceptSpec, before: ConceptSpec | None) -> OpenConcept:
-    _require_shelf(after)
+    _require_shelf(_validate(after))
     save_spec(after, own_path(after))
     past = [*_history(after.slug)["past"], *([spec_to_dict(before)] if before else [])]
     _remember(after.slug, past=past[-_REMEMBERED:], future=[])
@@ -166,8 +177,14 @@ def _save(after: ConceptSpec, before: ConceptSpec | None) -> OpenConcept:
 
 
 def _validate(spec: ConceptSpec) -> ConceptSpec:
-    """The spec as saving it would leave it. Raises CrceError if it cannot be saved."""
-    return parse_spec(json.dumps(spec_to_dict(spec)), f"{spec.slug}.json")
+    """The spec as saving it would leave it. Raises CrceError, in the words of the page, if it cannot be saved."""
+    try:
+        return parse_spec(json.dumps(spec_to_dict(spec)), spec.name)
+    except CrceError as error:
+        text = str(error).removeprefix(f"{spec.name}: ")
+        for field, words in _FIELDS.items():
+            text = re.sub(field, words, text)
+        raise CrceError(text[:1].upper() + text[1:]) from None
 
 
 def _step(opened: OpenConcept, source: str, other: str) -> OpenConcept:

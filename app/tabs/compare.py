@@ -2,14 +2,17 @@
 
 import base64
 import io
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from PIL import Image
 
-from app.components import data_url, html_panel, render, shrink
+from app.components import data_url, encode_png, html_panel, render, shrink
 from app.errors import report_errors
 from app.events import QUIET
 from app.session import people
@@ -19,7 +22,7 @@ from app.tabs.comparison_sheet import draw_sheet
 from app.tabs.erase import EraseTab
 from app.tabs.start import StartTab
 from app.worker import ask_worker, tab_id
-from crce import bases, runs
+from crce import bases, files, runs
 from crce.base_version import find_digest
 from crce.concepts.drawn import Record, read_record
 from crce.concepts.library import find_concept
@@ -28,13 +31,14 @@ from crce.cost import format_duration
 from crce.errors import CrceError
 from crce.evaluation.metrics import METRICS
 from crce.judges.choices import AUTO, can_judge, choose_judge
+from crce.picture_facts import PictureFacts, read_facts, to_png_info
 from crce.runs import Run
 from crce.text import require_plain
 from crce.worker.answers import Cell
 from crce.worker.client import ensure_workers
 from crce.worker.requests import Column, GenerateRequest
 
-MAX_RUNS = 3
+MAX_RUNS, MAX_SEEDS = 3, 6
 KINDS = {"concept": "target", "names": "coref", "neighbours": "retain"}
 _LABELS = {"target": "must go", "coref": "must go", "retain": "must stay", "typed": "your prompt"}
 UNKNOWN_VERSION = " · base version not recorded, taken to fit"
@@ -65,6 +69,7 @@ class CompareTab:
     """form: the components by the fields of `CompareForm`. comparison: what is drawn, or None."""
 
     form: dict[str, Any]
+    load: gr.UploadButton
     draw: gr.Button
     comparison: gr.State
     timer: gr.Timer
@@ -132,7 +137,10 @@ def draw(http: gr.Request, **values: Any) -> Iterator[tuple]:
     in_all = len(prompts) * len(seeds) * len(titles)
     judge = form.judge.strip() or AUTO
     named = bases.public_name(choose_judge(base, judge)) if can_judge(base, judge) or judge != AUTO else ""
-    comparison = Comparison(spec.name, titles, seeds, len(prompts), judge=named)
+    comparison = Comparison(
+        spec.name, titles, seeds, len(prompts), judge=named, base=bases.public_name(base), runs=tuple(form.runs),
+        strength=form.strength,
+    )  # fmt: skip
     neighbours = [spec.name, *(term.text for term in spec.retains)]
     yield render_grid(comparison), comparison
     for prompt in prompts:
@@ -204,6 +212,7 @@ def render_grid(comparison: Comparison | None) -> str:
     ]
     return render(
         "grid",
+        run=comparison.runs[0] if comparison.runs else "",
         rows=rows,
         missing=comparison.prompts - len(rows),
         titles=comparison.titles,
@@ -292,15 +301,46 @@ def show_pair(comparison: Comparison, event: gr.EventData) -> tuple:
     number, column, place = (int(event._data[key]) for key in ("row", "column", "place"))
     row = comparison.rows[number]
     column = column or min(1, len(row.columns) - 1)
-    before, after = (_enlarge(row.columns[side][place].png) for side in (0, column))
+    before, after = (_save_picture(comparison, number, side, place) for side in (0, column))
     title = comparison.titles[column].name
     label = f"“{row.prompt.text}”, seed {comparison.seeds[place]}: before | {title}"
     return gr.ImageSlider((before, after), label=label, visible=True), gr.Markdown(visible=False)
 
 
-def _enlarge(png: str) -> Image.Image:
-    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    return image.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+def _save_picture(comparison: Comparison, number: int, column: int, place: int) -> str:
+    """The picture, enlarged, as a file to download that says what it was drawn with."""
+    row = comparison.rows[number]
+    png = base64.b64decode(row.columns[column][place].png)
+    image = Image.open(io.BytesIO(png)).convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+    # The last column may have the changes of all runs.
+    used = comparison.runs[column - 1 : column] or comparison.runs if column else ()
+    seed = comparison.seeds[place]
+    facts = PictureFacts(comparison.base, (row.prompt.text,), (seed,), used, comparison.strength if used else 1.0)
+    # Below the folder that Gradio serves and clears after a day.
+    folder = Path(get_upload_folder()) / f"picture-{uuid.uuid4().hex}"
+    path = folder / f"{ConceptSpec(row.prompt.text).slug[:40]}-{seed}-{'after' if column else 'before'}.png"
+    files.write_atomic(path, encode_png(image, to_png_info(facts)))
+    return str(path)
+
+
+@report_errors
+def load_picture(path: str, chosen: list[str]) -> tuple:
+    """Fills in what a saved picture was drawn with: runs, prompts, seeds and strength."""
+    facts, known = read_facts(Path(path)), [run.id for run in _list_erased()]
+    there = [name for name in facts.runs if name in known][:MAX_RUNS]
+    lost, last = len(facts.runs) - len(there), max(facts.seeds)
+    notes = [f"{lost} of its runs are not here any more."] if lost else []
+    notes += [f"Its seed {last} is beyond those that are drawn here."] if last >= MAX_SEEDS else []
+    gr.Info(" ".join(["Press Draw to draw it again.", *notes]), title="Settings taken from the picture")
+    choice = gr.Dropdown(list_choices(), value=there or chosen)
+    return choice, "\n".join(facts.prompts), [], min(last + 1, MAX_SEEDS), facts.strength if facts.runs else 1.0
+
+
+@report_errors
+def read_link(http: gr.Request) -> str:
+    """The run that the page's address names, if it can be compared."""
+    name = http.query_params.get("run", "")
+    return name if any(run.id == name for run in _list_erased()) else gr.skip()
 
 
 @report_errors
@@ -328,7 +368,7 @@ def open_run(name: str) -> tuple:
 
 def build() -> CompareTab:
     comparison, timer = gr.State(None), gr.Timer(2)
-    form, draw_button = _build_form()
+    form, load, draw_button = _build_form()
     with gr.Row(equal_height=False):
         with gr.Column(scale=7, min_width=520):
             grid = html_panel(render_grid(None))
@@ -348,11 +388,11 @@ def build() -> CompareTab:
                     evaluate_button = gr.Button("Evaluate all")
                     time = gr.Markdown(elem_classes="mute")
     return CompareTab(
-        form, draw_button, comparison, timer, grid, hint, pair, scores, person, images, evaluate_button, time
+        form, load, draw_button, comparison, timer, grid, hint, pair, scores, person, images, evaluate_button, time
     )
 
 
-def _build_form() -> tuple[dict[str, Any], gr.Button]:
+def _build_form() -> tuple[dict[str, Any], gr.UploadButton, gr.Button]:
     form: dict[str, Any] = {}
     with gr.Row(elem_classes="line"):
         form["runs"] = gr.Dropdown(
@@ -362,14 +402,15 @@ def _build_form() -> tuple[dict[str, Any], gr.Button]:
         form["typed"] = gr.Textbox(
             "", label="Your own prompts, one per line", lines=1, max_lines=4, max_length=2000, scale=3, min_width=220
         )
+        load = gr.UploadButton("Load from PNG", file_types=[".png"], size="md", min_width=150, scale=0)
         draw_button = gr.Button("Draw", variant="primary", min_width=130, scale=0)
     with gr.Row(equal_height=True):
         form["kinds"] = gr.CheckboxGroup(list(KINDS), value=list(KINDS), label="Show", scale=4, min_width=300)
         form["terms"] = gr.Slider(1, 5, 3, step=1, label="Terms per list", scale=2, min_width=150)
-        form["seeds"] = gr.Slider(1, 6, 3, step=1, label="Seeds", scale=2, min_width=150)
+        form["seeds"] = gr.Slider(1, MAX_SEEDS, 3, step=1, label="Seeds", scale=2, min_width=150)
         form["strength"] = gr.Slider(0, 1.5, 1, step=0.1, label="Strength", scale=2, min_width=150)
         form["combine"] = gr.Checkbox(False, label="Combine", info="Add a column with all runs", min_width=150)
-    return form, draw_button
+    return form, load, draw_button
 
 
 def wire(ui: CompareTab, start_tab: StartTab, erase_tab: EraseTab, tabs: gr.Tabs, page: gr.Tab) -> None:
@@ -379,6 +420,8 @@ def wire(ui: CompareTab, start_tab: StartTab, erase_tab: EraseTab, tabs: gr.Tabs
     asking = {"fn": compare_person.start, "inputs": ui.comparison, "outputs": ui.person, **QUIET}
     gr.on([ui.draw.click, ui.form["typed"].submit], **drawing, **QUIET).success(**asking)
     page.select(refresh_choices, chosen, chosen, **QUIET)
+    filled = [ui.form[name] for name in ("runs", "typed", "kinds", "seeds", "strength")]
+    ui.load.upload(load_picture, [ui.load, chosen], filled, **QUIET)
     ui.grid.click(show_pair, ui.comparison, [ui.pair, ui.hint], **QUIET)
     for event in (ui.timer.tick, chosen.change):
         event(render_scores, chosen, ui.scores, **QUIET)

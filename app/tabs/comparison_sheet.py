@@ -7,6 +7,7 @@ from PIL import Image
 
 from app.components import encode_png
 from app.session.comparison import Comparison
+from crce.picture_facts import PictureFacts, to_png_info
 from crce.picture_grid import GONE, KEPT, GridRow, Label, draw_grid
 
 _SIDE = 96  # pixels
@@ -26,4 +27,6 @@ def draw_sheet(comparison: Comparison) -> bytes:
     ]
     seeds = ", ".join(map(str, comparison.seeds))
     note = f"seeds {seeds}, the same in every column · concept: {comparison.concept}"
-    return encode_png(draw_grid(columns, rows, _SIDE, note))
+    prompts = tuple(row.prompt.text for row in comparison.rows)
+    facts = PictureFacts(comparison.base, prompts, tuple(comparison.seeds), comparison.runs, comparison.strength)
+    return encode_png(draw_grid(columns, rows, _SIDE, note), to_png_info(facts))

@@ -1,7 +1,7 @@
 """Curate: which names are erased with a concept, which neighbours are kept, and how certain each of them is."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import gradio as gr
 from app.components import data_url, html_panel, render
 from app.errors import report_errors
 from app.events import QUIET
-from app.session import drafts, thumbnails, transcript
+from app.session import drafts, example, thumbnails, transcript
 from app.session.drafts import OpenConcept
 from app.tabs import curate_chat, curate_preview
 from app.tabs.curate_chat import ChatPanel, NamesPanel
@@ -50,7 +50,7 @@ _SHARED = {
     "taken": "are also erased with another concept",
     "dead": "are not drawn by the base model",
 }
-_MANY = 3  # warnings of one rule that become one
+_MANY = 3  # equal warnings, or notes, that become one
 _MAX_DIFFERENCES = 12  # shown between two versions
 
 
@@ -180,6 +180,7 @@ def render_terms(spec: ConceptSpec, kind: str) -> str:
         other=edits.LISTS[_OTHER[kind]],
         locked=_explain_lock(spec.slug),
         lint=_group_findings(spec, kind),
+        repeated=_find_repeated(getattr(spec, kind)),
         reasons=_collect_reasons(spec),
     )
 
@@ -233,6 +234,11 @@ def _join_findings(alike: list[Finding]) -> Finding:
     return replace(alike[0], text="", reason="\n".join([f"{len(alike)} terms {_SHARED[alike[0].rule]}", *lines]))
 
 
+def _find_repeated(terms: Sequence[Term]) -> dict[str, int]:
+    """Notes that many terms have, with how many: they are shown once, and in a row when it is looked at."""
+    return {note: count for note, count in Counter(term.note for term in terms).items() if note and count >= _MANY}
+
+
 def _collect_reasons(spec: ConceptSpec) -> dict[str, str]:
     """By term: its note, and the proposer's reason if that is another one."""
     rounds = [entry for entry in transcript.read_entries(spec.slug) if entry["who"] == "proposer"]
@@ -245,8 +251,8 @@ def _join_reasons(note: str, reason: str) -> str:
 
 
 def _count_runs() -> Counter[str]:
-    """How many runs each concept is used in, by slug."""
-    return Counter(run.facts.slug for run in runs.all_runs())
+    """How many runs each concept is used in, by slug; the example that came by itself is not counted."""
+    return Counter(run.facts.slug for run in runs.all_runs() if run.facts.name != example.NAME)
 
 
 def _explain_lock(slug: str) -> str:
@@ -274,9 +280,9 @@ def _list_phrases(slug: str) -> list[str]:
 
 
 @report_errors
-def restore(remembered: str | None) -> tuple:
-    """Opens the concept that this browser had open last."""
-    return render_all(drafts.open_concept(drafts.find_slug(remembered)))
+def restore(remembered: str | None, http: gr.Request) -> tuple:
+    """Opens the concept that the page's address names, else the one that this browser had open last."""
+    return render_all(drafts.open_concept(drafts.find_slug(http.query_params.get("concept") or remembered)))
 
 
 @report_errors
@@ -347,6 +353,16 @@ def _load_theirs(opened: OpenConcept) -> OpenConcept:
     return drafts.open_concept(drafts.find_slug(opened.slug))
 
 
+def _open_unreviewed(opened: OpenConcept) -> OpenConcept:
+    """The next concept of the library that no one has reviewed."""
+    slugs, specs = list(library()), library()
+    start = slugs.index(opened.slug) + 1 if opened.slug in slugs else 0
+    ahead = [slug for slug in slugs[start:] + slugs[:start] if not specs[slug].provenance.reviewer]
+    if not set(ahead) - {opened.slug}:
+        raise CrceError("No other concept is left to review.")
+    return drafts.open_concept(ahead[0])
+
+
 def _discard(opened: OpenConcept) -> OpenConcept:
     transcript.forget(opened.slug)
     return drafts.discard(opened)
@@ -359,6 +375,7 @@ _CONCEPT_BUTTONS: dict[str, Callable[[OpenConcept], OpenConcept]] = {
     "theirs": _load_theirs,
     "mine": drafts.keep_mine,
     "copy": drafts.keep_copy,
+    "next": _open_unreviewed,
     "resplit": lambda opened: _redraw_split(opened, opened.spec.provenance.split_seed + 1),
 }
 

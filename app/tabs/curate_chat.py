@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from app.components import html_panel, render
-from app.errors import report_errors
+from app.errors import in_page_words, report_errors
 from app.events import QUIET
 from app.session import drafts, transcript
 from app.session.drafts import OpenConcept
@@ -34,11 +34,13 @@ _ASKING: dict[str, Any] = {"concurrency_id": "llm", "concurrency_limit": 4, **QU
 
 @dataclass(frozen=True)
 class ChatPanel:
-    """who: the proposer. writing: an answer that is being written. model: which model of the endpoint answers."""
+    """who: the proposer. wishes: what it understands, to choose from. writing: an answer that is being written. model:
+    which model of the endpoint answers."""
 
     who: gr.HTML
     log: gr.HTML
     writing: gr.HTML
+    wishes: gr.HTML
     request: gr.Textbox
     propose: gr.Button
     model: gr.Dropdown
@@ -101,7 +103,7 @@ def ask(opened: OpenConcept, request: str, model: str) -> Iterator[tuple]:
     try:
         entry = yield from _watch(spec, who.label, _write_entry(spec, request, who))
     except CrceError as error:
-        entry = {"who": "trouble", "text": str(error)}
+        entry = {"who": "trouble", "text": in_page_words(str(error))}
     except GeneratorExit:
         transcript.answer(spec.slug, length, {"who": "note", "text": "Stopped before the answer was complete."})
         raise
@@ -179,10 +181,12 @@ def _open_sense(entry: dict, chosen: int) -> OpenConcept:
 
 
 @report_errors
-def render_proposer(model: str) -> str:
+def render_proposer(model: str) -> tuple[str, str]:
+    """Who proposes, and wishes that this proposer understands."""
     from crce.proposers.proposers import proposer
 
-    return render("proposer", by=proposer(model or "").label)
+    who = proposer(model or "")
+    return render("proposer", by=who.label), render("wishes", wishes=who.wishes)
 
 
 @report_errors
@@ -191,7 +195,7 @@ def list_models() -> tuple:
     from crce.proposers import chat
 
     models, chosen = chat.models(), os.environ.get("CRCE_MODEL", "")
-    return gr.Dropdown(models, value=chosen, visible=bool({*models} - {chosen})), render_proposer(chosen)
+    return gr.Dropdown(models, value=chosen, visible=bool({*models} - {chosen})), *render_proposer(chosen)
 
 
 @report_errors
@@ -204,6 +208,10 @@ def suggest_names(category: str, model: str) -> Iterator[str]:
     yield render("names", names=drain(who.names(category)), category=category, by=who.label)
 
 
+def use_wish(event: gr.EventData) -> str:
+    return event._data["wish"]
+
+
 def use_name(event: gr.EventData) -> tuple:
     return event._data["name"], event._data["category"]
 
@@ -213,13 +221,14 @@ def use_name(event: gr.EventData) -> tuple:
 
 def build() -> ChatPanel:
     who, log, writing = html_panel(), html_panel(elem_classes="log"), html_panel(elem_classes="maybe")
+    wishes = html_panel(elem_classes="maybe")
     request = gr.Textbox(
-        "", placeholder="fewer breeds, more synonyms…", label="What should change?", show_label=False,
+        "", placeholder="What should change?", label="What should change?", show_label=False,
         container=False, lines=2, max_lines=6, max_length=2000,
     )  # fmt: skip
     propose = gr.Button("Propose", size="md")
     model = gr.Dropdown([], value="", label="Model", allow_custom_value=True, visible=False)
-    return ChatPanel(who, log, writing, request, propose, model)
+    return ChatPanel(who, log, writing, wishes, request, propose, model)
 
 
 def build_names() -> NamesPanel:
@@ -233,9 +242,12 @@ def wire(panel: ChatPanel, opened: gr.State, demo: gr.Blocks) -> None:
     shown, inputs = [panel.log, panel.writing], [opened, panel.request, panel.model]
     asking = gr.on([panel.propose.click, panel.request.submit], ask, inputs, [*shown, panel.request], **_ASKING)
     asking.then(refresh, opened, shown, **QUIET)
-    panel.writing.stop(stop, opened, shown, cancels=[asking], **QUIET)
-    demo.load(list_models, None, [panel.model, panel.who], **QUIET)
-    panel.model.change(render_proposer, panel.model, panel.who, **QUIET)
+    wished = panel.wishes.click(use_wish, None, panel.request, **QUIET)
+    wished = wished.success(ask, inputs, [*shown, panel.request], **_ASKING)
+    wished.then(refresh, opened, shown, **QUIET)
+    panel.writing.stop(stop, opened, shown, cancels=[asking, wished], **QUIET)
+    demo.load(list_models, None, [panel.model, panel.who, panel.wishes], **QUIET)
+    panel.model.change(render_proposer, panel.model, [panel.who, panel.wishes], **QUIET)
 
 
 def wire_names(panel: NamesPanel, model: gr.Dropdown, name: gr.Textbox, category: gr.Dropdown) -> None:

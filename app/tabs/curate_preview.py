@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.components import html_panel, render
-from app.errors import report_errors
+from app.errors import in_page_words, report_errors
 from app.events import EVERY_CHANGE, QUIET
 from app.session import drafts, transcript
 from app.session.drafts import OpenConcept
@@ -62,7 +62,8 @@ class DistancesPanel:
 
 
 def choose_prompts(spec: ConceptSpec, before: ConceptSpec | None, shown: list[str]) -> list[str]:
-    """The target and three terms of each list: those changed since `before`, those shown last, the most certain."""
+    """The target and up to three terms of each list: those changed since `before`, and those shown last. The worker
+    adds the hardest of the others."""
     lists = [[*spec.train_corefs, *spec.test_corefs], [*spec.train_retains, *spec.test_retains]]
     old = {*before.corefs, *before.retains} if before else None
     return [spec.target, *(text for terms in lists for text in _choose_terms(terms, old, shown))]
@@ -71,7 +72,7 @@ def choose_prompts(spec: ConceptSpec, before: ConceptSpec | None, shown: list[st
 def _choose_terms(terms: list[Term], old: set[Term] | None, shown: list[str]) -> list[str]:
     texts = [term.text for term in terms]
     changed = [term.text for term in terms if old is not None and term not in old and term.text not in shown]
-    return [text for text in dict.fromkeys([*changed, *shown, *texts]) if text in texts][:SHOWN]
+    return [text for text in dict.fromkeys([*changed, *shown]) if text in texts][:SHOWN]
 
 
 @report_errors
@@ -89,13 +90,13 @@ def update_preview(
     given, texts = anchor.strip() or None, choose_prompts(spec, drafts.read_previous(spec.slug), last.prompts)
     yield render_preview(last, busy=True), gr.skip()
     try:
-        answer = ask_worker(PreviewRequest(tab_id(http, "preview"), base, spec, texts, [_SEED], given))
+        answer = ask_worker(PreviewRequest(tab_id(http, "preview"), base, spec, texts, [_SEED], given, SHOWN))
     except CrceError as error:
-        now = ShownPreview(texts, problem=str(error))
+        now = ShownPreview(texts, problem=in_page_words(str(error)))
     else:
         if answer is None:
             return
-        corefs = {term.text for term in spec.corefs}
+        texts, corefs = list(answer.prompts), {term.text for term in spec.corefs}
         sides = ["target", *("erase" if text in corefs else "keep" for text in texts[1:])]
         now = ShownPreview(texts, sides, answer)
     yield render_preview(now), now
@@ -129,7 +130,7 @@ def update_distances(opened: OpenConcept, base: str, is_open: bool, http: gr.Req
     try:
         answer = ask_worker(DistancesRequest(tab_id(http, "distances"), base, spec))
     except CrceError as error:
-        return render("distances", problem=str(error))
+        return render("distances", problem=in_page_words(str(error)))
     if answer is None:
         return gr.skip()
     tokens = {term.text: term.tokens for term in answer.terms}
@@ -146,17 +147,27 @@ def _build_map(answer: DistancesAnswer) -> dict:
     measured = [(term, term.x, term.y) for term in answer.terms if term.x is not None and term.y is not None]
     places = [*((x, y) for _, x, y in measured), *points]
     scale = max((abs(value) for place in places for value in place), default=1) or 1
+    hard = _choose_hard(answer)
     dots = [{**vars(term), "side": _SIDES[term.kind], "x": x / scale, "y": y / scale} for term, x, y in measured]
     rows = [term for term in answer.terms if term.kind != "target"]
     rows.sort(key=lambda term: math.inf if term.euclidean is None else term.euclidean)
     return {
         "rows": [{**vars(term), "side": _SIDES[term.kind]} for term in rows],
         "limit": answer.limit,
-        "dots": [{**dot, "anchor": _align_label(dot["x"])} for dot in dots],
+        "dots": [{**dot, "anchor": _align_label(dot["x"]), "hard": dot["text"] in hard} for dot in dots],
         "points": [(x / scale, y / scale) for x, y in points],
         "radius": answer.sphere.radius / scale,
         "rings": (0.25, 0.5, 0.75, 1),
     }
+
+
+def _choose_hard(answer: DistancesAnswer) -> list[str]:
+    """The farthest names and the nearest neighbours, whose dots are labelled."""
+    found = sorted(
+        (term for term in answer.terms if term.euclidean is not None), key=lambda term: term.euclidean or 0.0
+    )
+    corefs, retains = ([term.text for term in found if term.kind == kind] for kind in ("coref", "retain"))
+    return [*corefs[-SHOWN:], *retains[:SHOWN]]
 
 
 def _align_label(x: float) -> str:
@@ -175,7 +186,7 @@ def check_drawable(opened: OpenConcept, base: str, http: gr.Request) -> Iterator
     try:
         answer = ask_worker(CoverageRequest(tab_id(http, "coverage"), base, spec))
     except CrceError as error:
-        yield render("line", text=str(error))
+        yield render("line", text=in_page_words(str(error)))
         return
     if answer:
         drawn = {term.text: (term.yes, term.of) for term in answer.terms}

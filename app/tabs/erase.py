@@ -9,7 +9,7 @@ import gradio as gr
 import pandas as pd
 
 from app.components import html_panel, render
-from app.errors import report_errors
+from app.errors import in_page_words, report_errors
 from app.events import EVERY_CHANGE, QUIET
 from app.session import people
 from app.session.drafts import OpenConcept, require_saved
@@ -32,7 +32,7 @@ from crce.runs.events import StartEvent, StepEvent
 from crce.worker.client import ensure_workers
 from crce.worker.requests import EstimateRequest
 
-_COLOURS = {"target": "#6366f1", "corefs": "#d6336c", "retains": "#0b8a72"}
+_COLOURS = {"target": "#6366f1", "corefs": "#c2255c", "retains": "#087a64"}
 CARDS = 50
 _NO_LOSS = pd.DataFrame({"step": [], "term": [], "loss": []})
 
@@ -54,6 +54,9 @@ class EraseTab:
     arrived: the base that was downloaded last."""
 
     form: dict[str, Any]
+    effort: gr.Radio
+    find: gr.Textbox
+    order: gr.Dropdown
     chosen: gr.State
     seen: gr.State
     timer: gr.Timer
@@ -142,12 +145,12 @@ def _measure_pace(run: Run) -> float | None:
     return (last.time - start.time) / last.step
 
 
-def render_runs(found: list[Run], chosen: str | None, most: int = CARDS) -> str:
-    """The cards of the newest runs, and of those that wait or run."""
-    queue = run_view.list_queue(found)
-    shown = [run for n, run in enumerate(found) if n < most or run.id in queue.waiting or run.state == "running"]
+def render_runs(found: list[Run], chosen: str | None, most: int = CARDS, find: str = "", order: str = "") -> str:
+    """The cards of the first runs in this order, and of those that wait or run."""
+    queue, fitting = run_view.list_queue(found), run_view.arrange(found, find, order)
+    shown = [run for n, run in enumerate(fitting) if n < most or run.id in queue.waiting or run.state == "running"]
     cards = [run_view.summarize(run, queue) for run in shown]
-    return render("runs", runs=cards, chosen=chosen, older=len(found) - len(shown))
+    return render("runs", runs=cards, chosen=chosen, older=len(fitting) - len(shown), found=bool(found))
 
 
 def find_run(found: list[Run], chosen: str | None) -> Run | None:
@@ -177,7 +180,8 @@ def render_details(run: Run | None) -> str:
         "precision": run.job.dtype,
         **run_view.compare_costs(run),
     }
-    return render("details", run=run_view.summarize(run), settings=settings, notes=run.notes)
+    summary = run_view.summarize(run)
+    return render("details", run=summary, settings=settings, explained=erase_form.EXPLAINED, notes=run.notes)
 
 
 def describe_steps(run: Run) -> str:
@@ -226,7 +230,7 @@ def estimate(http: gr.Request, **values: Any) -> Iterator[str]:
             EstimateRequest(tab_id(http, "estimate"), form.base, list(specs), form.to_config(), form.dtype)
         )
     except CrceError as error:
-        yield render("line", text=f"{description} {error}", warnings=warnings)
+        yield render("line", text=f"{description} {in_page_words(str(error))}", warnings=warnings)
         return
     if cost:
         text = f"{description} {_describe_cost(cost, measured=bool(measure_time(form)))}"
@@ -265,7 +269,7 @@ def queue_run(job: Job, images: int, judge: str = AUTO, leave_out_long: bool = F
 
 
 @report_errors
-def refresh(chosen: str | None, seen: Seen) -> tuple:
+def refresh(chosen: str | None, seen: Seen, find: str = "", order: str = "") -> tuple:
     """The runs and the details of one of them; its plot and previews only when there are new ones."""
     found = runs.all_runs()
     run = find_run(found, chosen)
@@ -275,7 +279,7 @@ def refresh(chosen: str | None, seen: Seen) -> tuple:
     first = seen.run is None or now.run != seen.run
     plot = update_plot(run) if first or now.steps != seen.steps else (gr.skip(), gr.skip())
     previews = render_previews(run) if first or now.previews != seen.previews else gr.skip()
-    return render_runs(found, now.run, now.shown), render_details(run), previews, *plot, now
+    return render_runs(found, now.run, now.shown, find, order), render_details(run), previews, *plot, now
 
 
 def _count_events(run: Run, kind: str) -> int:
@@ -328,6 +332,7 @@ def build() -> EraseTab:
     chosen, seen, timer = gr.State(None), gr.State(Seen()), gr.Timer(1.5)
     with gr.Row(equal_height=True):
         form = erase_form.build_choice()
+        effort = erase_form.build_effort()
     base_panel, arrived = html_panel(elem_classes="maybe"), gr.State("")
     method_facts = gr.Markdown(describe_method(EraseForm.method), elem_classes="mute")
     with gr.Accordion("Settings", open=False), gr.Row():
@@ -339,12 +344,16 @@ def build() -> EraseTab:
         start_button = gr.Button("Start", variant="primary", scale=0, min_width=180)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=420):
+            find, order = _build_finder()
             cards = html_panel()
         with gr.Column(scale=6, min_width=420):
             details, previews = html_panel(), html_panel()
             plot, curve = _build_plot()
     return EraseTab(
         form,
+        effort,
+        find,
+        order,
         chosen,
         seen,
         timer,
@@ -361,6 +370,16 @@ def build() -> EraseTab:
     )
 
 
+def _build_finder() -> tuple[gr.Textbox, gr.Dropdown]:
+    with gr.Row(elem_classes="line"):
+        find = gr.Textbox("", placeholder="Find runs: concept, method or state", label="Find runs", show_label=False,
+                          container=False, scale=3, min_width=150, max_length=100)  # fmt: skip
+        order = gr.Dropdown(list(run_view.ORDERS), value=next(iter(run_view.ORDERS)), label="Order of the runs",
+                            show_label=False, container=False, scale=2, min_width=130)  # fmt: skip
+        html_panel(render("notify"))
+    return find, order
+
+
 def _build_plot() -> tuple[gr.Column, gr.LinePlot]:
     with gr.Column(visible=False) as plot:
         html_panel(render("legend", curves=_COLOURS))
@@ -373,8 +392,14 @@ def _build_plot() -> tuple[gr.Column, gr.LinePlot]:
 
 def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, page: gr.Tab) -> None:
     fields, view = list(ui.form.values()), [ui.runs, ui.details, ui.previews, ui.plot, ui.curve, ui.seen]
-    update = {"fn": refresh, "inputs": [ui.chosen, ui.seen], "outputs": view, **QUIET}
+    update = {"fn": refresh, "inputs": [ui.chosen, ui.seen, ui.find, ui.order], "outputs": view, **QUIET}
     ui.timer.tick(**update)
+    gr.on([ui.find.change, ui.order.change], **update)
+    effort = [ui.form["steps"], ui.form["images"]]
+    given = [ui.effort, *(ui.form[name] for name in ("method", "backbone", "base"))]
+    ui.effort.input(report_errors(erase_form.apply_effort), given, [ui.effort, *effort], **QUIET)
+    others = [ui.form[name].input for name in ("method", "backbone", "base")]
+    gr.on(others, report_errors(erase_form.renew_effort), given, [ui.effort, *effort], **QUIET)
     demo.load(**update)
     ui.start.click(start, None, ui.chosen, inputs_kwargs=ui.form, api_visibility="private").success(**update)
     ui.runs.submit(show_older, ui.seen, ui.seen, **QUIET).then(**update)

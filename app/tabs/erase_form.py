@@ -17,6 +17,29 @@ from crce.judges.choices import AUTO, EMBEDDED, JUDGES, QWEN2_VL, list_available
 from crce.runs import Job, ResolvedJob
 
 JUDGED_IMAGES = 4  # per term, judged after a run unless another number is entered
+# What the paper's letters mean, beside the fields and in the settings of a run.
+EXPLAINED = {
+    "η": "How far each step pushes away from the concept; 1 in the paper",
+    "M": "How many of the other names each step erases; 5 in the paper",
+    "N": "How many of the neighbours each step keeps; 3 in the paper",
+}
+
+
+@dataclass(frozen=True)
+class Effort:
+    """share: of the preset's steps. images: pictures per term that are judged after the run."""
+
+    title: str
+    about: str
+    share: float
+    images: int
+
+
+EFFORTS = (
+    Effort("Quick", "A third of the steps, one picture of each term judged: a first look", 1 / 3, 1),
+    Effort("Standard", "The preset of the base model, four pictures of each term judged", 1, JUDGED_IMAGES),
+    Effort("Thorough", "The preset, ten pictures of each term judged: figures to rely on", 1, 10),
+)
 _DEVICES = {devices.AUTO: "automatic", devices.CPU: "CPU"}
 # The fields that change what a run costs.
 COST_FIELDS = (
@@ -196,16 +219,36 @@ def describe_anchor(config: EraseConfig, spec: ConceptSpec | None) -> str:
     return config.anchor or own or "left to the method"
 
 
+def build_effort() -> gr.Radio:
+    """How much is done: it fills in steps and judged pictures."""
+    return gr.Radio([effort.title for effort in EFFORTS], value=EFFORTS[1].title, label="How thorough",
+                    info=EFFORTS[1].about, min_width=280)  # fmt: skip
+
+
+def apply_effort(title: str, method: str, backbone: str, base: str) -> tuple[gr.Radio, str, float]:
+    """Explains the choice, and fills in the steps (empty for the preset) and the pictures that are judged."""
+    effort = next(effort for effort in EFFORTS if effort.title == title)
+    steps = resolve_config(EraseConfig(method, backbone=backbone), base).steps if effort.share < 1 else 0
+    return gr.Radio(info=effort.about), str(max(round(steps * effort.share), 1)) if steps else "", effort.images
+
+
+def renew_effort(title: str, method: str, backbone: str, base: str) -> tuple:
+    """The same for another method or base, which has steps of its own. What was entered by hand stays."""
+    quick = title == EFFORTS[0].title
+    return apply_effort(title, method, backbone, base) if quick else (gr.skip(), gr.skip(), gr.skip())
+
+
 def build_settings() -> dict[str, Any]:
     form = EraseForm()
     backbones = [(METHOD_FACTS[key].title, key) for key in BACKBONES]
     return {
-        "steps": gr.Textbox("", label="Steps", info="Empty: preset", placeholder="preset", min_width=90),
+        "steps": gr.Textbox("", label="Steps", info="Of training. Empty: preset", placeholder="preset", min_width=90),
         "learning_rate": gr.Textbox("", label="Learning rate", info="Empty: preset", placeholder="preset",
                                     min_width=110),
-        "eta": gr.Number(form.eta, label="η", info="Negative guidance strength", minimum=0),
-        "corefs": gr.Number(form.corefs, label="M", info="Corefs per step", precision=0, minimum=0),
-        "retains": gr.Number(form.retains, label="N", info="Retains per step", precision=0, minimum=0),
+        "eta": gr.Number(form.eta, label="Push (η)", info=EXPLAINED["η"], minimum=0),
+        "corefs": gr.Number(form.corefs, label="Names per step (M)", info=EXPLAINED["M"], precision=0, minimum=0),
+        "retains": gr.Number(form.retains, label="Neighbours per step (N)", info=EXPLAINED["N"], precision=0,
+                             minimum=0),
         "seed": gr.Number(form.seed, label="Seed", info="Same seed, same result", precision=0, minimum=0),
         "images": gr.Number(JUDGED_IMAGES, label="Judge", info="Pictures per term; 0: none", precision=0, minimum=0),
         "judge": build_judge(),

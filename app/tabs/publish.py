@@ -20,7 +20,7 @@ from app.tabs import compare
 from app.tabs.curate import CurateTab
 from crce import runs
 from crce.concepts import dataset
-from crce.concepts.library import library, publishable
+from crce.concepts.library import is_shipped, library, publishable
 from crce.concepts.spec import ConceptSpec
 from crce.cost import format_size
 from crce.errors import CrceError
@@ -55,8 +55,7 @@ class DatasetPanel:
 
     seen: gr.State
     concepts: gr.Dropdown
-    reviewed: gr.Button
-    all: gr.Button
+    choose: gr.HTML
     target: Target
     compare: gr.Button
     publish: gr.Button
@@ -97,6 +96,23 @@ class PublishTab:
 
 def list_concepts() -> list[tuple[str, str]]:
     return [(f"{'✓ ' if spec.provenance.reviewer else ''}{spec.name}", slug) for slug, spec in library().items()]
+
+
+def list_reviewed() -> list[str]:
+    return [slug for slug, spec in library().items() if spec.provenance.reviewer]
+
+
+def list_all() -> list[str]:
+    """What is published by default, without drafts of one's own that no one has reviewed."""
+    return [slug for slug, spec in publishable().items() if spec.provenance.reviewer or is_shipped(spec)]
+
+
+def render_choose() -> str:
+    """The buttons that select many concepts at once, with how many of them no one has reviewed."""
+    chosen, specs = list_all(), library()
+    unreviewed = sum(not specs[slug].provenance.reviewer for slug in chosen)
+    scratch = len(publishable()) - len(chosen)
+    return render("choose", reviewed=len(list_reviewed()), count=len(chosen), unreviewed=unreviewed, scratch=scratch)
 
 
 def render_login() -> str:
@@ -166,12 +182,13 @@ def refresh_choices(concepts: list[str], run_id: str | None, opened: str) -> tup
     selected = [slug for slug in concepts if slug in library()] or list_reviewed() or [opened or FIRST]
     kept = run_id if any(run_id == name for _, name in choices) else None
     run = kept or (choices[0][1] if choices else None)
-    return render_login(), gr.Dropdown(list_concepts(), value=selected), gr.Dropdown(choices, value=run)
+    concept = gr.Dropdown(list_concepts(), value=selected)
+    return render_login(), render_choose(), concept, gr.Dropdown(choices, value=run)
 
 
 @report_errors
-def list_reviewed() -> list[str]:
-    return [slug for slug, spec in library().items() if spec.provenance.reviewer]
+def choose_concepts(event: gr.EventData) -> list[str]:
+    return list_reviewed() if event._data["do"] == "reviewed" else list_all()
 
 
 @report_errors
@@ -265,8 +282,7 @@ def _build_dataset() -> DatasetPanel:
     seen = gr.State("")
     with gr.Column(scale=4, min_width=340):
         concepts = gr.Dropdown([], value=[], multiselect=True, label="Concepts", info="✓: reviewed by a named person")
-        with gr.Row():
-            reviewed, everything = gr.Button("All reviewed", size="sm"), gr.Button("All", size="sm")
+        choose = html_panel()
         target = _build_target("your-name/CorefConcept")
         difference = gr.Button("Preview changes")
         publish = gr.Button("Publish the dataset", variant="primary")
@@ -278,9 +294,7 @@ def _build_dataset() -> DatasetPanel:
                 headers=list(_COLUMNS), datatype="str", interactive=False, label="First rows", max_height=300
             )
             card = _build_card()
-    return DatasetPanel(
-        seen, concepts, reviewed, everything, target, difference, publish, result, files, preview, rows, card
-    )
+    return DatasetPanel(seen, concepts, choose, target, difference, publish, result, files, preview, rows, card)
 
 
 def _build_weights() -> WeightsPanel:
@@ -324,7 +338,7 @@ def _build_card() -> Card:
 
 def wire(ui: PublishTab, curate_tab: CurateTab, page: gr.Tab) -> None:
     chosen = [ui.dataset.concepts, ui.weights.run]
-    page.select(refresh_choices, [*chosen, curate_tab.slug], [ui.login, *chosen], **QUIET)
+    page.select(refresh_choices, [*chosen, curate_tab.slug], [ui.login, ui.dataset.choose, *chosen], **QUIET)
     slow = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 1}
     _wire_dataset(ui.dataset, slow)
     _wire_weights(ui.weights, slow)
@@ -334,8 +348,7 @@ def _wire_dataset(panel: DatasetPanel, slow: dict) -> None:
     repo = panel.target.repo
     preview = [panel.files, panel.preview, panel.card.text, panel.rows, panel.card.header, panel.seen]
     gr.on([panel.concepts.change, repo.change], preview_dataset, [panel.concepts, repo], preview, **QUIET)
-    panel.reviewed.click(list_reviewed, None, panel.concepts, **QUIET)
-    panel.all.click(report_errors(lambda: list(publishable())), None, panel.concepts, **QUIET)
+    panel.choose.click(choose_concepts, None, panel.concepts, **QUIET)
     panel.compare.click(show_difference, [panel.concepts, repo], [panel.result, *preview], **slow)
     form = {"concepts": panel.concepts, "seen": panel.seen, **vars(panel.target)}
     panel.publish.click(publish_dataset, None, panel.result, inputs_kwargs=form, **slow)

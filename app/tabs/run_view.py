@@ -3,9 +3,10 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from app.components import data_url, shrink
+from app.errors import in_page_words
 from app.tabs.run_forecast import forecast
 from crce.cost import format_duration, format_size
 from crce.evaluation.metrics import METRICS
@@ -72,6 +73,33 @@ def list_queue(found: list[Run]) -> Queue:
     return Queue([run.id for run in reversed(found) if run.state == "queued"], "; ".join(running))
 
 
+def arrange(found: list[Run], find: str, order: str) -> list[Run]:
+    """Those runs in whose title, concept, method, base or state every word occurs. `found` has the newest first."""
+    words = find.casefold().split()
+    kept = [run for run in found if not words or all(word in _list_words(run) for word in words)]
+    return sorted(kept, key=ORDERS.get(order) or (lambda run: 0))
+
+
+def _list_words(run: Run) -> str:
+    facts = run.facts
+    return " ".join([facts.title, facts.slug, facts.method, facts.label, facts.base, run.state]).casefold()
+
+
+def _find_h(run: Run) -> float:
+    report = run.report if run.scores.scores else None
+    return -1.0 if report is None else report.h or 0.0
+
+
+# A sort key of each order; runs that are equal keep the newest first.
+ORDERS: dict[str, Callable[[Run], Any]] = {
+    "newest first": lambda run: 0,
+    "by name": lambda run: run.facts.title.casefold(),
+    "by method": lambda run: run.facts.method,
+    "best H first": lambda run: -_find_h(run),
+    "running first": lambda run: ["running", "queued"].index(run.state) if run.state in ("running", "queued") else 2,
+}
+
+
 def summarize(run: Run, queue: Queue = Queue()) -> RunSummary:
     state, facts = run.state, run.facts
     seen = forecast(run) if state in ("running", "stopped", "failed", "interrupted") else None
@@ -94,7 +122,8 @@ def describe_state(run: Run, state: str, queue: Queue) -> str:
     if state == "queued":
         return _describe_waiting(run, queue)
     if state == "failed" and (failed := run.last(FailedEvent)):
-        return f"{failed.message} (log: {failed.log_id})" if failed.log_id else failed.message
+        message = in_page_words(failed.message)
+        return f"{message} (log: {failed.log_id})" if failed.log_id else message
     if state == "interrupted":
         return f"The worker stopped at step {run.kept_step}. Press Resume to continue."
     if state == "stopped" and (stopped := run.last(StoppedEvent)):
@@ -116,7 +145,7 @@ def _split_time(run: Run) -> str:
     cost, report = run.last(CostEvent), run.report
     erased = [f"{format_duration(cost.seconds)} to erase"] if cost else []
     judged = [f"{format_duration(report.seconds)} to judge"] if report and report.seconds else []
-    return f" ({', '.join([*erased, *judged])})" if erased or judged else ""
+    return f" ({', '.join([*erased, *judged])})" if erased and judged else ""
 
 
 def summarize_scores(run: Run) -> str:
@@ -129,24 +158,25 @@ def summarize_scores(run: Run) -> str:
 
 
 def compare_costs(run: Run) -> dict[str, str]:
-    """What the training took, next to its estimate; either may be missing."""
+    """What the training took, next to its estimate; either may be missing. Only what is of the same quantity stands
+    side by side: a process has more in memory than the run."""
     estimate, cost = run.last(EstimateEvent), run.last(CostEvent)
-    peak = f" (the {cost.whose}'s peak)" if cost else ""
+    device = cost.memory if cost and cost.whose == "device" else None
     texts = {
         "erasing": _compare_cost(
             cost.seconds if cost else None, estimate.seconds if estimate else None, format_duration
         ),
-        "memory": _compare_cost(
-            cost.memory if cost else None, estimate.memory if estimate else None, format_size, peak
-        ),
-        "disk": _compare_cost(cost.disk if cost else None, estimate.disk if estimate else None, format_size),
+        "memory": _compare_cost(device, estimate.memory if estimate else None, format_size),
+        "peak of the whole worker": format_size(cost.memory) if cost and device is None else "",
+        "disk": format_size(cost.disk) if cost else "",
+        "disk while it runs": f"at most {format_size(estimate.disk)}" if estimate else "",
     }
     return {name: text for name, text in texts.items() if text}
 
 
-def _compare_cost(actual: N | None, estimated: N | None, show: Callable[[N], str], note: str = "") -> str:
+def _compare_cost(actual: N | None, estimated: N | None, show: Callable[[N], str]) -> str:
     parts = [
-        *([f"{show(actual)}{note}"] if actual is not None else []),
+        *([show(actual)] if actual is not None else []),
         *([f"estimated {show(estimated)}"] if estimated is not None else []),
     ]
     return ", ".join(parts)

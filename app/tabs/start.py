@@ -7,7 +7,7 @@ import gradio as gr
 from app.components import html_panel, render
 from app.errors import report_errors
 from app.events import QUIET
-from app.session import people, thumbnails
+from app.session import example, people, thumbnails
 from app.session.drafts import find_slug
 from app.tabs import curate, erase, erase_form, run_view
 from app.tabs.curate import CurateTab
@@ -72,7 +72,7 @@ def start_trial() -> str:
 @report_errors
 def refresh(own_trial: str | None, drawn: int) -> tuple:
     """The trial's progress. When the trial that this page started has erased, its id goes to Compare."""
-    run = find_trial()
+    run = find_trial() or example.find()
     if run is None:
         return "", "", 0, gr.skip(), gr.skip()
     rows = run_view.group_previews(run) if run.state != "done" else []
@@ -103,7 +103,7 @@ def build() -> StartTab:
         try_it = gr.Button("Try it: erase “dog”", variant="primary", size="lg", scale=0, min_width=240)
         time = gr.Markdown(elem_classes="mute")
     card, previews = html_panel(), html_panel()
-    gr.Markdown("#### Or pick a concept from the library")
+    gr.Markdown("### Or pick a concept from the library")
     shelf = html_panel(render_shelf())
     with gr.Row():
         own_concept = gr.Button("+ your own concept", size="sm", scale=0, min_width=180)

@@ -8,6 +8,7 @@ from crce.worker import client
 from crce.worker.answers import StatusAnswer
 from crce.worker.requests import StatusRequest
 
+_NEWS = 20  # runs of whose end the page's title tells
 _DEVICES = {"cpu": "CPU", "cuda": "GPU", "cuda:0": "GPU", "auto": "starting"}
 
 
@@ -18,12 +19,10 @@ def render_initial() -> str:
 
 @report_errors
 def render_status() -> str:
-    # The LLM client takes a second to import; the page must not wait for it.
-    from crce.proposers.proposers import proposer_status
-
-    states = [run.state for run in runs.all_runs()]
+    found = runs.all_runs()
+    states = [run.state for run in found]
     worker = _ask_status()
-    connected, proposer = proposer_status()
+    proposer, hint = _name_proposer()
     return render(
         "status",
         asked=True,
@@ -31,11 +30,27 @@ def render_status() -> str:
         problem=_find_model_problem(),
         ignored=_find_ignored_card(worker),
         base=bases.EMOJI_SD,
-        connected=connected,
         proposer=proposer,
+        hint=hint,
         running=states.count("running"),
         waiting=states.count("queued"),
+        runs=[
+            {"id": run.id, "title": run.facts.title, "state": state}
+            for run, state in zip(found[:_NEWS], states, strict=False)
+        ],
     )
+
+
+def _name_proposer() -> tuple[str, str]:
+    """The proposer as the talk names it, and what would connect a language model, or is wrong with it."""
+    # The LLM client takes a second to import; the page must not wait for it.
+    from crce.proposers.proposers import proposer, proposer_status
+
+    connected, text = proposer_status()
+    try:
+        return proposer().label, "" if connected else f"({text.removeprefix('no LLM connected: ')})"
+    except CrceError:
+        return "none", text
 
 
 def _find_model_problem() -> str | None:

@@ -49,6 +49,27 @@ document.addEventListener("keydown", (event) => {
   button.click();
 });
 
+// In a row of a list, keys decide on it: K keeps it and goes on, B goes back, D drops it, M moves it.
+let next = null;
+const rows = () => [...element.querySelectorAll("li[data-term]")];
+const visit = (place) => rows()[Math.max(0, Math.min(place, rows().length - 1))]?.focus();
+element.addEventListener("keydown", (event) => {
+  const row = event.target.closest("li[data-term]");
+  if (!row || event.target.matches("input:not([type=range])") || event.ctrlKey || event.metaKey || event.altKey) return;
+  const place = rows().indexOf(row);
+  const press = { d: "drop", m: "move" }[event.key];
+  if (event.key === "k") visit(place + 1);
+  if (event.key === "b") visit(place - 1);
+  if (press) {
+    next = place;
+    row.querySelector(`button[data-do=${press}]`).click();
+  }
+});
+watch("value", () => {
+  if (next !== null) visit(next);
+  next = null;
+});
+
 // The chat scrolls to its newest entry, but stays in place while changes are accepted one by one.
 const log = element.closest(".log");
 const count = () => element.querySelectorAll(".chat > *").length;

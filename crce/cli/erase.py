@@ -209,7 +209,7 @@ def generate(
 
         delta = combine([ErasedWeights.load(each.weights_path) for each in erased], model)
         with delta.applied(model, strength):
-            written += _draw(model, pairs, out / "after")
+            written += _draw(model, pairs, out / "after", tuple(each.id for each in erased), strength)
     terminal.say({"images": written}, "\n".join(written), as_json)
 
 
@@ -224,8 +224,14 @@ def _open_erased(name: str, base: str | None) -> Run:
     return found
 
 
-def _draw(model, pairs: list[tuple[str, int]], folder: Path) -> list[str]:
-    """Draws (prompt, seed) pairs, writes files such as `01-a-dog-0.png` and returns their paths."""
+def _draw(
+    model, pairs: list[tuple[str, int]], folder: Path, used: tuple[str, ...] = (), strength: float = 1.0
+) -> list[str]:
+    """Draws (prompt, seed) pairs, writes files such as `01-a-dog-0.png` and returns their paths. used: the ids of the
+    runs whose changes are applied; each file says what it was drawn with."""
+    from crce.picture_facts import PictureFacts, to_png_info
+
+    base = bases.public_name(model.base)
     with terminal.bar() as bar:
         task = bar.add_task(f"drawing {folder.name}", total=len(pairs))
         show = lambda done, of: bar.update(task, completed=done)  # noqa: E731
@@ -234,8 +240,8 @@ def _draw(model, pairs: list[tuple[str, int]], folder: Path) -> list[str]:
     paths = [folder / f"{numbers[p]:02d}-{ConceptSpec(target=p).slug[:40]}-{seed}.png" for p, seed in pairs]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path, picture in zip(paths, pictures, strict=True):
-            picture.save(path)
+        for path, picture, (prompt, seed) in zip(paths, pictures, pairs, strict=True):
+            picture.save(path, pnginfo=to_png_info(PictureFacts(base, (prompt,), (seed,), used, strength)))
     except OSError as error:
         raise CrceError(f"{folder} cannot be written: {error.strerror}. Give another --out.") from None
     return [str(path) for path in paths]

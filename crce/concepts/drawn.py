@@ -27,7 +27,7 @@ class Record:
         """Whether the base draws the concept by its name; None where that was not measured."""
         if spec.slug in self.names:
             return self.names[spec.slug] >= self.least
-        if count := self.terms.get((spec.target, spec.target)):
+        if count := self.terms.get((spec.target, spec.name)):
             return count[0] >= self.least
         return False if self.names and spec.slug in bundled() else None
 

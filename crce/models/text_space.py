@@ -46,6 +46,14 @@ def measure_distances(model: Diffusion, spec: ConceptSpec) -> dict:
     }
 
 
+def list_hardest(model: Diffusion, spec: ConceptSpec) -> tuple[list[str], list[str]]:
+    """The corefs, farthest from the target first, and the retains, nearest first: an edit fails at these first."""
+    terms = [term for term in measure_distances(model, spec)["terms"] if term["euclidean"] is not None]
+    terms.sort(key=lambda term: term["euclidean"])
+    corefs, retains = ([term["text"] for term in terms if term["kind"] == kind] for kind in ("coref", "retain"))
+    return corefs[::-1], retains
+
+
 def _list_terms(spec: ConceptSpec) -> list[tuple[str, Term]]:
     corefs, retains = ([(kind, t) for t in part] for kind, part in (("coref", spec.corefs), ("retain", spec.retains)))
     return [("target", Term(spec.target)), *corefs, *retains]

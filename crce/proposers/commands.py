@@ -14,6 +14,7 @@ HELP = (
     'Without an LLM I understand: "more corefs", "more retains", "drop X", "drop X, Y", "X is a coref", '
     f'"X is a retain", "set X to low" ({", ".join(CERTAINTY)}), "the other sense", "help".'
 )
+WISHES = ("more corefs", "more retains", "the other sense", "help")  # to choose from, where nobody types
 _LEVEL = "|".join(sorted(CERTAINTY, key=len, reverse=True))
 _OTHER = {"corefs": "retains", "retains": "corefs"}
 
@@ -37,6 +38,16 @@ def _more(spec: ConceptSpec, asked: str) -> Revision:
         return Revision(spec, f"The lexicon knows no more {kind} of {spec.name!r}.")
     offer = _with_lists(spec, **{kind: [*getattr(spec, kind), *fresh]})
     return Revision(offer, f"{len(fresh)} more {kind} from the lexicon.")
+
+
+def _improve(spec: ConceptSpec) -> Revision:
+    """What the button without a request asks for: more of both lists is all that the lexicon can do."""
+    fresh = {kind: lexicon.find_more(spec, kind, NUMBER) for kind in LISTS}
+    if not any(fresh.values()):
+        return Revision(spec, f"The lexicon knows no more terms for {spec.name!r}.")
+    offer = _with_lists(spec, **{kind: [*getattr(spec, kind), *terms] for kind, terms in fresh.items()})
+    counts = " and ".join(f"{len(terms)} more {kind}" for kind, terms in fresh.items())
+    return Revision(offer, f"{counts} from the lexicon. It cannot judge the terms that are there.")
 
 
 def _drop(spec: ConceptSpec, asked: str) -> Revision:
@@ -109,6 +120,7 @@ def _report_unknown(spec: ConceptSpec, name: str) -> Revision:
 _REQUESTS: dict[str, Callable[..., Revision]] = {
     r"(?:help|\?|what can you do\??)": _help,
     r"(?:add |give me |propose )?(?:some )?more (corefs?|retains?)": _more,
+    r"improve (?:both|the) lists(?:; keep what is right)?": _improve,
     r"(?:drop|remove|delete) (.+)": _drop,
     rf"(?:set|make|put) (.+?) (?:to |as )?({_LEVEL})": _set,
     r"(.+?) (?:is|are) (?:an? )?(corefs?|retains?)": _assign,

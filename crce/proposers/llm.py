@@ -3,8 +3,9 @@
 Its output is untrusted: it can only fill our schema, and every phrase is cleaned before it becomes a `Term`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator
 
@@ -65,11 +66,21 @@ class _Names(Form):
     names: list[str]
 
 
+# To choose from, where nobody types.
+WISHES = (
+    "more everyday names",
+    "fewer names that differ by a word",
+    "neighbours that look more alike",
+    "another sense",
+)
+
+
 @dataclass(frozen=True)
 class ChatProposer:
     """Proposes and revises specs. Stateless: each round starts from the spec alone."""
 
     chat: Chat
+    wishes: ClassVar[Sequence[str]] = WISHES
 
     @property
     def label(self) -> str:

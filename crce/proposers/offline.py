@@ -1,8 +1,9 @@
 """The proposer that needs no network: it asks the bundled lexicon."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from crce.concepts import edits
 from crce.concepts.edits import TERMS, Revision, clean
@@ -19,6 +20,7 @@ class LexiconProposer:
     """Proposes the bundled concepts, and WordNet's nouns for physical things otherwise."""
 
     label: str = "bundled lexicon (no LLM connected)"
+    wishes: ClassVar[Sequence[str]] = commands.WISHES
 
     def meanings(
         self, target: str, category: str = "object", sense: str = "", seed: int = 0

@@ -49,12 +49,14 @@ class GenerateAnswer:
 
 @dataclass(frozen=True)
 class PreviewAnswer:
-    """PNGs in base64, prompt by prompt, each with all seeds. edit_seconds: the closed form alone; seconds: in all."""
+    """PNGs in base64, prompt by prompt, each with all seeds. edit_seconds: the closed form alone; seconds: in all.
+    prompts: those that were asked for, and the hard terms that were added."""
 
     before: tuple[str, ...]
     after: tuple[str, ...]
     edit_seconds: float
     seconds: float
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

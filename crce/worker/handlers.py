@@ -91,15 +91,28 @@ def preview(
 
     Raises CrceError where the pictures would take minutes.
     """
-    check_quick(model, 2 * len(request.prompts) * len(request.seeds))
+    prompts = _add_hard(request, model) if request.fill else request.prompts
+    check_quick(model, 2 * len(prompts) * len(request.seeds))
     began = time.monotonic()
     weights = edit_instantly(model, request.spec, request.anchor)
     edit_seconds = time.monotonic() - began
-    pairs = list(product(request.prompts, request.seeds))
+    pairs = list(product(prompts, request.seeds))
     before, after = _draw_base(pairs, model, replaced), _draw(weights.applied(model), pairs, model, replaced)
     seconds = time.monotonic() - began
     return PreviewAnswer(tuple(map(_encode, before)), tuple(map(_encode, after)), round(edit_seconds, 3),
-                         round(seconds, 3))  # fmt: skip
+                         round(seconds, 3), tuple(prompts))  # fmt: skip
+
+
+def _add_hard(request: "PreviewRequest", model: Diffusion) -> list[str]:
+    """The prompts, the names before the neighbours, each with the hardest up to `fill`: a preview of easy terms would
+    flatter."""
+    spec, asked = request.spec, request.prompts
+    hardest = text_space.list_hardest(model, spec)
+    lists = [[term.text for term in spec.corefs], [term.text for term in spec.retains]]
+    shown = [text for text in asked if text not in (*lists[0], *lists[1])]
+    for texts, hard in zip(lists, hardest, strict=True):
+        shown += list(dict.fromkeys([*(text for text in asked if text in texts), *hard]))[: request.fill]
+    return shown
 
 
 def check_quick(model: Diffusion, pictures: int, most: int = 0) -> None:

@@ -113,12 +113,14 @@ class GenerateRequest(ModelRequest[GenerateAnswer]):
 @dataclass(frozen=True)
 class PreviewRequest(ModelRequest[PreviewAnswer]):
     """Pictures of each prompt with each seed, before and after the instant edit by the spec's training terms. anchor:
-    what the target is drawn as instead."""
+    what the target is drawn as instead. fill: how many terms of each list are shown; where the prompts have fewer, the
+    hardest are added: the names farthest from the target, and the neighbours nearest to it."""
 
     spec: Spec
     prompts: Prompts
     seeds: Seeds = field(default_factory=lambda: [0])
     anchor: str | None = None
+    fill: Annotated[int, Field(ge=0, le=20)] = 0
     answer = PreviewAnswer
     kind: Literal["preview"] = field(default="preview", kw_only=True)
 
@@ -165,7 +167,7 @@ def _check_generate(request: GenerateRequest) -> GenerateRequest:
 
 
 def _check_preview(request: PreviewRequest) -> PreviewRequest:
-    _check_pictures(2 * len(request.prompts) * len(request.seeds))
+    _check_pictures(2 * (len(request.prompts) + 2 * request.fill) * len(request.seeds))
     return request
 
 

@@ -1,0 +1,20 @@
+"""A finished erasure from the first start on, so that there is something to compare before any training."""
+
+from crce import bases, runs
+from crce.concepts.library import find_concept
+from crce.config import EraseConfig
+from crce.runs import Job, Run
+
+NAME, CONCEPT = "Example: dog", "dog"
+_METHOD = "crce-uce"  # solved at once, in a second
+
+
+def make() -> None:
+    """At the first start. Raises CrceError without the default model."""
+    if not runs.store().exists():
+        spec = find_concept(CONCEPT)
+        runs.create(Job(bases.EMOJI_SD, spec, EraseConfig(_METHOD, preview_every=0), name=NAME))
+
+
+def find() -> Run | None:
+    return next((run for run in runs.all_runs() if run.facts.name == NAME), None)
