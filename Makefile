@@ -4,6 +4,7 @@
 # make bench-gpu  the same for a GPU, at SD v1.4's size (minutes)
 # make bench-sd   a run on a base of SD v1.4's size on this machine's processor (half an hour, 12 GB of memory)
 # make docs   build the documentation into out/site
+# make torture  attack the program: kills, hostile inputs, damaged files, a full disk, many visitors (an hour)
 # make model  build the default model again (hours on a CPU, minutes on a GPU)
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ CARD := $(shell nvidia-smi -L 2>/dev/null)
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-.PHONY: app test bench bench-gpu bench-sd lint docs venv browser model
+.PHONY: app test bench bench-gpu bench-sd torture lint docs venv browser model
 
 app: venv
 	$(BIN)/crce-studio
@@ -30,6 +31,7 @@ bench: venv browser
 	$(BIN)/python -m benchmarks.loop --keep
 	$(BIN)/python -m benchmarks.start --keep
 	$(BIN)/python -m benchmarks.memory --keep
+	$(BIN)/python -m benchmarks.store --keep
 	$(BIN)/python -m benchmarks.growth
 
 bench-gpu: venv
@@ -37,6 +39,9 @@ bench-gpu: venv
 
 bench-sd: venv
 	$(BIN)/python -m benchmarks.full_size --keep
+
+torture: venv
+	$(BIN)/python -m benchmarks.torture
 
 lint: venv
 	$(BIN)/ruff check .

@@ -177,3 +177,15 @@ def test_the_extras_are_in_the_library_and_not_in_the_dataset():
     library.save_spec(fairy, library.own_path(fairy))
     assert "fairy" in library.publishable()
     assert not library.is_shipped(ConceptSpec("wand"))
+
+
+def test_a_name_with_a_sense_as_long_as_may_be_has_a_file_of_its_own():
+    """Its name would be longer than a file's may be."""
+    spec = ConceptSpec("x" * 200, sense="y" * 200)
+    library.save_spec(spec, library.own_path(spec))
+    assert library.find_concept(spec.name) == spec
+
+
+def test_a_path_that_can_be_none_is_told():
+    with pytest.raises(CrceError, match="cannot be read"):
+        library.find_concept("a\0b.json")

@@ -108,8 +108,9 @@ def load_spec(path: Path) -> ConceptSpec:
         return parse_spec(Path(path).read_text(encoding="utf-8"), Path(path).name)
     except UnicodeDecodeError:
         raise CrceError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
-    except OSError as error:
-        raise CrceError(f"{path} cannot be read ({error.strerror}). Give the path of a spec file.") from None
+    except (OSError, ValueError) as error:  # ValueError: no path has a NUL character in it
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CrceError(f"{str(path)!r} cannot be read ({reason}). Give the path of a spec file.") from None
 
 
 def save_spec(spec: ConceptSpec, path: Path) -> None:
@@ -140,11 +141,11 @@ def own_path(spec: ConceptSpec) -> Path:
 
 def _read_identity(path: Path) -> tuple[str, str] | None:
     """Name and sense of the concept in a file; None where there is no file, or none that can be read."""
-    if not path.is_file():
-        return None
     try:
-        spec = _load_cached(path)
-    except CrceError:
+        spec = _load_cached(path) if path.is_file() else None
+    except (CrceError, OSError):  # OSError: a name that is longer than a file's may be
+        spec = None
+    if spec is None:
         return None
     return spec.target, spec.sense
 

@@ -1,0 +1,1 @@
+"""Attacks on the program, as bounded, seeded and resumable programs: see `python -m benchmarks.torture --help`."""

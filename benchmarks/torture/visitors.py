@@ -1,0 +1,177 @@
+"""Visitors of the app at once, while a run trains: each polls as an open page does, and now and then presses something.
+
+The seconds of a click are those from sending it to its whole answer, queue included.
+"""
+
+import itertools
+import json
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from socket import create_server
+from typing import Any
+
+from benchmarks.torture.attack import Case, own_home
+from crce import runs
+from crce.concepts.library import find_concept
+from crce.config import EraseConfig
+from crce.errors import CrceError
+from crce.files import ROOT
+from crce.runs import Job
+from crce.worker import client
+from crce.worker.requests import StatusRequest
+
+VISITORS = 50
+PAUSE = 5.0  # seconds between two clicks of a visitor, on average
+PATIENCE = 60.0  # seconds after which an answer counts as none
+LIMIT = 0.3  # seconds of a click, of 95 in 100
+METHODS = ("crce", "esd-x", "uce", "spm")
+
+
+class Page:
+    """The app as a browser knows it: which function each button and timer calls, and with what."""
+
+    def __init__(self, url: str):
+        self.url = url
+        config = self._read("/config")
+        self.values = {part["id"]: part["props"].get("value") for part in config["components"]}
+        intervals = {part["id"]: part["props"]["value"] for part in config["components"] if part["type"] == "timer"}
+        self.functions = {each["api_name"]: each for each in config["dependencies"]}
+        timers = [(each, *target) for each in config["dependencies"] for target in each["targets"]]
+        self.ticks = [(each, intervals[part]) for each, part, event in timers if event == "tick"]
+
+    def call(self, function: dict[str, Any], session: str, *given: object, event: dict | None = None) -> float:
+        """The seconds until the function has answered. Raises OSError or ValueError if it does not, or fails."""
+        rest = [self.values[part] for part in function["inputs"][len(given) :]]
+        asked = {"data": [*given, *rest], "event_data": event, "fn_index": function["id"], "session_hash": session}
+        began = time.monotonic()
+        number = self._read("/gradio_api/queue/join", json.dumps(asked).encode())["event_id"]
+        with self._open(f"/gradio_api/queue/data?session_hash={session}") as stream:
+            for line in stream:
+                told = json.loads(line[6:]) if line.startswith(b"data: ") else {}
+                if told.get("msg") == "process_completed" and told.get("event_id") == number:
+                    if not told["success"]:
+                        raise ValueError(f"{function['api_name']}: {told['output']}")
+                    return time.monotonic() - began
+        raise ValueError("the answer ended early")
+
+    def _read(self, path: str, body: bytes | None = None) -> Any:
+        with self._open(path, body) as answer:
+            return json.load(answer)
+
+    def _open(self, path: str, body: bytes | None = None) -> Any:
+        request = urllib.request.Request(self.url + path, body, {"content-type": "application/json"})
+        return urllib.request.urlopen(request, timeout=PATIENCE)
+
+
+@contextmanager
+def open_visitors() -> Iterator[Case]:
+    """A case is a minute of all visitors."""
+    with own_home(), serve() as url:
+        page = Page(url)
+        run = runs.create(Job("emoji-sd", find_concept("dog"), EraseConfig(steps=100_000, preview_every=50)))
+        client.ensure_workers()
+        while run.state != "running":
+            time.sleep(0.2)
+
+        def minute(number: int, met: Counter[str]) -> str | None:
+            waits, errors = spend(page, number, 60.0)
+            waits.sort()
+            p95 = waits[int(0.95 * len(waits))] if waits else PATIENCE
+            met["clicks"] += len(waits)
+            met["polls and clicks without an answer"] += len(errors)
+            for name, share in (("median", 0.5), ("p95", 0.95), ("slowest", 1.0)):
+                value = waits[min(len(waits) - 1, int(share * len(waits)))] if waits else PATIENCE
+                met[f"worst minute, {name}, ms"] = max(met[f"worst minute, {name}, ms"], round(1000 * value))
+            if run.state != "running":
+                return f"the run is {run.state}"
+            if errors:
+                return f"{len(errors)} without an answer, the first: {errors[0]}"
+            return None if p95 <= LIMIT else f"p95 of a click is {1000 * p95:.0f} ms"
+
+        try:
+            yield minute
+        finally:
+            run.request_stop()
+
+
+def spend(page: Page, seed: int, seconds: float, visitors: int = VISITORS) -> tuple[list[float], list[str]]:
+    """All visitors for so long: the seconds of their clicks, and what failed."""
+    waits: list[float] = []
+    errors: list[str] = []
+    until = time.monotonic() + seconds
+    work: list[Callable[[], None]] = []
+    for visitor in range(visitors):
+        rng = random.Random(f"{seed} {visitor}")
+        work.append(lambda rng=rng: _click(page, rng, until, waits, errors))
+        work.extend(lambda tick=tick, rng=rng: _tick(page, tick, rng, until, errors) for tick in page.ticks)
+    threads = [threading.Thread(target=each, daemon=True) for each in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(seconds + PATIENCE)
+    return waits, errors
+
+
+def _tick(page: Page, tick: tuple[dict, float], rng: random.Random, until: float, errors: list[str]) -> None:
+    function, interval = tick
+    session = secrets.token_hex(6)
+    time.sleep(rng.uniform(0, interval))
+    while time.monotonic() < until:
+        began = time.monotonic()
+        _ask(lambda: page.call(function, session), errors)
+        # As the page does: no second question of a timer while the first is open.
+        time.sleep(max(0.0, interval - (time.monotonic() - began)))
+
+
+def _click(page: Page, rng: random.Random, until: float, waits: list[float], errors: list[str]) -> None:
+    session, presses = secrets.token_hex(6), itertools.cycle(("describe_method", "search_shelf", "choose_concept_1"))
+    time.sleep(rng.uniform(0, PAUSE))
+    while time.monotonic() < until:
+        name = next(presses)
+        given: dict[str, Any] = {
+            "describe_method": {"given": [rng.choice(METHODS)]},
+            "search_shelf": {"given": [rng.choice(("cat", "do", "taylor"))]},
+            "choose_concept_1": {"given": [], "event": {"slug": rng.choice(("dog-animal", "cat", "horse"))}},
+        }[name]
+        function, values = page.functions[name], given["given"]
+        _ask(lambda: waits.append(page.call(function, session, *values, event=given.get("event"))), errors)  # noqa: B023
+        time.sleep(rng.uniform(0, 2 * PAUSE))
+
+
+def _ask(question: Callable[[], object], errors: list[str]) -> None:
+    try:
+        question()
+    except (OSError, ValueError, KeyError) as error:
+        errors.append(f"{type(error).__name__}: {error}"[:200])
+
+
+@contextmanager
+def serve() -> Iterator[str]:
+    with create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "app.py", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            with suppress(OSError):
+                urllib.request.urlopen(url, timeout=PATIENCE).close()
+                break
+            time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+        with suppress(CrceError, OSError):
+            if status := client.send(StatusRequest(), 5):
+                os.kill(status.pid, signal.SIGTERM)
