@@ -3,7 +3,6 @@
 import base64
 import hashlib
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from app.components import data_url, shrink
@@ -11,7 +10,7 @@ from crce import bases, files
 from crce.concepts.library import bundled
 from crce.concepts.spec import ConceptSpec
 from crce.errors import CrceError
-from crce.worker import client
+from crce.worker.answers import GenerateAnswer
 from crce.worker.requests import Column, GenerateRequest
 
 BASE = bases.EMOJI_SD
@@ -42,17 +41,18 @@ def list_ready(prompts: list[str]) -> list[str]:
     return [prompt for prompt in dict.fromkeys(prompts) if _path(prompt).exists()]
 
 
-def draw_missing(prompts: list[str], session: str | None) -> None:
-    """Asks the worker for the next few pictures that do not exist yet."""
+def request_missing(prompts: list[str], session: str | None) -> GenerateRequest | None:
+    """Asks for the next few pictures that do not exist yet; None if there are all."""
     missing = [prompt for prompt in dict.fromkeys(prompts) if not _path(prompt).exists()][:_AT_ONCE]
     if not missing:
-        return
-    request = GenerateRequest(f"{session}-thumbs", BASE, [Column()], missing, [_SEED], [None] * len(missing))
-    # An error or a newer request leaves them for the next time.
-    with suppress(CrceError):
-        if answer := client.send(request, timeout=60):
-            for prompt, cell in zip(missing, answer.columns[0], strict=True):
-                files.write_atomic(_path(prompt), shrink(base64.b64decode(cell.png)))
+        return None
+    return GenerateRequest(f"{session}-thumbs", BASE, [Column()], missing, [_SEED], [None] * len(missing))
+
+
+def keep(request: GenerateRequest, answer: GenerateAnswer | None) -> None:
+    if answer:
+        for prompt, cell in zip(request.prompts, answer.columns[0], strict=True):
+            files.write_atomic(_path(prompt), shrink(base64.b64decode(cell.png)))
 
 
 def _path(prompt: str) -> Path:
