@@ -34,7 +34,7 @@ from crce.worker.requests import DistancesRequest, PreviewRequest, StatusRequest
 PATIENCE = 100  # seconds until a test gives up; nothing here takes that long
 FROG = ConceptSpec("frog", corefs=(Term("toad"),), retains=(Term("newt"),))
 GONDOLA = ConceptSpec("gondola")
-PICTURES = PreviewAnswer(("a", "b", "c"), ("d", "e", "f"), 0.1, 0.2)
+PICTURES = PreviewAnswer(("a", "b", "c"), ("d", "e", "f"), 0.1, 0.2, ("frog", "toad", "newt"))
 
 
 @pytest.fixture

@@ -222,6 +222,8 @@ class Run:
     @property
     def evaluation(self) -> EvaluationRequest | None:
         """The evaluation that is requested and not done yet; None where the file cannot be read."""
+        if not self._has("evaluate.json"):
+            return None
         try:
             return read(EvaluationRequest, self.dir / "evaluate.json")
         except CrceError:
