@@ -292,7 +292,7 @@ class Run:
 
     def request_stop(self) -> None:
         """Stops a running run after its current step, and takes a queued one out of the queue at once."""
-        (self.dir / "stop").touch()
+        self._ask("stop")
         try:
             with self.hold():
                 mark = self.history.mark
@@ -304,13 +304,19 @@ class Run:
         except Busy:
             pass  # Whoever holds the run sees the file.
 
+    def _ask(self, request: str) -> None:
+        try:
+            (self.dir / request).touch()
+        except OSError as error:
+            raise CrceError(f"{self.dir} cannot be written: {error.strerror}. Make it writable.") from None
+
     def request_resume(self) -> None:
         """Queues a stopped, failed or interrupted run again. Raises CrceError for a running or done one."""
         state = self.state
         if state in ("running", "done"):
             raise CrceError(f"The run {self.id} is {state}; there is nothing to resume.")
         self.clear("stop")
-        (self.dir / "resume").touch()
+        self._ask("resume")
 
     def request_evaluate(self, images: int, ask: str = "target", judge: str = AUTO) -> None:
         """Requests a new report with `images` pictures per prompt; training is finished first.
@@ -380,7 +386,9 @@ class Run:
     def clear(self, *requests: str) -> None:
         """Removes request files: stop, resume, evaluate.json."""
         for name in requests:
-            (self.dir / name).unlink(missing_ok=True)
+            path = self.dir / name
+            # A folder, where somebody put one in a file's place.
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 class Busy(CrceError):
