@@ -4,7 +4,6 @@ import argparse
 import logging
 import os
 import threading
-from contextlib import suppress
 
 # Read when gradio is imported: no usage data leaves the machine.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -16,7 +15,7 @@ from starlette.middleware import Middleware
 from app import guard
 from app.components import ASSETS, html_panel
 from app.events import QUIET
-from app.session import example, people, thumbnails
+from app.session import people, thumbnails
 from app.tabs import compare, curate, erase, publish, start, status_bar
 from app.theme import CSS, ICON, build_theme
 from crce import runs
@@ -114,13 +113,11 @@ def _read_accounts(auth: str) -> list[tuple[str, str]]:
 
 
 def _warm_up() -> None:
-    """Makes the example, removes what kills left, and continues runs that were queued when the machine went down.
-    Without any, the first picture starts the worker."""
+    """Removes what kills left, and continues runs that were queued when the machine went down. Without any, the first
+    picture starts the worker."""
     import crce.proposers.proposers  # noqa: F401  the status line needs it, and its first import takes a second
 
     runs.tidy()
-    with suppress(CrceError):  # without the default model; the status line says so
-        example.make()
     if any(run.state == "queued" for run in runs.all_runs()):
         ensure_workers()
 

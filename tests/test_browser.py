@@ -46,7 +46,9 @@ class App:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("studio")
+    place = tmp_path_factory.mktemp("studio")
+    (place / "runs").mkdir()  # a home that was used before: no example is made
+    return place
 
 
 @pytest.fixture(autouse=True)

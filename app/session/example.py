@@ -9,11 +9,11 @@ NAME, CONCEPT = "Example: dog", "dog"
 _METHOD = "crce-uce"  # solved at once, in a second
 
 
-def make() -> None:
-    """At the first start. Raises CrceError without the default model."""
-    if not runs.store().exists():
-        spec = find_concept(CONCEPT)
-        runs.create(Job(bases.EMOJI_SD, spec, EraseConfig(_METHOD, preview_every=0), name=NAME))
+def make() -> Run | None:
+    """Queues it where there was never a run. Raises CrceError without the default model."""
+    if runs.store().exists():
+        return None
+    return runs.create(Job(bases.EMOJI_SD, find_concept(CONCEPT), EraseConfig(_METHOD, preview_every=0), name=NAME))
 
 
 def find() -> Run | None:

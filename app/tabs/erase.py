@@ -134,7 +134,7 @@ def _estimate_judging(form: EraseForm) -> float | None:
     judge = form.judge.strip() or AUTO
     if not form.concept or not form.images or not can_judge(form.base, judge):
         return None
-    return estimate_judging(form.to_job(), form.images, judge)
+    return estimate_judging(form.to_job(), form.images)
 
 
 def _measure_pace(run: Run) -> float | None:

@@ -228,8 +228,10 @@ def build_effort() -> gr.Radio:
 def apply_effort(title: str, method: str, backbone: str, base: str) -> tuple[gr.Radio, str, float]:
     """Explains the choice, and fills in the steps (empty for the preset) and the pictures that are judged."""
     effort = next(effort for effort in EFFORTS if effort.title == title)
-    steps = resolve_config(EraseConfig(method, backbone=backbone), base).steps if effort.share < 1 else 0
-    return gr.Radio(info=effort.about), str(max(round(steps * effort.share), 1)) if steps else "", effort.images
+    config = resolve_config(EraseConfig(method, backbone=backbone), base)
+    whole = effort.share == 1 or config.closed_form
+    steps = "" if whole else str(max(round(config.steps * effort.share), 1))
+    return gr.Radio(info=effort.about), steps, effort.images
 
 
 def renew_effort(title: str, method: str, backbone: str, base: str) -> tuple:

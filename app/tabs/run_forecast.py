@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from crce import runs
 from crce.cost import format_duration
 from crce.evaluation.questions import TARGET_FACTOR
-from crce.judges.choices import AUTO
 from crce.runs import PHASES, Job, Run
 from crce.runs.events import EstimateEvent, Phase, PhaseEvent, StartEvent, StepEvent
 
@@ -41,15 +40,18 @@ def forecast(run: Run) -> Forecast:
     return Forecast(_compute_percent(run, mark, parts), _describe(mark, left, judging))
 
 
-def estimate_judging(job: Job, images: float, judge: str = AUTO) -> float | None:
+def estimate_judging(job: Job, images: float) -> float | None:
     """Seconds at the pace of the last judging of this base on this machine; None before the first."""
-    wanted = sum(TARGET_FACTOR + len(spec.corefs) + len(spec.retains) for spec in job.specs) * images
     for run in runs.all_runs():
-        report = run.report if run.facts.base == job.base and run.scores.seconds else None
-        if report and report.seconds and judge in (AUTO, report.judge):
-            drawn = sum(len(answers.seeds) for part in (report, *report.also) for answers in part.terms)
-            return report.seconds * wanted / drawn if drawn else None
+        found = run.scores if run.facts.base == job.base else None
+        if found and found.seconds and found.images:
+            return found.seconds * images * _count_pictures(job) / (found.images * _count_pictures(run.job))
     return None
+
+
+def _count_pictures(job: Job) -> int:
+    """Judged pictures, for each picture per term."""
+    return sum(TARGET_FACTOR + len(spec.corefs) + len(spec.retains) for spec in job.specs)
 
 
 def _find_kept(run: Run) -> float:
@@ -77,7 +79,7 @@ def _compute_percent(run: Run, mark: Mark, parts: dict[Phase, float]) -> int:
 
 def _expect_judging(run: Run) -> float | None:
     request = run.evaluation
-    return estimate_judging(run.job, request.images, request.judge) if request else None
+    return estimate_judging(run.job, request.images) if request else None
 
 
 def _count_left(run: Run, mark: Mark, judging: bool) -> float | None:

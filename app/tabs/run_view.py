@@ -142,9 +142,9 @@ def _describe_waiting(run: Run, queue: Queue) -> str:
 
 def _split_time(run: Run) -> str:
     """What erasing and judging took of the whole, as far as it is known."""
-    cost, report = run.last(CostEvent), run.report
+    cost, seconds = run.last(CostEvent), run.scores.seconds
     erased = [f"{format_duration(cost.seconds)} to erase"] if cost else []
-    judged = [f"{format_duration(report.seconds)} to judge"] if report and report.seconds else []
+    judged = [f"{format_duration(seconds)} to judge"] if seconds else []
     return f" ({', '.join([*erased, *judged])})" if erased and judged else ""
 
 

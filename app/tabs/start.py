@@ -1,5 +1,6 @@
 """Start: one button that runs a complete example, and the library in pictures."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import gradio as gr
@@ -15,7 +16,9 @@ from app.tabs.erase_form import EraseForm
 from crce import bases, runs
 from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
+from crce.errors import CrceError
 from crce.runs import Job, Run
+from crce.worker.client import ensure_workers
 
 TRIAL, TRIAL_CONCEPT = "Try it: dog", "dog"
 
@@ -57,6 +60,13 @@ def find_trial() -> Run | None:
 
 
 # What the user does
+
+
+def make_example() -> None:
+    """Opening the first page makes the example. Without the default model there is none; the status line says so."""
+    with suppress(CrceError):
+        if example.make():
+            ensure_workers()
 
 
 @report_errors
@@ -116,6 +126,7 @@ def wire(ui: StartTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs) ->
     ui.timer.tick(**update)
     demo.load(render_shelf, None, ui.shelf, **QUIET)
     demo.load(estimate_time, None, ui.time, **QUIET)
+    demo.load(make_example, None, None, **QUIET)
     ui.try_it.click(start_trial, None, ui.own_trial, **QUIET).success(**update)
     ui.card.click(stop, **QUIET).then(**update)
     ui.own_concept.click(open_own_concept, None, [tabs, curate_tab.shelf.own_concept], **QUIET)

@@ -217,6 +217,8 @@ class Run:
     @property
     def evaluation(self) -> EvaluationRequest | None:
         """The evaluation that is requested and not done yet; None where the file cannot be read."""
+        if not self._has("evaluate.json"):
+            return None
         path = self.dir / "evaluate.json"
         try:
             return parse(EvaluationRequest, files.read_json(path), str(path))
