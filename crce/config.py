@@ -1,6 +1,7 @@
 """The settings of an erasure, as asked for and as resolved for a base model."""
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from crce import bases
 from crce.catalogue import BACKBONES, CLOSED_FORM, METHOD_FACTS, Result
@@ -28,10 +29,11 @@ class EraseConfig:
     anchor: what the target is drawn as instead ("a wolf"); None leaves it to the method (`MethodFacts.anchor`).
     erase_from: the only concept that the target is erased from, as an attribute of it (a hat from "Santa Claus").
 
-    Raises CrceError for an unknown method or backbone, for a value out of range, for a closed form until gone, and for
-    an anchor or a concept to erase from that the method cannot use.
+    Raises CrceError for an unknown method or backbone, for a value out of range or of another type, for a closed form
+    until gone, and for an anchor or a concept to erase from that the method cannot use.
     """
 
+    _open: ClassVar[tuple[str, ...]] = ("steps", "lr", "damping")  # settings that a preset fills in
     method: str = "crce"
     steps: int | None = None
     lr: float | None = None
@@ -50,10 +52,12 @@ class EraseConfig:
     erase_from: str | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in METHOD_FACTS:
+        if not isinstance(self.method, str) or self.method not in METHOD_FACTS:
             raise CrceError(f"There is no method {self.method!r}. Choose one of {', '.join(METHOD_FACTS)}.")
-        if self.backbone not in BACKBONES:
+        if not isinstance(self.backbone, str) or self.backbone not in BACKBONES:
             raise CrceError(f"{self.backbone!r} is no backbone for CRCE. Choose one of {', '.join(BACKBONES)}.")
+        if type(self.until_gone) is not bool:
+            raise CrceError(f"until_gone is {self.until_gone!r}; give true or false.")
         if self.until_gone and self.closed_form:
             raise CrceError(
                 f"{self.method!r} is solved at once, so it cannot stop when the concept is gone. "
@@ -64,16 +68,23 @@ class EraseConfig:
                 f"Whether an attribute is gone from {self.erase_from!r} alone cannot be looked at. Train all steps, or "
                 "erase it everywhere."
             )
-        for name, (low, high) in _LIMITS.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high and (name, self.closed_form, value) != ("lr", True, 0):
-                raise CrceError(f"{name} is {value}; give a value from {low} to {high}.")
+        for name in _LIMITS:
+            self._check_number(name)
         self._check_phrases()
+
+    def _check_number(self, name: str) -> None:
+        (low, high), value = _LIMITS[name], getattr(self, name)
+        if (value is None and name in self._open) or (name == "lr" and self.closed_form and value == 0):
+            return
+        whole = type(low) is int
+        if type(value) not in ((int,) if whole else (int, float)) or not low <= value <= high:
+            given = "empty" if value is None else str(value)[:40]
+            raise CrceError(f"{name} is {given}; give a {'whole number' if whole else 'value'} from {low} to {high}.")
 
     def _check_phrases(self) -> None:
         facts = METHOD_FACTS[self.base_method]
         for what, phrase in self.phrases.items():
-            if not phrase.strip():
+            if not isinstance(phrase, str) or not phrase.strip():
                 raise CrceError(f"{what} is empty. Give a phrase, or leave it out.")
         if self.anchor is not None and not facts.anchor:
             raise CrceError(f"{facts.title} has no anchor: it cannot draw the target as {self.anchor!r}. "
@@ -124,15 +135,17 @@ class EraseConfig:
 
 @dataclass(frozen=True)
 class ResolvedConfig(EraseConfig):
-    """An `EraseConfig` with nothing left open; a closed form has 1 step and a learning rate of 0."""
+    """An `EraseConfig` with nothing left open but damping, where None means the method's own; a closed form has 1 step
+    and a learning rate of 0."""
 
+    _open: ClassVar[tuple[str, ...]] = ("damping",)
     steps: int = 1
     lr: float = 0.0
 
 
 _LIMITS: dict[str, tuple[float, float]] = {
-    "steps": (1, 100_000), "lr": (1e-9, 1.0), "eta": (0, 100), "corefs": (0, 1000), "retains": (0, 1000),
-    "seed": (0, 2**63 - 1), "guidance": (0, 100), "microbatch_size": (0, 1000), "preview_every": (0, 100_000),
+    "steps": (1, 100_000), "lr": (1e-9, 1.0), "eta": (0.0, 100.0), "corefs": (0, 1000), "retains": (0, 1000),
+    "seed": (0, 2**63 - 1), "guidance": (0.0, 100.0), "microbatch_size": (0, 1000), "preview_every": (0, 100_000),
     "checkpoint_every": (1, 100_000), "damping": (1e-6, 1e6),
 }  # fmt: skip
 # What settings were called in files written before 0.2.
@@ -152,7 +165,7 @@ def resolve_config(config: EraseConfig, base: str) -> ResolvedConfig:
 
 
 def config_from_dict(facts: dict) -> ResolvedConfig:
-    """The settings of a file that a run wrote. Raises CrceError or TypeError for settings that no run has."""
+    """The settings of a file that a run wrote. Raises CrceError, TypeError or AttributeError for what no run has."""
     renamed = {_FORMER_NAMES.get(name, name): value for name, value in facts.items()}
     return ResolvedConfig(**{**renamed, "lr": renamed.get("lr") or 0.0})
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,9 @@ DOCS = ROOT / "docs"
 RESULTS = DOCS / "results"
 # What comes with the program: assets/ and corefconcept/. A wheel carries them inside the package (pyproject.toml).
 DATA = PACKAGE / "data" if (PACKAGE / "data").is_dir() else ROOT
+
+_LIMIT = 2**64  # of a whole number in a file
+_DIGITS = 21
 
 
 def checkout(instead: str = "") -> Path:
@@ -86,14 +91,42 @@ def write_json(path: Path, value: object) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def remove(path: Path) -> None:
+    """A file, or a folder in its place. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def read_json(path: Path) -> dict:
     """Raises OSError, and ValueError for a file that is not JSON in UTF-8."""
     return parse_json(path.read_text(encoding="utf-8"))
 
 
-def parse_json(text: str) -> dict:
-    """Raises ValueError for what is not JSON, or has a key twice: readers differ in which of the two they take."""
-    return json.loads(text, object_pairs_hook=refuse_repeated_keys)
+def parse_json(text: str | bytes) -> dict:
+    """Raises ValueError for what is not JSON, and for what readers differ in: a key twice, a number that is not finite
+    or has more than 64 bits, and deep nesting."""
+    try:
+        return json.loads(
+            text, object_pairs_hook=refuse_repeated_keys, parse_int=_whole, parse_float=_finite, parse_constant=_finite
+        )
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
+
+
+def _whole(digits: str) -> int:
+    number = int(digits) if len(digits) < _DIGITS else _LIMIT
+    if not -_LIMIT < number < _LIMIT:
+        raise ValueError(f"the number {digits[:_DIGITS]} is too large")
+    return number
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:_DIGITS]} is not a finite number")
+    return number
 
 
 def refuse_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -2,11 +2,16 @@
 
 from collections.abc import Hashable
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from crce import files
 from crce.errors import CrceError
+
+# What reading a file that was damaged may fail with, before it is a dataclass.
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, CrceError)
 
 T = TypeVar("T")
 
@@ -20,6 +25,19 @@ def parse(kind: type[T], facts: object, name: str) -> T:
         return _adapter(cast(Hashable, kind)).validate_python(facts)
     except ValidationError as error:
         raise CrceError(f"{name} cannot be read: {first_problem(error)}.") from None
+
+
+def read(kind: type[T], path: Path) -> T:
+    """The JSON file as the dataclass `kind`. Raises CrceError for a file that cannot be read, whatever is wrong."""
+    try:
+        return parse(kind, files.read_json(path), path.name)
+    except (OSError, ValueError, RecursionError) as error:
+        raise CrceError(f"{path.name} cannot be read: {describe(error)}.") from None
+
+
+def describe(error: BaseException) -> str:
+    """What is wrong with a file, in a line."""
+    return (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
 
 
 def first_problem(error: ValidationError, whole: str = "record") -> str:

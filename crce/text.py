@@ -13,6 +13,8 @@ def has_controls(text: str, lines: bool = False) -> bool:
 
     lines: whether line breaks and tabs are fine.
     """
+    if text.isprintable():  # nearly every text is: a library has a million characters to be looked at
+        return False
     fine = JOINERS + (LINES if lines else "")
     return any(unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp") and c not in fine for c in text)
 

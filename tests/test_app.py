@@ -11,8 +11,10 @@ import re
 import shutil
 import threading
 import zipfile
+from collections.abc import AsyncIterator
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -80,6 +82,15 @@ HOSTILE = "<img src=x onerror=alert(1)> ${alert(2)} {{alert}} \"'`"
 
 def event(**facts) -> gr.EventData:
     return gr.EventData(None, facts)
+
+
+def heard(handler: AsyncIterator[Any]) -> list[Any]:
+    """What the page is shown by a handler that waits for the worker."""
+
+    async def gather() -> list[Any]:
+        return [shown async for shown in handler]
+
+    return asyncio.run(gather())
 
 
 @pytest.fixture
@@ -727,7 +738,8 @@ def test_a_term_longer_than_the_base_reads_is_listed_as_too_long(answering, base
     long = Term(" ".join("a" * 90))
     spec = replace(dog, corefs=(long, *dog.corefs))
     library.save_spec(spec, library.own_path(spec))
-    text = curate_preview.update_distances(opened(spec.slug), base, True, gr.Request(session_hash="tab"))
+    page = opened(spec.slug)
+    *_, (text, _) = heard(curate_preview.update_distances(page, base, True, "", gr.Request(session_hash="map")))
     limit, tokens = tiny_sd.tokenizer.model_max_length, text_space.count_tokens(tiny_sd, long.text)
     assert f'title="{tokens} tokens; the text encoder reads {limit}">too long<' in text
     assert text.count("too long") == 1
@@ -834,7 +846,7 @@ def answering(no_worker, tiny_sd):
 
 def foreseen(base: str) -> list[str]:
     form = {"concept": "dog", "base": base, "corefs": 3, "retains": 2, "together": ["cat"], "microbatch_size": 1}
-    return list(erase.estimate(gr.Request(session_hash="tab"), **form))
+    return heard(erase.estimate(gr.Request(session_hash="tab"), **form))
 
 
 def test_what_a_run_would_cost_is_told_before_start(answering, base, tiny_sd):
@@ -874,7 +886,7 @@ def test_what_was_left_out_of_a_run_is_told(run):
 
 
 def test_without_a_concept_nobody_is_asked(base):
-    (said,) = erase.estimate(gr.Request(session_hash="tab"), concept=None, base=base)
+    (said,) = heard(erase.estimate(gr.Request(session_hash="tab"), concept=None, base=base))
     assert "Choose a concept first." in said
 
 

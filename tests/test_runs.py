@@ -161,6 +161,15 @@ def test_an_evaluation_queues_a_run_that_has_ended_and_stop_calls_it_off(run):
         run.request_evaluate(0)
 
 
+def test_a_request_that_is_no_file_is_obeyed_or_told(run):
+    (run.dir / "stop").mkdir()
+    run.request_stop()
+    assert run.state == "stopped" and not run.stopping
+    (run.dir / "resume").symlink_to("resume")
+    with pytest.raises(CrceError, match="cannot be written: Too many levels"):
+        run.request_resume()
+
+
 def test_progress_is_that_of_the_last_attempt(run):
     assert run.progress is None
     run.record(PhaseEvent(phase="bank", done=3, of=50, seconds_left=4.0))

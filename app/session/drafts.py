@@ -8,14 +8,16 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
 from app.session import people
 from crce import files
-from crce.concepts.library import library, own_path, parse_spec, save_spec
+from crce.concepts.library import broken_concepts, library, own_path, parse_spec, read_spec, save_spec
 from crce.concepts.spec import ConceptSpec, spec_from_dict, spec_to_dict
 from crce.errors import CrceError
+from crce.records import UNREADABLE
 
 FIRST = "dog"
 # The fields of a spec, as the page calls them.
@@ -93,7 +95,7 @@ def create(target: str, category: str, sense: str) -> ConceptSpec:
     if there := names.get(spec.name.casefold()):
         raise CrceError(f"The library already has {there!r}. Choose it there, or enter another sense.")
     _require_shelf(_validate(spec))
-    save_spec(spec, own_path(spec))
+    _write(spec)
     return spec
 
 
@@ -142,8 +144,8 @@ def discard(opened: OpenConcept) -> OpenConcept:
     """Deletes the user's version; opens the shipped one, or the first concept if there is none."""
     if opened.stale:
         return opened
-    own_path(opened.spec).unlink(missing_ok=True)
-    _history_path(opened.slug).unlink(missing_ok=True)
+    files.remove(own_path(opened.spec))
+    forget_history(opened.slug)
     return open_concept(find_slug(opened.slug))
 
 
@@ -170,10 +172,18 @@ def _require_shelf(spec: ConceptSpec) -> None:
 
 def _save(after: ConceptSpec, before: ConceptSpec | None) -> OpenConcept:
     _require_shelf(_validate(after))
-    save_spec(after, own_path(after))
+    _write(after)
     past = [*_history(after.slug)["past"], *([spec_to_dict(before)] if before else [])]
     _remember(after.slug, past=past[-_REMEMBERED:], future=[])
     return open_concept(after.slug)
+
+
+def _write(spec: ConceptSpec) -> None:
+    """Raises CrceError rather than writing over a file that cannot be read."""
+    path = own_path(spec)
+    if path in broken_concepts():
+        raise CrceError(f"Your version of {spec.name!r} cannot be read. Delete it in the library first.")
+    save_spec(spec, path)
 
 
 def _validate(spec: ConceptSpec) -> ConceptSpec:
@@ -189,12 +199,12 @@ def _validate(spec: ConceptSpec) -> ConceptSpec:
 
 def _step(opened: OpenConcept, source: str, other: str) -> OpenConcept:
     """One step through the history, from `source` to `other`: its "past" or its "future"."""
-    history = _history(opened.spec.slug)
+    history = {name: [*steps] for name, steps in _history(opened.spec.slug).items()}
     if opened.stale or not history[source]:
         return opened
     spec = spec_from_dict(history[source].pop())
     history[other].append(spec_to_dict(opened.spec))
-    save_spec(spec, own_path(spec))
+    _write(spec)
     _remember(opened.slug, **history)
     return open_concept(opened.slug)
 
@@ -203,10 +213,44 @@ def _history_path(slug: str) -> Path:
     return files.desk() / "history" / f"{slug}.json"
 
 
-def _history(slug: str) -> dict:
+def _history(slug: str) -> dict[str, list]:
+    """Empty where there is none, and for a file that cannot be read: `has_broken_history` tells."""
+    try:
+        return _read_history(slug)
+    except UNREADABLE:
+        return {"past": [], "future": []}
+
+
+def has_broken_history(slug: str) -> bool:
+    """Whether earlier states were saved and cannot be read. Until they are deleted, no others are kept."""
+    try:
+        _read_history(slug)
+    except FileNotFoundError:
+        return False
+    except UNREADABLE:
+        return True
+    return False
+
+
+def forget_history(slug: str) -> None:
+    files.remove(_history_path(slug))
+
+
+def _read_history(slug: str) -> dict[str, list]:
+    """Raises OSError, and one of UNREADABLE."""
     path = _history_path(slug)
-    return files.read_json(path) if path.exists() else {"past": [], "future": []}
+    found = path.stat()
+    return _load_history(path, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=64)
+def _load_history(path: Path, *state: int) -> dict[str, list]:
+    history = files.read_json(path)
+    for spec in (*history["past"], *history["future"]):
+        read_spec(spec, path.name)
+    return {"past": history["past"], "future": history["future"]}
 
 
 def _remember(slug: str, past: list, future: list) -> None:
-    files.write_json(_history_path(slug), {"past": past, "future": future})
+    if not has_broken_history(slug):
+        files.write_json(_history_path(slug), {"past": past, "future": future})

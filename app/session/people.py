@@ -92,4 +92,5 @@ def require_shelf(own: int) -> None:
 
 def _read_owner(run: Run) -> str:
     path = run.dir / _OWNER
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    # What cannot be read belongs to nobody but the operator.
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "?" if path.exists() else ""

@@ -18,7 +18,7 @@ from crce.concepts.drawn import read_record
 from crce.concepts.library import bundled
 from crce.concepts.spec import ConceptSpec
 from crce.errors import CrceError
-from crce.worker import client
+from crce.worker.answers import GenerateAnswer
 from crce.worker.requests import Column, GenerateRequest
 
 BASE = bases.EMOJI_SD
@@ -50,17 +50,18 @@ def list_ready(prompts: list[str]) -> list[str]:
     return [prompt for prompt in dict.fromkeys(prompts) if _is_ready(prompt)]
 
 
-def draw_missing(prompts: list[str], session: str | None) -> None:
-    """Asks the worker for the next few pictures that do not exist yet."""
+def request_missing(prompts: list[str], session: str | None) -> GenerateRequest | None:
+    """Asks for the next few pictures that do not exist yet; None if there are all."""
     missing = [prompt for prompt in dict.fromkeys(prompts) if not _is_ready(prompt)][:_AT_ONCE]
     if not missing:
-        return
-    request = GenerateRequest(f"{session}-thumbs", BASE, [Column()], missing, [SHEET_SEED], [None] * len(missing))
-    # An error or a newer request leaves them for the next time.
-    with suppress(CrceError):
-        if answer := client.send(request, timeout=60):
-            for prompt, cell in zip(missing, answer.columns[0], strict=True):
-                files.write_atomic(_path(prompt), shrink(base64.b64decode(cell.png)))
+        return None
+    return GenerateRequest(f"{session}-thumbs", BASE, [Column()], missing, [SHEET_SEED], [None] * len(missing))
+
+
+def keep(request: GenerateRequest, answer: GenerateAnswer | None) -> None:
+    if answer:
+        for prompt, cell in zip(request.prompts, answer.columns[0], strict=True):
+            files.write_atomic(_path(prompt), shrink(base64.b64decode(cell.png)))
 
 
 def list_first() -> list[str]:

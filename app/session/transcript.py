@@ -3,26 +3,116 @@
 Whether a change was accepted is not saved: the lists show it, also after an undo.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from app.session import drafts
 from app.session.drafts import OpenConcept
 from crce import files
 from crce.concepts import edits
 from crce.concepts.edits import Change, Revision
+from crce.concepts.library import read_spec
 from crce.concepts.spec import ConceptSpec, Round, spec_from_dict, spec_to_dict
+from crce.errors import CrceError
+from crce.records import UNREADABLE, parse
 from crce.text import require_plain
 
 _REMEMBERED = 100
 _EMPTY: dict[str, Any] = {"since": None, "entries": [], "facts": {}}
+_Spec = Annotated[Any, BeforeValidator(lambda facts: read_spec(facts, "concept"))]
+
+
+# What a talk's file has, for the check alone.
+
+
+@dataclass(frozen=True)
+class _Said:
+    who: Literal["you", "note", "trouble"]
+    text: str
+
+
+@dataclass(frozen=True)
+class _Change:
+    verb: Literal["drop", "add", "move", "level"]
+    kind: Literal["corefs", "retains"]
+    term: dict[str, str]
+    why: str
+
+
+@dataclass(frozen=True)
+class _Offer:
+    who: Literal["proposer"]
+    by: str
+    says: str
+    before: _Spec
+    changes: list[_Change]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    who: Literal["senses"]
+    by: str
+    specs: list[_Spec]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    tokens: dict[str, int] = field(default_factory=dict)
+    limit: int = 77
+    drawn: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Talk:
+    since: Annotated[Any, BeforeValidator(lambda facts: facts and read_spec(facts, "concept"))]
+    entries: list[Annotated[_Said | _Offer | _Choice, Field(discriminator="who")]]
+    facts: _Facts
 
 
 def read(slug: str) -> dict:
-    """entries: the chat, oldest first; since: the lists after the last round; facts: what was measured of the terms."""
+    """entries: the chat, oldest first; since: the lists after the last round; facts: what was measured of the terms.
+
+    Empty where there is none, and for a file that cannot be read: `is_broken` tells.
+    """
+    try:
+        return _read(slug)
+    except FileNotFoundError:
+        return _EMPTY
+    except UNREADABLE:
+        return _EMPTY
+
+
+def is_broken(slug: str) -> bool:
+    """Whether the chat was saved and cannot be read."""
+    try:
+        _read(slug)
+    except FileNotFoundError:
+        return False
+    except UNREADABLE:
+        return True
+    return False
+
+
+def _read(slug: str) -> dict:
+    """Raises OSError, and one of UNREADABLE."""
     path = _path(slug)
-    return files.read_json(path) if path.exists() else _EMPTY
+    found = path.stat()
+    return _load(path, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=64)
+def _load(path: Path, *state: int) -> dict:
+    talk = files.read_json(path)
+    parse(_Talk, talk, path.name)
+    for entry in talk["entries"]:
+        if entry["who"] == "proposer":
+            _ = read_changes(entry), entry["round"] and _read_round(entry)
+    return talk
 
 
 def read_entries(slug: str) -> list[dict]:
@@ -37,9 +127,11 @@ def read_since(slug: str) -> ConceptSpec | None:
 def say(spec: ConceptSpec, request: str) -> int:
     """Saves a request before anyone answers. Returns the length of the chat, which `answer` needs.
 
-    Raises CrceError for control characters.
+    Raises CrceError for control characters, and for a chat that cannot be read.
     """
     require_plain(request, "The request", lines=True)
+    if is_broken(spec.slug):
+        raise CrceError("The chat about this concept cannot be read. Delete it beside the lists, then try again.")
     talk = read(spec.slug)
     said = [*talk["entries"], {"who": "you", "text": request}][-_REMEMBERED:]
     _write(spec.slug, {**talk, "since": talk["since"] or spec_to_dict(spec), "entries": said})
@@ -56,11 +148,12 @@ def answer(slug: str, length: int, entry: dict) -> None:
 def remember(slug: str, **facts: object) -> None:
     """Saves what was measured of the terms, for the warnings beside them."""
     talk = read(slug)
-    _write(slug, {**talk, "facts": {**talk["facts"], **facts}})
+    if not is_broken(slug):
+        _write(slug, {**talk, "facts": {**talk["facts"], **facts}})
 
 
 def forget(slug: str) -> None:
-    _path(slug).unlink(missing_ok=True)
+    files.remove(_path(slug))
 
 
 def build_offer(spec: ConceptSpec, revision: Revision, by: str) -> dict:

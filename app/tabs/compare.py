@@ -3,7 +3,7 @@
 import base64
 import io
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from app.tabs import compare_person, erase_form, run_view
 from app.tabs.comparison_sheet import draw_sheet
 from app.tabs.erase import EraseTab
 from app.tabs.start import StartTab
-from app.worker import ask_worker, tab_id
+from app.worker import WorkerRequest, tab_id, waiting
 from crce import bases, files, runs
 from crce.base_version import find_digest
 from crce.concepts.drawn import Record, read_record
@@ -34,7 +34,7 @@ from crce.judges.choices import AUTO, can_judge, choose_judge
 from crce.picture_facts import PictureFacts, read_facts, to_png_info
 from crce.runs import Run
 from crce.text import require_plain
-from crce.worker.answers import Cell
+from crce.worker.answers import Cell, GenerateAnswer
 from crce.worker.client import ensure_workers
 from crce.worker.requests import Column, GenerateRequest
 
@@ -123,8 +123,9 @@ def judge_outcome(kind: str, column: int, yes: bool | None) -> bool | None:
     return yes if kind == "retain" else not yes
 
 
+@waiting
 @report_errors
-def draw(http: gr.Request, **values: Any) -> Iterator[tuple]:
+def draw(http: gr.Request, **values: Any) -> Generator[Any, Any, None]:
     """Row by row, so that the first pictures appear while the others are drawn."""
     form = CompareForm(**values)
     chosen = [runs.find(name) for name in form.runs]
@@ -148,7 +149,7 @@ def draw(http: gr.Request, **values: Any) -> Iterator[tuple]:
             tab_id(http, "compare"), base, _list_columns(form), [prompt.text], seeds, [prompt.ask],
             in_all=in_all, judge=judge, neighbours=neighbours,
         )  # fmt: skip
-        answer = ask_worker(request, timeout=_PATIENCE)
+        answer: GenerateAnswer | None = yield WorkerRequest(request, timeout=_PATIENCE)
         if answer is None:
             return
         comparison = replace(comparison, rows=(*comparison.rows, Row(prompt, answer.columns)))

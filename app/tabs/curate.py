@@ -1,7 +1,8 @@
 """Curate: which names are erased with a concept, which neighbours are kept, and how certain each of them is."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,16 @@ import gradio as gr
 from app.components import data_url, html_panel, render
 from app.errors import report_errors
 from app.events import QUIET
-from app.session import drafts, example, thumbnails, transcript
+from app.session import drafts, example, question, thumbnails, transcript
 from app.session.drafts import OpenConcept
 from app.tabs import curate_chat, curate_preview
 from app.tabs.curate_chat import ChatPanel, NamesPanel
 from app.tabs.curate_preview import DistancesPanel, PreviewPanel
-from crce import runs
+from app.worker import WorkerRequest, waiting
+from crce import files, runs
 from crce.concepts import csv_json, edits
 from crce.concepts.drawn import read_record
-from crce.concepts.library import is_shipped, library, parse_spec
+from crce.concepts.library import broken_concepts, is_shipped, library, parse_spec
 from crce.concepts.lint import Finding, lint
 from crce.concepts.spec import CATEGORIES, CERTAINTY, ConceptSpec, Term
 from crce.errors import CrceError
@@ -51,6 +53,9 @@ _SHARED = {
     "dead": "are not drawn by the base model",
 }
 _MANY = 3  # equal warnings, or notes, that become one
+# In a narrow window the talk is a drawer.
+_TOGGLE_TALK = "() => document.querySelector('.desk').classList.toggle('talking')"
+_THUMBNAIL_SECONDS = 60
 _MAX_DIFFERENCES = 12  # shown between two versions
 
 
@@ -135,6 +140,7 @@ def render_shelf(search: str, slug: str) -> str:
         picture_class=thumbnails.picture_class,
         drawn={spec.slug for spec in thumbnails.filter_drawn(specs)},
         base=thumbnails.BASE,
+        broken={path.stem: problem for path, problem in broken_concepts().items()},
     )
 
 
@@ -161,6 +167,7 @@ def render_head(opened: OpenConcept) -> str:
         locked=_explain_lock(spec.slug),
         undo=undo,
         redo=redo,
+        forgotten=drafts.has_broken_history(spec.slug),
         json=data_url(csv_json.to_json(spec), "application/json"),
         csv=data_url(csv_json.to_csv(spec), "text/csv"),
     )
@@ -187,6 +194,7 @@ def render_terms(spec: ConceptSpec, kind: str) -> str:
 
 def render_all(opened: OpenConcept, search: str = "") -> tuple:
     """Everything that shows the concept, in the order of `CurateTab.parts`."""
+    question.show(opened)
     if not opened.slug:
         return opened, "", "", "", "", render_shelf(search, ""), count_reviewed(), ""
     spec, slug = opened.spec, opened.slug
@@ -296,6 +304,15 @@ def choose_concept(search: str, event: gr.EventData) -> tuple:
 
 
 @report_errors
+def delete_broken(search: str, opened: OpenConcept, event: gr.EventData) -> str:
+    """Deletes a file of the library that holds no concept."""
+    for path in broken_concepts():
+        if path.stem == event._data["name"]:
+            files.remove(path)
+    return render_shelf(search, opened.slug)
+
+
+@report_errors
 def change_field(opened: OpenConcept, search: str, event: gr.EventData) -> tuple:
     """A field of a term was changed. The lists are redrawn only if that shows something new."""
     after = drafts.change(opened, lambda spec: _edit_field(spec, event._data))
@@ -363,6 +380,11 @@ def _open_unreviewed(opened: OpenConcept) -> OpenConcept:
     return drafts.open_concept(ahead[0])
 
 
+def _forget_history(opened: OpenConcept) -> OpenConcept:
+    drafts.forget_history(opened.slug)
+    return opened
+
+
 def _discard(opened: OpenConcept) -> OpenConcept:
     transcript.forget(opened.slug)
     return drafts.discard(opened)
@@ -372,6 +394,7 @@ _CONCEPT_BUTTONS: dict[str, Callable[[OpenConcept], OpenConcept]] = {
     "undo": drafts.undo,
     "redo": drafts.redo,
     "discard": _discard,
+    "forget": _forget_history,
     "theirs": _load_theirs,
     "mine": drafts.keep_mine,
     "copy": drafts.keep_copy,
@@ -459,14 +482,19 @@ def press_chat_button(opened: OpenConcept, search: str, event: gr.EventData) -> 
     return render_all(curate_chat.press_button(opened, event._data), search)
 
 
+@waiting
 @report_errors
-def draw_pictures(slug: str, drawn: list[str], http: gr.Request) -> tuple:
+def draw_pictures(slug: str, drawn: list[str], http: gr.Request) -> Generator[Any, Any, None]:
     """Draws a few missing pictures, unless a run needs the machine. Sends them only if there are new ones."""
     phrases = _list_phrases(slug)
-    if not any(run.state in ("queued", "running") for run in runs.all_runs()):
-        thumbnails.draw_missing(phrases, http.session_hash)
+    request = thumbnails.request_missing(phrases, http.session_hash)
+    if request and not any(run.state in ("queued", "running") for run in runs.all_runs()):
+        with suppress(CrceError):  # an error or a newer request leaves them for the next time
+            answer = yield WorkerRequest(request, timeout=_THUMBNAIL_SECONDS)
+            thumbnails.keep(request, answer)
     ready = thumbnails.list_ready(phrases)
-    return (gr.skip(), gr.skip()) if ready == drawn else (thumbnails.build_styles(ready), ready)
+    if ready != drawn:
+        yield thumbnails.build_styles(ready), ready
 
 
 # The tab
@@ -478,6 +506,7 @@ def build() -> CurateTab:
         with gr.Column(scale=2, min_width=190, elem_classes="shelfside"):
             shelf = _build_shelf()
         with gr.Column(scale=8, min_width=600, elem_classes="middle"):
+            gr.Button("Talk", size="sm", elem_classes="to-talk").click(None, js=_TOGGLE_TALK)
             head = html_panel()
             actions = _build_actions()
             preview = curate_preview.build_preview()
@@ -485,6 +514,7 @@ def build() -> CurateTab:
                 lists = {kind: _build_list(kind) for kind in edits.LISTS}
             distances = curate_preview.build_distances()
         with gr.Column(scale=3, min_width=290, elem_classes="chatside"):
+            gr.Button("Close the talk", size="sm", elem_classes="to-talk").click(None, js=_TOGGLE_TALK)
             chat = curate_chat.build()
     return CurateTab(opened, slug, drawn, shelf, head, actions, preview, lists, distances, chat)
 
@@ -537,8 +567,11 @@ def _wire_shelf(ui: CurateTab, demo: gr.Blocks, remembered: gr.BrowserState) -> 
     shelf = ui.shelf
     demo.load(restore, remembered, ui.parts, **QUIET)
     ui.slug.change(lambda slug: slug, ui.slug, remembered, **QUIET)
+    # What was said about the concept before.
+    ui.slug.change(lambda: ("", ""), None, [ui.preview.drawable, ui.chat.writing], **QUIET)
     shelf.search.change(search_shelf, [shelf.search, ui.opened], shelf.concepts, **QUIET)
     shelf.concepts.click(choose_concept, shelf.search, ui.parts, **QUIET)
+    shelf.concepts.delete(delete_broken, [shelf.search, ui.opened], shelf.concepts, **QUIET)
 
 
 def _wire_edits(ui: CurateTab) -> None:

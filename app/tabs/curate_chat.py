@@ -14,6 +14,7 @@ from app.errors import in_page_words, report_errors
 from app.events import QUIET
 from app.session import drafts, transcript
 from app.session.drafts import OpenConcept
+from app.session.question import Question, current_tab, is_open
 from crce.concepts.edits import Change, Revision
 from crce.concepts.library import library
 from crce.concepts.spec import ConceptSpec, Provenance, spec_from_dict
@@ -61,7 +62,8 @@ def render_chat(spec: ConceptSpec) -> str:
     """The conversation. Only the last round can be accepted or undone."""
     entries = [_describe_entry(spec, entry) for entry in transcript.read_entries(spec.slug)]
     rounds = [number for number, entry in enumerate(entries) if entry["who"] == "proposer"]
-    return render("chat", spec=spec, entries=entries, last=rounds[-1] if rounds else None)
+    broken = transcript.is_broken(spec.slug)
+    return render("chat", spec=spec, entries=entries, last=rounds[-1] if rounds else None, broken=broken)
 
 
 def _describe_entry(spec: ConceptSpec, entry: dict) -> dict:
@@ -101,7 +103,8 @@ def ask(opened: OpenConcept, request: str, model: str) -> Iterator[tuple]:
     length = transcript.say(spec, request or default)
     yield render_chat(spec), render_writing(spec, who.label, ""), ""
     try:
-        entry = yield from _watch(spec, who.label, _write_entry(spec, request, who))
+        asked = Question(current_tab(), spec.slug)
+        entry = yield from _watch(spec, who.label, _write_entry(spec, request, who), asked)
     except CrceError as error:
         entry = {"who": "trouble", "text": in_page_words(str(error))}
     except GeneratorExit:
@@ -111,13 +114,15 @@ def ask(opened: OpenConcept, request: str, model: str) -> Iterator[tuple]:
     yield gr.skip(), gr.skip(), gr.skip()
 
 
-def _watch(spec: ConceptSpec, by: str, writing: Generator[str, None, dict]) -> Generator[tuple, None, dict]:
-    """Shows an answer while it is written; returns its entry."""
+def _watch(
+    spec: ConceptSpec, by: str, writing: Generator[str, None, dict], asked: Question
+) -> Generator[tuple, None, dict]:
+    """Shows an answer while it is written and its concept is open; returns its entry."""
     text, updated, stream = "", 0.0, Stream(writing)
     try:
         for piece in stream:
             text += piece
-            if time.monotonic() - updated > _INTERVAL:
+            if time.monotonic() - updated > _INTERVAL and is_open(asked):
                 updated = time.monotonic()
                 yield gr.skip(), render_writing(spec, by, text), gr.skip()
         return stream.result
@@ -160,6 +165,9 @@ def press_button(opened: OpenConcept, facts: dict) -> OpenConcept:
     facts: of the button: do, entry (its number), and n (of the change or sense).
     """
     drafts.require_saved(opened)
+    if facts["do"] == "forget":
+        transcript.forget(opened.slug)
+        return opened
     number = int(facts["entry"])
     if facts["do"] == "take":
         return transcript.take(opened, number, int(facts["n"]) if "n" in facts else None)

@@ -1,8 +1,7 @@
 """What the base model makes of the lists: a quick edit in pictures, distances, and what it can draw."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +12,11 @@ from app.errors import in_page_words, report_errors
 from app.events import EVERY_CHANGE, QUIET
 from app.session import drafts, transcript
 from app.session.drafts import OpenConcept
-from app.worker import ask_worker, tab_id
+from app.session.question import ask_about
+from app.worker import Pause, WorkerRequest, tab_id, waiting
 from crce.concepts.spec import ConceptSpec, Term
 from crce.errors import CrceError
-from crce.worker.answers import DistancesAnswer, PreviewAnswer
+from crce.worker.answers import CoverageAnswer, DistancesAnswer, PreviewAnswer
 from crce.worker.requests import CoverageRequest, DistancesRequest, PreviewRequest
 
 SHOWN = 3  # terms of each list in the preview
@@ -26,12 +26,15 @@ _PNG = "data:image/png;base64,"
 _SIDES = {"target": "target", "coref": "erase", "retain": "keep"}
 _NO_COREFS = "Add names to erase to see here what erasing them would do."
 _NO_TERMS = "Add terms to see how far they are from the concept."
+_NOTHING_TO_CHECK = "There are no terms to draw yet. Add some to the lists first."
 
 
 @dataclass(frozen=True)
 class ShownPreview:
-    """What the preview shows: the worker's pictures of each prompt with the side of its term, or the problem."""
+    """What the preview shows: the worker's pictures of each prompt with the side of its term, or the problem. concept:
+    the slug of the concept."""
 
+    concept: str = ""
     prompts: list[str] = field(default_factory=list)
     sides: list[str] = field(default_factory=list)
     answer: PreviewAnswer | None = None
@@ -51,9 +54,10 @@ class PreviewPanel:
 
 @dataclass(frozen=True)
 class DistancesPanel:
-    """open: whether the panel is expanded."""
+    """open: whether the panel is expanded. shown: the slug of the concept whose distances it shows."""
 
     open: gr.State
+    shown: gr.State
     accordion: gr.Accordion
     distances: gr.HTML
 
@@ -75,30 +79,33 @@ def _choose_terms(terms: list[Term], old: set[Term] | None, shown: list[str]) ->
     return [text for text in dict.fromkeys([*changed, *shown]) if text in texts][:SHOWN]
 
 
+@waiting
 @report_errors
 def update_preview(
     opened: OpenConcept, base: str, anchor: str, last: ShownPreview, http: gr.Request
-) -> Iterator[tuple[Any, Any]]:
-    """Before and after the closed-form edit, once the user pauses. A newer request replaces an older one."""
+) -> Generator[Any, Any, None]:
+    """Before and after the closed-form edit, once the user pauses."""
     spec = opened.mine
     if spec is None or not spec.train_corefs:
         yield render("preview", hint=_NO_COREFS), ShownPreview()
         return
-    time.sleep(_PAUSE)
-    if opened.stale:
-        return
+    if last.concept != spec.slug:
+        last = ShownPreview(spec.slug)
+        yield render_preview(last, busy=True), last
+    yield Pause(_PAUSE)
     given, texts = anchor.strip() or None, choose_prompts(spec, drafts.read_previous(spec.slug), last.prompts)
     yield render_preview(last, busy=True), gr.skip()
+    request = PreviewRequest(tab_id(http, "preview"), base, spec, texts, [_SEED], given, SHOWN)
     try:
-        answer = ask_worker(PreviewRequest(tab_id(http, "preview"), base, spec, texts, [_SEED], given, SHOWN))
+        answer = yield WorkerRequest(request, ask_about(http.session_hash, opened))
     except CrceError as error:
-        now = ShownPreview(texts, problem=in_page_words(str(error)))
+        now = ShownPreview(spec.slug, texts, problem=in_page_words(str(error)))
     else:
         if answer is None:
             return
         texts, corefs = list(answer.prompts), {term.text for term in spec.corefs}
         sides = ["target", *("erase" if text in corefs else "keep" for text in texts[1:])]
-        now = ShownPreview(texts, sides, answer)
+        now = ShownPreview(spec.slug, texts, sides, answer)
     yield render_preview(now), now
 
 
@@ -116,26 +123,32 @@ def render_preview(shown: ShownPreview, busy: bool = False) -> str:
 # Distances
 
 
+@waiting
 @report_errors
-def update_distances(opened: OpenConcept, base: str, is_open: bool, http: gr.Request) -> str:
+def update_distances(
+    opened: OpenConcept, base: str, is_open: bool, shown: str, http: gr.Request
+) -> Generator[Any, Any, None]:
     """The table and the map, while the panel is open. The token counts are kept for the warnings on the terms."""
     spec = opened.mine
     if not is_open or spec is None:
-        return gr.skip()
+        return
     if not spec.corefs and not spec.retains:
-        return render("distances", hint=_NO_TERMS)
-    time.sleep(_PAUSE)
-    if opened.stale:
-        return gr.skip()
+        yield render("distances", hint=_NO_TERMS), ""
+        return
+    if shown != spec.slug:
+        yield render("distances", hint=f"Measuring how far each term is from “{spec.name}”…"), ""
+    yield Pause(_PAUSE)
     try:
-        answer = ask_worker(DistancesRequest(tab_id(http, "distances"), base, spec))
+        request = DistancesRequest(tab_id(http, "distances"), base, spec)
+        answer: DistancesAnswer | None = yield WorkerRequest(request, ask_about(http.session_hash, opened))
     except CrceError as error:
-        return render("distances", problem=in_page_words(str(error)))
+        yield render("distances", problem=in_page_words(str(error))), ""
+        return
     if answer is None:
-        return gr.skip()
+        return
     tokens = {term.text: term.tokens for term in answer.terms}
     transcript.remember(spec.slug, tokens=tokens, limit=answer.limit)
-    return render("distances", target=spec.target, base=base, **_build_map(answer))
+    yield render("distances", target=spec.target, base=base, **_build_map(answer)), spec.slug
 
 
 def _build_map(answer: DistancesAnswer) -> dict:
@@ -178,13 +191,18 @@ def _align_label(x: float) -> str:
 # What the base draws
 
 
+@waiting
 @report_errors
-def check_drawable(opened: OpenConcept, base: str, http: gr.Request) -> Iterator[str]:
+def check_drawable(opened: OpenConcept, base: str, http: gr.Request) -> Generator[Any, Any, None]:
     """Whether the base draws each term, by generating and judging pictures."""
     spec = opened.spec
+    if not spec.corefs and not spec.retains:
+        yield render("line", text=_NOTHING_TO_CHECK)
+        return
     yield render("line", text=f"Drawing and judging ten pictures of each term with {base}. This takes some minutes.")
     try:
-        answer = ask_worker(CoverageRequest(tab_id(http, "coverage"), base, spec))
+        request = CoverageRequest(tab_id(http, "coverage"), base, spec)
+        answer: CoverageAnswer | None = yield WorkerRequest(request, ask_about(http.session_hash, opened))
     except CrceError as error:
         yield render("line", text=in_page_words(str(error)))
         return
@@ -213,10 +231,10 @@ def build_preview() -> PreviewPanel:
 
 
 def build_distances() -> DistancesPanel:
-    is_open = gr.State(False)
+    is_open, shown = gr.State(False), gr.State("")
     with gr.Accordion("How far is each term from the concept?", open=False) as accordion:
         distances = html_panel()
-    return DistancesPanel(is_open, accordion, distances)
+    return DistancesPanel(is_open, shown, accordion, distances)
 
 
 def wire_preview(panel: PreviewPanel, opened: gr.State, base: gr.Dropdown) -> None:
@@ -228,7 +246,8 @@ def wire_preview(panel: PreviewPanel, opened: gr.State, base: gr.Dropdown) -> No
 
 def wire_distances(panel: DistancesPanel, opened: gr.State, base: gr.Dropdown) -> None:
     changes = [opened.change, base.change, panel.open.change]
-    gr.on(changes, update_distances, [opened, base, panel.open], panel.distances, **EVERY_CHANGE)
+    inputs, outputs = [opened, base, panel.open, panel.shown], [panel.distances, panel.shown]
+    gr.on(changes, update_distances, inputs, outputs, **EVERY_CHANGE)
     panel.accordion.expand(lambda: True, None, panel.open, **QUIET)
     panel.accordion.collapse(lambda: False, None, panel.open, **QUIET)
 

@@ -1,7 +1,7 @@
 """Erase: start runs and watch them. Runs belong to the worker, so they continue when the page is closed."""
 
 import html
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from app.tabs import base_download, erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
 from app.tabs.run_forecast import estimate_judging
-from app.worker import ask_worker, tab_id
+from app.worker import WorkerRequest, tab_id, waiting
 from crce import base_version, bases, devices, runs
 from crce.catalogue import METHOD_FACTS
 from crce.concepts.drawn import Record, read_record
@@ -27,7 +27,7 @@ from crce.config import EraseConfig
 from crce.cost import Cost, describe_room, describe_time, format_duration
 from crce.errors import CrceError
 from crce.judges.choices import AUTO, can_judge, choose_judge
-from crce.runs import Job, ResolvedJob, Run
+from crce.runs import EvaluationRequest, Job, ResolvedJob, Run
 from crce.runs.events import StartEvent, StepEvent
 from crce.worker.client import ensure_workers
 from crce.worker.requests import EstimateRequest
@@ -150,7 +150,9 @@ def render_runs(found: list[Run], chosen: str | None, most: int = CARDS, find: s
     queue, fitting = run_view.list_queue(found), run_view.arrange(found, find, order)
     shown = [run for n, run in enumerate(fitting) if n < most or run.id in queue.waiting or run.state == "running"]
     cards = [run_view.summarize(run, queue) for run in shown]
-    return render("runs", runs=cards, chosen=chosen, older=len(fitting) - len(shown), found=bool(found))
+    broken = {run.id: problem for run, problem in runs.broken_runs(found).items()}
+    older = len(fitting) - len(shown)
+    return render("runs", runs=cards, chosen=chosen, older=older, found=bool(found), broken=broken)
 
 
 def find_run(found: list[Run], chosen: str | None) -> Run | None:
@@ -214,11 +216,16 @@ def render_previews(run: Run | None) -> str:
 # What the user does
 
 
+@waiting
 @report_errors
-def estimate(http: gr.Request, **values: Any) -> Iterator[str]:
+def estimate(http: gr.Request, **values: Any) -> Generator[Any, Any, None]:
     """What is known at once, then the worker's estimate. A time measured here is preferred to an estimated one."""
-    form = EraseForm.from_values(values)
-    description, warnings = describe_run(form), warn_undrawn(form)
+    try:
+        form = EraseForm.from_values(values)
+        description, warnings = describe_run(form), warn_undrawn(form)
+    except CrceError as error:
+        yield render("line", text=str(error))
+        return
     yield render("line", text=description, warnings=warnings)
     if not form.concept:
         return
@@ -226,9 +233,8 @@ def estimate(http: gr.Request, **values: Any) -> Iterator[str]:
     if not base_download.is_here(form.base, form.device, form.dtype):
         return
     try:
-        cost = ask_worker(
-            EstimateRequest(tab_id(http, "estimate"), form.base, list(specs), form.to_config(), form.dtype)
-        )
+        tab, config = tab_id(http, "estimate"), form.to_config()
+        cost: Cost | None = yield WorkerRequest(EstimateRequest(tab, form.base, list(specs), config, form.dtype))
     except CrceError as error:
         yield render("line", text=f"{description} {in_page_words(str(error))}", warnings=warnings)
         return
@@ -255,10 +261,13 @@ def queue_run(job: Job, images: int, judge: str = AUTO, leave_out_long: bool = F
     """images: pictures per term that are judged after the training, where there is a judge; 0 for none. judge: whom.
     leave_out_long: see `runs.create`.
 
-    Raises CrceError for a judge that is named and cannot be used.
+    Raises CrceError before there is a run: for a number of pictures out of range, for a judge that is named and cannot
+    be used, and for what no run can have.
     """
-    if images and judge != AUTO:
-        choose_judge(job.base, judge)
+    if images:
+        EvaluationRequest(images, judge=judge)
+        if judge != AUTO:
+            choose_judge(job.base, judge)
     people.require_room()
     run = runs.create(job, leave_out_long=leave_out_long)
     people.claim(run)
@@ -289,6 +298,9 @@ def _count_events(run: Run, kind: str) -> int:
 @report_errors
 def press_run_button(chosen: str | None, event: gr.EventData) -> str | None:
     """Stops, resumes, deletes or shows a run. Returns the id of the run to show."""
+    if event._data["do"] == "delete":
+        people.require_own(runs.find_folder(event._data["id"])).delete()
+        return None if chosen == event._data["id"] else chosen
     run = runs.find(event._data["id"])
     match event._data["do"]:
         case "stop":
@@ -296,9 +308,6 @@ def press_run_button(chosen: str | None, event: gr.EventData) -> str | None:
         case "resume":
             people.require_own(run).request_resume()
             ensure_workers()
-        case "delete":
-            people.require_own(run).delete()
-            return None if chosen == run.id else chosen
     return run.id
 
 

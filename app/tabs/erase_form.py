@@ -41,6 +41,9 @@ EFFORTS = (
     Effort("Thorough", "The preset, ten pictures of each term judged: figures to rely on", 1, 10),
 )
 _DEVICES = {devices.AUTO: "automatic", devices.CPU: "CPU"}
+# The number fields, by what the form calls them.
+_NUMBERS = {"eta": "η", "corefs": "M", "retains": "N", "seed": "Seed", "images": "Judge",
+            "microbatch_size": "Microbatch", "preview_every": "Preview"}  # fmt: skip
 # The fields that change what a run costs.
 COST_FIELDS = (
     "concept", "base", "method", "steps", "corefs", "retains", "together", "microbatch_size", "backbone", "anchor",
@@ -81,7 +84,13 @@ class EraseForm:
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> "EraseForm":
-        """values: those of the components, by name; None for one that is empty."""
+        """values: those of the components, by name; None for one that is empty.
+
+        Raises CrceError for a number that was cleared: what else would be meant is not known.
+        """
+        for name, value in values.items():
+            if name in _NUMBERS and (value is None or not math.isfinite(value)):
+                raise CrceError(f"{_NUMBERS[name]} is empty. Enter a number.")
         given = {name: value for name, value in values.items() if value is not None}
         return cls(**{**given, "base": given.get("base", cls.base).strip()})
 

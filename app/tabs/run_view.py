@@ -2,8 +2,12 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
+
+from PIL import Image
 
 from app.components import data_url, shrink
 from app.errors import in_page_words
@@ -22,6 +26,8 @@ from crce.runs.events import (
 
 _CHIPS = {"running": "busy", "done": "good", "failed": "bad", "interrupted": "bad"}
 N = TypeVar("N", int, float)
+# What reading a damaged picture may fail with.
+_NO_PICTURE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -197,10 +203,10 @@ def group_previews(run: Run) -> list[PreviewRow]:
 
 
 def _read_previews(run: Run, event: PreviewEvent) -> list[PreviewImage]:
-    prompts = event.prompts
-    paths = [(place, run.dir / name) for place, name in enumerate(event.images)]
-    return [
-        PreviewImage(prompts[place % len(prompts)], place, event.step, data_url(shrink(path.read_bytes()), "image/png"))
-        for place, path in paths
-        if path.exists()
-    ]
+    """Those that are there and can be read."""
+    images = []
+    for place, (prompt, name) in enumerate(zip(itertools.cycle(event.prompts), event.images, strict=False)):
+        with suppress(*_NO_PICTURE):
+            png = shrink((run.dir / "images" / Path(name).name).read_bytes())
+            images.append(PreviewImage(prompt, place, event.step, data_url(png, "image/png")))
+    return images

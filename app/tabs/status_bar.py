@@ -1,5 +1,7 @@
 """The line at the top: device, proposer, runs in progress, and what is missing."""
 
+import threading
+
 from app.components import render
 from app.errors import report_errors
 from crce import bases, devices, runs
@@ -9,6 +11,8 @@ from crce.worker.answers import StatusAnswer
 from crce.worker.requests import StatusRequest
 
 _NEWS = 20  # runs of whose end the page's title tells
+_asking = threading.Lock()
+_known: StatusAnswer | None = None
 _DEVICES = {"cpu": "CPU", "cuda": "GPU", "cuda:0": "GPU", "auto": "starting"}
 
 
@@ -71,8 +75,16 @@ def _find_ignored_card(worker: StatusAnswer | None) -> str:
 
 
 def _ask_status() -> StatusAnswer | None:
-    """The worker's status; None while it is starting or has not been needed yet."""
-    try:
-        return client.send(StatusRequest(), timeout=1)
-    except CrceError:
-        return None
+    """The worker's status; None while it is starting or has not been needed yet.
+
+    One page asks at a time, and the others see what it was told: a worker that does not answer holds up one thread.
+    """
+    global _known
+    if _asking.acquire(blocking=False):
+        try:
+            _known = client.send(StatusRequest(), timeout=1)
+        except CrceError:
+            _known = None
+        finally:
+            _asking.release()
+    return _known

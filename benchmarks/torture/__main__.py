@@ -8,6 +8,7 @@ python -m benchmarks.torture --draw                   writes the page again, wit
 
 import argparse
 import json
+import os
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ def attacks() -> dict[str, Attack]:
 
     return {
         "kills": Attack(
-            "Killed while training", "bit-identical to an undisturbed run, nothing left behind", 80, 1,
+            "Killed while training", "bit-identical to an undisturbed run, nothing left behind", 110, 1,
             kills.open_kills,
         ),
         "inputs": Attack("Hostile inputs", "understood, or one clear error", 10_000, 300, inputs.open_inputs),
@@ -107,7 +108,8 @@ def run(name: str, attack: Attack, until: int, folder: Path, again: bool = False
     print(f"{attack.title}: {before.done} of {until} done", flush=True)
     outcome, saved = before, time.monotonic()
     for outcome in carry_on(attack, before, until) if before.done < until else ():
-        outcome = replace(outcome, machine=describe_machine(), date=time.strftime("%F"))
+        machine = f"{describe_machine()}, load {os.getloadavg()[0]:.0f}"
+        outcome = replace(outcome, machine=machine, date=time.strftime("%F"))
         if time.monotonic() - saved > SAVE_EVERY or outcome.done == until:
             saved = time.monotonic()
             write_atomic(file, json.dumps({**_read(file), name: asdict(outcome)}, indent=1, ensure_ascii=False) + "\n")

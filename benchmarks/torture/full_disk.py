@@ -16,7 +16,7 @@ from crce.runs.events import FailedEvent
 from crce.runs.execute import execute
 
 SIZE = 64 << 20  # bytes of the small disk
-WRITTEN = 96  # events of a run, about: latents, steps, checkpoints, previews, judged pictures
+WRITTEN = 80  # events of a run, about: latents, steps, checkpoints, previews, judged pictures
 RUNS = 8  # points of a run, from its first event to its last; at further ones a concept is saved
 
 

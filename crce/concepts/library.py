@@ -86,18 +86,23 @@ class _Spec(_Strict):
 def parse_spec(text: str, where: str) -> ConceptSpec:
     """Parses a spec from JSON; `where` names the text in errors. Raises CrceError with field, value and fix."""
     try:
-        facts = _Spec.model_validate(files.parse_json(text)).model_dump()
+        facts = files.parse_json(text)
     except json.JSONDecodeError as error:
         raise CrceError(
             f"{where}: line {error.lineno}, column {error.colno} is not valid JSON: {error.msg}. Correct it there."
         ) from None
-    except RecursionError:
-        raise CrceError(f"{where} is not a valid spec: its JSON is nested too deeply.") from None
-    except ValidationError as error:
-        raise CrceError(f"{where}: {_explain(error)}") from None
     except ValueError as error:
         raise CrceError(f"{where}: {error}.") from None
-    spec = spec_from_dict(facts)
+    return read_spec(facts, where)
+
+
+def read_spec(facts: object, where: str) -> ConceptSpec:
+    """The spec from parsed JSON; `where` names it in errors. Raises CrceError with field, value and fix."""
+    try:
+        valid = _Spec.model_validate(facts).model_dump()
+    except ValidationError as error:
+        raise CrceError(f"{where}: {_explain(error)}") from None
+    spec = spec_from_dict(valid)
     _refuse_repeats(spec, where)
     return spec
 
@@ -155,6 +160,11 @@ def library() -> dict[str, ConceptSpec]:
     return _read(EXTRAS, SHIPPED, _own())[0]
 
 
+def broken_concepts() -> dict[Path, str]:
+    """The user's own files that hold no concept, and what is wrong with each."""
+    return {path: str(error) for path, error in _read(_own())[1].items()}
+
+
 def bundled() -> dict[str, ConceptSpec]:
     """The shipped concepts by slug, without the user's own."""
     return _read(EXTRAS, SHIPPED)[0]
@@ -184,8 +194,9 @@ def find_concept(name: str) -> ConceptSpec:
             raise CrceError(f"{name!r} has several senses. Use {' or '.join(_tell_apart(found))}.")
         if found:
             return found[0]
-    if error := broken.get(name) or broken.get(ConceptSpec(name).slug):
-        raise error
+    for path, error in broken.items():
+        if path.stem in (name, ConceptSpec(name).slug):
+            raise error
     raise CrceError(f"There is no concept {name!r}.{_suggest(name, specs)}")
 
 
@@ -215,16 +226,16 @@ def _own() -> Path:
     return files.desk() / "concepts"
 
 
-def _read(*folders: Path) -> tuple[dict[str, ConceptSpec], dict[str, CrceError]]:
-    """The specs by slug, where later folders take precedence, and the errors of invalid files by file name."""
+def _read(*folders: Path) -> tuple[dict[str, ConceptSpec], dict[Path, CrceError]]:
+    """The specs by slug, where later folders take precedence, and the errors of invalid files."""
     specs: dict[str, ConceptSpec] = {}
-    broken: dict[str, CrceError] = {}
+    broken: dict[Path, CrceError] = {}
     for path in (path for folder in folders for path in sorted(folder.rglob("*.json"))):
         try:
             spec = _load_cached(path)
             specs[spec.slug] = spec
         except CrceError as error:
-            broken[path.stem] = error
+            broken[path] = error
     return dict(sorted(specs.items())), broken
 
 

@@ -124,8 +124,10 @@ class Report:
 def read_report(path: Path) -> Report:
     """Raises CrceError for a file that is not there or is no report."""
     try:
-        return parse(Report, _restore(files.read_json(path)), str(path))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        report = parse(Report, _restore(files.read_json(path)), str(path))
+        _ = report.judged, [each.judged for each in report.also]  # as many answers as seeds
+        return report
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CrceError(f"{path} cannot be read: {error}.") from None
 
 

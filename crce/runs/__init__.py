@@ -9,8 +9,10 @@ from crce.runs.run import (
     ResolvedJob,
     Run,
     all_runs,
+    broken_runs,
     create,
     find,
+    find_folder,
     is_locked,
     open_run,
     store,
@@ -19,5 +21,5 @@ from crce.runs.run import (
 
 __all__ = [
     "ENDINGS", "ID", "PHASES", "Busy", "EvaluationRequest", "Event", "Job", "Progress", "ResolvedJob", "Run",
-    "all_runs", "create", "find", "is_locked", "open_run", "store", "tidy",
+    "all_runs", "broken_runs", "create", "find", "find_folder", "is_locked", "open_run", "store", "tidy",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from time import time as now
 from typing import ClassVar, Literal
 
+from crce import files
 from crce.cost import Cost
 from crce.errors import CrceError
 from crce.records import parse
@@ -180,7 +181,7 @@ def to_line(event: Event) -> bytes:
 def from_line(line: bytes) -> Event | None:
     """None for a line that is no event: torn by a kill, or written by something else."""
     try:
-        facts = json.loads(line)
+        facts = files.parse_json(line)
         return parse(EVENTS[facts["kind"]], facts, "event")
     except (ValueError, LookupError, TypeError, CrceError):
         return None

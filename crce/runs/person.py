@@ -9,15 +9,14 @@ from filelock import FileLock
 from crce import files
 from crce.errors import CrceError
 from crce.evaluation.agreement import PersonVerdict
-from crce.records import parse
+from crce.records import read
 
 
 def read_verdicts(folder: Path) -> tuple[PersonVerdict, ...]:
     """Empty where nobody has said anything, and where the file cannot be read."""
-    path = folder / "person.json"
     try:
-        return parse(tuple[PersonVerdict, ...], files.read_json(path), str(path))
-    except (OSError, ValueError, CrceError):
+        return read(tuple[PersonVerdict, ...], folder / "person.json")
+    except CrceError:
         return ()
 
 

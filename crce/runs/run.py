@@ -18,25 +18,27 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from filelock import FileLock, Timeout
+from pydantic import Field
 
 from crce import bases, files
 from crce.base_version import check_version, find_digest
-from crce.concepts.spec import ConceptSpec, resolve_conflicts, spec_from_dict, spec_to_dict
+from crce.concepts.library import read_spec
+from crce.concepts.spec import ConceptSpec, resolve_conflicts, spec_to_dict
 from crce.config import EraseConfig, ResolvedConfig, check, config_from_dict, resolve_config
 from crce.errors import CrceError
 from crce.evaluation.agreement import Agreement, PersonVerdict, measure_agreement
 from crce.evaluation.questions import ASKS
 from crce.evaluation.report import Report, read_report
 from crce.judges.choices import AUTO, choose_judge
-from crce.records import parse
+from crce.records import UNREADABLE, describe, parse, read
 from crce.runs.events import (
     ENDINGS,
     DoneEvent,
@@ -57,6 +59,9 @@ E = TypeVar("E", bound=Event)
 ID = re.compile(r"[0-9a-z-]{12,60}")
 WEIGHTS = "delta.safetensors"
 HALF_MADE_SECONDS = 60  # nobody takes this long to create a run
+_FILES = {"job.json", "events.jsonl", "lock", "stop", "resume", "evaluate.json", "report.json", "person.json",
+          "checkpoint.safetensors", "delta.safetensors"}  # fmt: skip
+_LAST_YEAR = 253402300800  # seconds until the year 10000
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Job:
     device: str = "auto"
     dtype: str = "auto"
     name: str = ""
-    created: float = field(default_factory=time.time)
+    created: Annotated[float, Field(ge=0, lt=_LAST_YEAR)] = field(default_factory=time.time)
     also: tuple[ConceptSpec, ...] = ()
     base_digest: str = ""
 
@@ -125,8 +130,8 @@ class Run:
         """Raises CrceError if job.json is not what `create` wrote."""
         try:
             return _read_job(self.dir / "job.json", stamp_of(self.dir / "job.json"))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise CrceError(f"The run {self.dir} is broken: its job.json cannot be read ({error}). "
+        except UNREADABLE as error:
+            raise CrceError(f"The run {self.dir} is broken: its job.json cannot be read ({describe(error)}). "
                             "Delete the directory.") from None  # fmt: skip
 
     def check_base(self, present: str) -> None:
@@ -159,7 +164,7 @@ class Run:
         """All events, read anew; a line torn by a kill is left out."""
         try:
             lines = (self.dir / "events.jsonl").read_bytes().split(b"\n")
-        except FileNotFoundError:
+        except OSError:
             return ()
         return tuple(event for line in lines if (event := from_line(line)))
 
@@ -219,10 +224,9 @@ class Run:
         """The evaluation that is requested and not done yet; None where the file cannot be read."""
         if not self._has("evaluate.json"):
             return None
-        path = self.dir / "evaluate.json"
         try:
-            return parse(EvaluationRequest, files.read_json(path), str(path))
-        except (OSError, ValueError, CrceError):
+            return read(EvaluationRequest, self.dir / "evaluate.json")
+        except CrceError:
             return None
 
     @property
@@ -268,7 +272,7 @@ class Run:
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(path.stat().st_size for path in self.dir.rglob("*") if path.is_file())
+        return sum(map(_measure, self.dir.rglob("*")))
 
     @property
     def about_size(self) -> int:
@@ -288,7 +292,7 @@ class Run:
 
     def request_stop(self) -> None:
         """Stops a running run after its current step, and takes a queued one out of the queue at once."""
-        (self.dir / "stop").touch()
+        self._ask("stop")
         try:
             with self.hold():
                 mark = self.history.mark
@@ -300,13 +304,19 @@ class Run:
         except Busy:
             pass  # Whoever holds the run sees the file.
 
+    def _ask(self, request: str) -> None:
+        try:
+            (self.dir / request).touch()
+        except OSError as error:
+            raise CrceError(f"{self.dir} cannot be written: {error.strerror}. Make it writable.") from None
+
     def request_resume(self) -> None:
         """Queues a stopped, failed or interrupted run again. Raises CrceError for a running or done one."""
         state = self.state
         if state in ("running", "done"):
             raise CrceError(f"The run {self.id} is {state}; there is nothing to resume.")
         self.clear("stop")
-        (self.dir / "resume").touch()
+        self._ask("resume")
 
     def request_evaluate(self, images: int, ask: str = "target", judge: str = AUTO) -> None:
         """Requests a new report with `images` pictures per prompt; training is finished first.
@@ -330,8 +340,8 @@ class Run:
         _write_job(self.dir, replace(self.job, config=replace(self.job.config, microbatch_size=rows)))
 
     def delete(self) -> None:
-        """Removes the directory. Raises Busy while a process works on the run."""
-        with self.hold():
+        """Removes the directory, also of a broken run. Raises Busy while a process works on the run."""
+        with nullcontext() if (self.dir / "lock").is_dir() else self.hold():
             # Rename first: a listing never sees half a directory, not even after a kill.
             doomed = self.dir.with_name(f".deleted-{self.id}")
             self.dir.rename(doomed)
@@ -376,7 +386,9 @@ class Run:
     def clear(self, *requests: str) -> None:
         """Removes request files: stop, resume, evaluate.json."""
         for name in requests:
-            (self.dir / name).unlink(missing_ok=True)
+            path = self.dir / name
+            # A folder, where somebody put one in a file's place.
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 class Busy(CrceError):
@@ -437,13 +449,29 @@ def store() -> Path:
 
 
 def all_runs() -> list[Run]:
-    """The runs of the store, newest first. A broken one is left out; `find` says what is wrong with it."""
+    """The runs of the store, newest first, without the broken ones."""
     created = {}
-    for path in store().glob("*"):
+    for run in _list_folders():
         with suppress(CrceError):
-            if ID.fullmatch(path.name):
-                created[Run(path)] = Run(path).summarized().facts.created
+            created[run] = _check(run)
     return sorted(created, key=lambda run: (created[run], run.id), reverse=True)
+
+
+def broken_runs(fine: Sequence[Run] = ()) -> dict[Run, str]:
+    """The broken runs of the store, and what is wrong with each. They can only be deleted. fine: those known not to be
+    broken."""
+    problems = {}
+    for run in {*_list_folders()} - {*fine}:
+        try:
+            _check(run)
+        except CrceError as error:
+            if run.dir.is_dir():  # it may have been deleted meanwhile
+                problems[run] = str(error)
+    return problems
+
+
+def _list_folders() -> list[Run]:
+    return [Run(path) for path in store().glob("*") if ID.fullmatch(path.name) and path.is_dir()]
 
 
 def tidy() -> None:
@@ -467,10 +495,15 @@ def _half_written(folder: Path) -> list[Path]:
 
 def find(name: str) -> Run:
     """The run of the store with this id. Raises CrceError if there is none or it is broken."""
+    return open_run(find_folder(name).dir)
+
+
+def find_folder(name: str) -> Run:
+    """The same, also if it is broken. Raises CrceError if there is none."""
     path = store() / name
     if not ID.fullmatch(name) or path.resolve().parent != store().resolve() or not path.is_dir():
         raise CrceError(f"There is no run {name[:80]!r}. `python -m crce runs` lists them.")
-    return open_run(path)
+    return Run(path)
 
 
 def open_run(folder: Path) -> Run:
@@ -478,8 +511,17 @@ def open_run(folder: Path) -> Run:
     if not (folder / "job.json").is_file():
         raise CrceError(f"{folder} holds no run: job.json is missing. Give the --out of an `erase`, or a run's id.")
     run = Run(folder)
+    _check(run)
     _ = run.job
     return run
+
+
+def _check(run: Run) -> float:
+    """When the run was created. Raises CrceError if it is broken."""
+    with suppress(OSError):
+        if folders := _FILES & {entry.name for entry in os.scandir(run.dir) if entry.is_dir()}:
+            raise CrceError(f"The run {run.dir} is broken: {min(folders)} is a folder. Delete the directory.")
+    return run.summarized().facts.created
 
 
 def is_locked(path: Path) -> bool:
@@ -510,6 +552,14 @@ def _write_job(folder: Path, job: Job) -> None:
 @lru_cache(maxsize=64)
 def _read_job(path: Path, stamp: Stamp | None) -> ResolvedJob:
     facts = files.read_json(path)
-    spec, config = spec_from_dict(facts["spec"]), config_from_dict(facts["config"])
-    also = tuple(map(spec_from_dict, facts.get("also", ())))
-    return ResolvedJob(**{**facts, "spec": spec, "config": config, "also": also})
+    spec, *also = (read_spec(each, "concept") for each in (facts["spec"], *facts.get("also", ())))
+    read = {**facts, "spec": spec, "config": config_from_dict(facts["config"]), "also": tuple(also)}
+    return parse(ResolvedJob, read, "job")
+
+
+def _measure(path: Path) -> int:
+    """Bytes of a file; 0 for what is none, or was removed meanwhile."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0

@@ -91,7 +91,10 @@ class Summary:
         with self._lock:
             known = self._history
             with suppress(OSError):
-                self._history = known.read_on(self._paths["events.jsonl"])
+                try:
+                    self._history = known.read_on(self._paths["events.jsonl"])
+                except ValueError:  # summary.json is damaged
+                    self._history = History().read_on(self._paths["events.jsonl"])
             if self._history is not known:
                 self._size = -1
             return self._history

@@ -2,20 +2,25 @@
 
 import json
 import secrets
+import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
-from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
 from typing import Any
 
 from pydantic import ValidationError
 
 from crce.records import first_problem
 from crce.worker.answers import ErrorAnswer, ReplacedAnswer, StatusAnswer
-from crce.worker.client import BROKEN, Address, address_file, read_address, write_address
+from crce.worker.client import BROKEN, Address, address_file, read_address, shake_hands, write_address
+from crce.worker.line import Line
 from crce.worker.requests import LONGEST, REQUEST, ModelRequest, StatusRequest
 
+MOST_CONNECTIONS = 64  # at a time; each has a thread
+_ASKING = 5.0  # seconds that a connection may take to show the key and to ask
+_LISTENING = 30.0  # seconds that it may take to hear the answer
+_GLANCE = 1.0  # seconds between two looks whether somebody still waits
 Answer = Any  # one of the dataclasses of `crce.worker.answers`, or a Cost
 
 
@@ -31,10 +36,9 @@ class PendingRequest:
         self._answer = answer
         self._answered.set()
 
-    def wait(self) -> Answer:
-        """The answer, once there is one."""
-        self._answered.wait()
-        return self._answer
+    def wait(self, seconds: float) -> Answer | None:
+        """The answer; None if there is none in this time."""
+        return self._answer if self._answered.wait(seconds) else None
 
     @property
     def line(self) -> tuple[str, str]:
@@ -51,7 +55,8 @@ class RequestBroker:
         self._waiting: dict[tuple[str, str], PendingRequest] = {}
         self._served: PendingRequest | None = None
         self._changed = threading.Condition()
-        self._listener = Listener(("127.0.0.1", 0), backlog=16)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=MOST_CONNECTIONS)
+        self._free = threading.Semaphore(MOST_CONNECTIONS)
         self._key = secrets.token_bytes(32)
 
     def open(self) -> None:
@@ -62,11 +67,13 @@ class RequestBroker:
     def publish(self) -> None:
         """Writes worker.json, unless some worker's is there."""
         if not address_file().exists():
-            host, port = self._listener.address
+            host, port = self._listener.getsockname()
             write_address(Address(host, port, self._key.hex()))
 
     def close(self) -> None:
         """Accepts no more requests, and removes worker.json if it is ours."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # ends the accept() of the other thread
         self._listener.close()
         with suppress(*BROKEN):
             if read_address().key == self._key.hex():
@@ -96,7 +103,7 @@ class RequestBroker:
     def put_back(self, pending: PendingRequest) -> None:
         """Queues a request that is only partly done, behind the others, unless it was replaced."""
         with self._changed:
-            if pending.line in self._waiting:
+            if pending.replaced or pending.line in self._waiting:
                 pending.reply(ReplacedAnswer())
             else:
                 self._waiting[pending.line] = pending
@@ -105,31 +112,52 @@ class RequestBroker:
         """How many requests wait."""
         return len(self._waiting)
 
+    def _withdraw(self, pending: PendingRequest) -> None:
+        """Takes a request out of the queue for which nobody waits any more."""
+        with self._changed:
+            pending.replaced = True
+            if self._waiting.get(pending.line) is pending:
+                del self._waiting[pending.line]
+
     def _listen(self) -> None:
         while True:
             try:
-                connection = self._listener.accept()
+                end, _ = self._listener.accept()
             except ConnectionError:
                 continue
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            if self._free.acquire(blocking=False):
+                threading.Thread(target=self._serve, args=(end,), daemon=True).start()
+            else:
+                end.close()  # who has the key tries again
 
-    def _serve(self, connection: Connection) -> None:
-        # The handshake is here, not in accept(), where one silent client would block all others.
-        with connection, suppress(*BROKEN):
-            deliver_challenge(connection, self._key)
-            answer_challenge(connection, self._key)
-            answer = self._answer(connection.recv_bytes(LONGEST))
-            connection.send_bytes(json.dumps(asdict(answer)).encode())
+    def _serve(self, end: socket.socket) -> None:
+        try:
+            with closing(end), suppress(*BROKEN):
+                line = Line(end, _ASKING)
+                shake_hands(line, self._key, first=True)
+                answer = self._answer(line.recv_bytes(LONGEST), line)
+                line.extend(_LISTENING)
+                line.send_bytes(json.dumps(asdict(answer)).encode())
+        finally:
+            self._free.release()
 
-    def _answer(self, data: bytes) -> Answer:
+    def _answer(self, data: bytes, line: Line) -> Answer:
         try:
             request = REQUEST.validate_python(json.loads(data))
         except ValidationError as error:
             return ErrorAnswer(first_problem(error, "request"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return ErrorAnswer(f"request: not valid JSON ({error})")
         if isinstance(request, StatusRequest):
             return replace(self._status(), waiting=self.waiting())
-        return self.put(request).wait()
+        return self._wait(self.put(request), line)
+
+    def _wait(self, pending: PendingRequest, line: Line) -> Answer:
+        """The answer, once there is one. Raises EOFError if nobody waits for it any more."""
+        while (answer := pending.wait(_GLANCE)) is None:
+            if line.hung_up():
+                self._withdraw(pending)
+                raise EOFError
+        return answer

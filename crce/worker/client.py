@@ -4,20 +4,24 @@ JSON in bytes, never pickle. Only a process that can read home()/worker.json (mo
 """
 
 import json
+import socket
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import count
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
+from multiprocessing.connection import answer_challenge, deliver_challenge
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from crce import devices, files, processes, runs
 from crce.errors import CrceError
-from crce.records import parse
+from crce.records import parse, read
 from crce.runs import is_locked
+from crce.worker.line import Line
 from crce.worker.requests import REQUEST, A, Request, StatusRequest
 
+_LONGEST_ANSWER = 1 << 30  # bytes: 512 large pictures
 # What a connection may fail with, also when another program listens on the port.
 BROKEN = (OSError, EOFError, ValueError, AssertionError, AuthenticationError, CrceError)
 
@@ -61,28 +65,32 @@ def exchange(request: bytes, timeout: float, start: bool = True) -> dict[str, An
         except BROKEN as error:
             # A worker that is starting has no address yet, or still that of the one before.
             if not start or time.monotonic() > until:
-                raise CrceError(f"The worker does not answer: {error or 'it ended'}. Try again.") from None
+                reason = "it is busy" if isinstance(error, TimeoutError) else str(error) or "it ended"
+                raise CrceError(f"The worker does not answer: {reason}. Try again.") from None
         time.sleep(0.1)
     raise AssertionError("count() has no end")
 
 
 def _exchange_once(request: bytes, until: float) -> dict[str, Any]:
-    """Raises one of BROKEN."""
-    address = read_address()
-    with Client((address.host, address.port)) as connection:
-        # Poll first: another program may listen on the port of a worker that was killed.
-        _wait(connection, until)
-        key = bytes.fromhex(address.key)
-        answer_challenge(connection, key)
-        deliver_challenge(connection, key)
-        connection.send_bytes(request)
-        _wait(connection, until)
-        return parse(dict[str, Any], json.loads(connection.recv_bytes()), "The worker's answer")
+    """Raises one of BROKEN, at the latest when the time is over: a worker that is stopped still has a full queue."""
+    address, left = read_address(), until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    with closing(socket.create_connection((address.host, address.port), timeout=left)) as end:
+        line = Line(end, until - time.monotonic())
+        shake_hands(line, bytes.fromhex(address.key), first=False)
+        line.send_bytes(request)
+        return parse(dict[str, Any], json.loads(line.recv_bytes(_LONGEST_ANSWER)), "The worker's answer")
 
 
-def _wait(connection: Connection, until: float) -> None:
-    if not connection.poll(max(0.0, until - time.monotonic())):
-        raise TimeoutError("it is busy")
+def shake_hands(line: Line, key: bytes, first: bool) -> None:
+    """Both ends show that they have the key. first: whether this one asks first, as the worker does.
+
+    Raises one of BROKEN.
+    """
+    steps = (deliver_challenge, answer_challenge) if first else (answer_challenge, deliver_challenge)
+    for step in steps:
+        step(cast(Any, line), key)
 
 
 def address_file() -> Path:
@@ -90,8 +98,8 @@ def address_file() -> Path:
 
 
 def read_address() -> Address:
-    """Raises OSError, ValueError or CrceError if there is none that can be read."""
-    return parse(Address, files.read_json(address_file()), str(address_file()))
+    """Raises CrceError if there is none that can be read."""
+    return read(Address, address_file())
 
 
 def write_address(address: Address) -> None:
