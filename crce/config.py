@@ -61,8 +61,8 @@ class EraseConfig:
             )
         if self.until_gone and self.erase_from:
             raise CrceError(
-                f"Whether an attribute is gone from {self.erase_from!r} alone cannot be looked at. Train all steps, or "
-                "erase it everywhere."
+                "A run that stops when gone asks whether the concept is gone everywhere, so it cannot erase it from "
+                f"{self.erase_from!r} alone. Train all steps, or erase it everywhere."
             )
         for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
@@ -135,8 +135,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1), "guidance": (0, 100), "microbatch_size": (0, 1000), "preview_every": (0, 100_000),
     "checkpoint_every": (1, 100_000), "damping": (1e-6, 1e6),
 }  # fmt: skip
-# What settings were called in files written before 0.2.
-_FORMER_NAMES = {"on": "backbone", "rows": "microbatch_size"}
+# What settings were called before 0.2, in files and as options.
+FORMER_NAMES = {"on": "backbone", "rows": "microbatch_size"}
 
 
 def resolve_config(config: EraseConfig, base: str) -> ResolvedConfig:
@@ -153,7 +153,7 @@ def resolve_config(config: EraseConfig, base: str) -> ResolvedConfig:
 
 def config_from_dict(facts: dict) -> ResolvedConfig:
     """The settings of a file that a run wrote. Raises CrceError or TypeError for settings that no run has."""
-    renamed = {_FORMER_NAMES.get(name, name): value for name, value in facts.items()}
+    renamed = {FORMER_NAMES.get(name, name): value for name, value in facts.items()}
     return ResolvedConfig(**{**renamed, "lr": renamed.get("lr") or 0.0})
 
 
