@@ -1,10 +1,13 @@
 """A run on a base of SD v1.4's size with random values, on this machine's processor: `crce erase dog --steps 2` in
-bf16, one term at a time. Its latents, 50 guided predictions, take most of the time.
+fp32, one term at a time, without previews. Its latents, 50 guided predictions, take most of the time.
 
-A row is one prompt through the U-Net, forward, at 64×64 latents; a row with its backward pass counts as two.
+A row is one prompt through the U-Net, forward; a row with its backward pass counts as two.
+
+    python -m benchmarks.full_size              pictures of 512×512, latents of 64×64
+    python -m benchmarks.full_size --side 32    the run at 256×256, on a machine that has other work; the memory of one
+                                                term with its backward pass is still taken at 512×512
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -13,50 +16,52 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.figures import Figure, make_parser, show
-from benchmarks.sd_shaped import FULL, all_merges, save_sd_shaped
+from benchmarks.sd_shaped import FULL, Size, all_merges, save_sd_shaped
 from crce.files import home
 from crce.runs import open_run
 from crce.runs.events import CostEvent, EstimateEvent, PhaseEvent, StepEvent
 
-STEPS, LATENTS = 2, 50
+STEPS, SIDE = 2, 64
 # Of a step of CRCE: 9 terms with gradient, 3 held by the frozen model.
 STEP_ROWS = 2 * 9 + 3
 
 
 def main() -> None:
-    show("full_size", __doc__, measure(), make_parser(__doc__).parse_args().keep)
+    parser = make_parser(__doc__)
+    parser.add_argument("--side", type=int, default=SIDE, help="of the latents")
+    asked = parser.parse_args()
+    show("full_size", __doc__, measure(asked.side), asked.keep)
 
 
-def measure() -> Iterator[Figure]:
-    import torch
-
-    base, out = home() / "sd-shaped" / "full", home() / "sd-shaped" / f"run-{int(time.time())}"
-    if not (base / "text_encoder" / "model.safetensors").exists():
-        save_sd_shaped(base, FULL, all_merges(), (torch.bfloat16,))
-    command = [
-        "erase",
-        "dog",
-        "--base",
-        base,
-        "--steps",
-        STEPS,
-        "--microbatch-size",
-        1,
-        "--dtype",
-        "bf16",
-        "--out",
-        out,
-    ]
+def measure(side: int) -> Iterator[Figure]:
+    base, out = save_base(side), home() / "sd-shaped" / f"run-{int(time.time())}"
+    settings = {"base": base, "steps": STEPS, "microbatch-size": 1, "dtype": "fp32", "preview-every": 0, "out": out}
+    options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     began = time.perf_counter()
-    peak = run_and_watch([sys.executable, "-m", "crce", *map(str, command)])
-    yield Figure("the whole command", (time.perf_counter() - began,), f"{STEPS} steps")
+    peak = run_and_watch(["crce", "erase", "dog", *options])
+    yield Figure("the whole command", (time.perf_counter() - began,), f"{STEPS} steps, latents of {side}×{side}")
     yield from describe(out)
     yield Figure("memory of the process at most", (peak / 2**30,), unit="GiB")
+    if side < SIDE:
+        peak = run_and_watch(["benchmarks.full_size_step", str(save_base(SIDE))])
+        yield Figure(f"memory of one term with its backward pass at {SIDE}×{SIDE}", (peak / 2**30,), unit="GiB")
+
+
+def save_base(side: int) -> Path:
+    """The folder of a base of SD v1.4's size with latents of this side, written once."""
+    import torch
+
+    base = home() / "sd-shaped" / f"full-{side}"
+    if not (base / "text_encoder" / "model.safetensors").exists():
+        # For a U-Net of an older version, diffusers takes a smaller sample for a mistake.
+        size = FULL if side == SIDE else Size({"_diffusers_version": "0.9.0", "sample_size": side}, {}, {})
+        save_sd_shaped(base, size, all_merges(), (torch.bfloat16,))
+    return base
 
 
 def run_and_watch(command: list[str]) -> int:
-    """The most bytes that the command held in memory. Raises CalledProcessError."""
-    process = subprocess.Popen(command)
+    """The most bytes that a module with these arguments held in memory. Raises CalledProcessError."""
+    process = subprocess.Popen([sys.executable, "-m", *command])
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), command)
@@ -78,7 +83,6 @@ def describe(out: Path) -> Iterator[Figure]:
     if told and took:
         note = f"estimated before: {told.memory / 2**30:.2f} GiB and {told.rows} rows"
         yield Figure("training alone", (took.seconds,), note)
-    (out / "full_size.json").write_text(json.dumps({"steps": times}))
 
 
 if __name__ == "__main__":

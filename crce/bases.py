@@ -87,13 +87,16 @@ def resolve(base: str) -> str:
     return str(path if path.is_dir() else hub_folder(base) or base)
 
 
-def hub_folder(base: str) -> Path | None:
-    """Where the local cache has the newest commit of a Hub base that was asked for; perhaps not all of its files."""
+def hub_folder(base: str, index: str = "model_index.json") -> Path | None:
+    """Where the local cache has the newest commit of a Hub model that was asked for; perhaps not all of its files.
+
+    index: the file that it is known by.
+    """
     from huggingface_hub import try_to_load_from_cache  # takes a while to import, and only a Hub base needs it
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(base, "model_index.json")
+        found = try_to_load_from_cache(base, index)
     except HFValidationError:
         return None
     return Path(found).parent if isinstance(found, str) else None

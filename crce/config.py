@@ -65,8 +65,8 @@ class EraseConfig:
             )
         if self.until_gone and self.erase_from:
             raise CrceError(
-                f"Whether an attribute is gone from {self.erase_from!r} alone cannot be looked at. Train all steps, or "
-                "erase it everywhere."
+                "A run that stops when gone asks whether the concept is gone everywhere, so it cannot erase it from "
+                f"{self.erase_from!r} alone. Train all steps, or erase it everywhere."
             )
         for name in _LIMITS:
             self._check_number(name)
@@ -148,8 +148,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1), "guidance": (0.0, 100.0), "microbatch_size": (0, 1000), "preview_every": (0, 100_000),
     "checkpoint_every": (1, 100_000), "damping": (1e-6, 1e6),
 }  # fmt: skip
-# What settings were called in files written before 0.2.
-_FORMER_NAMES = {"on": "backbone", "rows": "microbatch_size"}
+# What settings were called before 0.2, in files and as options.
+FORMER_NAMES = {"on": "backbone", "rows": "microbatch_size"}
 
 
 def resolve_config(config: EraseConfig, base: str) -> ResolvedConfig:
@@ -166,7 +166,7 @@ def resolve_config(config: EraseConfig, base: str) -> ResolvedConfig:
 
 def config_from_dict(facts: dict) -> ResolvedConfig:
     """The settings of a file that a run wrote. Raises CrceError, TypeError or AttributeError for what no run has."""
-    renamed = {_FORMER_NAMES.get(name, name): value for name, value in facts.items()}
+    renamed = {FORMER_NAMES.get(name, name): value for name, value in facts.items()}
     return ResolvedConfig(**{**renamed, "lr": renamed.get("lr") or 0.0})
 
 

@@ -1,10 +1,11 @@
-"""Base models from the Hugging Face Hub: what is here, what would have to be downloaded, and the download itself.
+"""Base models and judges from the Hugging Face Hub: what is here, what would have to be downloaded, and the download.
 
 Nothing here downloads weights but `fetch`. What is here is used without the network. No torch.
 """
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,17 +22,17 @@ from crce.files import read_json
 # Parts of a pipeline that an erasure has no use for.
 UNUSED = {"safety_checker", "feature_extractor", "image_encoder"}
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-_WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-_INDEX = "model_index.json"
+_PRECISIONS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}  # by their names in safetensors files
+_INDEX, _CONFIG = "model_index.json", "config.json"  # of a pipeline; of a model alone, as judges are
 _WEIGHTS, _VARIANT = "*.safetensors", "*.fp16*.safetensors"
 _POLL = 0.3  # seconds between two looks at a download
 
 
 @dataclass(frozen=True)
 class Download:
-    """What a base needs from the Hub. files: name and bytes; commit: of the repository.
+    """What a base or a judge needs from the Hub. files: name and bytes, the index first; commit: of the repository.
 
-    memory: bytes of the base's weights in `dtype`. cached: bytes of the files that are here already.
+    memory: bytes of the weights in `dtype`. cached: bytes of the files that are here already.
     """
 
     base: str
@@ -88,6 +89,13 @@ def require(base: str, dtype: str) -> tuple[str, str | None]:
     )
 
 
+def has_judge(model: str) -> bool:
+    """Whether a judge's model from the Hub is on this machine with all its weights."""
+    folder = bases.hub_folder(model, _CONFIG)
+    names = [path.name for path in folder.iterdir()] if folder else []
+    return bool(_choose_weights(names, None)) or "pytorch_model.bin" in names
+
+
 def _is_complete(folder: Path, variant: str | None) -> bool:
     return all(_has_part(folder / part, variant) for part in _parts(read_json(folder / _INDEX)))
 
@@ -138,10 +146,30 @@ def plan(base: str, dtype: str = "fp32") -> Download:
         index = read_json(Path(api.hf_hub_download(base, _INDEX, revision=info.sha)))
         bases.check_class(index.get("_class_name", ""), base)
         wanted, weights = _choose_files(base, index, sizes, dtype)
-        values = sum(_count_values(api, base, name, info.sha) for name in weights)
-    files = tuple((name, sizes[name]) for name in wanted)
-    cached = sum(size for name, size in files if _is_cached(base, name, info.sha))
-    return Download(base, info.sha or "", files, values * BYTES[dtype], dtype, cached)
+        values = _count_values(api, base, weights, info.sha).total()
+    return _make_plan(base, info.sha, {name: sizes[name] for name in wanted}, values, dtype)
+
+
+def plan_judge(model: str) -> Download:
+    """What has to be downloaded for a judge's model, in the precision of its files. Raises CrceError as `plan` does."""
+    from huggingface_hub import HfApi
+
+    with _explaining(model):
+        api = HfApi()
+        info = api.model_info(model, files_metadata=True)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or () if "/" not in file.rfilename}
+        weights = _choose_weights([*sizes], None)
+        if _CONFIG not in sizes or not weights:
+            raise CrceError(f"{model!r} on the Hub has no {_CONFIG} with safetensors. Choose another judge.")
+        counts = _count_values(api, model, weights, info.sha)
+    texts = [name for name in sizes if name != _CONFIG and (_is_text(name, None) or name.endswith(".jinja"))]
+    values, dtype = counts.total(), _PRECISIONS.get(counts.most_common(1)[0][0], "fp32")
+    return _make_plan(model, info.sha, {name: sizes[name] for name in (_CONFIG, *texts, *weights)}, values, dtype)
+
+
+def _make_plan(base: str, commit: str | None, files: dict[str, int], values: int, dtype: str) -> Download:
+    cached = sum(size for name, size in files.items() if _is_cached(base, name, commit))
+    return Download(base, commit or "", tuple(files.items()), values * BYTES[dtype], dtype, cached)
 
 
 def _choose_files(base: str, index: dict[str, Any], sizes: dict[str, int], dtype: str) -> tuple[list[str], list[str]]:
@@ -168,10 +196,12 @@ def _is_text(name: str, variant: str | None) -> bool:
     return name.endswith((".json", ".txt", ".model")) and "/" not in name
 
 
-def _count_values(api: Any, base: str, name: str, commit: str | None) -> int:
-    """The values in a file of weights, by its header."""
-    found = api.parse_safetensors_file_metadata(base, name, revision=commit)
-    return sum(found.parameter_count.values())
+def _count_values(api: Any, base: str, names: list[str], commit: str | None) -> Counter[str]:
+    """The values in files of weights, by their headers: how many of each precision."""
+    found: Counter[str] = Counter()
+    for name in names:
+        found.update(api.parse_safetensors_file_metadata(base, name, revision=commit).parameter_count)
+    return found
 
 
 def _is_cached(base: str, name: str, commit: str | None) -> bool:
@@ -187,7 +217,7 @@ def fetch(download: Download) -> Generator[tuple[int, int], None, Path]:
     """Downloads; yields the bytes that are here and wanted, and returns the folder. What is done is kept: a download
     that was broken off continues with the file that it was at. Raises CrceError as `plan` does."""
     _check_room(download)
-    done, errors = threading.Event(), []
+    done, errors, index = threading.Event(), [], download.files[0][0]
 
     def work() -> None:
         try:
@@ -195,7 +225,7 @@ def fetch(download: Download) -> Generator[tuple[int, int], None, Path]:
                 for name, _ in download.files:
                     _fetch_file(download.base, name, download.commit)
                 # By the branch and last: the cache remembers the commit as the newest once all of it is here.
-                _fetch_file(download.base, _INDEX)
+                _fetch_file(download.base, index)
         except Exception as error:
             errors.append(error)
         finally:
@@ -208,7 +238,7 @@ def fetch(download: Download) -> Generator[tuple[int, int], None, Path]:
     if errors:
         raise errors[0]
     yield total, total
-    folder = bases.hub_folder(download.base)
+    folder = bases.hub_folder(download.base, index)
     assert folder is not None
     return folder
 

@@ -67,6 +67,16 @@ def sd_shaped(sd_shaped_dir):
 
 
 @pytest.fixture(scope="session")
+def vlm_dir(tmp_path_factory):
+    """A tiny Qwen2-VL that was taught to say yes to red pictures and no to blue ones."""
+    from tests.tiny_judges import save_tiny_vlm
+
+    folder = tmp_path_factory.mktemp("judges") / "tiny-vlm"
+    save_tiny_vlm(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def dog():
     """A spec with 3 training and 1 test terms in each list."""
     return ConceptSpec(

@@ -1239,11 +1239,12 @@ def test_without_a_run_or_at_another_strength_nobody_is_asked():
     assert "Choose a run and draw it at strength 1" in compare_person.start(comparison([("target", "dog", True)]))
 
 
-def test_only_judges_that_can_be_used_are_offered(base, tmp_path, monkeypatch):
-    assert erase_form.list_judges(base) == [("Automatic: its own", "auto")]
+def test_judges_are_offered_with_what_they_need(base, tmp_path, monkeypatch):
+    away = [("Qwen2-VL, to be downloaded", "qwen2-vl"), ("CLIP, to be downloaded", "clip")]
+    assert erase_form.list_judges(base) == [("Automatic: its own", "auto"), *away]
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("CRCE_JUDGE_MODEL", "seeing")
-    assert erase_form.list_judges(base)[1:] == [("Endpoint", "endpoint")]
+    assert erase_form.list_judges(base)[1:] == [("Endpoint", "endpoint"), *away]
     (tmp_path / "model_index.json").write_text("{}")
     assert erase_form.list_judges(str(tmp_path))[0] == ("Automatic: not judged", "auto")
     # What was typed stays, what is not there any more goes back to automatic.

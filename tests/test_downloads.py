@@ -86,6 +86,25 @@ def test_on_a_terminal_it_is_asked(hub, tmp_path):
     assert process.returncode == 1
 
 
+VERSION = """
+import sys
+from crce.judges.load import load_judge
+print(load_judge(sys.argv[1], "tester/vlm", "cpu").facts.version)
+"""
+
+
+def test_a_judge_is_downloaded_with_consent_only_and_then_used_without_the_network(crce, hub, tiny_sd_dir, vlm_dir):
+    repo = hub.repos["model", "tester/vlm"] = Repo.of(vlm_dir)
+    said = crce("calibrate", "dog", "--base", tiny_sd_dir, "--judge", "tester/vlm")
+    assert said.returncode == 1 and repo.downloads == 0
+    size = f"{sum(path.stat().st_size for path in vlm_dir.iterdir()) / 1e6:.1f} MB"
+    assert f"tester/vlm is not on this machine: {size} to download, about" in said.stderr
+    assert "Repeat with --yes, or run `crce download --judge tester/vlm`." in said.stderr
+    assert crce("download", "--judge", "tester/vlm").returncode == 0 and repo.downloads == 1
+    assert crce(tiny_sd_dir, code=VERSION, url=CLOSED).stdout.startswith("tester/vlm@")
+    assert "here already" in crce("download", "--judge", "tester/vlm", url=CLOSED).stdout
+
+
 PLANS = """
 import sys
 from crce import downloads

@@ -24,13 +24,6 @@ from tests.tiny_judges import BLUE, KINDS, RED, plain, save_tiny_clip, save_tiny
 
 
 @pytest.fixture(scope="module")
-def vlm_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny-vlm")
-    save_tiny_vlm(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def clip_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny-clip")
     save_tiny_clip(folder)
@@ -228,6 +221,11 @@ def test_a_base_without_a_judge_says_what_can_be_chosen(tmp_path):
     assert choose_judge(str(tmp_path), "qwen2-vl") == "qwen2-vl"
     with pytest.raises(CrceError, match="There is no judge 'oracle'"):
         choose_judge(str(tmp_path), "oracle")
+
+
+def test_a_judge_that_is_not_here_is_not_downloaded_unasked():
+    with pytest.raises(CrceError, match="'tester/vlm' is not on this machine, and nothing downloads it unasked"):
+        load_judge(bases.EMOJI_SD, "tester/vlm")
 
 
 def test_a_folder_that_holds_no_model_is_refused_in_words(tmp_path):

@@ -250,9 +250,9 @@ def _describe_cost(cost: Cost, measured: bool) -> str:
 @report_errors
 def start(**values: Any) -> str:
     form = EraseForm.from_values(values)
-    if not base_download.is_here(form.base, form.device, form.dtype):
-        raise CrceError(f"{form.base} is not on this machine yet. Press Download above first.")
-    run = queue_run(form.to_job(), int(form.images), form.judge.strip(), form.leave_out_long)
+    judge = form.judge.strip() or AUTO
+    base_download.require(form.base, form.device, form.dtype, judge if form.images else AUTO)
+    run = queue_run(form.to_job(), int(form.images), judge, form.leave_out_long)
     gr.Info(f"{html.escape(run.title)} is queued. It continues if you close this page.", title="Started")
     return run.id
 
@@ -423,7 +423,7 @@ def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, pa
     costs = {name: ui.form[name] for name in erase_form.COST_FIELDS}
     changes = [page.select, ui.arrived.change, *(part.change for part in costs.values())]
     gr.on(changes, estimate, None, ui.estimate, inputs_kwargs=costs, **EVERY_CHANGE)
-    place = [ui.form[name] for name in ("base", "device", "dtype")]
+    place = [ui.form[name] for name in ("base", "device", "dtype", "judge")]
     shown = [page.select, *(part.change for part in place)]
     gr.on(shown, base_download.show, place, ui.base_panel, trigger_mode="always_last", **QUIET)
     ui.timer.tick(base_download.follow, place, [ui.base_panel, ui.arrived], **QUIET)

@@ -181,7 +181,7 @@ def _parse_whole(name: str, text: str) -> int | None:
 
 
 def list_judges(base: str) -> list[tuple[str, str]]:
-    """Those that can be used for the base without a download."""
+    """Those that can be used for the base, and those that would have to be downloaded first."""
     try:
         available = list_available(base.strip())
     except CrceError:
@@ -189,7 +189,10 @@ def list_judges(base: str) -> list[tuple[str, str]]:
     words = {EMBEDDED: "its own", QWEN2_VL: JUDGES[QWEN2_VL].title}
     automatic = next((word for key, word in words.items() if key in available), "not judged")
     others = [(title, key) for key, title in available.items() if key != EMBEDDED]
-    return [(f"Automatic: {automatic}", AUTO), *others]
+    away = [
+        (f"{kind.title}, to be downloaded", key) for key, kind in JUDGES.items() if kind.model and key not in available
+    ]
+    return [(f"Automatic: {automatic}", AUTO), *others, *away]
 
 
 def update_judges(base: str, judge: str) -> gr.Dropdown:

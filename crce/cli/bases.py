@@ -1,4 +1,4 @@
-"""Getting a base model for a command: nothing large is downloaded unasked, and a GPU that is not used is named."""
+"""Getting a base model or a judge for a command: nothing large is downloaded unasked, and an unused GPU is named."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crce import devices, downloads
+from crce.bases import EMOJI_SD
 from crce.cli import terminal
 from crce.cli.options import AsJson, Dtype
 from crce.cost import format_size
 from crce.errors import CrceError
+from crce.judges.choices import AUTO, choose_judge, find_missing
 from crce.runs.models import Models
 
 if TYPE_CHECKING:
@@ -19,16 +21,20 @@ if TYPE_CHECKING:
 def download(
     base: Annotated[str, typer.Argument(help="A Hub id such as CompVis/stable-diffusion-v1-4.")],
     dtype: Dtype = "auto",
+    judge: Annotated[bool, typer.Option("--judge", help="It is a judge: qwen2-vl, clip, or a Hub id.")] = False,
     as_json: AsJson = False,
 ):
-    """Download a base model from the Hub: only what an erasure needs, and nothing that is here already.
+    """Download a base model or a judge from the Hub: only what is needed, and nothing that is here already.
 
-    Example:
+    Examples:
 
     ```
     python -m crce download CompVis/stable-diffusion-v1-4
+    python -m crce download --judge qwen2-vl
     ```
     """
+    if judge:
+        return _download_judge(base, as_json)
     folder = downloads.require(base, _name_dtype(dtype))[0] if _is_here(base, dtype) else _fetch(_plan(base, dtype))
     terminal.say({"base": base, "folder": folder}, folder, as_json)
 
@@ -42,12 +48,29 @@ def prepare(base: str, device: str = "auto", dtype: str = "auto", yes: bool = Fa
         terminal.warn([problem])
     if _is_here(base, dtype, device):
         return
-    found = _plan(base, dtype, device)
+    _ask_and_fetch(_plan(base, dtype, device), yes, base)
+
+
+def prepare_judge(base: str, judge: str, yes: bool = False) -> None:
+    """Makes sure that the judge of a base can be loaded: asks before its weights are downloaded.
+
+    yes: consents to the download. Raises CrceError as `prepare` does, and for a judge that is named and cannot be used.
+    """
+    if judge == AUTO:  # that one takes only what is here
+        return
+    if missing := find_missing(choose_judge(base, judge)):
+        _ask_and_fetch(downloads.plan_judge(missing), yes, f"--judge {judge}")
+
+
+def _ask_and_fetch(found: downloads.Download, yes: bool, named: str) -> None:
+    """named: what `crce download` takes for it."""
     terminal.console.print(found.describe(), markup=False, soft_wrap=True)
     if not yes and not sys.stdin.isatty():
-        raise CrceError(f"{base} is not downloaded without consent. Repeat with --yes, or run `crce download {base}`.")
+        raise CrceError(
+            f"{found.base} is not downloaded without consent. Repeat with --yes, or run `crce download {named}`."
+        )
     if not yes and not typer.confirm("Download it?", err=True):
-        raise CrceError(f"{base} was not downloaded, and nothing was started.")
+        raise CrceError(f"{found.base} was not downloaded, and nothing was started.")
     _fetch(found)
 
 
@@ -55,6 +78,12 @@ def load(base: str, device: str = "auto", dtype: str = "auto", yes: bool = False
     """The base model, after `prepare`."""
     prepare(base, device, dtype, yes)
     return Models().get(base, device, dtype)
+
+
+def _download_judge(judge: str, as_json: bool) -> None:
+    missing = find_missing(choose_judge(EMOJI_SD, judge))
+    text = _fetch(downloads.plan_judge(missing)) if missing else "It is here already."
+    terminal.say({"judge": judge}, text, as_json)
 
 
 def _is_here(base: str, dtype: str, device: str = "auto") -> bool:

@@ -1,7 +1,7 @@
 """Commands that erase, draw and inspect."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import product
 from pathlib import Path
 from typing import Annotated
@@ -14,25 +14,38 @@ from crce.catalogue import METHOD_FACTS
 from crce.cli import terminal
 from crce.cli.bases import load, prepare
 from crce.cli.options import (
+    Also,
     Anchor,
     AsJson,
     Backbone,
     Base,
     Concept,
+    Corefs,
     Damping,
     Device,
+    DryRun,
     Dtype,
+    EraseFrom,
+    Eta,
+    LeaveOutLong,
+    Method,
     MicrobatchSize,
     OldBackbone,
     OldMicrobatchSize,
+    Out,
+    PreviewEvery,
+    Rate,
+    Resume,
+    Retains,
     Seed,
+    Steps,
     UntilGone,
     Yes,
 )
 from crce.cli.runs import describe_run, describe_unknown_base, open_run
 from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
-from crce.config import EraseConfig, resolve_config
+from crce.config import FORMER_NAMES, EraseConfig, resolve_config
 from crce.cost import describe_room, describe_time
 from crce.errors import CrceError
 from crce.runs import Job, Run
@@ -42,39 +55,31 @@ from crce.token_count import fit_terms
 
 
 def erase(
+    context: typer.Context,
     concept: Concept,
     base: Base = bases.EMOJI_SD,
-    method: Annotated[str, typer.Option(help="A method; `methods` lists them.")] = "crce",
+    method: Method = EraseConfig.method,
     backbone: Backbone = EraseConfig.backbone,
-    steps: Annotated[int | None, typer.Option(help="Training steps.", show_default="the base's preset")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.", show_default="the base's preset")] = None,
-    eta: Annotated[float, typer.Option(help="Negative guidance η: how far past the empty prompt to move.")] = 1.0,
-    corefs: Annotated[int, typer.Option(help="M: corefs sampled per step. 0 uses none.")] = 5,
-    retains: Annotated[int, typer.Option(help="N: retains sampled per step. 0 uses none.")] = 3,
+    steps: Steps = None,
+    lr: Rate = None,
+    eta: Eta = EraseConfig.eta,
+    corefs: Corefs = EraseConfig.corefs,
+    retains: Retains = EraseConfig.retains,
     damping: Damping = None,
     anchor: Anchor = None,
-    erase_from: Annotated[
-        str | None,
-        typer.Option(help="Erase the concept only from this one, as an attribute of it. ESD, and CRCE on it."),
-    ] = None,
-    microbatch_size: MicrobatchSize = 0,
+    erase_from: EraseFrom = None,
+    microbatch_size: MicrobatchSize = EraseConfig.microbatch_size,
     until_gone: UntilGone = False,
-    preview_every: Annotated[
-        int, typer.Option(help="Steps between two previews; 0: none.")
-    ] = EraseConfig.preview_every,
-    seed: Seed = 0,
+    preview_every: PreviewEvery = EraseConfig.preview_every,
+    seed: Seed = EraseConfig.seed,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new run")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out, or the concept's newest unfinished run.")
-    ] = False,
-    leave_out_long: Annotated[
-        bool, typer.Option("--leave-out-long", help="Erase without the terms that are longer than the base reads.")
-    ] = False,
-    also: Annotated[list[str] | None, typer.Option(help="A further concept for the same run. Repeatable.")] = None,
+    out: Out = None,
+    resume: Resume = False,
+    leave_out_long: LeaveOutLong = False,
+    also: Also = None,
     yes: Yes = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate the time, memory and disk space.")] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     on: OldBackbone = None,
     rows: OldMicrobatchSize = None,
@@ -97,35 +102,28 @@ def erase(
     python -m crce erase my-spec.json --base CompVis/stable-diffusion-v1-4 --device cuda --dry-run
     ```
     """
-    spec = find_concept(concept)
+    spec, config = find_concept(concept), _read_config(context)
     if resume:
-        run = _find_unfinished(spec, out)
-        if fewer := microbatch_size or rows:
-            run.set_microbatch_size(fewer)
-    else:
-        config = EraseConfig(
-            method=method,
-            steps=steps,
-            lr=lr,
-            eta=eta,
-            corefs=corefs,
-            retains=retains,
-            damping=damping,
-            seed=seed,
-            preview_every=preview_every,
-            backbone=on or backbone,
-            anchor=anchor,
-            erase_from=erase_from,
-            microbatch_size=microbatch_size if rows is None else rows,
-            until_gone=until_gone,
-        )
-        prepare(base, device, dtype, yes)
-        job = Job(base, spec, config, device, dtype, also=tuple(map(find_concept, also or ())))
-        if dry_run:
-            return _print_estimate(job, as_json)
-        run = runs.create(job, out, queued=False, leave_out_long=leave_out_long)
-    if resume:
+        run = _find_unfinished(spec, out, config.microbatch_size)
         terminal.warn(filter(None, [describe_unknown_base(run)]))
+        return _finish(run, as_json)
+    prepare(base, device, dtype, yes)
+    job = Job(base, spec, config, device, dtype, also=tuple(map(find_concept, also or ())))
+    if dry_run:
+        return _print_estimate(job, as_json)
+    _finish(runs.create(job, out, queued=False, leave_out_long=leave_out_long), as_json)
+
+
+def _read_config(context: typer.Context) -> EraseConfig:
+    """The options that are settings, by their names. Raises CrceError for a value that no run can have."""
+    given = {setting.name: context.params[setting.name] for setting in fields(EraseConfig)
+             if setting.name in context.params}  # fmt: skip
+    former = {new: context.params[old] for old, new in FORMER_NAMES.items() if context.params[old] is not None}
+    return EraseConfig(**given | former)
+
+
+def _finish(run: Run, as_json: bool) -> None:
+    """Does what the run lacks, and says where the result is."""
     terminal.follow(run, execute(run))
     terminal.say(describe_run(run), f"{run.title} is erased: {run.weights_path}\n{_suggest_next(run)}", as_json)
 
@@ -138,8 +136,9 @@ def _print_estimate(job: Job, as_json: bool) -> None:
     terminal.say(asdict(cost), f"{describe_time(cost)} {describe_room(cost)}", as_json)
 
 
-def _find_unfinished(spec: ConceptSpec, out: Path | None) -> Run:
-    """The run to resume. Raises CrceError if there is none, or if it belongs to another spec."""
+def _find_unfinished(spec: ConceptSpec, out: Path | None, microbatch_size: int) -> Run:
+    """The run to resume, from now on with this many terms at once if they are given. Raises CrceError if there is none,
+    or if it belongs to another spec."""
     found = [runs.open_run(out)] if out else [run for run in runs.all_runs() if _is_of(run, spec)]
     run = next((run for run in found if run.state in ("interrupted", "stopped", "failed", "queued")), None)
     if not run:
@@ -149,6 +148,8 @@ def _find_unfinished(spec: ConceptSpec, out: Path | None) -> Run:
             f"The run in {run.dir} is for {run.title!r} with other terms. Give its concept, or a new --out."
         )
     run.clear("stop")
+    if microbatch_size:
+        run.set_microbatch_size(microbatch_size)
     return run
 
 

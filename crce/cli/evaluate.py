@@ -9,7 +9,7 @@ import typer
 
 from crce import bases, runs
 from crce.cli import terminal
-from crce.cli.bases import prepare
+from crce.cli.bases import prepare, prepare_judge
 from crce.cli.options import (
     AsJson,
     Backbone,
@@ -30,7 +30,7 @@ from crce.concepts.library import find_concept, library
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.evaluation.report import Report, read_report, report_to_dict
-from crce.judges.choices import AUTO, choose_judge
+from crce.judges.choices import AUTO
 from crce.runs import Job, Run
 from crce.runs.execute import draw_by_eye, execute
 from crce.runs.models import Models
@@ -41,6 +41,7 @@ def evaluate(
     images: Images = 10,
     ask: Annotated[str, typer.Option(help="What to look for in a coref's picture: 'target' or 'coref'.")] = "target",
     judge: Judge = AUTO,
+    yes: Yes = False,
     as_json: AsJson = False,
 ):
     """Measure an erasure: what the judge still sees, on the same seeds before and after.
@@ -62,8 +63,7 @@ def evaluate(
     """
     found = open_run(run)
     terminal.warn(filter(None, [describe_unknown_base(found)]))
-    if judge != AUTO:
-        choose_judge(found.job.base, judge)
+    prepare_judge(found.job.base, judge, yes)
     _measure(found, runs.EvaluationRequest(images, ask, judge))
     if found.not_judged:
         raise CrceError(f"The run {found.id} was not judged. {found.not_judged}")
@@ -97,6 +97,7 @@ def calibrate(
     judge: Judge = AUTO,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    yes: Yes = False,
     as_json: AsJson = False,
 ):
     """Ask a judge about the base model's own pictures, before anything is erased.
@@ -114,6 +115,8 @@ def calibrate(
     from crce.evaluation.coverage import calibrate as calibrate_terms
 
     spec, models = find_concept(concept), Models(device)
+    prepare(base, device, dtype, yes)
+    prepare_judge(base, judge, yes)
     model = models.get(base, dtype=dtype)
     asked = models.judge(base, judge)
     found = list(calibrate_terms(model, asked, spec))
@@ -144,6 +147,7 @@ def demo(
     from crce.experiments.html_report import write_page
 
     prepare(base, device, yes=yes)
+    prepare_judge(base, judge, yes)
     run, models = runs.create(Job(base, find_concept(concept), EraseConfig(), device), out, queued=False), Models()
     _measure(run, runs.EvaluationRequest(images, judge=judge), models)
     by_eye = terminal.show_progress("drawing the terms", draw_by_eye(run, models)) if run.not_judged else []
@@ -179,6 +183,7 @@ def cover(
     from crce.evaluation.coverage import measure_coverage
 
     prepare(base, device, dtype, yes)
+    prepare_judge(base, judge, yes)
     models = Models(device)
     model = models.get(base, dtype=dtype)
     asked = models.judge(base, judge)

@@ -1,5 +1,6 @@
 """Arguments and options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,9 +15,29 @@ Anchor = Annotated[
     str | None,
     typer.Option(help='What the target is drawn as instead, such as "a wolf".', show_default="left to the method"),
 ]
+Method = Annotated[str, typer.Option(help="A method; `methods` lists them.")]
+Steps = Annotated[int | None, typer.Option(help="Training steps.", show_default="the base's preset")]
+Rate = Annotated[float | None, typer.Option(help="Learning rate of Adam.", show_default="the base's preset")]
+Eta = Annotated[float, typer.Option(help="Negative guidance η: how far past the empty prompt to move.")]
+Corefs = Annotated[int, typer.Option(help="M: corefs sampled per step. 0 uses none.")]
+Retains = Annotated[int, typer.Option(help="N: retains sampled per step. 0 uses none.")]
+EraseFrom = Annotated[
+    str | None,
+    typer.Option(help="Erase the concept only from this one, as an attribute of it. ESD, and CRCE on it."),
+]
+PreviewEvery = Annotated[int, typer.Option(help="Steps between two previews; 0: none.")]
+Out = Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new run")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in --out, or the concept's newest unfinished run.")
+]
+LeaveOutLong = Annotated[
+    bool, typer.Option("--leave-out-long", help="Erase without the terms that are longer than the base reads.")
+]
+Also = Annotated[list[str] | None, typer.Option(help="A further concept for the same run. Repeatable.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only estimate the time, memory and disk space.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 Dtype = Annotated[str, typer.Option(help="auto, fp32, fp16 or bf16. Trained weights are always fp32.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Download the base model without asking if it is not here.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Download what is not here, base model or judge, without asking.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout; progress goes to stderr.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id (see `runs`) or its folder.")]
 Formats = Annotated[

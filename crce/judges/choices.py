@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from crce import bases
+from crce import bases, downloads
 from crce.errors import CrceError
 
 AUTO, EMBEDDED, QWEN2_VL, ENDPOINT, CLIP = "auto", "embedded", "qwen2-vl", "endpoint", "clip"
@@ -64,7 +64,7 @@ def is_available(judge: str, base: str) -> bool:
         return (Path(bases.resolve(base)) / "judge").is_dir()
     if judge == ENDPOINT:
         return not missing_settings()
-    return _is_downloaded(JUDGES[judge].model)
+    return downloads.has_judge(JUDGES[judge].model)
 
 
 def can_judge(base: str, judge: str = AUTO) -> bool:
@@ -76,6 +76,18 @@ def can_judge(base: str, judge: str = AUTO) -> bool:
     return True
 
 
+def find_weights(judge: str) -> str:
+    """The Hub id of a judge's weights; empty for one that has none there."""
+    model = JUDGES[judge].model if judge in JUDGES else judge
+    return "" if judge == AUTO or Path(model).is_dir() else model
+
+
+def find_missing(judge: str) -> str:
+    """The Hub id of the weights that have to be downloaded for a judge; empty where nothing has to be."""
+    model = find_weights(judge)
+    return model if model and not downloads.has_judge(model) else ""
+
+
 def missing_settings() -> list[str]:
     """The environment variables that must still be set for the endpoint; a local server needs no key."""
     endpoint = os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")
@@ -85,11 +97,3 @@ def missing_settings() -> list[str]:
 
 def _is_hub_id(name: str) -> bool:
     return not Path(name).is_absolute() and name.count("/") == 1 and all(name.split("/"))
-
-
-def _is_downloaded(model: str) -> bool:
-    """Whether the weights of a Hub model are in the local cache."""
-    from huggingface_hub import try_to_load_from_cache  # takes a while to import
-
-    files = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-    return any(isinstance(try_to_load_from_cache(model, name), str) for name in files)

@@ -40,10 +40,10 @@ class ClipJudge(Judge):
     @classmethod
     def load(cls, name: str, place: str, device: str = "auto") -> "ClipJudge":
         """name: as it was chosen; place: a folder or a Hub id. Raises CrceError if it cannot be loaded."""
-        config = load(place, lambda: AutoConfig.from_pretrained(place))
-        tokenizer, processor = load(
-            place, lambda: (AutoTokenizer.from_pretrained(place), AutoImageProcessor.from_pretrained(place))
-        )
+        here = {"local_files_only": True}
+        config = load(place, lambda: AutoConfig.from_pretrained(place, **here))
+        parts = (AutoTokenizer, AutoImageProcessor)
+        tokenizer, processor = load(place, lambda: [part.from_pretrained(place, **here) for part in parts])
         facts = JudgeFacts(name, version_of(place, config), PROMPT, THRESHOLD)
         return cls(load_weights(CLIPModel, place, device), (tokenizer, processor), facts, device)
 

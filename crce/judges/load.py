@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from crce.bases import public_name
-from crce.judges.choices import AUTO, CLIP, EMBEDDED, ENDPOINT, JUDGES, choose_judge
+from crce.errors import CrceError
+from crce.judges.choices import AUTO, CLIP, EMBEDDED, ENDPOINT, JUDGES, choose_judge, find_missing
 
 if TYPE_CHECKING:
     from crce.judges.judge import Judge
@@ -12,9 +13,15 @@ if TYPE_CHECKING:
 def load_judge(base: str, judge: str = AUTO, device: str = "auto") -> "Judge":
     """judge: "auto", a key of JUDGES, or the Hub id or folder of a model that tells what a picture shows.
 
-    A model is downloaded if it is not here. Raises CrceError if there is no such judge or it cannot be loaded.
+    Nothing is downloaded. Raises CrceError if there is no such judge, it has to be downloaded first, or it cannot be
+    loaded.
     """
     name = choose_judge(base, judge)
+    if missing := find_missing(name):
+        raise CrceError(
+            f"The judge {missing!r} is not on this machine, and nothing downloads it unasked. Choose it in the Erase "
+            f"tab and download it there, or with `python -m crce download --judge {name}`."
+        )
     if name == EMBEDDED:
         from crce.judges.embedded import EmbeddedJudge
 
@@ -38,4 +45,4 @@ def _is_clip(place: str) -> bool:
 
     from crce.judges.weights import load
 
-    return load(place, lambda: AutoConfig.from_pretrained(place)).model_type == "clip"
+    return load(place, lambda: AutoConfig.from_pretrained(place, local_files_only=True)).model_type == "clip"

@@ -60,7 +60,7 @@ class VlmJudge(Judge):
     @classmethod
     def load(cls, name: str, place: str, device: str = "auto") -> "VlmJudge":
         """name: as it was chosen; place: a folder or a Hub id. Raises CrceError if it cannot be loaded."""
-        config = load(place, lambda: AutoConfig.from_pretrained(place))
+        config = load(place, lambda: AutoConfig.from_pretrained(place, local_files_only=True))
         processor = load(place, lambda: load_processor(place))
         model = load_weights(AutoModelForImageTextToText, place, device)
         prompt = f"{PROMPT}. {RESTRICTION}"
@@ -101,16 +101,17 @@ class VlmJudge(Judge):
 def load_processor(place: str) -> Any:
     """The model's processor. Without torchvision AutoProcessor gives a bare tokenizer or fails for Qwen's models."""
     try:
-        processor = AutoProcessor.from_pretrained(place)
+        processor = AutoProcessor.from_pretrained(place, local_files_only=True)
     except (ImportError, AttributeError, ValueError, OSError):
         processor = None
     if hasattr(processor, "image_processor"):
         return processor
-    tokenizer = AutoTokenizer.from_pretrained(place)
+    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
     # The picture's token is written into the text as often as there are patches, as Qwen's models want it.
     if "<|image_pad|>" not in tokenizer.get_vocab():
         raise CrceError(f"The judge {place!r} needs torchvision, in the version that belongs to the installed torch.")
-    return ImageProcessor(AutoImageProcessor.from_pretrained(place), tokenizer, tokenizer.chat_template)
+    images = AutoImageProcessor.from_pretrained(place, local_files_only=True)
+    return ImageProcessor(images, tokenizer, tokenizer.chat_template)
 
 
 def _first_tokens(tokenizer: transformers.PreTrainedTokenizerBase, words: Sequence[str]) -> list[int]:

@@ -19,12 +19,13 @@ R = TypeVar("R")
 
 
 def load_weights(automatic: Any, place: str, device: str) -> Any:
-    """A model of transformers from a folder or the Hub, on the CPU: bf16 for a GPU, else in the precision of its files.
+    """A model of transformers from a folder or the Hub's cache, on the CPU: in bf16 for a GPU, else as its files are.
 
     automatic: an Auto class. Raises CrceError if it cannot be loaded.
     """
     dtype = torch.bfloat16 if torch.device(pick_device(device)).type == "cuda" else "auto"
-    return load(place, lambda: automatic.from_pretrained(place, dtype=dtype).eval().requires_grad_(False))
+    options = {"dtype": dtype, "local_files_only": True}
+    return load(place, lambda: automatic.from_pretrained(place, **options).eval().requires_grad_(False))
 
 
 def load(place: str, loading: Callable[[], R]) -> R:

@@ -143,19 +143,16 @@ def lora(erasure: Erasure, rank: int = RANK) -> Files:
 
 def pipeline(erasure: Erasure) -> Files:
     """The whole model as a folder of diffusers, which can be a base again."""
-    index = base_files.pipeline_index(erasure.base)
-    parts = base_files.parts_of(index)
-    folder = base_files.find_base(erasure.base)
+    index, folder, weights = _read_model(erasure)
     made: Files = {"model_index.json": json.dumps(index, indent=2).encode()}
     if (folder / "crce.json").exists():
         made["crce.json"] = (folder / "crce.json").read_bytes()
-    for part in parts:
+    for part in base_files.parts_of(index):
         settings = [path for path in (folder / part).iterdir() if path.suffix in (".json", ".txt", ".model")]
         made |= {f"{part}/{p.name}": p.read_bytes() for p in settings if not p.name.endswith(".index.json")}
-        if (folder / part / "config.json").exists():  # a tokenizer and a scheduler have others, and no weights
-            stem = "model" if index[part][0] == "transformers" else "diffusion_pytorch_model"
-            tensors = _erased_unet(erasure) if part == "unet" else tensor_files.read_all(folder / part)
-            made[f"{part}/{stem}.safetensors"] = TensorFile(tensors, {})
+    for part, tensors in weights.items():
+        stem = "model" if index[part][0] == "transformers" else "diffusion_pytorch_model"
+        made[f"{part}/{stem}.safetensors"] = TensorFile(tensors, {})
     return made
 
 
@@ -164,18 +161,16 @@ def checkpoint(erasure: Erasure) -> Files:
 
     Raises CrceError for a base that is no Stable Diffusion 1 or 2.
     """
-    index = base_files.pipeline_index(erasure.base)
+    index, folder, weights = _read_model(erasure)
     if index.get("_class_name") != "StableDiffusionPipeline":
         raise CrceError(
             f"{public_name(erasure.base)} is a {index.get('_class_name')}, and one checkpoint file is made of "
             "Stable Diffusion 1 and 2 only. Choose the pipeline folder."
         )
-    folder = base_files.find_base(erasure.base)
-    vae, text = (tensor_files.read_all(folder / part) for part in ("vae", "text_encoder"))
     settings = base_files.read_settings(folder / "text_encoder")
     # OpenAI's CLIP, of Stable Diffusion 1, has the quick form; OpenCLIP, of Stable Diffusion 2, the exact one.
     open_clip = settings.get("hidden_act") == "gelu"
-    made = ldm.checkpoint(_erased_unet(erasure), vae, text, open_clip)
+    made = ldm.checkpoint(weights["unet"], weights["vae"], weights["text_encoder"], open_clip)
     return {"": TensorFile(made, tensor_files.read(erasure.delta)[1])}
 
 
@@ -340,6 +335,15 @@ def base_expression(base: str, public: bool = False) -> str:
     if base == bases.EMOJI_SD:
         return f'resolve("{base}")'
     return repr(public_name(base) if public else base)
+
+
+def _read_model(erasure: Erasure) -> tuple[dict, Path, dict[str, LazyTensors]]:
+    """The base's index, its folder, and the erased model's weights by part."""
+    index, folder = base_files.pipeline_index(erasure.base), base_files.find_base(erasure.base)
+    # A tokenizer and a scheduler have other settings, and no weights.
+    parts = [part for part in base_files.parts_of(index) if (folder / part / "config.json").exists()]
+    others = {part: tensor_files.read_all(folder / part) for part in parts if part != "unet"}
+    return index, folder, {**others, "unet": _erased_unet(erasure)}
 
 
 def _erased_unet(erasure: Erasure) -> LazyTensors:
