@@ -22,11 +22,14 @@ class Guard:
     """ASGI middleware.
 
     hosts: the names under which the app may be asked for, None for any. A page of another site can give its own name
-    the address 127.0.0.1, but not our name. token: whether each browser gets a random one. uploads: their folder.
+    the address 127.0.0.1, but not our name. token: whether each browser gets a random one; framed: also inside
+    another site's page. uploads: their folder.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str] | None, token: bool, uploads: Callable[[], str]):
-        self._app, self._token, self._uploads = app, token, uploads
+    def __init__(
+        self, app: ASGIApp, hosts: Iterable[str] | None, token: bool, uploads: Callable[[], str], framed: bool = False
+    ):
+        self._app, self._token, self._uploads, self._framed = app, token, uploads, framed
         self._hosts = None if hosts is None else {host.strip("[]").lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,7 +39,7 @@ class Guard:
         if refusal := self._refuse(scope, headers):
             return await refusal(scope, receive, send)
         if self._token and COOKIE not in SimpleCookie(headers.get("cookie", "")):
-            send = _with_token(send)
+            send = _with_token(send, self._framed)
         await self._app(scope, receive, send)
 
     def _refuse(self, scope: Scope, headers: Headers) -> Response | None:
@@ -78,10 +81,13 @@ def _measure(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _with_token(send: Send) -> Send:
+def _with_token(send: Send, framed: bool) -> Send:
+    # In a frame a browser keeps only a cookie that is sent encrypted, and apart for each site around it.
+    site = "SameSite=None; Secure; Partitioned" if framed else "SameSite=Lax"
+
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            value = f"{COOKIE}={secrets.token_urlsafe(24)}; Path=/; HttpOnly; SameSite=Lax; Max-Age=31536000"
+            value = f"{COOKIE}={secrets.token_urlsafe(24)}; Path=/; HttpOnly; {site}; Max-Age=31536000"
             MutableHeaders(scope=message).append("set-cookie", value)
         await send(message)
 

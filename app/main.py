@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import threading
+from importlib.util import find_spec
 
 # Read when gradio is imported: no usage data leaves the machine.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -12,19 +13,19 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
-from app import guard
+from app import api, guard
 from app.components import ASSETS, html_panel
 from app.events import QUIET
 from app.session import people, thumbnails
 from app.tabs import compare, curate, erase, publish, start, status_bar
 from app.theme import CSS, ICON, build_theme
 from crce import runs
-from crce.environment import LOOPBACK, bypass_proxy
+from crce.environment import LOOPBACK, bypass_proxy, on_space, on_zero_gpu
 from crce.errors import CrceError
 from crce.redact import AUTH, SHORTEST, hide
 from crce.worker.client import ensure_workers
 
-_MAX_UPLOAD = "5mb"
+_MAX_UPLOAD = "100mb"  # a bundle of Stable Diffusion v1.4 has 80
 
 
 def build() -> gr.Blocks:
@@ -57,16 +58,25 @@ def build() -> gr.Blocks:
         demo.load(compare.read_link, None, start_tab.finished, **QUIET)
         publish.wire(publish_tab, curate_tab, publish_page)
         gr.on([demo.load, tick.tick], status_bar.render_status, None, status, **QUIET)
+        api.build()
     return demo
 
 
-def launch(host: str, port: int, block: bool = True, auth: str = "", insecure: bool = False) -> gr.Blocks:
-    """auth: accounts as "name:password", with commas between them; the first is the operator's.
+def launch(
+    host: str, port: int, block: bool = True, auth: str = "", insecure: bool = False, mcp: bool = False
+) -> gr.Blocks:
+    """auth: accounts as "name:password", with commas between them; the first is the operator's. mcp: offer the
+    endpoints of `api` to assistants too.
 
-    Raises CrceError for a host that others reach, unless there are accounts or it is insecure on purpose.
+    Raises CrceError for a host that others reach, unless there are accounts or it is insecure on purpose; and for MCP
+    without its package.
     """
+    if mcp:
+        _require_mcp()
+    if on_zero_gpu():
+        import crce.zerogpu  # noqa: F401  before anything looks for a GPU
     accounts, alone = _read_accounts(auth), guard.is_loopback(host)
-    if not (alone or accounts or insecure):
+    if not (alone or accounts or insecure or on_space()):
         raise CrceError(
             f"{host} can be reached from other machines, and anyone there could use this one. Give accounts "
             "(--auth name:password, or CRCE_AUTH), or say that you want it open to all (--insecure)."
@@ -75,7 +85,9 @@ def launch(host: str, port: int, block: bool = True, auth: str = "", insecure: b
     people.share(people.Sharing([name for name, _ in accounts]) if shared else None)
     bypass_proxy(host)
     hosts = {*LOOPBACK, host} if alone else None
-    shield = Middleware(guard.Guard, hosts=hosts, token=shared and not accounts, uploads=get_upload_folder)
+    shield = Middleware(
+        guard.Guard, hosts=hosts, token=shared and not accounts, uploads=get_upload_folder, framed=on_space()
+    )
     threading.Thread(target=_warm_up, daemon=True).start()
     demo = build().queue(max_size=64, default_concurrency_limit=8)
     demo.launch(
@@ -92,10 +104,16 @@ def launch(host: str, port: int, block: bool = True, auth: str = "", insecure: b
         show_error=False,
         max_file_size=_MAX_UPLOAD,
         auth=accounts or None,
+        mcp_server=mcp,
         app_kwargs={"middleware": [shield]},
         prevent_thread_lock=not block,
     )
     return demo
+
+
+def _require_mcp() -> None:
+    if find_spec("mcp") is None:
+        raise CrceError("MCP needs a package that is not here: pip install 'gradio[mcp]'. Then start again.")
 
 
 def _read_accounts(auth: str) -> list[tuple[str, str]]:
@@ -129,7 +147,8 @@ def main() -> None:
     )
     parser.add_argument("--auth", default=os.environ.get(AUTH, ""), help=f"accounts, name:password,… (or {AUTH})")
     parser.add_argument("--insecure", action="store_true", help="open to anyone who reaches the host")
+    parser.add_argument("--mcp", action="store_true", help="let assistants propose, erase and compare, over MCP")
     parser.add_argument("--port", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", 7860)), help="port")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    launch(options.host, options.port, auth=options.auth, insecure=options.insecure)
+    launch(options.host, options.port, auth=options.auth, insecure=options.insecure, mcp=options.mcp)

@@ -18,8 +18,11 @@ from typing import Any
 import gradio as gr
 
 from app.session.question import Question, is_open
+from crce.environment import on_zero_gpu
 from crce.errors import CrceError
+from crce.runs import Run
 from crce.worker import client
+from crce.worker.client import ensure_workers
 from crce.worker.requests import ModelRequest
 
 _TIMEOUT = 600  # seconds
@@ -150,3 +153,12 @@ async def _ask(wanted: WorkerRequest, turn: _Turn) -> _Resume:
 
 def _fits(wanted: WorkerRequest) -> bool:
     return wanted.question is None or is_open(wanted.question)
+
+
+def start_work(run: Run) -> None:
+    """Lets a queued run begin: in a worker, or where no process may keep a GPU, now and here."""
+    if not on_zero_gpu():
+        return ensure_workers()
+    from crce.zerogpu import execute_run
+
+    execute_run(str(run.dir))

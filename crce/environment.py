@@ -12,6 +12,7 @@ from crce.errors import CrceError
 from crce.redact import KEYS, PROXIES, URLS
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SPACE, ZERO_GPU, OAUTH = "SPACE_ID", "SPACES_ZERO_GPU", "OAUTH_CLIENT_ID"  # set by Hugging Face Spaces alone
 _SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
@@ -28,6 +29,16 @@ def prepare() -> None:
         _prepare_proxy(name)
     read_url("HF_ENDPOINT")
     bypass_proxy(*LOOPBACK)
+
+
+def on_space() -> bool:
+    """Whether this is a Hugging Face Space: reached by anyone, under its own domain, on a disk that is emptied."""
+    return bool(os.environ.get(SPACE))
+
+
+def on_zero_gpu() -> bool:
+    """Whether this is a Space where a GPU is there for single calls only (`crce.zerogpu`)."""
+    return on_space() and bool(os.environ.get(ZERO_GPU))
 
 
 def bypass_proxy(*hosts: str) -> None:

@@ -1,7 +1,8 @@
 """A Hub on loopback: repositories with commits, pull requests and tags, over the real protocol.
 
 `fail["commit"] = [503, 429]` lets the next two requests of that route fail so; a response in place of a status is sent
-as it is. Tokens: "hf_good", "hf_readonly".
+as it is. Tokens: "hf_good", "hf_readonly". `lfs = {}` sends large kinds of files through LFS, as the Hub does;
+`faults` are what it finds in a card. A file can be read in ranges.
 """
 
 import asyncio
@@ -14,18 +15,20 @@ from pathlib import Path, PurePosixPath
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+LARGE = (".safetensors", ".parquet", ".png")
 KINDS = {"dataset": "datasets/", "model": ""}
 
 
 class Repo:
     """Commits as (id, files), oldest first; each commit has all files.
 
-    gated: nobody may have its files. paused: a download stops in the middle of a file until it is False. downloads:
-    files of weights that were sent.
+    gated: nobody may have its files. paused: a download stops in the middle of a file until it is False. drops: as many
+    whole files break off in the middle. downloads: files of weights that were sent. ranges: parts that were sent.
     """
 
     def __init__(self, private: bool, gated: bool = False):
-        self.gated, self.paused, self.downloads = gated, False, 0
+        self.gated, self.paused, self.downloads, self.drops, self.ranges = gated, False, 0, 0, 0
+        self.large: dict[str, str] = {}  # what LFS has: the digest by path
         self.private, self.tags, self.pull_requests, self.messages = private, {}, [], []
         self.commits = [("0" * 40, {".gitattributes": b""})]
 
@@ -60,6 +63,8 @@ class FakeHub:
         self.repos: dict[tuple[str, str], Repo] = {}
         self.fail: dict[str, list[int | Response]] = defaultdict(list)
         self.calls: list[str] = []
+        self.lfs: dict[str, bytes] | None = None
+        self.faults: list[str] = []
         self.app = FastAPI()
         self.app.middleware("http")(self.guard)
         api = "/api/{kind}s/{user}/{name}"
@@ -72,6 +77,9 @@ class FakeHub:
             ("POST", api + "/paths-info/{revision}", self.paths_info),
             ("POST", api + "/preupload/{revision}", self.preupload),
             ("POST", api + "/commit/{revision}", self.commit), ("POST", api + "/tag/{revision}", self.tag),
+            ("POST", "/datasets/{user}/{name}.git/info/lfs/objects/batch", self.lfs_batch),
+            ("POST", "/{user}/{name}.git/info/lfs/objects/batch", self.lfs_batch),
+            ("PUT", "/lfs-storage/{oid}", self.lfs_put), ("POST", "/lfs-verify", self.lfs_verify),
             ("GET", "/datasets/{user}/{name}/resolve/{revision}/{path:path}", self.resolve_dataset),
             ("HEAD", "/datasets/{user}/{name}/resolve/{revision}/{path:path}", self.resolve_dataset),
             ("GET", "/{user}/{name}/resolve/{revision}/{path:path}", self.resolve_model),
@@ -81,7 +89,20 @@ class FakeHub:
 
     async def guard(self, request: Request, call_next):
         """Failures asked for, tokens, rights; then the route itself."""
-        known = ("whoami", "create", "validate-yaml", "refs", "tree", "preupload", "commit", "tag", "resolve")
+        known = (
+            "whoami",
+            "create",
+            "validate-yaml",
+            "refs",
+            "tree",
+            "preupload",
+            "commit",
+            "tag",
+            "resolve",
+            "lfs-storage",
+            "lfs-verify",
+            "lfs",
+        )
         route = next((name for name in known if f"/{name}" in request.url.path), "info")
         self.calls.append(route)
         if self.fail[route]:
@@ -89,6 +110,8 @@ class FakeHub:
             if isinstance(status, Response):
                 return status
             return error(status, f"{status} as asked for", {"retry-after": "0"} if status == 429 else {})
+        if route == "lfs-storage":
+            return await call_next(request)  # signed by its address, as S3 is
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token not in ("hf_good", "hf_readonly"):
             return error(401, "Invalid credentials in Authorization header")
@@ -111,7 +134,8 @@ class FakeHub:
         return {"url": f"{request.base_url}{KINDS[key[0]]}{key[1]}"}
 
     def validate(self):
-        return {"errors": [], "warnings": []}
+        found = {"errors": [{"message": fault} for fault in self.faults], "warnings": []}
+        return JSONResponse(found, 400 if self.faults else 200)
 
     def info(self, kind: str, user: str, name: str):
         repo = self.repos.get((kind, f"{user}/{name}"))
@@ -128,19 +152,51 @@ class FakeHub:
     def tree(self, kind: str, user: str, name: str, revision: str, folder: str = ""):
         files = self.repos[kind, f"{user}/{name}"].at(revision)[1]
         inside = {path: data for path, data in files.items() if path.startswith(f"{folder}/" if folder else "")}
-        return folders(inside, folder) + [entry(path, data) for path, data in inside.items()]
+        return folders(inside, folder) + [self.entry(path, data) for path, data in inside.items()]
 
     async def paths_info(self, kind: str, user: str, name: str, revision: str, request: Request):
         files, wanted = self.repos[kind, f"{user}/{name}"].at(revision)[1], (await request.form()).getlist("paths")
-        return [entry(path, files[path]) for path in wanted if path in files]
+        return [self.entry(path, files[path]) for path in wanted if path in files]
 
     async def preupload(self, kind: str, user: str, name: str, request: Request):
         files = self.repos[kind, f"{user}/{name}"].files
         return {"files": [
-            {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False,
-             "oid": git_id(files[f["path"]]) if f["path"] in files else None}
+            {"path": f["path"], "uploadMode": self.mode(f["path"]), "shouldIgnore": False,
+             "oid": self.oid(f["path"], files[f["path"]]) if f["path"] in files else None}
             for f in (await request.json())["files"]
         ]}  # fmt: skip
+
+    def mode(self, path: str) -> str:
+        return "regular" if self.lfs is None or not path.endswith(LARGE) else "lfs"
+
+    def oid(self, path: str, data: bytes) -> str:
+        return git_id(data) if self.mode(path) == "regular" else hashlib.sha256(data).hexdigest()
+
+    def entry(self, path: str, data: bytes) -> dict:
+        told = {"oid": self.oid(path, data), "size": len(data)}
+        large = {} if self.mode(path) == "regular" else {"lfs": {**told, "pointerSize": 130}}
+        return {"type": "file", "path": path, **told, **large}
+
+    async def lfs_batch(self, request: Request):
+        base, objects = request.base_url, (await request.json())["objects"]
+        missing = {"upload": {"href": f"{base}lfs-storage/{{oid}}"}, "verify": {"href": f"{base}lfs-verify"}}
+        return {"transfer": "basic", "objects": [
+            each | ({} if each["oid"] in self.lfs else {"actions": {
+                name: {"href": action["href"].format(**each)} for name, action in missing.items()
+            }})
+            for each in objects
+        ]}  # fmt: skip
+
+    async def lfs_put(self, oid: str, request: Request):
+        data = await request.body()
+        if hashlib.sha256(data).hexdigest() != oid:
+            return error(400, "The content does not match its digest")
+        self.lfs[oid] = data
+        return {}
+
+    async def lfs_verify(self, request: Request):
+        asked = await request.json()
+        return {} if len(self.lfs.get(asked["oid"], b"")) == asked["size"] else error(404, "It was not uploaded")
 
     async def commit(self, kind: str, user: str, name: str, request: Request):
         repo = self.repos[kind, f"{user}/{name}"]
@@ -150,6 +206,12 @@ class FakeHub:
             return error(403, "You may not commit here")
         if header.get("parentCommit") not in (None, repo.head):
             return error(412, "A commit has happened since. Please refresh and try again.")
+        for line in lines[1:]:
+            if line["key"] == "lfsFile":
+                if (oid := line["value"]["oid"]) not in (self.lfs or {}):
+                    return error(400, "A file of the commit was not uploaded")
+                content = base64.b64encode(self.lfs[oid]).decode()
+                repo.large[line["value"]["path"]], line["value"]["content"] = oid, content
         files = changed(repo.files, lines[1:])
         repo.messages.append(header["summary"])
         page = f"{request.base_url}{KINDS[kind]}{user}/{name}"
@@ -181,11 +243,29 @@ class FakeHub:
             return error(404, "Entry not found", {"X-Error-Code": "EntryNotFound"})
         data = files[path]
         headers = {"X-Repo-Commit": commit, "ETag": f'"{git_id(data)}"', "Content-Length": str(len(data))}
-        whole = request.method == "GET" and "range" not in request.headers
+        headers["Accept-Ranges"] = "bytes"
+        if request.method == "GET" and "range" in request.headers:
+            repo.ranges += 1
+            return part(data, request.headers["range"], headers)
+        whole = request.method == "GET"
+        if whole and repo.drops:
+            repo.drops -= 1
+            return StreamingResponse(iter([data[: len(data) // 2]]), headers=headers)
         repo.downloads += whole and path.endswith(".safetensors")
         if whole and repo.paused:
             return StreamingResponse(halves(repo, data), headers=headers)
         return Response(data if request.method == "GET" else b"", headers=headers)
+
+
+def part(data: bytes, asked: str, headers: dict[str, str]) -> Response:
+    """The answer to "bytes=10-19" or "bytes=10-"."""
+    first, _, last = asked.removeprefix("bytes=").partition("-")
+    start, end = int(first), min(int(last or len(data)), len(data) - 1)
+    if start >= len(data):
+        return Response(b"", 416, {"Content-Range": f"bytes */{len(data)}"})
+    found = data[start : end + 1]
+    told = {"Content-Range": f"bytes {start}-{end}/{len(data)}", "Content-Length": str(len(found))}
+    return Response(found, 206, {**headers, **told})
 
 
 async def halves(repo: Repo, data: bytes):
@@ -193,10 +273,6 @@ async def halves(repo: Repo, data: bytes):
     while repo.paused:
         await asyncio.sleep(0.05)
     yield data[len(data) // 2 :]
-
-
-def entry(path: str, data: bytes) -> dict:
-    return {"type": "file", "path": path, "size": len(data), "oid": git_id(data)}
 
 
 def folders(files: dict[str, bytes], inside: str) -> list[dict]:

@@ -47,7 +47,7 @@ def test_a_row_is_what_the_card_says(shipped):
     dog = next(spec for spec in shipped if spec.slug == "dog")
     row = dataset.rows([dog], "train")[0]
     assert row | {"note": ""} == {
-        "category": "object", "concept": "dog", "sense": "", "kind": "coref", "term": "domestic dog",
+        "slug": "dog", "category": "object", "concept": "dog", "sense": "", "kind": "coref", "term": "domestic dog",
         "certainty": "very high", "weight": 1.0, "rank": 1, "source": "paper", "note": "",
     }  # fmt: skip
     card = (library.SHIPPED / "README.md").read_text()

@@ -82,8 +82,9 @@ def _listens(browser):
 # The guard
 
 
-def guarded(uploads, hosts=("127.0.0.1", "localhost", "::1"), token=False):
-    app = FastAPI(middleware=[Middleware(guard.Guard, hosts=hosts, token=token, uploads=lambda: str(uploads))])
+def guarded(uploads, hosts=("127.0.0.1", "localhost", "::1"), token=False, framed=False):
+    shield = Middleware(guard.Guard, hosts=hosts, token=token, uploads=lambda: str(uploads), framed=framed)
+    app = FastAPI(middleware=[shield])
     app.post("/gradio_api/upload")(lambda: "taken")
     app.get("/")(lambda: "page")
     return app

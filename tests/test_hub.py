@@ -1,6 +1,7 @@
 """Publishing against a Hub on loopback: one commit, nothing lost, and errors that say what to do."""
 
 import gzip
+import io
 import json
 import os
 import subprocess
@@ -11,18 +12,22 @@ import numpy as np
 import pytest
 from fastapi.responses import RedirectResponse, Response
 from huggingface_hub import HfApi, ModelCard
+from PIL import Image
 from safetensors.numpy import load, load_file, save_file
 
 from crce import runs
-from crce.concepts import dataset, library
+from crce.concepts import changelog, dataset, library
 from crce.concepts.spec import spec_from_dict
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.evaluation.report import Accuracy, Report
-from crce.publishing import export, hub
+from crce.evaluation.questions import Answers
+from crce.evaluation.report import Accuracy, Report, write_report
+from crce.publishing import before_after, export, hub
 from crce.publishing.cards import weights_card
 from crce.publishing.hub import Hub
 from crce.runs import Job
+from crce.runs.events import PreviewEvent
+from crce.runs.execute import picture_name
 from tests.fake_hub import FakeHub, Repo
 from tests.servers import serving
 
@@ -90,7 +95,8 @@ def test_concepts_of_others_are_kept(fake, mine, specs):
     seen = mine.difference(specs[2:], REPO)
     assert (seen.new, seen.changed, seen.kept, seen.terms) == (("mermaid",), (), ("cat", "dog"), 30)
     mine.publish_dataset(specs[2:], REPO, parent=seen.parent)
-    assert repo(fake).files == {".gitattributes": b"", **dataset.files(specs, REPO)}
+    changes = changelog.render(changelog.compare(specs[:2], specs), seen.parent, "")
+    assert repo(fake).files == {".gitattributes": b"", **dataset.files(specs, REPO, changes)}
 
 
 def test_a_changed_concept_replaces_its_old_form(fake, mine, specs):
@@ -305,6 +311,27 @@ def test_what_was_not_shown_is_not_published(fake, mine, specs):
     assert repo(fake).head == head
 
 
+def test_the_card_keeps_what_changed_and_it_is_shown_before(crce, fake, url, mine, specs, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", url)
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    mine.publish_dataset(specs[:1], REPO)
+    there = repo(fake)
+    assert b"## Changes" not in there.files["README.md"]
+    since = there.head
+    changed = replace(specs[0], corefs=specs[0].corefs[1:])
+    _, difference = mine.prepare_dataset([changed, specs[1]], REPO)
+    assert [(each.name, each.verb) for each in difference.changes] == [("cat", "new"), ("dog", "changed")]
+    assert difference.changes[1].lines == (f"− coref: {specs[0].corefs[0].text}",)
+    mine.publish_dataset([changed, specs[1]], REPO)
+    card = there.files["README.md"].decode()
+    assert f"### Since {since[:10]}" in card and f"- − coref: {specs[0].corefs[0].text}" in card
+    code, out, err = crce("publish", "dataset", REPO, "dog", "--dry-run", "--json")
+    (back,) = json.loads(out)["changes"]
+    assert code == 0 and back["lines"] == [f"+ coref: {specs[0].corefs[0].text} ({specs[0].corefs[0].certainty})"]
+    assert f"dog: {back['lines'][0]}" in err
+    assert there.files["README.md"].decode() == card
+
+
 def test_the_card_says_who_has_reviewed(specs):
     reviewed = [replace(spec, provenance=replace(spec.provenance, reviewer="Ada")) for spec in specs]
     cards = [hub.prepare_dataset(each, REPO).card for each in (specs, [reviewed[0], *specs[1:]], reviewed)]
@@ -487,6 +514,49 @@ def test_the_snippet_of_the_card_is_python(fake, mine, run):
     mine.publish_weights(run, "no-dog")
     card = repo(fake, "tester/no-dog", "model").files["README.md"].decode()
     compile(card.split("```python\n")[1].split("```")[0], "card", "exec")
+
+
+def test_the_snippet_of_a_pipeline_works_from_an_empty_folder(fake, url, mine, run, tiny_sd_dir, tmp_path):
+    other = runs.create(Job(str(tiny_sd_dir), run.job.spec, EraseConfig(steps=1)))
+    name = "conv_in.bias"
+    changed = load_file(tiny_sd_dir / UNET)[name] + 1
+    save_file({name: changed}, other.weights_path)
+    mine.publish_weights(other, "no-dog", formats=("pipeline",))
+    card = repo(fake, "tester/no-dog", "model").files["README.md"].decode()
+    (code,) = [block.split("```")[0] for block in card.split("```python\n")[1:]]
+    (tmp_path / "empty").mkdir()
+    code = f"import os; os.chdir({str(tmp_path / 'empty')!r})\n{code}\nprint(*pipe.unet.conv_in.bias.tolist())"
+    told = script(code, tmp_path / "home", HF_ENDPOINT=url, HF_TOKEN="hf_good", PYTHONPATH="")
+    assert np.allclose([float(value) for value in told.split()], changed)
+
+
+def test_the_repository_shows_before_and_after(fake, mine, run):
+    for step, shade in ((0, 200), (3, 50)):
+        names = tuple(f"images/preview-{step:05d}-{place}.png" for place in range(2))
+        (run.dir / "images").mkdir(exist_ok=True)
+        for each in names:
+            Image.new("RGB", (16, 16), (shade, 0, 0)).save(run.dir / each)
+        run.record(PreviewEvent(step, ("dog", "a *cat*"), (0, 0), names))
+    mine.publish_weights(run, "no-dog")
+    files = repo(fake, "tester/no-dog", "model").files
+    with Image.open(io.BytesIO(files["before-after.png"])) as sheet:
+        colours = {colour for _, colour in sheet.getcolors(1 << 20)}
+    assert {(200, 0, 0), (50, 0, 0)} < colours
+    card = files["README.md"].decode()
+    assert r"![dog, a \*cat\*: before and after, on the same seeds](before-after.png)" in card
+
+
+def test_of_an_evaluated_run_held_out_terms_are_shown(run):
+    """The concept, and the first name and neighbour that were held out; a row without its pictures is left out."""
+    terms = [("target", "dog", "train"), ("coref", "puppy", "train"), ("coref", "hound", "test"),
+             ("retain", "cat", "test"), ("retain", "wolf", "test")]  # fmt: skip
+    answers = [Answers(kind, text, split, "dog", None, (0,), (True,), (1.0,), (True,)) for kind, text, split in terms]
+    write_report(run.dir / "report.json", Report({}, terms=tuple(answers)))
+    (run.dir / "images" / "eval").mkdir(parents=True)
+    for number in (0, 2):
+        for prefix in ("base-", ""):
+            Image.new("RGB", (8, 8)).save(run.dir / picture_name(terms[number][0], number, 0, prefix))
+    assert [each.prompt for each in before_after.find_drawn(run)] == ["dog", "hound"]
 
 
 @pytest.mark.parametrize(("formats", "says"), [(("ckpt",), "no format 'ckpt'"), ((), "No format is chosen")])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from app.session import people
 from crce import files
+from crce.concepts import reviews
 from crce.concepts.library import broken_concepts, library, own_path, parse_spec, read_spec, save_spec
 from crce.concepts.spec import ConceptSpec, spec_from_dict, spec_to_dict
 from crce.errors import CrceError
@@ -162,7 +163,7 @@ def is_own(spec: ConceptSpec) -> bool:
 def mark_reviewed(spec: ConceptSpec, reviewer: str) -> ConceptSpec:
     if not reviewer.strip():
         raise CrceError("Enter your name: the dataset lists it as the reviewer of this concept.")
-    return replace(spec, provenance=replace(spec.provenance, reviewer=reviewer.strip()))
+    return reviews.sign(spec, reviewer.strip())
 
 
 def _require_shelf(spec: ConceptSpec) -> None:

@@ -1,8 +1,9 @@
 """Whose runs, drafts and talks these are, where several people reach the app.
 
 On this machine alone there is one person, and nobody is asked. Behind a login a person is the user name; on an open
-server (--insecure), the holder of a random token that the guard keeps in the browser. The first account of the login
-is the operator's: publishing uses the operator's token, so only the operator publishes.
+server (--insecure, and a Space), the holder of a random token that the guard keeps in the browser, or without cookies
+one open page. The first account of the login is the operator's: publishing uses the operator's token, so only the
+operator publishes. On a Space nobody does; there a visitor publishes with a login and a token of their own.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import gradio as gr
 from gradio.context import LocalContext
 
 from crce import files, runs
+from crce.environment import on_space
 from crce.errors import CrceError
 from crce.runs import Run
 
@@ -46,7 +48,7 @@ def current() -> str:
         return ""
     if request is None:
         return "nobody"  # the end of a request that was cancelled
-    who = request.username if _sharing.accounts else request.cookies.get(COOKIE)
+    who = request.username if _sharing.accounts else request.cookies.get(COOKIE) or request.session_hash
     return hashlib.sha256(f"crce {who or ''}".encode()).hexdigest()[:20]
 
 
@@ -61,6 +63,19 @@ def is_operator() -> bool:
 def require_operator(what: str) -> None:
     if not is_operator():
         raise CrceError(f"Only the operator of this server may {what}: it uses the operator's access token.")
+
+
+def find_token(what: str, login: gr.OAuthToken | None) -> str:
+    """The access token to `what` with: the visitor's on a Space; elsewhere "" for that of this machine.
+
+    Raises CrceError for those who may not.
+    """
+    if not on_space():
+        require_operator(what)
+        return ""
+    if login is None:
+        raise CrceError("Log in with Hugging Face at the top of this tab first. Everything else works without.")
+    return login.token
 
 
 def claim(run: Run) -> None:

@@ -17,7 +17,7 @@ from app.errors import report_errors
 from app.events import QUIET
 from app.session import people
 from app.session.comparison import Comparison, Prompt, Row, Title
-from app.tabs import compare_person, erase_form, run_view
+from app.tabs import compare_bundle, compare_person, erase_form, run_view
 from app.tabs.comparison_sheet import draw_sheet
 from app.tabs.erase import EraseTab
 from app.tabs.start import StartTab
@@ -81,6 +81,7 @@ class CompareTab:
     images: gr.Number
     evaluate: gr.Button
     time: gr.Markdown
+    bundle: compare_bundle.BundlePanel
 
 
 # What is drawn
@@ -388,8 +389,22 @@ def build() -> CompareTab:
                 with gr.Column(min_width=160):
                     evaluate_button = gr.Button("Evaluate all")
                     time = gr.Markdown(elem_classes="mute")
+            bundle = compare_bundle.build()
     return CompareTab(
-        form, load, draw_button, comparison, timer, grid, hint, pair, scores, person, images, evaluate_button, time
+        form,
+        load,
+        draw_button,
+        comparison,
+        timer,
+        grid,
+        hint,
+        pair,
+        scores,
+        person,
+        images,
+        evaluate_button,
+        time,
+        bundle,
     )
 
 
@@ -435,5 +450,6 @@ def wire(ui: CompareTab, start_tab: StartTab, erase_tab: EraseTab, tabs: gr.Tabs
     # Start and Erase send runs here; they are drawn at once.
     for select in (start_tab.card.select, erase_tab.runs.select):
         select(open_from_card, None, [tabs, chosen], **QUIET).success(**drawing, **QUIET).success(**asking)
-    finished = start_tab.finished
-    finished.change(open_run, finished, [tabs, chosen], **QUIET).success(**drawing, **QUIET).success(**asking)
+    compare_bundle.wire(ui.bundle, chosen)
+    for finished in (start_tab.finished, ui.bundle.opened):
+        finished.change(open_run, finished, [tabs, chosen], **QUIET).success(**drawing, **QUIET).success(**asking)

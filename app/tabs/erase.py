@@ -17,7 +17,7 @@ from app.tabs import base_download, erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
 from app.tabs.run_forecast import estimate_judging
-from app.worker import WorkerRequest, tab_id, waiting
+from app.worker import WorkerRequest, start_work, tab_id, waiting
 from crce import base_version, bases, devices, runs
 from crce.catalogue import METHOD_FACTS
 from crce.concepts.drawn import Record, read_record
@@ -29,7 +29,6 @@ from crce.errors import CrceError
 from crce.judges.choices import AUTO, can_judge, choose_judge
 from crce.runs import EvaluationRequest, Job, ResolvedJob, Run
 from crce.runs.events import StartEvent, StepEvent
-from crce.worker.client import ensure_workers
 from crce.worker.requests import EstimateRequest
 
 _COLOURS = {"target": "#6366f1", "corefs": "#c2255c", "retains": "#087a64"}
@@ -273,7 +272,7 @@ def queue_run(job: Job, images: int, judge: str = AUTO, leave_out_long: bool = F
     people.claim(run)
     if images and can_judge(job.base, judge):
         run.request_evaluate(images, judge=judge)
-    ensure_workers()
+    start_work(run)
     return run
 
 
@@ -307,7 +306,7 @@ def press_run_button(chosen: str | None, event: gr.EventData) -> str | None:
             people.require_own(run).request_stop()
         case "resume":
             people.require_own(run).request_resume()
-            ensure_workers()
+            start_work(run)
     return run.id
 
 

@@ -1,5 +1,6 @@
 """Publish: everything is previewed first, and nothing leaves this machine before the button is pressed."""
 
+import os
 import re
 import shutil
 import uuid
@@ -14,7 +15,7 @@ from gradio.utils import get_upload_folder
 from app.components import html_panel, render
 from app.errors import report_errors
 from app.events import QUIET
-from app.session import people
+from app.session import people, publications
 from app.session.drafts import FIRST
 from app.tabs import compare
 from app.tabs.curate import CurateTab
@@ -23,6 +24,7 @@ from crce.concepts import dataset
 from crce.concepts.library import is_shipped, library, publishable
 from crce.concepts.spec import ConceptSpec
 from crce.cost import format_size
+from crce.environment import OAUTH, on_space
 from crce.errors import CrceError
 from crce.publishing import hub
 from crce.publishing.export import DEFAULT, FORMATS, Exported, base_expression, check, export, snippet
@@ -87,6 +89,7 @@ class WeightsPanel:
 @dataclass(frozen=True)
 class PublishTab:
     login: gr.HTML
+    push: gr.HTML
     dataset: DatasetPanel
     weights: WeightsPanel
 
@@ -116,7 +119,13 @@ def render_choose() -> str:
 
 
 def render_login() -> str:
-    return render("login", token=bool(huggingface_hub.get_token()), advice=hub.NO_TOKEN)
+    return render("login", space=on_space(), token=bool(huggingface_hub.get_token()), advice=hub.NO_TOKEN)
+
+
+@report_errors
+def render_push() -> str:
+    """How the last publication went, also one that another page began."""
+    return render("push", push=publications.last())
 
 
 @report_errors
@@ -192,20 +201,31 @@ def choose_concepts(event: gr.EventData) -> list[str]:
 
 
 @report_errors
-def show_difference(concepts: list[str], repo: str) -> tuple:
+def show_difference(concepts: list[str], repo: str, login: gr.OAuthToken | None = None) -> tuple:
     """What would change in the repository; then the whole of what would be public there, as `preview_dataset`."""
-    people.require_operator("use the Hub")
+    token = people.find_token("use the Hub", login)
     specs, place = _find_specs(concepts), _require_repo(repo)
-    made, difference = hub.Hub.connect().prepare_dataset(specs, place)
+    made, difference = hub.Hub.connect(token).prepare_dataset(specs, place)
     return render("difference", difference=difference), *_show_dataset(made, specs)
 
 
 @report_errors
-def publish_dataset(*, concepts: list[str], seen: str, repo: str, private: bool, pull_request: bool, tag: str) -> str:
-    people.require_operator("use the Hub")
+def publish_dataset(
+    login: gr.OAuthToken | None = None,
+    *,
+    concepts: list[str],
+    seen: str,
+    repo: str,
+    private: bool,
+    pull_request: bool,
+    tag: str,
+) -> str:
+    token = people.find_token("use the Hub", login)
     specs, place = _find_specs(concepts), _require_repo(repo)
-    done = hub.Hub.connect().publish_dataset(specs, place, private, pull_request, tag.strip(), seen=seen)
-    what = f"{len(specs)} concept{'s' if len(specs) > 1 else ''}"
+    what, api = f"{len(specs)} concept{'s' if len(specs) > 1 else ''}", hub.Hub.connect(token)
+    done = publications.record(
+        what, place, lambda: api.publish_dataset(specs, place, private, pull_request, tag.strip(), seen=seen)
+    )
     return render("published", done=done, what=what, private=private, pull_request=pull_request)
 
 
@@ -238,6 +258,7 @@ def _describe_export(done: Exported, base: str) -> dict:
 
 @report_errors
 def publish_weights(
+    login: gr.OAuthToken | None = None,
     *,
     run_id: str | None,
     formats: list[str],
@@ -249,12 +270,12 @@ def publish_weights(
     pull_request: bool,
     tag: str,
 ) -> str:
-    people.require_operator("use the Hub")
+    token = people.find_token("use the Hub", login)
     if not run_id:
         raise CrceError("Choose the run whose weights to publish.")
     made = _prepare_weights(run_id, formats, fp16, _require_repo(repo), dataset)
-    done = hub.Hub.connect().publish(made, private, pull_request, tag.strip(), seen)
-    what = f"the weights of {runs.find(run_id).title}"
+    what, api = f"the weights of {runs.find(run_id).title}", hub.Hub.connect(token)
+    done = publications.record(what, made.repo, lambda: api.publish(made, private, pull_request, tag.strip(), seen))
     return render("published", done=done, what=what, private=private, pull_request=pull_request)
 
 
@@ -270,12 +291,16 @@ def _require_repo(repo: str) -> str:
 
 def build() -> PublishTab:
     login = html_panel()
+    # Only on a Space that offers it: elsewhere the button would ask for a token when the app starts.
+    if on_space() and os.environ.get(OAUTH):
+        gr.LoginButton(size="sm")
+    push = html_panel(elem_classes="maybe")
     with gr.Tabs():
         with gr.Tab("Dataset"), gr.Row(equal_height=False):
             dataset = _build_dataset()
         with gr.Tab("Weights of a run"), gr.Row(equal_height=False):
             weights = _build_weights()
-    return PublishTab(login, dataset, weights)
+    return PublishTab(login, push, dataset, weights)
 
 
 def _build_dataset() -> DatasetPanel:
@@ -339,6 +364,7 @@ def _build_card() -> Card:
 def wire(ui: PublishTab, curate_tab: CurateTab, page: gr.Tab) -> None:
     chosen = [ui.dataset.concepts, ui.weights.run]
     page.select(refresh_choices, [*chosen, curate_tab.slug], [ui.login, ui.dataset.choose, *chosen], **QUIET)
+    page.select(render_push, None, ui.push, **QUIET)
     slow = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 1}
     _wire_dataset(ui.dataset, slow)
     _wire_weights(ui.weights, slow)

@@ -5,6 +5,7 @@ import threading
 from app.components import render
 from app.errors import report_errors
 from crce import bases, devices, runs
+from crce.environment import on_space
 from crce.errors import CrceError
 from crce.worker import client
 from crce.worker.answers import StatusAnswer
@@ -42,6 +43,7 @@ def render_status() -> str:
             {"id": run.id, "title": run.facts.title, "state": state}
             for run, state in zip(found[:_NEWS], states, strict=False)
         ],
+        space=on_space(),
     )
 
 

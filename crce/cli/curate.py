@@ -186,6 +186,23 @@ def check_dataset(
     raise typer.Exit(bool(found.problems))
 
 
+@datasets.command("changes")
+def compare_datasets(
+    before: Annotated[Path, typer.Argument(help="The earlier version's folder.")],
+    after: Annotated[Path, typer.Argument(help="The later one's.", show_default="corefconcept")] = SHIPPED,
+    as_json: AsJson = False,
+):
+    """Say what changed between two versions of a dataset: terms added, dropped and moved, and new certainties.
+
+    Example: python -m crce dataset changes my-dataset-v1 my-dataset
+    """
+    from crce.concepts import changelog, dataset
+
+    found = changelog.compare(dataset.read(before), dataset.read(after))
+    lines = [f"{each.name}, {each.verb}: {line}" for each in found for line in each.lines]
+    terminal.say([asdict(each) for each in found], "\n".join(lines) or "Nothing changed.", as_json)
+
+
 @datasets.command("card")
 def write_card(as_json: AsJson = False):
     """Update the header and the contents section of corefconcept/README.md.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from crce.cli import bases, curate, erase, evaluate, export, publish, runs
+from crce.cli import bases, bundle, curate, erase, evaluate, export, publish, runs
 from crce.errors import CrceError
 
 app = typer.Typer(
@@ -24,11 +24,13 @@ COMMANDS: tuple[Callable, ...] = (
     erase.erase, erase.generate, erase.distances, erase.preview, evaluate.evaluate, evaluate.demo, export.export,
     erase.methods, curate.concepts, curate.propose, curate.refine, curate.suggest, runs.list_runs, runs.stop,
     runs.resume, runs.worker, evaluate.calibrate, evaluate.cover, evaluate.measure, evaluate.sweep, evaluate.sheet,
-    evaluate.table, bases.download,
+    evaluate.table, bases.download, bundle.bundle, bundle.import_bundle,
 )  # fmt: skip
+# Names that no function can have.
+_NAMES: dict[Callable, str] = {runs.list_runs: "runs", bundle.import_bundle: "import"}
 
 for command in COMMANDS:
-    app.command("runs" if command is runs.list_runs else None)(command)
+    app.command(_NAMES.get(command))(command)
 app.add_typer(publish.publish, name="publish")
 app.add_typer(curate.datasets, name="dataset")
 

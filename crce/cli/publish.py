@@ -1,7 +1,7 @@
 """Commands that publish to the Hugging Face Hub."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,9 @@ from crce.cli import terminal
 from crce.cli.options import AsJson, Formats, Fp16, RunName
 from crce.cli.runs import open_run
 from crce.concepts.library import find_concept, publishable
+
+if TYPE_CHECKING:
+    from crce.publishing.hub import Difference
 
 publish = typer.Typer(
     no_args_is_help=True,
@@ -32,9 +35,12 @@ def publish_dataset(
     private: Private = True,
     pull_request: PullRequest = False,
     tag: Tag = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and publish nothing.")] = False,
     as_json: AsJson = False,
 ):
     """Publish concepts as a dataset with a card, in one commit. Other concepts in the repository are kept.
+
+    First it says what changes in the repository; the card keeps that too.
 
     Examples:
 
@@ -48,8 +54,20 @@ def publish_dataset(
 
     specs = [find_concept(name) for name in concept] if concept else list(publishable().values())
     terminal.warn(find_unsplit(specs))
-    done = Hub.connect().publish_dataset(specs, repo, private=private, pull_request=pull_request, tag=tag)
+    hub = Hub.connect()
+    made, difference = hub.prepare_dataset(specs, repo)
+    terminal.tell(_describe(difference))
+    if dry_run:
+        return terminal.say(asdict(difference), "Nothing was published.", as_json)
+    done = hub.publish(made, private, pull_request, tag)
     terminal.say(asdict(done), done.url, as_json)
+
+
+def _describe(difference: "Difference") -> list[str]:
+    counts = len(difference.new), len(difference.changed), len(difference.kept)
+    head = "{} new concepts, {} changed, {} left as they are".format(*counts)
+    lines = [f"{each.name}: {line}" for each in difference.changes for line in (each.verb, *each.lines)]
+    return [head, *lines]
 
 
 @publish.command("weights")

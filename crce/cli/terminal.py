@@ -37,6 +37,12 @@ def say(facts: object, text: str | Table, as_json: bool) -> None:
         Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(text)
 
 
+def tell(lines: Iterable[str]) -> None:
+    """Prints lines to stderr."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+
+
 def warn(lines: Iterable[str]) -> None:
     """Prints warnings to stderr."""
     for line in lines:

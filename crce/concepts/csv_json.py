@@ -19,6 +19,7 @@ _KINDS = {"coref": "corefs", "corefs": "corefs", "erase": "corefs", "retain": "r
 _CERTAINTIES = {name: name for name in CERTAINTY}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _SPLITS = {name: name for name in SPLITS}
+_MOST = 5 << 20  # bytes of a file
 
 
 def to_json(spec: ConceptSpec) -> str:
@@ -48,7 +49,10 @@ def _unquote_formula(text: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Reads a UTF-8 file and drops the byte order mark that spreadsheets add. Raises CrceError for other encodings."""
+    """Reads a UTF-8 file and drops the byte order mark that spreadsheets add. Raises CrceError for other encodings,
+    and for a file that is too large for lists."""
+    if path.stat().st_size > _MOST:
+        raise CrceError(f"{path.name} has more than {_MOST >> 20} MB, and no lists are that long. Choose another file.")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCard
 
-from crce.concepts import library
+from crce.concepts import library, reviews
 from crce.concepts.lint import Finding, lint
 from crce.concepts.spec import CATEGORIES, CERTAINTY, SPLITS, ConceptSpec, Term, replace_lists, spec_to_dict
 from crce.errors import CrceError
@@ -23,10 +23,11 @@ LEVELS = tuple(reversed(CERTAINTY))  # "very low" first, so that class numbers i
 KINDS = {"coref": "corefs", "retain": "retains"}
 CONTENTS = "## Contents"  # the last section of the card, generated from the specs
 PLACE = "<user>/CorefConcept"  # stands for the repository in the card
+LICENCE = "cc-by-4.0", "CC BY 4.0", "https://creativecommons.org/licenses/by/4.0/"  # the Hub's key, name, text
 UNREVIEWED = "**No person has reviewed them yet**"
 IN_SPLIT = {"train": 10, "test": 5}  # terms in each list, as in the paper
 COLUMNS = {
-    "category": "string", "concept": "string", "sense": "string", "kind": "string", "term": "string",
+    "slug": "string", "category": "string", "concept": "string", "sense": "string", "kind": "string", "term": "string",
     "certainty": LEVELS, "weight": "float64", "rank": "int32", "source": "string", "note": "string",
 }  # fmt: skip
 
@@ -53,10 +54,11 @@ def rows_to_specs(table: Mapping[str, Iterable[dict]]) -> list[ConceptSpec]:
     return sorted(specs, key=_sort_key)
 
 
-def files(specs: Iterable[ConceptSpec], repo: str = PLACE) -> dict[str, bytes]:
+def files(specs: Iterable[ConceptSpec], repo: str = PLACE, changes: str = "") -> dict[str, bytes]:
     """All files to publish, by path in the repository. The same specs give the same bytes.
 
-    repo: its name, for the card. A split without a row has no file, as nothing could load it.
+    repo: its name, for the card; changes: its last section (`changelog.render`). A split without a row has no file, as
+    nothing could load it.
     Raises CrceError if there are no specs, or no terms.
     """
     specs = sorted(specs, key=_sort_key)
@@ -64,7 +66,7 @@ def files(specs: Iterable[ConceptSpec], repo: str = PLACE) -> dict[str, bytes]:
         raise CrceError("There is nothing to publish. Choose at least one concept.")
     if not _list_splits(specs):
         raise CrceError(f"There is nothing to publish: {specs[0].name!r} has no terms. Add some to its lists.")
-    content = {"README.md": render_card(specs, repo).encode()}
+    content = {"README.md": render_card(specs, repo, changes).encode()}
     for category in _list_categories(specs):
         own = [spec for spec in specs if spec.category == category]
         for split in _list_splits(own):
@@ -139,13 +141,15 @@ def describe_findings(specs: Iterable[ConceptSpec], severity: str) -> list[str]:
     return [_describe(spec, finding) for spec, finding in _lint_all(list(specs), severity)]
 
 
-def render_card(specs: Iterable[ConceptSpec], repo: str = PLACE) -> str:
+def render_card(specs: Iterable[ConceptSpec], repo: str = PLACE, changes: str = "") -> str:
     """The dataset card: the text of corefconcept/README.md with the header and contents for these specs.
 
-    repo: the name of the repository that it is for.
+    repo: the name of the repository that it is for. changes: the section about them, which comes last.
     """
     specs = sorted(specs, key=_sort_key)
     card = DatasetCard((library.SHIPPED / "README.md").read_text(encoding="utf-8"))
+    card.data["license"], *_ = LICENCE
+    card.data["annotations_creators"] = _list_annotators(specs)
     card.data["size_categories"] = ["n<1K" if sum(_count_sources(specs).values()) < 1000 else "1K<n<10K"]
     card.data["configs"] = [
         _make_config("default", "*", _list_splits(specs)),
@@ -156,8 +160,16 @@ def render_card(specs: Iterable[ConceptSpec], repo: str = PLACE) -> str:
         ),
     ]
     told = card.text.partition(CONTENTS)[0].rstrip().replace(PLACE, repo).replace(UNREVIEWED, _describe_reviews(specs))
-    card.text = f"{told}\n\n{_render_contents(specs)}"
+    card.text = f"{told}\n\n{_render_contents(specs)}" + (f"\n{changes}" if changes else "")
     return str(card)
+
+
+def _list_annotators(specs: list[ConceptSpec]) -> list[str]:
+    """Who made the lists, in the Hub's words: a program, or people who wrote or reviewed terms."""
+    sources = set(_count_sources(specs))
+    people = "expert" in sources or any(spec.provenance.reviewer or spec.provenance.reviews for spec in specs)
+    found = {"machine-generated": bool(sources & {"llm", "lexicon"}), "expert-generated": people}
+    return [name for name, there in found.items() if there] or ["found"]
 
 
 def _describe_reviews(specs: list[ConceptSpec]) -> str:
@@ -170,7 +182,7 @@ def _describe_reviews(specs: list[ConceptSpec]) -> str:
 
 
 def _make_row(spec: ConceptSpec, kind: str, term: Term, rank: int) -> dict:
-    values = (spec.category, spec.target, spec.sense, kind, term.text, term.certainty, term.weight, rank,
+    values = (spec.slug, spec.category, spec.target, spec.sense, kind, term.text, term.certainty, term.weight, rank,
               term.source, term.note)  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 
@@ -257,11 +269,26 @@ def _render_contents(specs: list[ConceptSpec]) -> str:
         *_render_table(("category", "concepts", "terms", "printed", "names"), categories),
         f"{sizes.total()} terms by source: {_format_counts(sizes)}.",
         f"Reviewed by a named person: {reviewed} of {len(specs)} concepts.",
+        *_render_agreement(specs),
         f"Split drawn with the seed in the provenance: {drawn}; the others are printed in the paper or set by hand.",
         "",
         *_render_table(("printed in the paper", "corefs", "retains"), [row for row in printed if any(row[1:])]),
         f"Printed terms that break a rule: {_format_counts(rules) or 'none'}.", "",
+        f"Licence: [{LICENCE[1]}]({LICENCE[2]}).", "",
     ])  # fmt: skip
+
+
+def _render_agreement(specs: list[ConceptSpec]) -> list[str]:
+    """How far several reviewers of a concept agree; nothing where nobody was the second."""
+    found = reviews.measure(specs)
+    if not found:
+        return []
+    body = [(plain(each.concept), plain(" and ".join(each.reviewers)), each.n, each.same, each.text) for each in found]
+    told = (
+        "Several people looked at these concepts. Cohen's κ counts each phrase as coref, retain or neither; who came "
+        "later saw the lists of who came first, so the agreement is not that of independent people."
+    )
+    return ["", told, "", *_render_table(("concept", "reviewers", "phrases", "the same", "κ"), body)]
 
 
 def _render_table(head: tuple[str, ...], body: Iterable[tuple]) -> list[str]:

@@ -65,6 +65,12 @@ class _Round(_Strict):
     changes: Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=1000)] = []
 
 
+class _Review(_Strict):
+    reviewer: Phrase
+    corefs: Annotated[list[Phrase], Field(max_length=MOST)] = []
+    retains: Annotated[list[Phrase], Field(max_length=MOST)] = []
+
+
 class _Provenance(_Strict):
     reviewer: Line = ""
     rounds: NonNegativeInt = 0
@@ -72,6 +78,7 @@ class _Provenance(_Strict):
     prompt_version: Line = ""
     split_seed: NonNegativeInt = 0
     history: Annotated[list[_Round], Field(max_length=1000)] = []
+    reviews: Annotated[list[_Review], Field(max_length=100)] = []
 
 
 class _Spec(_Strict):

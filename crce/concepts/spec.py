@@ -49,10 +49,20 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Review:
+    """The phrases of both lists as this person signed them."""
+
+    reviewer: str
+    corefs: tuple[str, ...] = ()
+    retains: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where the lists came from: the reviewer, the number of rounds, the model and the prompt version.
 
-    history: accepted rounds of the proposer and the expert's own edits between them, oldest first.
+    history: accepted rounds of the proposer and the expert's own edits between them, oldest first. reviewer: who signed
+    the lists as they are; reviews: what each person signed last, also before later changes.
     """
 
     reviewer: str = ""
@@ -61,6 +71,7 @@ class Provenance:
     prompt_version: str = ""
     split_seed: int = 0
     history: tuple[Round, ...] = ()
+    reviews: tuple[Review, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,8 +159,11 @@ def resolve_conflicts(specs: Sequence[ConceptSpec]) -> tuple[ConceptSpec, ...]:
 
 
 def spec_to_dict(spec: ConceptSpec) -> dict:
-    """The JSON form of a spec."""
-    return json.loads(json.dumps(asdict(spec)))
+    """The JSON form of a spec. Versions before 0.2 know no reviews, so without any there is no field for them."""
+    facts = json.loads(json.dumps(asdict(spec)))
+    if not spec.provenance.reviews:
+        del facts["provenance"]["reviews"]
+    return facts
 
 
 def spec_from_dict(facts: dict) -> ConceptSpec:
@@ -157,4 +171,9 @@ def spec_from_dict(facts: dict) -> ConceptSpec:
     terms = {key: tuple(Term(**term) for term in facts[key]) for key in ("corefs", "retains")}
     told = facts["provenance"]
     history = tuple(Round(**{**row, "changes": tuple(row["changes"])}) for row in told.get("history", ()))
-    return ConceptSpec(**{**facts, **terms, "provenance": Provenance(**{**told, "history": history})})
+    reviews = tuple(
+        Review(row["reviewer"], *map(tuple, (row["corefs"], row["retains"]))) for row in told.get("reviews", ())
+    )
+    return ConceptSpec(
+        **{**facts, **terms, "provenance": Provenance(**{**told, "history": history, "reviews": reviews})}
+    )

@@ -1,22 +1,27 @@
 """The model card of published weights: what was erased, how to load it, what was measured."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from crce import bases
+from crce import __version__, bases
 from crce.bases import public_name
 from crce.catalogue import METHOD_FACTS
 from crce.concepts.spec import ConceptSpec
 from crce.evaluation.metrics import METRICS
 from crce.evaluation.report import Accuracy, Report
 from crce.markdown import plain
-from crce.publishing import export
+from crce.publishing import before_after, export
 from crce.runs import Job
 
 TEMPLATE = Path(__file__).parents[1] / "templates" / "weights.md"
 HUB = "https://huggingface.co"
+# The Hub's key for the licence of a base, by the beginning of its id.
+_LICENCES = {
+    ("CompVis/stable-diffusion", "stable-diffusion-v1-5/"): "creativeml-openrail-m",
+    ("stabilityai/stable-diffusion-xl",): "openrail++",
+}
 
 
 def weights_card(
@@ -27,11 +32,12 @@ def weights_card(
     dataset: str = "",
     lora_error: float | None = None,
     fp16: bool = False,
+    pictured: Sequence[str] = (),
 ) -> str:
     """The README.md of a model repository.
 
     dataset: Hub id of the dataset with the terms, if published. lora_error: relative error of the LoRA, once it is
-    made.
+    made. pictured: the prompts of the picture before and after, if there is one.
     """
     method, spec, config = METHOD_FACTS[job.config.method], job.spec, job.config
     name = plain(spec.name)
@@ -39,6 +45,7 @@ def weights_card(
         "name": name, "base": public_name(job.base), "link": _format_link(job.base),
         "uses": [_describe_use(job, key, repo, lora_error, fp16) for key in export.FORMATS if key in formats],
         "method": config.title, "source": method.source, "touches": METHOD_FACTS[config.base_method].touches,
+        "pictured": plain(", ".join(pictured)), "picture": before_after.FILE, "version": __version__,
         "bundled": job.base == bases.EMOJI_SD,
         "corefs": spec.train_corefs, "retains": spec.train_retains,
         "lists": method.lists, "digest": spec.digest, "base_digest": job.base_digest,
@@ -70,9 +77,11 @@ def _format_steps(job: Job, report: Report | None) -> str:
 
 
 def _make_header(job: Job, report: Report | None, repo: str, dataset: str) -> ModelCardData:
-    openrail = job.base.startswith(("CompVis/stable-diffusion", "stable-diffusion-v1-5/"))
+    key, name, link = _find_licence(job.base)
     return ModelCardData(
-        license="creativeml-openrail-m" if openrail else "other",
+        license=key,
+        license_name=name or None,
+        license_link=link or None,
         base_model=job.base if _is_on_hub(job.base) else None,
         library_name="diffusers",
         pipeline_tag="text-to-image",
@@ -81,6 +90,13 @@ def _make_header(job: Job, report: Report | None, repo: str, dataset: str) -> Mo
         model_name=repo.rpartition("/")[2],
         eval_results=_make_results(job.spec, report, dataset) or None,
     )
+
+
+def _find_licence(base: str) -> tuple[str, str, str]:
+    """That of the base, which the weights stay under: the Hub's key; for one without a key its name and link."""
+    link = f"{HUB}/{base}" if _is_on_hub(base) else ""
+    known = (key for begins, key in _LICENCES.items() if base.startswith(begins))
+    return next(((key, "", "") for key in known), ("other", "that-of-the-base-model", link))
 
 
 def _make_results(spec: ConceptSpec, report: Report | None, dataset: str) -> list[EvalResult]:

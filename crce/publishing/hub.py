@@ -29,12 +29,13 @@ from huggingface_hub.utils._http import default_client_factory
 
 from crce import wire
 from crce.bases import public_name
-from crce.concepts import dataset, library
+from crce.concepts import changelog, dataset, library
+from crce.concepts.changelog import ConceptChanges
 from crce.concepts.spec import ConceptSpec, spec_to_dict
 from crce.environment import check_key, read_url
 from crce.errors import CrceError
 from crce.evaluation.report import Report
-from crce.publishing import export
+from crce.publishing import before_after, export
 from crce.publishing.cards import weights_card
 from crce.publishing.export import TensorFile
 from crce.redact import hide, public_url, redact
@@ -59,13 +60,15 @@ Content = dict[str, bytes | TensorFile | Path | None]
 
 @dataclass(frozen=True)
 class Difference:
-    """What publishing would change: names of concepts and the number of terms. parent: the commit compared with."""
+    """What publishing would change: names of concepts, the number of terms, and each change. parent: the commit
+    compared with."""
 
     new: tuple[str, ...]
     changed: tuple[str, ...]
     kept: tuple[str, ...]
     terms: int
     parent: str
+    changes: tuple[ConceptChanges, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,15 +144,20 @@ def prepare_dataset(
     there: Specs | None = None,
     parent: str = "",
     names: Iterable[str] = (),
+    card: str = "",
 ) -> Publication:
     """What publishing these specs in this repository makes public. Needs no token and no network.
 
     there: the specs that the repository holds; those of the same name are replaced. names: all of its files; ours that
-    are no longer needed are deleted. Raises CrceError if there are no specs.
+    are no longer needed are deleted. card: the one that is there, whose changes are kept.
+
+    Raises CrceError if there are no specs.
     """
     chosen = _index(specs)
     dataset.files(chosen.values())
-    files: Content = dict(dataset.files({**(there or {}), **chosen}.values(), repo))
+    all_specs = {**(there or {}), **chosen}
+    changes = changelog.compare(there.values(), all_specs.values()) if there else ()
+    files: Content = dict(dataset.files(all_specs.values(), repo, changelog.render(changes, parent, card)))
     gone = {name: None for name in names if name.startswith(OURS) and name not in files}
     message = f"CorefConcept: {', '.join(spec.name for spec in chosen.values())}"[:200]
     return Publication(repo, "dataset", _hide_secrets({**files, **gone}), message, parent)
@@ -158,15 +166,20 @@ def prepare_dataset(
 def prepare_weights(
     run: Run, repo: str, formats: tuple[str, ...], dataset_repo: str = "", fp16: bool = False
 ) -> Publication:
-    """What publishing a finished run's result makes public: card, concepts, report and weights. Needs no token.
+    """What publishing a finished run's result makes public: card, concepts, report, pictures and weights.
+
+    Needs no token.
 
     Raises CrceError for what cannot be.
     """
     (files, error), job = export.prepare(run, formats, fp16), run.job
-    card = weights_card(job, run.report, formats, repo, dataset_repo, error, fp16)
+    drawn = before_after.find_drawn(run)
+    pictures: Content = {before_after.FILE: before_after.draw_before_after(drawn)} if drawn else {}
+    pictured = tuple(each.prompt for each in drawn)
+    card = weights_card(job, run.report, formats, repo, dataset_repo, error, fp16, pictured)
     texts = _hide_secrets({"README.md": card.encode(), **_describe_run(run)})
     message = f"{public_name(job.base)} without {job.spec.name}"[:200]
-    return Publication(repo, "model", {**texts, **files}, message)
+    return Publication(repo, "model", {**texts, **pictures, **files}, message)
 
 
 @dataclass(frozen=True)
@@ -202,7 +215,8 @@ class Hub:
         head = self._find_head(repo, "dataset")
         names = self._list_files(repo, head) if head else []
         there = self._load_specs(repo, head, names)
-        return prepare_dataset(chosen.values(), repo, there, head, names), _compare(chosen, there, head)
+        card = self._load_card(repo, head) if "README.md" in names else ""
+        return prepare_dataset(chosen.values(), repo, there, head, names, card), _compare(chosen, there, head)
 
     def difference(self, specs: Iterable[ConceptSpec], repo: str) -> Difference:
         """What publishing these specs would change in a dataset repository, which may not exist yet."""
@@ -332,6 +346,16 @@ class Hub:
 
             return _index(pool.map(spec, wanted))
 
+    def _load_card(self, repo: str, revision: str) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            path = self._try(
+                lambda: self.api.hf_hub_download(
+                    repo, "README.md", repo_type="dataset", revision=revision, local_dir=folder
+                ),
+                repo,
+            )
+            return Path(path).read_text(encoding="utf-8", errors="replace")
+
     def _check_tag(self, made: Publication, head: str, tag: str) -> bool:
         """Whether the tag is there already, on this very content. Tags are never moved: raises CrceError otherwise."""
         if not tag:
@@ -398,6 +422,9 @@ class Hub:
                     raise _Refused(what, refusal) from error
                 case wire.Exceeded() as exceeded:
                     raise CrceError(f"{place} {exceeded}. Check HF_ENDPOINT, or try again.") from error
+                case ValueError() as invalid if "README.md" in str(invalid):
+                    said = " ".join(redact(str(invalid)).split())[:300]
+                    raise CrceError(f"The Hub refuses the card of {what}, and nothing was published: {said}") from error
                 case httpx2.TransportError() | None:
                     raise CrceError(f"{place} cannot be reached. Check the network and HF_ENDPOINT.") from error
                 case other:
@@ -526,7 +553,8 @@ def _compare(specs: Specs, there: Specs, parent: str) -> Difference:
     changed = [spec.name for slug, spec in specs.items() if slug in there and there[slug] != spec]
     kept = [spec.name for slug, spec in there.items() if slug not in specs]
     terms = sum(len(_key_terms(spec) ^ _key_terms(there.get(slug))) for slug, spec in specs.items())
-    return Difference(tuple(new), tuple(changed), tuple(kept), terms, parent)
+    changes = changelog.compare(there.values(), {**there, **specs}.values())
+    return Difference(tuple(new), tuple(changed), tuple(kept), terms, parent, changes)
 
 
 def _key_terms(spec: ConceptSpec | None) -> set[tuple]:

@@ -414,7 +414,7 @@ def create(job: Job, folder: Path | None = None, queued: bool = True, leave_out_
         check(spec, job.config)
     if job.config.until_gone:
         bases.require_judge(base)
-    target = Path(folder) if folder else store() / _new_id(job)
+    target = Path(folder) if folder else store() / new_id(job)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CrceError(f"{target} is in use. Give an empty or a new folder, or --resume the run in it.")
     hidden = target.with_name(f".new-{target.name}")
@@ -537,7 +537,7 @@ def is_locked(path: Path) -> bool:
         return False
 
 
-def _new_id(job: Job) -> str:
+def new_id(job: Job) -> str:
     """Time, concept and a random part: `20260801-093015-dog-animal-3fa2`."""
     concept = job.spec.slug[:20].strip("-")
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(job.created))}-{concept}-{secrets.token_hex(2)}"

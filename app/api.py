@@ -1,0 +1,220 @@
+"""Four endpoints for other programs: propose, erase, status and compare. docs/api.md has examples of each.
+
+They do what the tabs do, under the same rules; everything else on the page is private to it. Their types and
+docstrings are what clients and assistants are told of them.
+"""
+
+import json
+import uuid
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Literal, TypedDict
+
+import gradio as gr
+from pydantic import ValidationError, validate_call
+
+from app.errors import report_errors
+from app.tabs import base_download, run_view
+from app.tabs import compare as compare_tab
+from app.tabs.erase import queue_run
+from crce import bases, runs
+from crce.concepts.drawn import read_record
+from crce.concepts.library import find_concept, parse_spec
+from crce.concepts.spec import ConceptSpec, spec_to_dict
+from crce.config import EraseConfig
+from crce.errors import CrceError
+from crce.proposers.proposers import propose as ask_proposer
+from crce.proposers.proposers import proposer
+from crce.records import first_problem
+from crce.runs import Job, Run
+from crce.worker import client
+from crce.worker.answers import Cell
+from crce.worker.requests import Column, GenerateRequest
+
+MOST_PROMPTS, MOST_SEEDS = 32, 8
+_PATIENCE = 3600  # seconds
+
+
+class Proposal(TypedDict):
+    """by: who proposes. concepts: one for each sense, in the form of a concept's JSON file."""
+
+    by: str
+    concepts: list[dict[str, Any]]
+
+
+class Score(TypedDict):
+    """`rate` of `n` pictures after the erasure, and the same of the base."""
+
+    rate: float
+    base_rate: float
+    n: int
+
+
+class RunStatus(TypedDict):
+    """state: queued, running, done, stopped, failed or interrupted. text: the state for people. done, of: how much of
+    the current phase. seconds_left: where it is known. scores: the accuracies by name, once the run is judged."""
+
+    run: str
+    title: str
+    method: str
+    base: str
+    state: str
+    text: str
+    erased: bool
+    done: int
+    of: int
+    seconds_left: float | None
+    scores: dict[str, Score]
+
+
+class Picture(TypedDict):
+    """png: base64. yes, p: whether the judge sees the concept, and how sure it is; None where it was not asked."""
+
+    png: str
+    yes: bool | None
+    p: float | None
+
+
+class Row(TypedDict):
+    """A prompt, the list of the concept that it comes from ("typed" for one of your own), and a picture per seed."""
+
+    prompt: str
+    kind: str
+    before: list[Picture]
+    after: list[Picture]
+
+
+class Comparison(TypedDict):
+    run: str
+    seeds: list[int]
+    rows: list[Row]
+
+
+def propose(
+    concept: str, category: Literal["object", "ip", "celebrity", "style"] = "object", sense: str = ""
+) -> Proposal:
+    """Propose other names of a concept (corefs, to be erased with it) and its neighbours (retains, to be kept), each
+    with a certainty. Nothing is saved.
+
+    Args:
+        concept: A word or phrase, such as "lighthouse".
+        category: "object", "ip" for fictional characters, "celebrity" or "style".
+        sense: Which sense of an ambiguous word; empty for a concept for each.
+    """
+    found = ask_proposer(concept, category, sense)
+    return {"by": proposer().label, "concepts": [spec_to_dict(spec) for spec in found]}
+
+
+def erase(
+    concept: str | dict[str, Any],
+    method: str = "crce",
+    base: str = bases.EMOJI_SD,
+    steps: int | None = None,
+    seed: int = 0,
+    images: int = 0,
+) -> RunStatus:
+    """Queue an erasure and return at once; `status` tells how it goes.
+
+    Args:
+        concept: A name of the library, such as "dog", or one of the concepts that `propose` returns.
+        method: "crce", or "crce-uce" for a result within seconds; `python -m crce methods` lists all.
+        base: The base model, which must be on the server.
+        steps: Training steps; the base's preset if left out.
+        seed: The same seed gives the same result.
+        images: Pictures per term to judge afterwards, 0 for none.
+    """
+    if not 0 <= images <= 1000:
+        raise CrceError(f"images is {images}; give a number from 0 to 1000.")
+    job = Job(base, _find_spec(concept), EraseConfig(method, steps=steps, seed=seed))
+    if not base_download.is_here(base, job.device, job.dtype):
+        raise CrceError(f"{base} is not on the server. Download it in the Erase tab first.")
+    return _describe(queue_run(job, images))
+
+
+def status(run: str) -> RunStatus:
+    """How a run is doing, and what was measured of it.
+
+    Args:
+        run: Its id, as `erase` returns it.
+    """
+    return _describe(runs.find(run))
+
+
+def compare(run: str, prompts: list[str] | None = None, seeds: list[int] | None = None) -> Comparison:
+    """Draw prompts before and after an erasure on the same seeds, with the judge's verdict where there is a judge.
+
+    Args:
+        run: The id of a run whose erasure is done.
+        prompts: At most 32; left out, the concept, and a name and a neighbour that were not used in training.
+        seeds: At most 8; [0] if left out.
+    """
+    found, seeds = runs.find(run), [0] if seeds is None else seeds
+    spec = found.job.spec
+    kinds, typed = [] if prompts else [*compare_tab.KINDS], "\n".join(prompts or [])
+    chosen = compare_tab.choose_prompts(spec, kinds, 1, typed, read_record(found.job.base))
+    for what, count, most in (("prompts", len(chosen), MOST_PROMPTS), ("seeds", len(seeds), MOST_SEEDS)):
+        if not 1 <= count <= most:
+            raise CrceError(f"These are {count} {what}; give 1 to {most}.")
+    request = GenerateRequest(
+        f"api-{uuid.uuid4().hex}", found.job.base, [Column(), Column(found.id)], [each.text for each in chosen], seeds,
+        [each.ask for each in chosen], neighbours=[spec.name, *(term.text for term in spec.retains)],
+    )  # fmt: skip
+    answer = client.send(request, timeout=_PATIENCE)
+    if answer is None:
+        raise CrceError("The worker gave no pictures. Try again.")
+    before, after = ([_describe_cell(cell) for cell in column] for column in answer.columns)
+    width = len(seeds)
+    rows: list[Row] = [
+        {"prompt": each.text, "kind": each.kind, "before": before[i * width : (i + 1) * width],
+         "after": after[i * width : (i + 1) * width]}
+        for i, each in enumerate(chosen)
+    ]  # fmt: skip
+    return {"run": found.id, "seeds": seeds, "rows": rows}
+
+
+def _find_spec(concept: str | dict[str, Any]) -> ConceptSpec:
+    """No path: a caller names no files of the server."""
+    if isinstance(concept, dict):
+        return parse_spec(json.dumps(concept), "The concept")
+    if concept.endswith(".json"):
+        raise CrceError(f"There is no concept {concept[:80]!r}. Give a name of the library, or the concept itself.")
+    return find_concept(concept)
+
+
+def _describe(run: Run) -> RunStatus:
+    state, progress, report = run.state, run.progress, run.report
+    waiting = run_view.list_queue(runs.all_runs())
+    scores: dict[str, Score] = {
+        key: {"rate": found.rate, "base_rate": found.base_rate, "n": found.n}
+        for key, found in (report.metrics if report else {}).items()
+    }
+    return {
+        "run": run.id, "title": run.title, "method": run.job.config.label, "base": bases.public_name(run.job.base),
+        "state": state, "text": run_view.describe_state(run, state, waiting), "erased": run.erased,
+        "done": progress.done if progress else 0, "of": progress.of if progress else 0,
+        "seconds_left": progress.seconds_left if progress else None, "scores": scores,
+    }  # fmt: skip
+
+
+def _describe_cell(cell: Cell) -> Picture:
+    return {"png": cell.png, "yes": cell.yes, "p": cell.p}
+
+
+def _checked(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """Gradio passes on whatever JSON a caller sends; here its types are checked."""
+    strict = validate_call(endpoint)
+
+    @wraps(endpoint)
+    def call(*values: Any) -> Any:
+        try:
+            return strict(*values)
+        except ValidationError as error:
+            raise CrceError(f"{first_problem(error)}.") from None
+
+    return report_errors(call)
+
+
+def build() -> None:
+    """Adds the endpoints to the page that is being built."""
+    for endpoint in (propose, erase, status, compare):
+        gr.api(_checked(endpoint), api_name=endpoint.__name__, concurrency_limit=4)

@@ -1,0 +1,99 @@
+"""Other programs: the examples of docs/api.md run as they stand there, against the real app on loopback."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from crce import files, runs
+from tests.test_browser import PATIENCE, end_worker, served
+
+GUIDE = (files.ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def home_of_app(tmp_path_factory):
+    return tmp_path_factory.mktemp("studio")
+
+
+@pytest.fixture(scope="module")
+def url(home_of_app):
+    without = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
+    process, url = served({**without, "CRCE_HOME": str(home_of_app)})
+    yield url
+    process.terminate()
+    process.wait(timeout=PATIENCE / 1000)
+    end_worker(home_of_app)
+
+
+@pytest.fixture
+def home(home_of_app, monkeypatch):
+    monkeypatch.setenv("CRCE_HOME", str(home_of_app))
+
+
+def example(language: str, url: str, base) -> str:
+    found = re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
+    assert len(found) == 1
+    return found[0].replace("http://127.0.0.1:7860", url).replace("emoji-sd", str(base))
+
+
+def test_the_example_in_python_runs(url, tiny_sd_dir, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", example("python", url, tiny_sd_dir)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'lighthouse'" in done.stdout and "Done in" in done.stdout
+    assert [path.name for path in sorted(tmp_path.glob("*.png"))] == ["a cat.png", "a dog.png"]
+
+
+def test_the_example_with_curl_runs(url, tiny_sd_dir, tmp_path):
+    done = subprocess.run(["bash", "-e", "-c", example("sh", url, tiny_sd_dir)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    propose, compare = [json.loads(data)[0] for data in re.findall(r"event: complete\ndata: (.*)", done.stdout)]
+    assert propose["by"] and propose["concepts"][0]["corefs"]
+    assert compare["rows"][0]["prompt"] == "a dog" and compare["rows"][0]["after"][0]["png"].startswith("iVBOR")
+
+
+def test_the_types_of_the_answers_are_told(url):
+    told = Client(url, verbose=False).view_api(return_format="dict")["named_endpoints"]
+    assert sorted(told) == ["/compare", "/erase", "/propose", "/status"]
+    fields = told["/status"]["returns"][0]["type"]["properties"]
+    assert fields["state"] == {"type": "string"} and fields["done"] == {"type": "integer"}
+    assert [each["parameter_name"] for each in told["/compare"]["parameters"]] == ["run", "prompts", "seeds"]
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (("/propose", "dog", "animal"), "category|Input should be"),
+        (("/erase", "/etc/passwd.json"), "There is no concept"),
+        (("/erase", {"target": ""}), "The concept"),
+        (("/erase", "dog", "magic"), "There is no method"),
+        (("/erase", "dog", "crce", "someone/model"), "is not on the server"),
+        (("/erase", "dog", "crce", "emoji-sd", "many"), "Input should be a valid integer"),
+        (("/status", "../../etc"), "There is no run"),
+        (("/compare", "nothing"), "There is no run"),
+    ],
+)
+def test_what_cannot_be_done_is_told(url, values, told):
+    before, (endpoint, *data) = runs.all_runs(), values
+    with pytest.raises(AppError, match=told):
+        Client(url, verbose=False).predict(*data, api_name=endpoint)
+    assert runs.all_runs() == before
+
+
+def test_without_its_package_mcp_is_one_clear_line():
+    code = (
+        "import sys; sys.modules['mcp'] = None; sys.argv = ['crce-studio', '--mcp']; "
+        "from app.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=files.ROOT)
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "error: MCP needs a package that is not here: pip install 'gradio[mcp]'. Then start again."
+    )
