@@ -897,9 +897,9 @@ def test_the_details_set_what_it_took_beside_the_estimate(run):
     run.record(CostEvent(seconds=80.0, memory=900_000_000, whose="process", disk=30_000_000))
     said = erase.render_details(run)
     assert "1 min 20 s, estimated 1 min 10 s" in said
-    # The worker has more in memory than the run, and a run more on disk than it leaves: these are not compared.
+    # The worker has more in memory than the run: these are not compared.
     assert "memory <b>estimated 2.0 MB</b>" in said and "peak of the whole worker <b>900.0 MB</b>" in said
-    assert "disk <b>30.0 MB</b>" in said and "disk while it runs <b>at most 40.0 MB</b>" in said
+    assert "disk while it runs <b>30.0 MB, at most 40.0 MB</b>" in said
     run.record(CostEvent(seconds=80.0, memory=1_900_000, whose="device", disk=30_000_000))
     assert "memory <b>1.9 MB, estimated 2.0 MB</b>" in erase.render_details(run)
 
@@ -1075,6 +1075,9 @@ def test_one_bar_and_one_time_left_over_all_phases_of_a_run(run, dog, base):
         text = look(ago(PhaseEvent(phase="evaluate", done=9, of=10, seconds_left=1.0), 60))
         assert text == "judging pictures 9/10 · longer than expected"
         assert look(PhaseEvent(phase="pictures", done=20, of=20, seconds_left=0.0)).endswith("nearly done")
+        other.delete()
+        text = look(PhaseEvent(phase="pictures", done=20, of=20, seconds_left=110.0))
+        assert re.fullmatch(r"drawing the report's terms 20/20 · 1 min \d+ s left in all", text)
     assert seen == sorted(seen) and seen[0] < 10 and seen[3] in range(70, 90) and seen[-1] == 100
 
 

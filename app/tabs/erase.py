@@ -380,7 +380,7 @@ def build() -> EraseTab:
 
 def _build_finder() -> tuple[gr.Textbox, gr.Dropdown]:
     with gr.Row(elem_classes="line"):
-        find = gr.Textbox("", placeholder="Find runs: concept, method or state", label="Find runs", show_label=False,
+        find = gr.Textbox("", placeholder="Find runs", label="Find runs", show_label=False,
                           container=False, scale=3, min_width=150, max_length=100)  # fmt: skip
         order = gr.Dropdown(list(run_view.ORDERS), value=next(iter(run_view.ORDERS)), label="Order of the runs",
                             show_label=False, container=False, scale=2, min_width=130)  # fmt: skip

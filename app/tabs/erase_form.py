@@ -234,7 +234,7 @@ def describe_anchor(config: EraseConfig, spec: ConceptSpec | None) -> str:
 def build_effort() -> gr.Radio:
     """How much is done: it fills in steps and judged pictures."""
     return gr.Radio([effort.title for effort in EFFORTS], value=EFFORTS[1].title, label="How thorough",
-                    info=EFFORTS[1].about, min_width=280)  # fmt: skip
+                    info=EFFORTS[1].about, min_width=280, scale=2)  # fmt: skip
 
 
 def apply_effort(title: str, method: str, backbone: str, base: str) -> tuple[gr.Radio, str, float]:

@@ -93,9 +93,9 @@ def _count_left(run: Run, mark: Mark, judging: bool) -> float | None:
         if not start or not estimate or estimate.seconds is None or run.kept_step:
             return None
         left = max(estimate.seconds - (now - start.time), left)
-    if progress.phase == "evaluate":
-        return left + _PICTURES * (expected or 0.0)
-    return None if expected is None else left + expected * (progress.phase != "pictures")
+    if progress.phase in ("evaluate", "pictures"):
+        return left + _PICTURES * (expected or 0.0) * (progress.phase == "evaluate")
+    return None if expected is None else left + expected
 
 
 def _describe(mark: Mark, left: float | None, judging: bool) -> str:

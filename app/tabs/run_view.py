@@ -174,16 +174,17 @@ def compare_costs(run: Run) -> dict[str, str]:
         ),
         "memory": _compare_cost(device, estimate.memory if estimate else None, format_size),
         "peak of the whole worker": format_size(cost.memory) if cost and device is None else "",
-        "disk": format_size(cost.disk) if cost else "",
-        "disk while it runs": f"at most {format_size(estimate.disk)}" if estimate else "",
+        "disk while it runs": _compare_cost(
+            cost.disk if cost else None, estimate.disk if estimate else None, format_size, "at most"
+        ),
     }
     return {name: text for name, text in texts.items() if text}
 
 
-def _compare_cost(actual: N | None, estimated: N | None, show: Callable[[N], str]) -> str:
+def _compare_cost(actual: N | None, estimated: N | None, show: Callable[[N], str], word: str = "estimated") -> str:
     parts = [
         *([show(actual)] if actual is not None else []),
-        *([f"estimated {show(estimated)}"] if estimated is not None else []),
+        *([f"{word} {show(estimated)}"] if estimated is not None else []),
     ]
     return ", ".join(parts)
 
