@@ -122,8 +122,12 @@ def test_it_survives_the_disk(tiny_sd, made, tmp_path):
     delta.save(tmp_path / "delta.safetensors")
     with delta.applied(tiny_sd):
         expected = predict(tiny_sd)
-    with ErasedWeights.load(tmp_path / "delta.safetensors").applied(tiny_sd):
-        assert torch.equal(predict(tiny_sd), expected)
+    loaded = ErasedWeights.load(tmp_path / "delta.safetensors")
+    assert loaded.tensors.keys() == delta.tensors.keys()
+    assert all(torch.equal(loaded.tensors[name], tensor) for name, tensor in delta.tensors.items())
+    with loaded.applied(tiny_sd):
+        # Where a tensor lies in memory may change the last bit of a product.
+        torch.testing.assert_close(predict(tiny_sd), expected)
 
 
 @pytest.mark.parametrize("made", [spm, receler])
