@@ -28,7 +28,6 @@ from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.picture_facts import read_facts
 from crce.publishing.export import FORMATS
-from crce.runs.events import StoppedEvent
 from crce.worker import client
 from crce.worker.requests import StatusRequest
 from tests import scripted_llm
@@ -811,70 +810,3 @@ def test_no_secret_is_left_behind(app, page, home):
     (home / "leak.log").write_text("sk-canary")
     assert told_secrets(app) == [home / "leak.log"]
     (home / "leak.log").unlink()
-
-
-# What is wrong with the box of each control that can be seen: out of the window sideways, or under something else.
-MEASURE = """() => {
-  const name = (part) => (part.getAttribute("aria-label") || part.textContent.trim() || part.outerHTML).slice(0, 80);
-  const controls = [...document.querySelectorAll("button, a[href], input, textarea, select, summary, [role=tab]")];
-  const seen = controls.filter((part) => part.checkVisibility({ visibilityProperty: true, opacityProperty: true }));
-  const faults = [];
-  let count = 0;
-  for (const part of seen) {
-    part.scrollIntoView({ block: "center", inline: "nearest", behavior: "instant" });
-    const box = part.getBoundingClientRect();
-    if (box.width < 2 || box.height < 2 || part.closest("[aria-hidden=true]")) continue;
-    count += 1;
-    if (box.left < -0.5 || box.right > innerWidth + 0.5)
-      faults.push(`${name(part)}: from ${Math.round(box.left)} to ${Math.round(box.right)} of ${innerWidth}`);
-    const hit = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2);
-    if (!hit || !(part.contains(hit) || hit.contains(part) || hit.closest("label")?.contains(part)))
-      faults.push(`${name(part)}: under ${hit ? hit.outerHTML.slice(0, 80) : "the edge"}`);
-  }
-  scrollTo(0, 0);
-  return { count, faults, width: document.documentElement.scrollWidth };
-}"""
-
-
-def check_boxes(page: Page, name: str) -> None:
-    shot(page, name)
-    found = page.evaluate(MEASURE)
-    assert found["count"] > 5 and found["faults"] == [], name
-    assert found["width"] <= page.viewport_size["width"]
-
-
-def open_tab(page: Page, name: str) -> None:
-    """Where the tabs do not fit, some are behind a menu."""
-    known = page.get_by_role("tab", name=name, exact=True)
-    if not known.is_visible():
-        page.get_by_role("tablist").get_by_role("button").last.click()
-        page.get_by_role("button", name=name, exact=True).last.click()
-    else:
-        known.click()
-
-
-@pytest.mark.parametrize("width", [1440, 1024, 390])
-def test_every_control_can_be_reached_at_every_width(app, browser, width):
-    job = runs.Job(bases.EMOJI_SD, find_concept("dog"), EraseConfig(steps=20))
-    runs.create(job, queued=False).record(StoppedEvent(3))
-    page = opened(browser, width)
-    page.goto(f"{app.url}/?__theme=light")
-    for name, filled in SHOWN.items():
-        open_tab(page, name)
-        expect(filled(page)).to_be_visible()
-        check_boxes(page, f"boxes-{width}-{name.lower()}")
-    open_tab(page, "Curate")
-    talk, request = page.get_by_role("button", name="Talk", exact=True), page.get_by_placeholder("fewer breeds, more")
-    if width < 1200:
-        expect(request).not_to_be_visible()
-        talk.click()
-        expect(request).to_be_in_viewport(ratio=1)
-        shot(page, f"boxes-{width}-talk")
-        request.fill("fewer breeds")
-        page.get_by_role("button", name="Propose", exact=True).click(trial=True)
-        page.get_by_role("button", name="Close the talk").click()
-        expect(request).not_to_be_visible()
-    else:
-        expect(talk).not_to_be_visible()
-        expect(request).to_be_in_viewport(ratio=1)
-    page.close()
