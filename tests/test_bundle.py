@@ -231,7 +231,9 @@ def test_weights_are_safetensors_of_this_erasure(bundled, entries, tiny_sd_dir):
 )  # fmt: skip
 def test_settings_are_read_as_strictly_as_ones_own(bundled, entries, facts):
     refused(
-        bundled(**{"job.json": changed(entries["job.json"], **facts)}), "", "bundle|cannot be read|no method|JOB|job"
+        bundled(**{"job.json": changed(entries["job.json"], **facts)}),
+        "",
+        "bundle|cannot be read|no method|JOB|job|steps is|lr is",
     )
 
 

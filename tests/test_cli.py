@@ -139,7 +139,7 @@ def test_generate_draws_the_same_seeds_before_and_after(erased, crce, tmp_path):
     assert len(set(before)) == 4 and all(a != b for a, b in zip(after, before, strict=True))
 
     crce("generate", "a dog", "--run", erased, "--strength", 0, "--out", tmp_path / "none")
-    sides = [(tmp_path / "none" / side / "01-a-dog-0.png").read_bytes() for side in ("before", "after")]
+    sides = [Image.open(tmp_path / "none" / side / "01-a-dog-0.png").tobytes() for side in ("before", "after")]
     assert sides[0] == sides[1]
 
 
@@ -187,12 +187,12 @@ def test_a_demo_without_a_judge_is_for_the_eye(crce, blind, tmp_path):
     ("arguments", "said"),
     [
         (["erase", "dgo"], "error: There is no concept 'dgo'. Did you mean \"dog\"?"),
-        (["erase", "none.json"], "error: none.json cannot be read (No such file or directory)."),
+        (["erase", "none.json"], "error: 'none.json' cannot be read (No such file or directory)."),
         (["erase", "{broken}"], "broken.json: line 1, column 12 is not valid JSON: Expecting value."),
         (["erase", "dog", "--base", "/"], "error: '/' holds no diffusers model: model_index.json is missing."),
         (["erase", "dog", "--base", "no"], "error: There is no base model 'no'."),
         (["erase", "dog", "--method", "magic"], "error: There is no method 'magic'. Choose one of crce,"),
-        (["erase", "dog", "--steps", "0"], "error: steps is 0; give a value from 1 to 100000."),
+        (["erase", "dog", "--steps", "0"], "error: steps is 0; give a whole number from 1 to 100000."),
         (["erase", "{spec}", "--base", "{base}"], "3 training corefs and each step draws 5 (M). Add corefs, or lower"),
         (["erase", "{empty}", "--base", "{base}"], "has 0 training corefs and each step draws 5 (M)"),
         (["erase", "{empty}", "--base", "{base}", "--corefs", "0"], "has 0 training retains and each step draws 3 (N)"),

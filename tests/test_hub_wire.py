@@ -95,13 +95,6 @@ def test_a_dataset_is_streamed_in_ranges(fake, url, mine, specs, tmp_path):
     assert repo(fake).ranges > 0
 
 
-def test_a_file_that_breaks_off_is_read_on(fake, mine, specs):
-    mine.publish_dataset(specs, REPO)
-    repo(fake).drops = 2
-    assert mine.difference(specs, REPO).changed == ()
-    assert repo(fake).drops == 0 and repo(fake).ranges > 0
-
-
 def test_a_card_that_the_hub_refuses_is_told(fake, mine, specs):
     fake.faults = ['"license" must be one of the known ones']
     with pytest.raises(CrceError, match='refuses the card of tester/CorefConcept, and nothing.*"license" must be'):

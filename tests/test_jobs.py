@@ -153,7 +153,9 @@ def test_an_evaluation_ends_in_a_report_with_pictures(run, models):
 
 
 def test_several_concepts_in_one_run_have_a_report_each(tiny_sd_dir, dog, models, tmp_path):
-    cat = dataclasses.replace(dog, target="cat", sense="", corefs=(Term("kitty"), Term("tom")))
+    cat = dataclasses.replace(
+        dog, target="cat", sense="", corefs=(Term("kitty"), Term("tom")), retains=(Term("wolf"), Term("fox"))
+    )
     job = Job(str(tiny_sd_dir), dog, EraseConfig(steps=2, corefs=1, retains=1, preview_every=0), also=(cat,))
     run = runs.create(job, tmp_path / "both")
     assert run.title == "dog (animal) + cat" and run.job.also == (cat,)
