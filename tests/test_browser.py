@@ -21,7 +21,6 @@ from crce import bases, files, runs
 from crce.concepts.library import find_concept, load_spec
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.picture_facts import read_facts
 from crce.worker import client
 from crce.worker.requests import StatusRequest
 from tests import scripted_llm
@@ -540,19 +539,6 @@ def test_before_and_after_on_the_same_seeds(erased, page):
     expect(page.get_by_text("“dog”, seed 0: before | dog")).to_be_visible()
     expect(page.get_by_text("Wilson intervals")).to_be_visible()
     shot(page, "compare")
-    with page.expect_download() as sheet:
-        page.get_by_role("link", name="Sheet as PNG").click()
-    facts = read_facts(Path(sheet.value.path()))
-    assert (facts.base, facts.runs, facts.seeds) == (bases.EMOJI_SD, (erased.id,), (0, 1, 2))
-
-    # The picture fills in the form of another page, which the address leads to.
-    page.goto(f"{page.url.split('?')[0]}?__theme=light&tab=compare&run={erased.id}")
-    expect(page.get_by_role("link", name="Sheet as PNG")).to_be_visible()
-    expect(page).to_have_url(re.compile(f"tab=compare&run={erased.id}"))
-    with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Load from PNG").click()
-    chooser.value.set_files(sheet.value.path())
-    expect(page.get_by_label("Your own prompts, one per line")).to_have_value("\n".join(facts.prompts))
 
 
 def test_a_person_judges_with_the_keyboard(erased, page):
