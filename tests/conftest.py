@@ -88,6 +88,33 @@ def dog():
 
 
 @pytest.fixture
+def fake():
+    """A Hub in this process, not yet served."""
+    from tests.fake_hub import FakeHub
+
+    return FakeHub()
+
+
+@pytest.fixture
+def url(fake):
+    """Where that Hub is served."""
+    from tests.servers import serving
+
+    with serving(fake.app) as url:
+        yield url
+
+
+@pytest.fixture
+def mine(url):
+    """That Hub as the owner of `tester` reaches it."""
+    from huggingface_hub import HfApi
+
+    from crce.publishing.hub import Hub
+
+    return Hub(HfApi(endpoint=url, token="hf_good"))
+
+
+@pytest.fixture
 def crce(monkeypatch, capsys):
     """Runs the program's entry: the exit code, stdout and stderr."""
     from crce.cli.main import main

@@ -28,29 +28,12 @@ from crce.publishing.hub import Hub
 from crce.runs import Job
 from crce.runs.events import PreviewEvent
 from crce.runs.execute import picture_name
-from tests.fake_hub import FakeHub, Repo
-from tests.servers import serving
+from tests.fake_hub import Repo
 
 REPO = "tester/CorefConcept"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 K = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 BIAS = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_out.0.bias"
-
-
-@pytest.fixture
-def fake():
-    return FakeHub()
-
-
-@pytest.fixture
-def url(fake):
-    with serving(fake.app) as url:
-        yield url
-
-
-@pytest.fixture
-def mine(url):
-    return Hub(HfApi(endpoint=url, token="hf_good"))
 
 
 @pytest.fixture

@@ -10,14 +10,10 @@ import subprocess
 import sys
 
 import pytest
-from huggingface_hub import HfApi
 
 from crce.concepts import dataset
 from crce.concepts.library import find_concept
 from crce.errors import CrceError
-from crce.publishing.hub import Hub
-from tests.fake_hub import FakeHub
-from tests.servers import serving
 
 REPO = "tester/CorefConcept"
 
@@ -32,22 +28,6 @@ import datasets
 rows = datasets.load_dataset("tester/CorefConcept", "object", split="train", streaming=True)
 print(next(iter(rows))["slug"], sum(1 for _ in rows))
 """
-
-
-@pytest.fixture
-def fake():
-    return FakeHub()
-
-
-@pytest.fixture
-def url(fake):
-    with serving(fake.app) as url:
-        yield url
-
-
-@pytest.fixture
-def mine(url):
-    return Hub(HfApi(endpoint=url, token="hf_good"))
 
 
 @pytest.fixture
