@@ -57,8 +57,14 @@ class Agreement:
         alike = f"{self.same} of {self.n} pictures alike"
         if self.kappa is None:
             return f"{alike}; κ needs both answers from both"
-        interval = "" if self.low is None else f" ({self.low:.2f} to {self.high:.2f})"
-        return f"κ = {self.kappa:.2f}{interval}, {alike}"
+        return f"κ = {self.kappa_text}, {alike}"
+
+    @property
+    def kappa_text(self) -> str:
+        """ "0.82 (0.61 to 0.95)", or "–" without κ."""
+        if self.kappa is None:
+            return "–"
+        return f"{self.kappa:.2f}" + ("" if self.low is None else f" ({self.low:.2f} to {self.high:.2f})")
 
 
 def measure_agreement(

@@ -72,10 +72,8 @@ def render(rows: list[Judged]) -> str:
 
 
 def _render_row(rule: str, of: str, rows: list[Judged]) -> str:
-    found, clear = compare(rows, rule == "strict"), [r for r in rows if r.answer != "unclear"]
-    said = [(r.strict if rule == "strict" else r.yes, r.answer == "yes") for r in clear]
-    kappa = "–" if found is None or found.kappa is None else f"{found.kappa:.2f}"
-    interval = "" if found is None or found.low is None else f" ({found.low:.2f} to {found.high:.2f})"
-    same = sum(judge == person for judge, person in said)
-    wrong = [sum((judge, person) == pair for judge, person in said) for pair in ((True, False), (False, True))]
-    return f"| {rule} | {of} | {kappa}{interval} | {same}/{len(said)} | {wrong[0]} | {wrong[1]} |"
+    found = compare(rows, rule == "strict")
+    said = [(r.strict if rule == "strict" else r.yes, r.answer) for r in rows]
+    wrong = f"{said.count((True, 'no'))} | {said.count((False, 'yes'))}"
+    kappa, alike = (found.kappa_text, f"{found.same}/{found.n}") if found else ("–", "0/0")
+    return f"| {rule} | {of} | {kappa} | {alike} | {wrong} |"

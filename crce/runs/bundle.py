@@ -6,14 +6,12 @@ is read and checked before the run appears; an archive with anything else in it 
 
 import json
 import math
-import os
 import platform
 import re
 import secrets
 import shutil
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections import Counter
@@ -101,13 +99,8 @@ def pack(run: Run, path: Path) -> Path:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
-            _write(run, Path(temporary))
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with files.replacing(path) as temporary:
+            _write(run, temporary)
     except OSError as error:
         raise CrceError(f"{path} cannot be written: {error.strerror}. Choose another place.") from None
     return path

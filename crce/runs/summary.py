@@ -5,8 +5,6 @@ summary.json may be missing, old or damaged: then the list is slower once.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -151,15 +149,8 @@ class Summary:
 def _write(folder: Path, saved: Saved) -> None:
     """Without the folder if it is not there, since the run may just have been deleted; and not at all on a disk that
     is full or may not be written: it is only a copy."""
-    with suppress(OSError):
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".summary.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(asdict(saved), file, ensure_ascii=False)
-            os.replace(temporary, folder / "summary.json")
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+    with suppress(OSError), files.replacing(folder / "summary.json") as temporary:
+        temporary.write_text(json.dumps(asdict(saved), ensure_ascii=False), encoding="utf-8")
 
 
 @lru_cache(maxsize=MOST_RUNS)
