@@ -25,9 +25,6 @@ EXPLAINED = {
 }
 
 
-_LARGEST = 2**63  # of any number in the form: the seed's
-
-
 @dataclass(frozen=True)
 class Effort:
     """share: of the preset's steps. images: pictures per term that are judged after the run."""
@@ -92,10 +89,9 @@ class EraseForm:
         Raises CrceError for a number that was cleared: what else would be meant is not known.
         """
         for name, value in values.items():
-            # Not isfinite: a whole number may be too large for it.
-            if name in _NUMBERS and (value is None or not abs(value) < _LARGEST):
-                what = "too large" if value and value == value else "empty"
-                raise CrceError(f"{_NUMBERS[name]} is {what}. Enter a number.")
+            # Not isfinite: a whole number may be too large for it, which the settings tell.
+            if name in _NUMBERS and (value is None or not abs(value) < math.inf):
+                raise CrceError(f"{_NUMBERS[name]} is empty. Enter a number.")
         given = {name: value for name, value in values.items() if value is not None}
         return cls(**{**given, "base": given.get("base", cls.base).strip()})
 
