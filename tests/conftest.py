@@ -88,6 +88,23 @@ def dog():
 
 
 @pytest.fixture
+def broker(home):
+    """A worker's: the test answers in its place, or does not, and holds its lock."""
+    from filelock import FileLock
+
+    from crce.worker.answers import StatusAnswer
+    from crce.worker.broker import RequestBroker
+    from crce.worker.client import lock_file
+
+    home.mkdir()
+    broker = RequestBroker(lambda: StatusAnswer("cpu"))
+    with FileLock(lock_file("auto")):
+        broker.open()
+        yield broker
+        broker.close()
+
+
+@pytest.fixture
 def fake():
     """A Hub in this process, not yet served."""
     from tests.fake_hub import FakeHub

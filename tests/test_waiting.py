@@ -8,12 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import gradio as gr
 import pytest
-from filelock import FileLock
 from gradio.context import LocalContext
 
 from app import worker
@@ -28,24 +26,13 @@ from crce.errors import CrceError
 from crce.worker import client
 from crce.worker.answers import DistancesAnswer, ErrorAnswer, PreviewAnswer, Sphere, StatusAnswer, TermDistance
 from crce.worker.broker import MOST_CONNECTIONS, RequestBroker
-from crce.worker.client import Address, lock_file, write_address
+from crce.worker.client import Address, write_address
 from crce.worker.requests import DistancesRequest, PreviewRequest, StatusRequest
 
 PATIENCE = 100  # seconds until a test gives up; nothing here takes that long
 FROG = ConceptSpec("frog", corefs=(Term("toad"),), retains=(Term("newt"),))
 GONDOLA = ConceptSpec("gondola")
 PICTURES = PreviewAnswer(("a", "b", "c"), ("d", "e", "f"), 0.1, 0.2, ("frog", "toad", "newt"))
-
-
-@pytest.fixture
-def broker(home) -> Iterator[RequestBroker]:
-    """A worker's, in whose place the test answers, or does not."""
-    home.mkdir()
-    broker = RequestBroker(lambda: StatusAnswer("cpu"))
-    with FileLock(lock_file("auto")):
-        broker.open()
-        yield broker
-        broker.close()
 
 
 def until(true) -> None:

@@ -35,7 +35,6 @@ from crce.training.estimate import estimate
 from crce.training.loop import solve_closed_form
 from crce.worker import client
 from crce.worker.answers import Cell, CoverageAnswer, GenerateAnswer, StatusAnswer
-from crce.worker.broker import RequestBroker
 from crce.worker.client import ensure_worker, lock_file
 from crce.worker.requests import (
     Column,
@@ -241,17 +240,6 @@ def test_what_cannot_be_seen_is_said(tiny_sd_dir, blind, dog, tmp_path):
     assert len(ask(about("distances", large, dog))["terms"]) == 9
     process.kill()
     process.wait()
-
-
-@pytest.fixture
-def broker(home):
-    """Its requests are served by the test in place of a worker, whose lock it holds."""
-    home.mkdir()
-    broker = RequestBroker(lambda: StatusAnswer("cpu"))
-    with FileLock(lock_file("auto")):
-        broker.open()
-        yield broker
-        broker.close()
 
 
 def send_in_thread(answers, name, request):

@@ -386,9 +386,7 @@ class Run:
     def clear(self, *requests: str) -> None:
         """Removes request files: stop, resume, evaluate.json."""
         for name in requests:
-            path = self.dir / name
-            # A folder, where somebody put one in a file's place.
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            files.remove(self.dir / name)
 
 
 class Busy(CrceError):

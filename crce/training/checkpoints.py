@@ -5,7 +5,6 @@ The state before the last is kept too. A file that the disk has damaged is notic
 
 import json
 import os
-import shutil
 import time
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from crce import files
 from crce.errors import CrceError
 from crce.methods.erased_weights import ErasedWeights
 
@@ -106,8 +106,7 @@ def set_aside(path: Path) -> str:
 def discard(path: Path) -> None:
     """Removes all states of a run that has its result."""
     for file in path.parent.glob(f"{path.stem}*{path.suffix}"):
-        # A folder, where somebody put one in a file's place.
-        shutil.rmtree(file) if file.is_dir() else file.unlink()
+        files.remove(file)
 
 
 def _previous(path: Path) -> Path:
