@@ -11,7 +11,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from crce import files, runs
-from tests.test_browser import PATIENCE, end_worker, served
+from tests.browser.studio import PATIENCE, end_worker, served
 
 GUIDE = (files.ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 

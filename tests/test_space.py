@@ -21,8 +21,8 @@ from crce import files, runs
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.runs import Job
+from tests.browser.studio import answers, until
 from tests.servers import serving
-from tests.test_browser import answers, until
 from tests.test_exposure import guarded
 
 SPACE = files.ROOT / "assets" / "space"

@@ -21,7 +21,7 @@ def test_the_first_cases_of_each_attack_hold(name, tmp_path):
 
 
 def test_two_visitors_have_an_answer_to_all_that_they_ask(monkeypatch):
-    monkeypatch.setattr(visitors, "PAUSE", 0.2)
+    monkeypatch.setattr(visitors, "PAUSE", 0.1)
     with visitors.serve() as url:
         waits, errors = visitors.spend(visitors.Page(url), seed=0, seconds=2.0, visitors=2)
     assert waits and errors == []

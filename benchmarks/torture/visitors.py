@@ -141,7 +141,7 @@ def _click(page: Page, rng: random.Random, until: float, waits: list[float], err
         given: dict[str, Any] = {
             "describe_method": {"given": [rng.choice(METHODS)]},
             "search_shelf": {"given": [rng.choice(("cat", "do", "taylor"))]},
-            "choose_concept_1": {"given": [], "event": {"slug": rng.choice(("dog-animal", "cat", "horse"))}},
+            "choose_concept_1": {"given": [], "event": {"slug": rng.choice(("dog", "cat", "horse"))}},
         }[name]
         function, values = page.functions[name], given["given"]
         _ask(lambda: waits.append(page.call(function, session, *values, event=given.get("event"))), errors)  # noqa: B023

@@ -1,0 +1,76 @@
+"""One app with its worker, and one browser, for the tests of a file. Screenshots land in out/screenshots/."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from crce import runs
+from tests.browser.studio import PATIENCE, App, clear, end_worker, is_local, opened, served, told_secrets
+from tests.fake_hub import FakeHub
+from tests.scripted_llm import ScriptedLLM
+from tests.servers import serving
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("studio")
+    (place / "runs").mkdir()  # a home that was used before: no example is made
+    return place
+
+
+@pytest.fixture(autouse=True)
+def home(place, monkeypatch) -> Path:
+    """The home of the one app and its worker, without the concepts, talks and runs of the test before."""
+    monkeypatch.setenv("CRCE_HOME", str(place))
+    for run in runs.all_runs():
+        clear(run)
+    for leftover in ("concepts", "history", "talks"):
+        shutil.rmtree(place / leftover, ignore_errors=True)
+    return place
+
+
+@pytest.fixture(scope="module")
+def app(place) -> Iterator[App]:
+    hub, llm = FakeHub(), ScriptedLLM()
+    with serving(hub.app) as hub_url, serving(llm.app) as llm_url:
+        settings = {
+            "CRCE_HOME": str(place), "HF_ENDPOINT": hub_url, "HF_TOKEN": "hf_good", "HF_HOME": str(place / "hf"),
+            "OPENAI_BASE_URL": f"{llm_url}/v1", "OPENAI_API_KEY": "sk-canary", "CRCE_MODEL": "scripted",
+        }  # fmt: skip
+        process, url = served({**os.environ, **settings})
+        try:
+            yield App(url, hub, llm, process, place)
+        finally:
+            process.terminate()
+            process.wait(timeout=PATIENCE / 1000)
+            end_worker(place)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(app, browser) -> Iterator[Page]:
+    """A tab that fails the test when it asks any other machine for anything, or when a script fails in it."""
+    strangers, faults = [], []
+    page = opened(browser)
+    page.on("request", lambda request: strangers.append(request.url) if not is_local(request.url) else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("dialog", lambda dialog: dialog.accept())
+    app.llm.mode = "strict"
+    page.goto(f"{app.url}/?__theme=light")
+    yield page
+    page.close()
+    assert strangers == []
+    assert faults == []
+    assert told_secrets(app) == []
