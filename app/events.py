@@ -4,5 +4,7 @@ from typing import Any
 
 # Without a progress overlay, and not offered to other programs.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+# A timer's small read: one plain request, past the queue of the work that people wait for.
+TICK: dict[str, Any] = {"queue": False, **QUIET}
 # Every change sends a new request; the worker drops the outdated ones.
 EVERY_CHANGE: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": None, **QUIET}

@@ -1,6 +1,7 @@
 """Builds the page and serves it. The worker does the computing, so this process starts in seconds."""
 
 import argparse
+import json
 import logging
 import os
 import threading
@@ -15,7 +16,7 @@ from starlette.middleware import Middleware
 
 from app import api, guard
 from app.components import ASSETS, html_panel
-from app.events import QUIET
+from app.events import QUIET, TICK
 from app.session import people, thumbnails
 from app.tabs import compare, curate, erase, publish, start, status_bar
 from app.theme import CSS, ICON, build_theme
@@ -32,17 +33,17 @@ def build() -> gr.Blocks:
     """The whole page. Tabs are built first and wired afterwards, because they refer to each other."""
     with gr.Blocks(title="CRCE Studio", fill_width=True, delete_cache=(3600, 86400)) as demo:
         remembered = gr.BrowserState("", storage_key="crce-studio-concept", secret="not-a-secret")
-        status, tick = html_panel(status_bar.render_initial()), gr.Timer(2)
+        status, tick = html_panel(status_bar.render_initial()), gr.Timer(3)
         page_script = (ASSETS / "page.js").read_text(encoding="utf-8")
         pictures = thumbnails.build_styles(thumbnails.list_first())
         styles, redraw = (
             gr.HTML(pictures, js_on_load=page_script, apply_default_css=False, elem_classes="sheet"),
-            gr.Timer(1.5),
+            gr.Timer(1.5, active=False),
         )
         with gr.Tabs(selected="start") as tabs:
-            with gr.Tab("Start", id="start"):
+            with gr.Tab("Start", id="start") as start_page:
                 start_tab = start.build()
-            with gr.Tab("Curate", id="curate"):
+            with gr.Tab("Curate", id="curate") as curate_page:
                 curate_tab = curate.build()
             with gr.Tab("Erase", id="erase") as erase_page:
                 erase_tab = erase.build()
@@ -57,9 +58,25 @@ def build() -> gr.Blocks:
         compare.wire(compare_tab, start_tab, erase_tab, tabs, compare_page)
         demo.load(compare.read_link, None, start_tab.finished, **QUIET)
         publish.wire(publish_tab, curate_tab, publish_page)
-        gr.on([demo.load, tick.tick], status_bar.render_status, None, status, **QUIET)
+        gr.on([demo.load, tick.tick], status_bar.render_status, None, status, **TICK)
+        timers = {
+            start_page: start_tab.timer,
+            curate_page: redraw,
+            erase_page: erase_tab.timer,
+            compare_page: compare_tab.timer,
+            publish_page: None,
+        }
+        wire_timers(timers)
         api.build()
     return demo
+
+
+def wire_timers(timers: dict[gr.Tab, gr.Timer | None]) -> None:
+    """Only the open tab asks for news: opening one starts its timer and stops the others', in the page itself."""
+    all_timers = [timer for timer in timers.values() if timer]
+    for page, own in timers.items():
+        updates = [{"__type__": "update", "active": timer is own} for timer in all_timers]
+        page.select(None, None, all_timers, js=f"() => {json.dumps(updates)}", **QUIET)
 
 
 def launch(

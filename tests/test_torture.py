@@ -20,10 +20,12 @@ def test_the_first_cases_of_each_attack_hold(name, tmp_path):
     assert outcome.done == ATTACKS[name].share and outcome.faults == {}
 
 
-def test_two_visitors_have_an_answer_to_all_that_they_ask(monkeypatch):
+def test_visitors_of_all_tabs_have_an_answer_to_all_that_they_ask(monkeypatch):
     monkeypatch.setattr(visitors, "PAUSE", 0.1)
     with visitors.serve() as url:
-        waits, errors = visitors.spend(visitors.Page(url), seed=0, seconds=2.0, visitors=2)
+        page = visitors.Page(url)
+        waits, errors = visitors.spend(page, seed=0, seconds=2.0, visitors=len(page.tabs))
+    assert len(page.tabs) == 4 and all(1 < len(ticks) < 4 for ticks in page.tabs)
     assert waits and errors == []
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from app.components import data_url, encode_png, html_panel, render, shrink
 from app.errors import report_errors
-from app.events import QUIET
+from app.events import QUIET, TICK
 from app.session import people
 from app.session.comparison import Comparison, Prompt, Row, Title
 from app.tabs import compare_bundle, compare_person, erase_form, run_view
@@ -297,6 +297,16 @@ def update_judges(ids: list[str], judge: str) -> gr.Dropdown:
     return erase_form.update_judges(base, judge)
 
 
+def follow_choice(ids: list[str], images: float | None, judge: str) -> tuple:
+    """What stands beside the chosen runs. What was packed belonged to the runs before."""
+    return (
+        render_scores(ids),
+        estimate_time(ids, images),
+        update_judges(ids, judge),
+        gr.update(value=None, visible=False),
+    )
+
+
 @report_errors
 def show_pair(comparison: Comparison, event: gr.EventData) -> tuple:
     """One picture at full size, before and after."""
@@ -369,7 +379,7 @@ def open_run(name: str) -> tuple:
 
 
 def build() -> CompareTab:
-    comparison, timer = gr.State(None), gr.Timer(2)
+    comparison, timer = gr.State(None), gr.Timer(2, active=False)
     form, load, draw_button = _build_form()
     with gr.Row(equal_height=False):
         with gr.Column(scale=7, min_width=520):
@@ -439,11 +449,12 @@ def wire(ui: CompareTab, start_tab: StartTab, erase_tab: EraseTab, tabs: gr.Tabs
     filled = [ui.form[name] for name in ("runs", "typed", "kinds", "seeds", "strength")]
     ui.load.upload(load_picture, [ui.load, chosen], filled, **QUIET)
     ui.grid.click(show_pair, ui.comparison, [ui.pair, ui.hint], **QUIET)
-    for event in (ui.timer.tick, chosen.change):
-        event(render_scores, chosen, ui.scores, **QUIET)
-    gr.on([chosen.change, ui.images.change], estimate_time, [chosen, ui.images], ui.time, **QUIET)
+    ui.timer.tick(render_scores, chosen, ui.scores, **TICK)
+    ui.images.change(estimate_time, [chosen, ui.images], ui.time, **QUIET)
+    # One listener: where two read a multi-select, Gradio takes each answer for another change and never stops.
+    facts = [ui.scores, ui.time, ui.form["judge"], ui.bundle.files]
+    chosen.change(follow_choice, [chosen, ui.images, ui.form["judge"]], facts, **QUIET)
     ui.evaluate.click(evaluate, [chosen, ui.images, ui.form["judge"]], ui.scores, api_visibility="private")
-    chosen.change(update_judges, [chosen, ui.form["judge"]], ui.form["judge"], **QUIET)
     ui.person.click(compare_person.press_button, ui.comparison, ui.person, **QUIET).success(
         render_scores, chosen, ui.scores, **QUIET
     )

@@ -10,7 +10,7 @@ import pandas as pd
 
 from app.components import html_panel, render
 from app.errors import in_page_words, report_errors
-from app.events import EVERY_CHANGE, QUIET
+from app.events import EVERY_CHANGE, QUIET, TICK
 from app.session import people
 from app.session.drafts import OpenConcept, require_saved
 from app.tabs import base_download, erase_form, run_view
@@ -337,7 +337,7 @@ def open_concept(opened: OpenConcept, anchor: str) -> tuple:
 
 
 def build() -> EraseTab:
-    chosen, seen, timer = gr.State(None), gr.State(Seen()), gr.Timer(1.5)
+    chosen, seen, timer = gr.State(None), gr.State(Seen()), gr.Timer(1.5, active=False)
     with gr.Row(equal_height=True):
         form = erase_form.build_choice()
         effort = erase_form.build_effort()
@@ -401,7 +401,8 @@ def _build_plot() -> tuple[gr.Column, gr.LinePlot]:
 def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, page: gr.Tab) -> None:
     fields, view = list(ui.form.values()), [ui.runs, ui.details, ui.previews, ui.plot, ui.curve, ui.seen]
     update = {"fn": refresh, "inputs": [ui.chosen, ui.seen, ui.find, ui.order], "outputs": view, **QUIET}
-    ui.timer.tick(**update)
+    ui.timer.tick(**update | TICK)
+    page.select(**update)
     gr.on([ui.find.change, ui.order.change], **update)
     effort = [ui.form["steps"], ui.form["images"]]
     given = [ui.effort, *(ui.form[name] for name in ("method", "backbone", "base"))]
@@ -425,7 +426,7 @@ def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, pa
     place = [ui.form[name] for name in ("base", "device", "dtype", "judge")]
     shown = [page.select, *(part.change for part in place)]
     gr.on(shown, base_download.show, place, ui.base_panel, trigger_mode="always_last", **QUIET)
-    ui.timer.tick(base_download.follow, place, [ui.base_panel, ui.arrived], **QUIET)
+    ui.timer.tick(base_download.follow, place, [ui.base_panel, ui.arrived], **TICK)
     ui.base_panel.click(base_download.press, place, ui.base_panel, **QUIET)
     page.select(lambda: gr.Dropdown(erase_form.list_concepts()), None, ui.form["concept"], **QUIET)
     given = [curate_tab.opened, curate_tab.preview.anchor]

@@ -7,7 +7,7 @@ import gradio as gr
 
 from app.components import html_panel, render
 from app.errors import report_errors
-from app.events import QUIET
+from app.events import QUIET, TICK
 from app.session import example, people, thumbnails
 from app.session.drafts import find_slug
 from app.tabs import curate, erase, erase_form, run_view
@@ -107,7 +107,7 @@ def open_own_concept() -> tuple:
 
 
 def build() -> StartTab:
-    own_trial, drawn, finished, timer = gr.State(None), gr.State(-1), gr.State(None), gr.Timer(1)
+    own_trial, drawn, finished, timer = gr.State(None), gr.State(-1), gr.State(None), gr.Timer(1.5)
     html_panel(render("start", hero=thumbnails.HERO, picture_class=thumbnails.picture_class))
     with gr.Row(elem_classes="line"):
         try_it = gr.Button("Try it: erase “dog”", variant="primary", size="lg", scale=0, min_width=240)
@@ -123,7 +123,7 @@ def build() -> StartTab:
 def wire(ui: StartTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs) -> None:
     progress = [ui.card, ui.previews, ui.drawn, ui.own_trial, ui.finished]
     update = {"fn": refresh, "inputs": [ui.own_trial, ui.drawn], "outputs": progress, **QUIET}
-    ui.timer.tick(**update)
+    ui.timer.tick(**update | TICK)
     demo.load(render_shelf, None, ui.shelf, **QUIET)
     demo.load(estimate_time, None, ui.time, **QUIET)
     demo.load(make_example, None, None, **QUIET)

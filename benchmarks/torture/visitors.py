@@ -1,4 +1,5 @@
-"""Visitors of the app at once, while a run trains: each polls as an open page does, and now and then presses something.
+"""Visitors of the app at once, while a run trains: each polls as a page with one open tab does, and now and then presses
+something.
 
 The seconds of a click are those from sending it to its whole answer, queue included.
 """
@@ -15,7 +16,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from socket import create_server
 from typing import Any
@@ -35,6 +36,7 @@ PAUSE = 5.0  # seconds between two clicks of a visitor, on average
 PATIENCE = 60.0  # seconds after which an answer counts as none
 LIMIT = 0.3  # seconds of a click, of 95 in 100
 METHODS = ("crce", "esd-x", "uce", "spm")
+Tick = tuple[dict[str, Any], float]  # a function, and every how many seconds a timer calls it
 
 
 class Page:
@@ -44,16 +46,17 @@ class Page:
         self.url = url
         config = self._read("/config")
         self.values = {part["id"]: part["props"].get("value") for part in config["components"]}
-        intervals = {part["id"]: part["props"]["value"] for part in config["components"] if part["type"] == "timer"}
         self.functions = {each["api_name"]: each for each in config["dependencies"]}
-        timers = [(each, *target) for each in config["dependencies"] for target in each["targets"]]
-        self.ticks = [(each, intervals[part]) for each, part, event in timers if event == "tick"]
+        self.tabs = _list_ticks(config)
 
     def call(self, function: dict[str, Any], session: str, *given: object, event: dict | None = None) -> float:
         """The seconds until the function has answered. Raises OSError or ValueError if it does not, or fails."""
         rest = [self.values[part] for part in function["inputs"][len(given) :]]
         asked = {"data": [*given, *rest], "event_data": event, "fn_index": function["id"], "session_hash": session}
         began = time.monotonic()
+        if not function["queue"]:
+            self._read("/gradio_api/run/predict", json.dumps(asked).encode())
+            return time.monotonic() - began
         number = self._read("/gradio_api/queue/join", json.dumps(asked).encode())["event_id"]
         with self._open(f"/gradio_api/queue/data?session_hash={session}") as stream:
             for line in stream:
@@ -71,6 +74,24 @@ class Page:
     def _open(self, path: str, body: bytes | None = None) -> Any:
         request = urllib.request.Request(self.url + path, body, {"content-type": "application/json"})
         return urllib.request.urlopen(request, timeout=PATIENCE)
+
+
+def _list_ticks(config: dict[str, Any]) -> list[list[Tick]]:
+    """For each tab with a timer, what the page asks again and again while that tab is open."""
+    seconds = {part["id"]: part["props"]["value"] for part in config["components"] if part["type"] == "timer"}
+    heard = [(each, *target) for each in config["dependencies"] for target in each["targets"]]
+
+    def find_ticks(timers: Iterable[int]) -> list[Tick]:
+        return [(each, seconds[part]) for each, part, event in heard if event == "tick" and part in timers]
+
+    # Opening a tab starts its timer and stops those of the other tabs, in the page itself.
+    opening = [each for each, _, event in heard if event == "select" and seconds.keys() & set(each["outputs"])]
+    states = [
+        dict(zip(each["outputs"], json.loads(each["js"].removeprefix("() => ")), strict=True)) for each in opening
+    ]
+    always = seconds.keys() - {part for state in states for part in state}
+    running = [{part for part, update in state.items() if update["active"]} for state in states]
+    return [find_ticks(always | timers) for timers in running if timers]
 
 
 @contextmanager
@@ -113,7 +134,8 @@ def spend(page: Page, seed: int, seconds: float, visitors: int = VISITORS) -> tu
     for visitor in range(visitors):
         rng = random.Random(f"{seed} {visitor}")
         work.append(lambda rng=rng: _click(page, rng, until, waits, errors))
-        work.extend(lambda tick=tick, rng=rng: _tick(page, tick, rng, until, errors) for tick in page.ticks)
+        ticks = page.tabs[visitor % len(page.tabs)]
+        work.extend(lambda tick=tick, rng=rng: _tick(page, tick, rng, until, errors) for tick in ticks)
     threads = [threading.Thread(target=each, daemon=True) for each in work]
     for thread in threads:
         thread.start()
@@ -122,7 +144,7 @@ def spend(page: Page, seed: int, seconds: float, visitors: int = VISITORS) -> tu
     return waits, errors
 
 
-def _tick(page: Page, tick: tuple[dict, float], rng: random.Random, until: float, errors: list[str]) -> None:
+def _tick(page: Page, tick: Tick, rng: random.Random, until: float, errors: list[str]) -> None:
     function, interval = tick
     session = secrets.token_hex(6)
     time.sleep(rng.uniform(0, interval))
