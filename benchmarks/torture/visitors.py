@@ -1,4 +1,4 @@
-"""Visitors of the app at once, while a run trains: each polls as a page with one open tab does, and now and then presses
+"""Visitors of the app at once, while a run trains: each polls as a page with one open tab does, and now and then clicks
 something.
 
 The seconds of a click are those from sending it to its whole answer, queue included.
