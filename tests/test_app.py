@@ -781,9 +781,10 @@ def test_what_is_drawn_is_read_anew_and_a_damaged_record_says_nothing(tmp_path):
     folder.mkdir()
     (folder / "model_index.json").write_text("{}")
     rows = [{"text": dog.corefs[0].text, "asked": "dog", "yes": 4, "of": 10}]
-    files.write_json(folder / "covered.json", {"from": 5, "concepts": {"dog": {"name": 10}}, "terms": rows})
+    facts = {"from": 5, "concepts": {"dog": {"name": 10}}, "unknown": ["taylor-swift"], "terms": rows}
+    files.write_json(folder / "covered.json", facts)
     record = read_record(str(folder))
-    assert record.draws(dog) and record.draws(find_concept("cat")) is False
+    assert [record.draws(find_concept(name)) for name in ("dog", "Taylor Swift", "cat")] == [True, False, None]
     assert record.list_undrawn(dog) == [dog.corefs[0].text]
     (folder / "covered.json").write_text("[1]")
     assert read_record(str(folder)) == Record() and read_record("no base") == Record()

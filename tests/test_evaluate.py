@@ -85,6 +85,7 @@ def test_coverage_counts_the_seeds_that_show_it(tiny_sd, judge, dog):
     pictures = tiny_sd.generate_batch(["wolf"] * 10, list(range(10)))
     assert rows["wolf", "wolf"] == sum(v.yes for v in judge.classify(pictures, "wolf"))
     assert set(judge.names) <= {text for text, _ in rows} and steps[-1] == (len(rows), len(rows))
+    assert found["unknown"] == ["yeti"]
     assert (
         set(found["concepts"]) == {"dog-animal-a23f0f72"}
         and found["concepts"]["dog-animal-a23f0f72"]["covered"] is False

@@ -6,7 +6,6 @@ from functools import lru_cache
 from pathlib import Path
 
 from crce import bases
-from crce.concepts.library import bundled
 from crce.concepts.spec import ConceptSpec
 from crce.errors import CrceError
 from crce.files import read_json
@@ -16,8 +15,8 @@ Count = tuple[int, int]  # pictures that show the term, of how many
 
 @dataclass(frozen=True)
 class Record:
-    """least: pictures of a term that must show it. names: slug → pictures of the concept's name that show it. terms:
-    (text, what the judge was asked) → count."""
+    """least: pictures of a term that must show it. names: slug → pictures of the concept's name that show it; 0 where
+    the base's judge does not know the concept. terms: (text, what the judge was asked) → count."""
 
     least: int = 0
     names: Mapping[str, int] = field(default_factory=dict)
@@ -29,7 +28,7 @@ class Record:
             return self.names[spec.slug] >= self.least
         if count := self.terms.get((spec.target, spec.name)):
             return count[0] >= self.least
-        return False if self.names and spec.slug in bundled() else None
+        return None
 
     def count_terms(self, spec: ConceptSpec) -> dict[str, Count]:
         """By term, as far as it was measured: a coref is asked for the concept, a retain for itself."""
@@ -57,6 +56,7 @@ def _read(file: Path, changed: int) -> Record:
     try:
         facts = read_json(file)
         terms = {(row["text"], row["asked"]): (row["yes"], row["of"]) for row in facts["terms"]}
-        return Record(facts["from"], {slug: found["name"] for slug, found in facts["concepts"].items()}, terms)
+        names = dict.fromkeys(facts["unknown"], 0) | {slug: row["name"] for slug, row in facts["concepts"].items()}
+        return Record(facts["from"], names, terms)
     except (ValueError, LookupError, TypeError, AttributeError):
         return Record()

@@ -26,7 +26,7 @@ def measure_coverage(
     model: Diffusion, judge: Judge, specs: Sequence[ConceptSpec], names: Sequence[str] = ()
 ) -> Generator[tuple[int, int], None, dict]:
     """covered.json: for the terms of the specs and for further names, on how many of seeds 0–9 the base shows them.
-    A term is covered from 5. What the base's covered.json holds already is kept, unless another model or judge wrote
+    A term is covered from 5. "unknown" are the concepts that the judge does not know, so the base neither. What the base's covered.json holds already is kept, unless another model or judge wrote
     it. Yields the terms done and wanted.
     """
     found = _read_kept(model, judge)
@@ -41,7 +41,8 @@ def measure_coverage(
         yield len(yes), len(asked.keys() | yes.keys())
     rows = [{"text": text, "asked": asked, "yes": n, "of": len(COVERED_SEEDS)} for (text, asked), n in yes.items()]
     concepts = {**found["concepts"], **{spec.slug: _summarise(spec, judge, yes) for spec in known}}
-    return {**found, "concepts": dict(sorted(concepts.items())), "terms": rows}
+    unknown = {spec.slug for spec in specs}.union(found["unknown"]) - concepts.keys()
+    return {**found, "concepts": dict(sorted(concepts.items())), "unknown": sorted(unknown), "terms": rows}
 
 
 def _read_kept(model: Diffusion, judge: Judge) -> dict:
@@ -53,7 +54,7 @@ def _read_kept(model: Diffusion, judge: Judge) -> dict:
         "from": COVERED_FROM,
     }
     kept = read_json(model.covered_file) if model.covered_file.exists() else {}
-    return {"concepts": {}, "terms": [], **(kept if {key: kept.get(key) for key in facts} == facts else {}), **facts}
+    return {"concepts": {}, "unknown": [], "terms": [], **(kept if {key: kept.get(key) for key in facts} == facts else {}), **facts}
 
 
 def judge_base(model: Diffusion, judge: Judge, spec: ConceptSpec) -> Iterator[tuple[Question, list[Verdict]]]:
