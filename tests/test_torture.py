@@ -56,7 +56,7 @@ def test_damaged_outcomes_are_told(tmp_path):
 
 
 def test_the_tests_that_the_page_names_are_there():
-    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", torture.FAULTS.read_text(encoding="utf-8"))
+    named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", torture.FAULTS.read_text(encoding="utf-8"))
     assert len(named) > 20
     for file, test in named:
         assert f"def {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), (file, test)

@@ -34,7 +34,7 @@ def attacks() -> dict[str, Attack]:
         ),
         "inputs": Attack("Hostile inputs", "understood, or one clear error", 10_000, 300, inputs.open_inputs),
         "damage": Attack(
-            "Damaged files", "every list and every other run stay; a damaged run can be deleted", 600, 3,
+            "Damaged files", "every list and every other run stay; a damaged run can be deleted", 600, 24,
             damage.open_damage,
         ),
         "disk": Attack(
