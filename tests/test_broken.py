@@ -201,7 +201,10 @@ def store(full, home, no_worker) -> Path:
     return home
 
 
-def test_a_broken_run_is_shown_with_delete_and_deleted(store):
+@pytest.mark.parametrize(
+    "block", [Path.mkdir, lambda lock: lock.symlink_to(lock.name)], ids=["folder", "link to itself"]
+)
+def test_a_broken_run_is_shown_with_delete_and_deleted(store, block):
     bad = next(run for run in runs.all_runs() if run.job.name == "bad")
     (bad.dir / "job.json").write_text("5")
     page = erase.render_runs(runs.all_runs(), None)
@@ -211,7 +214,7 @@ def test_a_broken_run_is_shown_with_delete_and_deleted(store):
     (good,) = runs.all_runs()
     good.request_stop()
     (good.dir / "lock").unlink()
-    (good.dir / "lock").mkdir()
+    block(good.dir / "lock")
     erase.press_run_button(None, event(do="delete", id=good.id))
     assert not good.dir.exists()
 

@@ -341,7 +341,9 @@ class Run:
 
     def delete(self) -> None:
         """Removes the directory, also of a broken run. Raises Busy while a process works on the run."""
-        with nullcontext() if (self.dir / "lock").is_dir() else self.hold():
+        lock = self.dir / "lock"
+        # A folder or a link that leads nowhere in its place is held by nobody.
+        with nullcontext() if os.path.lexists(lock) and not lock.is_file() else self.hold():
             # Rename first: a listing never sees half a directory, not even after a kill.
             doomed = self.dir.with_name(f".deleted-{self.id}")
             self.dir.rename(doomed)
