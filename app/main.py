@@ -33,12 +33,12 @@ def build() -> gr.Blocks:
     """The whole page. Tabs are built first and wired afterwards, because they refer to each other."""
     with gr.Blocks(title="CRCE Studio", fill_width=True, delete_cache=(3600, 86400)) as demo:
         remembered = gr.BrowserState("", storage_key="crce-studio-concept", secret="not-a-secret")
-        status, tick = html_panel(status_bar.render_initial()), gr.Timer(3)
+        status, tick = html_panel(status_bar.render_initial()), gr.Timer(4)
         page_script = (ASSETS / "page.js").read_text(encoding="utf-8")
         pictures = thumbnails.build_styles(thumbnails.list_first())
         styles, redraw = (
             gr.HTML(pictures, js_on_load=page_script, apply_default_css=False, elem_classes="sheet"),
-            gr.Timer(1.5, active=False),
+            gr.Timer(2, active=False),
         )
         with gr.Tabs(selected="start") as tabs:
             with gr.Tab("Start", id="start") as start_page:

@@ -38,13 +38,19 @@ _NO_LOSS = pd.DataFrame({"step": [], "term": [], "loss": []})
 
 @dataclass(frozen=True)
 class Seen:
-    """What a page has drawn of a run: the plot and the previews are sent again only when there are new ones. shown: how
-    many cards at most, the newest runs'."""
+    """What a page shows: each part is sent again only when there is something new. shown: how many cards at most, the
+    newest runs'. cards, details: what stands there."""
 
     run: str | None = None
+    cards: str = ""
+    details: str = ""
     steps: int = 0
     previews: int = 0
     shown: int = CARDS
+
+    @property
+    def html(self) -> tuple[str, str]:
+        return self.cards, self.details
 
 
 @dataclass(frozen=True)
@@ -278,16 +284,18 @@ def queue_run(job: Job, images: int, judge: str = AUTO, leave_out_long: bool = F
 
 @report_errors
 def refresh(chosen: str | None, seen: Seen, find: str = "", order: str = "") -> tuple:
-    """The runs and the details of one of them; its plot and previews only when there are new ones."""
+    """The runs and the details of one of them, its previews, and its plot."""
     found = runs.all_runs()
     run = find_run(found, chosen)
-    now = Seen(shown=seen.shown)
+    cards = render_runs(found, run.id if run else None, seen.shown, find, order)
+    now = Seen(cards=cards, details=render_details(run), shown=seen.shown)
     if run:
         now = replace(now, run=run.id, steps=_count_events(run, "step"), previews=_count_events(run, "preview"))
     first = seen.run is None or now.run != seen.run
     plot = update_plot(run) if first or now.steps != seen.steps else (gr.skip(), gr.skip())
     previews = render_previews(run) if first or now.previews != seen.previews else gr.skip()
-    return render_runs(found, now.run, now.shown, find, order), render_details(run), previews, *plot, now
+    changed = [part if part != before else gr.skip() for part, before in zip(now.html, seen.html, strict=True)]
+    return *changed, previews, *plot, now
 
 
 def _count_events(run: Run, kind: str) -> int:
@@ -337,7 +345,7 @@ def open_concept(opened: OpenConcept, anchor: str) -> tuple:
 
 
 def build() -> EraseTab:
-    chosen, seen, timer = gr.State(None), gr.State(Seen()), gr.Timer(1.5, active=False)
+    chosen, seen, timer = gr.State(None), gr.State(Seen()), gr.Timer(2, active=False)
     with gr.Row(equal_height=True):
         form = erase_form.build_choice()
         effort = erase_form.build_effort()

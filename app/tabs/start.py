@@ -107,7 +107,7 @@ def open_own_concept() -> tuple:
 
 
 def build() -> StartTab:
-    own_trial, drawn, finished, timer = gr.State(None), gr.State(-1), gr.State(None), gr.Timer(1.5)
+    own_trial, drawn, finished, timer = gr.State(None), gr.State(-1), gr.State(None), gr.Timer(2)
     html_panel(render("start", hero=thumbnails.HERO, picture_class=thumbnails.picture_class))
     with gr.Row(elem_classes="line"):
         try_it = gr.Button("Try it: erase “dog”", variant="primary", size="lg", scale=0, min_width=240)

@@ -26,8 +26,8 @@ def measure_coverage(
     model: Diffusion, judge: Judge, specs: Sequence[ConceptSpec], names: Sequence[str] = ()
 ) -> Generator[tuple[int, int], None, dict]:
     """covered.json: for the terms of the specs and for further names, on how many of seeds 0–9 the base shows them.
-    A term is covered from 5. "unknown" are the concepts that the judge does not know, so the base neither. What the base's covered.json holds already is kept, unless another model or judge wrote
-    it. Yields the terms done and wanted.
+    A term is covered from 5. "unknown" are the concepts that the judge does not know, so the base neither. What the
+    base's covered.json holds already is kept, unless another model or judge wrote it. Yields the terms done and wanted.
     """
     found = _read_kept(model, judge)
     yes = {(row["text"], row["asked"]): row["yes"] for row in found["terms"]}
@@ -54,7 +54,13 @@ def _read_kept(model: Diffusion, judge: Judge) -> dict:
         "from": COVERED_FROM,
     }
     kept = read_json(model.covered_file) if model.covered_file.exists() else {}
-    return {"concepts": {}, "unknown": [], "terms": [], **(kept if {key: kept.get(key) for key in facts} == facts else {}), **facts}
+    return {
+        "concepts": {},
+        "unknown": [],
+        "terms": [],
+        **(kept if {key: kept.get(key) for key in facts} == facts else {}),
+        **facts,
+    }
 
 
 def judge_base(model: Diffusion, judge: Judge, spec: ConceptSpec) -> Iterator[tuple[Question, list[Verdict]]]:
