@@ -227,6 +227,14 @@ def test_only_ids_of_the_store_are_found(run, name):
         runs.find(name)
 
 
+def test_a_run_whose_events_cannot_be_written_is_not_stopped_and_says_why(run):
+    events = run.dir / "events.jsonl"
+    events.unlink(missing_ok=True)
+    events.symlink_to(events.name)
+    with pytest.raises(CrceError, match="cannot be written"):
+        run.request_stop()
+
+
 def test_a_link_out_of_the_store_is_not_followed(job, run, tmp_path):
     outside = runs.create(job, tmp_path / "outside")
     (runs.store() / "20260801-093015-link-3fa2").symlink_to(outside.dir)

@@ -303,12 +303,17 @@ class Run:
                 self.clear("stop", "resume")
         except Busy:
             pass  # Whoever holds the run sees the file.
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def _ask(self, request: str) -> None:
         try:
             (self.dir / request).touch()
         except OSError as error:
-            raise CrceError(f"{self.dir} cannot be written: {error.strerror}. Make it writable.") from None
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> CrceError:
+        return CrceError(f"{self.dir} cannot be written: {error.strerror}. Make it writable.")
 
     def request_resume(self) -> None:
         """Queues a stopped, failed or interrupted run again. Raises CrceError for a running or done one."""
@@ -365,7 +370,7 @@ class Run:
         except Timeout:
             raise Busy(f"The run {self.id} is being worked on. Stop it first, or wait.") from None
         except OSError as error:
-            raise CrceError(f"{self.dir} cannot be written: {error.strerror}. Make it writable.") from None
+            raise self._unwritable(error) from None
         with held:
             yield
 
