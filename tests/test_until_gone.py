@@ -95,7 +95,7 @@ def test_the_pictures_are_of_train_names_that_the_base_draws_on_seeds_of_their_o
     assert {q.seeds for q in asked} == {tuple(range(1_000_000, 1_000_005))}
     row = {"asked": "dog (animal)", "of": 10}
     rows = [{**row, "text": "puppy", "yes": 4}, {**row, "text": "pooch", "yes": 5}]
-    write_json(base / "covered.json", {"terms": rows})
+    write_json(base / "covered.json", {"from": 5, "concepts": {}, "terms": rows})
     few = choose_questions(model, judge, dog)
     assert [q.text for q in few] == ["dog", "pooch", "hound"] and {len(q.seeds) for q in few} == {6}
 

@@ -22,6 +22,11 @@ class Record:
     names: Mapping[str, int] = field(default_factory=dict)
     terms: Mapping[tuple[str, str], Count] = field(default_factory=dict)
 
+    @property
+    def covered(self) -> dict[tuple[str, str], bool]:
+        """By term and what the judge was asked: whether the base draws it."""
+        return {key: yes >= self.least for key, (yes, _) in self.terms.items()}
+
     def draws(self, spec: ConceptSpec) -> bool | None:
         """Whether the base draws the concept by its name; None where that was not measured."""
         if spec.slug in self.names:
@@ -44,9 +49,16 @@ class Record:
 def read_record(base: str) -> Record:
     """Empty for a base of which nothing was measured, and for one that is no model."""
     try:
-        file = bases.covered_file(base)
+        return read_covered(bases.covered_file(base))
+    except CrceError:
+        return Record()
+
+
+def read_covered(file: Path) -> Record:
+    """What a covered.json says; empty without one. Raises CrceError for a damaged one."""
+    try:
         return _read(file, file.stat().st_mtime_ns)
-    except (CrceError, OSError):
+    except OSError:
         return Record()
 
 
@@ -56,7 +68,9 @@ def _read(file: Path, changed: int) -> Record:
     try:
         facts = read_json(file)
         terms = {(row["text"], row["asked"]): (row["yes"], row["of"]) for row in facts["terms"]}
-        names = dict.fromkeys(facts["unknown"], 0) | {slug: row["name"] for slug, row in facts["concepts"].items()}
+        names = dict.fromkeys(facts.get("unknown", ()), 0) | {
+            slug: row["name"] for slug, row in facts["concepts"].items()
+        }
         return Record(facts["from"], names, terms)
     except (ValueError, LookupError, TypeError, AttributeError):
-        return Record()
+        raise CrceError(f"{file} does not say what the base draws. Measure it again: crce cover.") from None

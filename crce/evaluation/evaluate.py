@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from crce.concepts.drawn import read_covered
 from crce.concepts.spec import ConceptSpec, restrict
 from crce.errors import CrceError
-from crce.evaluation.questions import ASKS, DISTRACTOR, TARGET_FACTOR, Answers, Question, read_coverage
+from crce.evaluation.questions import ASKS, DISTRACTOR, TARGET_FACTOR, Answers, Question
 from crce.files import cache_file, read_json, write_atomic, write_json
 from crce.generators import drain
 from crce.judges.choices import AUTO
@@ -79,7 +80,7 @@ def evaluate_steps(
             looks[after] += look(model, judge, part, erased if after else None)
             done += sum(len(q.seeds) for q in part)
             yield done, total
-    covered, distances = read_coverage(model.covered_file), _measure_distances(model, spec)
+    covered, distances = read_covered(model.covered_file).covered, _measure_distances(model, spec)
     rows = zip(asked, looks[False], looks[True], strict=True)
     return [
         _answers(question, base, after, covered.get((question.text, question.asked)), distances.get(question.text))

@@ -1,10 +1,8 @@
 """What the judge is asked, and what it answers."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from crce.concepts.spec import ConceptSpec
-from crce.files import read_json
 
 # What is asked of a coref's picture: whether it shows the target, or the coref.
 ASKS = ("target", "coref")
@@ -86,10 +84,3 @@ class Calibration:
         if self.yes:
             return ""
         return "never drawn by the base, as the judge sees it: that it is gone would prove nothing"
-
-
-def read_coverage(file: Path) -> dict[tuple[str, str], bool]:
-    """(text, asked) → whether the base draws it, from its covered.json; empty if there is none."""
-    if not file.exists():
-        return {}
-    return {(row["text"], row["asked"]): row["yes"] >= COVERED_FROM for row in read_json(file)["terms"]}

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from crce.concepts.drawn import read_covered
 from crce.concepts.spec import ConceptSpec
 from crce.evaluation.evaluate import judge_images, name_target
-from crce.evaluation.questions import Question, read_coverage
+from crce.evaluation.questions import Question
 from crce.judges.embedded import EmbeddedJudge
 from crce.methods.erased_weights import ErasedWeights
 from crce.models.diffusion import Diffusion
@@ -33,7 +34,7 @@ def count_seen(model: Diffusion, judge: EmbeddedJudge, spec: ConceptSpec, erased
 def choose_questions(model: Diffusion, judge: EmbeddedJudge, spec: ConceptSpec) -> list[Question]:
     """The target and its most certain training corefs, as many pictures of each: those that the base draws, since a
     name that it does not draw is never seen. Raises CrceError for a target that the judge does not know."""
-    target, covered = name_target(spec, judge), read_coverage(model.covered_file)
+    target, covered = name_target(spec, judge), read_covered(model.covered_file).covered
     drawn = [term.text for term in spec.train_corefs if covered.get((term.text, target), True)]
     texts = [spec.target, *drawn[:NAMES]]
     seeds = tuple(range(FIRST_SEED, FIRST_SEED + PICTURES // len(texts)))
