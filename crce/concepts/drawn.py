@@ -68,9 +68,8 @@ def _read(file: Path, changed: int) -> Record:
     try:
         facts = read_json(file)
         terms = {(row["text"], row["asked"]): (row["yes"], row["of"]) for row in facts["terms"]}
-        names = dict.fromkeys(facts.get("unknown", ()), 0) | {
-            slug: row["name"] for slug, row in facts["concepts"].items()
-        }
+        names = {slug: row["name"] for slug, row in facts["concepts"].items()}
+        names |= dict.fromkeys(facts.get("unknown", ()), 0)
         return Record(facts["from"], names, terms)
     except (ValueError, LookupError, TypeError, AttributeError):
         raise CrceError(f"{file} does not say what the base draws. Measure it again: crce cover.") from None
