@@ -5,8 +5,10 @@ import shutil
 import sys
 
 import pytest
+from filelock import FileLock
 
 from crce.concepts.spec import ConceptSpec, Term
+from crce.worker.client import lock_file
 
 # The tiny models gain nothing from a second thread, and where other programs use the cores, threads that wait for each
 # other take twenty times as long. Set it to have more.
@@ -18,6 +20,14 @@ def home(tmp_path, monkeypatch):
     """Every test has its own CRCE_HOME, inherited by the processes that it starts."""
     monkeypatch.setenv("CRCE_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def no_worker(home):
+    """As if a worker were there already, so that none is started."""
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock_file("auto")):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
-from filelock import FileLock
 from gradio.state_holder import SessionState
 from PIL import Image
 from safetensors.numpy import load_file, save_file
@@ -96,14 +95,6 @@ def heard(handler: AsyncIterator[Any]) -> list[Any]:
 @pytest.fixture
 def base(tiny_sd_dir) -> str:
     return str(tiny_sd_dir)
-
-
-@pytest.fixture
-def no_worker(home):
-    """As if a worker were there already, so that none is started."""
-    home.mkdir(parents=True, exist_ok=True)
-    with FileLock(home / "worker-auto.lock"):
-        yield
 
 
 @pytest.fixture

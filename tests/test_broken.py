@@ -11,7 +11,6 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from filelock import FileLock
 
 from app.session import drafts, transcript
 from app.tabs import compare, curate, curate_chat, erase, publish, start, status_bar
@@ -23,21 +22,13 @@ from crce.config import EraseConfig, ResolvedConfig
 from crce.errors import CrceError
 from crce.runs import Job
 from crce.runs.events import CheckpointEvent, DoneEvent, PhaseEvent, PreviewEvent, StartEvent, StepEvent
-from crce.worker.client import ensure_workers, lock_file
+from crce.worker.client import ensure_workers
 from crce.worker.service import Worker
 from tests.test_app import heard
 
 SEEDS = range(120)
 GOOD, BAD = (ConceptSpec(f"{name} dog", sense="animal").slug for name in ("good", "bad"))
 ODD = [None, 5, -1, 1e308, "", "x" * 300, [], {}, [[]], {"a": 1}, True, "\x00", "..", 2**63]
-
-
-@pytest.fixture
-def no_worker(home):
-    """As if a worker were there already, so that none is started."""
-    home.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock_file("auto")):
-        yield
 
 
 # Damage: each takes a file, and leaves something else in its place

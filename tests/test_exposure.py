@@ -11,7 +11,6 @@ import gradio as gr
 import httpx2
 import pytest
 from fastapi import FastAPI
-from filelock import FileLock
 from gradio.context import LocalContext
 from starlette.middleware import Middleware
 
@@ -146,14 +145,6 @@ def test_an_open_server_gives_each_browser_a_token_once(tmp_path):
 
 
 # Whose it is
-
-
-@pytest.fixture
-def no_worker(home):
-    """As if a worker were there already, so that none is started."""
-    home.mkdir(parents=True, exist_ok=True)
-    with FileLock(home / "worker-auto.lock"):
-        yield
 
 
 @pytest.fixture
