@@ -130,7 +130,7 @@ def launch(
 
 def _require_mcp() -> None:
     if find_spec("mcp") is None:
-        raise CrceError("MCP needs a package that is not here: pip install 'gradio[mcp]'. Then start again.")
+        raise CrceError("MCP needs a package that is not here: pip install 'mcp<2'. Then start again.")
 
 
 def _read_accounts(auth: str) -> list[tuple[str, str]]:

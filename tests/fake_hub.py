@@ -1,20 +1,26 @@
 """A Hub on loopback: repositories with commits, pull requests and tags, over the real protocol.
 
 `fail["commit"] = [503, 429]` lets the next two requests of that route fail so; a response in place of a status is sent
-as it is. Tokens: "hf_good", "hf_readonly". `lfs = {}` sends large kinds of files through LFS, as the Hub does;
-`faults` are what it finds in a card. A file can be read in ranges.
+as it is. `cut["commit"] = ["reset"]` breaks off the next request of that route in the middle of the body that it sends
+or asks for; "end" closes the connection in order. Tokens: "hf_good", "hf_readonly". `lfs = {}` sends large kinds of
+files through LFS, as the Hub does; `faults` are what it finds in a card. A file can be read in ranges.
 """
 
 import asyncio
 import base64
 import hashlib
 import json
+import socket
+import struct
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+# Each is a part of its addresses; any other address is "info".
+ROUTES = ("whoami", "create", "validate-yaml", "refs", "tree", "preupload", "commit", "tag", "resolve", "lfs-storage",
+          "lfs-verify", "lfs")  # fmt: skip
 LARGE = (".safetensors", ".parquet", ".png")
 KINDS = {"dataset": "datasets/", "model": ""}
 
@@ -22,12 +28,12 @@ KINDS = {"dataset": "datasets/", "model": ""}
 class Repo:
     """Commits as (id, files), oldest first; each commit has all files.
 
-    gated: nobody may have its files. paused: a download stops in the middle of a file until it is False. drops: as many
-    whole files break off in the middle. downloads: files of weights that were sent. ranges: parts that were sent.
+    gated: nobody may have its files. paused: a download stops in the middle of a file until it is False. downloads:
+    files of weights that were sent. ranges: parts that were sent.
     """
 
     def __init__(self, private: bool, gated: bool = False):
-        self.gated, self.paused, self.downloads, self.drops, self.ranges = gated, False, 0, 0, 0
+        self.gated, self.paused, self.downloads, self.ranges = gated, False, 0, 0
         self.large: dict[str, str] = {}  # what LFS has: the digest by path
         self.private, self.tags, self.pull_requests, self.messages = private, {}, [], []
         self.commits = [("0" * 40, {".gitattributes": b""})]
@@ -62,11 +68,12 @@ class FakeHub:
     def __init__(self):
         self.repos: dict[tuple[str, str], Repo] = {}
         self.fail: dict[str, list[int | Response]] = defaultdict(list)
+        self.cut: dict[str, list[str]] = defaultdict(list)
         self.calls: list[str] = []
         self.lfs: dict[str, bytes] | None = None
         self.faults: list[str] = []
-        self.app = FastAPI()
-        self.app.middleware("http")(self.guard)
+        self.routes = FastAPI()
+        self.routes.middleware("http")(self.guard)
         api = "/api/{kind}s/{user}/{name}"
         for method, path, handler in [
             ("GET", "/api/whoami-v2", self.whoami), ("POST", "/api/repos/create", self.create),
@@ -85,25 +92,35 @@ class FakeHub:
             ("GET", "/{user}/{name}/resolve/{revision}/{path:path}", self.resolve_model),
             ("HEAD", "/{user}/{name}/resolve/{revision}/{path:path}", self.resolve_model),
         ]:  # fmt: skip
-            self.app.add_api_route(path, handler, methods=[method])
+            self.routes.add_api_route(path, handler, methods=[method])
+
+    async def app(self, scope, receive, send):
+        """What is served: the routes, behind a wire that breaks off where `cut` says so."""
+        route = name_route(scope["path"]) if scope.get("method") in ("GET", "POST", "PUT") else ""
+        if not self.cut[route]:
+            return await self.routes(scope, receive, send)
+        transport = send.__self__.transport  # uvicorn's: no message of ASGI drops a connection
+        if self.cut[route].pop(0) == "reset":
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        async def send_half(message):
+            if body := message.get("body"):
+                await send({**message, "body": body[: len(body) // 2], "more_body": True})
+                transport.close()
+                await asyncio.sleep(0)  # uvicorn notices, and ignores the rest
+            else:
+                await send(message)
+
+        if scope["method"] == "GET":
+            return await self.routes(scope, receive, send_half)
+        await receive()  # the first part of the body
+        transport.close()
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
     async def guard(self, request: Request, call_next):
         """Failures asked for, tokens, rights; then the route itself."""
-        known = (
-            "whoami",
-            "create",
-            "validate-yaml",
-            "refs",
-            "tree",
-            "preupload",
-            "commit",
-            "tag",
-            "resolve",
-            "lfs-storage",
-            "lfs-verify",
-            "lfs",
-        )
-        route = next((name for name in known if f"/{name}" in request.url.path), "info")
+        route = name_route(request.url.path)
         self.calls.append(route)
         if self.fail[route]:
             status = self.fail[route].pop(0)
@@ -248,13 +265,14 @@ class FakeHub:
             repo.ranges += 1
             return part(data, request.headers["range"], headers)
         whole = request.method == "GET"
-        if whole and repo.drops:
-            repo.drops -= 1
-            return StreamingResponse(iter([data[: len(data) // 2]]), headers=headers)
         repo.downloads += whole and path.endswith(".safetensors")
         if whole and repo.paused:
             return StreamingResponse(halves(repo, data), headers=headers)
         return Response(data if request.method == "GET" else b"", headers=headers)
+
+
+def name_route(path: str) -> str:
+    return next((name for name in ROUTES if f"/{name}" in path), "info")
 
 
 def part(data: bytes, asked: str, headers: dict[str, str]) -> Response:

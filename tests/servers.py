@@ -13,7 +13,7 @@ from fastapi import FastAPI
 def serving(app: FastAPI) -> Iterator[str]:
     """Runs the app in a thread; gives its address, such as http://127.0.0.1:40123."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app, interface="asgi3", log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -5,9 +5,10 @@ import pytest
 
 from crce import runs
 from crce.config import EraseConfig
-from crce.evaluation.agreement import PersonVerdict, kappa, measure_agreement
+from crce.evaluation.agreement import PersonVerdict, measure_agreement
 from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, write_report
+from crce.kappa import kappa
 from crce.runs import Job
 from crce.runs.person import add_verdict
 
@@ -18,9 +19,9 @@ def told(text: str, seed: int, answer: str, judge_yes: bool | None = None) -> Pe
 
 def test_kappa_of_a_table_worked_out_by_hand():
     """Cohen's own kind of table: 20 both yes, 15 both no, 5 and 10 apart: p_o = 0.7, p_e = 0.5."""
-    assert kappa(np.array([[15, 5, 10, 20]])) == pytest.approx([0.4])
-    assert kappa(np.array([[0, 5, 5, 0], [3, 0, 0, 7]])) == pytest.approx([-1, 1])
-    assert np.isnan(kappa(np.array([[0, 0, 0, 9]]))).all()
+    assert kappa(np.array([[[15, 5], [10, 20]]])) == pytest.approx([0.4])
+    assert kappa(np.array([[[0, 5], [5, 0]], [[3, 0], [0, 7]]])) == pytest.approx([-1, 1])
+    assert np.isnan(kappa(np.array([[[0, 0], [0, 9]], [[0, 0], [0, 0]]]))).all()
 
 
 def test_a_report_and_what_compare_showed_are_compared_with_the_person():

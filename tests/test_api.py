@@ -1,5 +1,7 @@
 """Other programs: the examples of docs/api.md run as they stand there, against the real app on loopback."""
 
+import ast
+import asyncio
 import json
 import os
 import re
@@ -9,6 +11,8 @@ import sys
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
 
 from crce import files, runs
 from tests.browser.studio import PATIENCE, end_worker, served
@@ -24,7 +28,7 @@ def home_of_app(tmp_path_factory):
 @pytest.fixture(scope="module")
 def url(home_of_app):
     without = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
-    process, url = served({**without, "CRCE_HOME": str(home_of_app)})
+    process, url = served({**without, "CRCE_HOME": str(home_of_app)}, "--mcp")
     yield url
     process.terminate()
     process.wait(timeout=PATIENCE / 1000)
@@ -87,6 +91,25 @@ def test_what_cannot_be_done_is_told(url, values, told):
     assert runs.all_runs() == before
 
 
+async def assist(url: str, *calls: tuple[str, dict]) -> tuple[list, list]:
+    """The tools that an assistant is offered, and what it gets for its calls."""
+    async with streamable_http_client(f"{url}/gradio_api/mcp/") as (read, write, *_), ClientSession(read, write) as me:
+        await me.initialize()
+        return (await me.list_tools()).tools, [await me.call_tool(name, given) for name, given in calls]
+
+
+def test_an_assistant_is_offered_the_four_endpoints_and_proposes(url):
+    calls = [("propose", {"concept": "lighthouse"}), ("status", {"run": "../../etc"})]
+    tools, (proposal, refused) = asyncio.run(assist(url, *calls))
+    assert sorted(tool.name for tool in tools) == ["compare", "erase", "propose", "status"]
+    inputs = {tool.name: tool.inputSchema for tool in tools}
+    assert inputs["propose"]["properties"]["category"]["enum"] == ["object", "ip", "celebrity", "style"]
+    assert all(told["description"] for schema in inputs.values() for told in schema["properties"].values())
+    (concept,) = ast.literal_eval(proposal.content[0].text)["concepts"]
+    assert concept["target"] == "lighthouse" and concept["corefs"] and concept["retains"]
+    assert refused.isError and "There is no run" in refused.content[0].text
+
+
 def test_without_its_package_mcp_is_one_clear_line():
     code = (
         "import sys; sys.modules['mcp'] = None; sys.argv = ['crce-studio', '--mcp']; "
@@ -95,5 +118,5 @@ def test_without_its_package_mcp_is_one_clear_line():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=files.ROOT)
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        "error: MCP needs a package that is not here: pip install 'gradio[mcp]'. Then start again."
+        "error: MCP needs a package that is not here: pip install 'mcp<2'. Then start again."
     )

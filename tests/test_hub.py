@@ -15,14 +15,15 @@ from huggingface_hub import HfApi, ModelCard
 from PIL import Image
 from safetensors.numpy import load, load_file, save_file
 
-from crce import runs
+from crce import bases, runs
 from crce.concepts import changelog, dataset, library
 from crce.concepts.spec import spec_from_dict
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.evaluation.questions import Answers
 from crce.evaluation.report import Accuracy, Report, write_report
-from crce.publishing import before_after, export, hub
+from crce.files import ROOT
+from crce.publishing import base_files, before_after, export, hub
 from crce.publishing.cards import weights_card
 from crce.publishing.hub import Hub
 from crce.runs import Job
@@ -55,17 +56,34 @@ def test_a_dataset_is_one_commit_with_everything(fake, mine, specs):
     assert repo(fake).messages == ["CorefConcept: dog, cat, mermaid"]
 
 
-def test_what_is_published_loads_from_there(fake, url, mine, specs, tmp_path):
+def test_the_snippet_of_the_dataset_works_from_an_empty_folder(fake, url, mine, specs, tmp_path):
+    """The card's own lines and nothing else."""
     mine.publish_dataset(specs, REPO)
-    script = (
-        "import datasets; d = datasets.load_dataset('tester/CorefConcept', 'object');"
-        "print(sorted(set(d['test']['concept'])), d['train'].num_rows)"
-    )
-    env = {**os.environ, "HF_ENDPOINT": url, "HF_TOKEN": "hf_good", "HF_HOME": str(tmp_path)}
-    out = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
-    assert out.returncode == 0, out.stderr
+    code = read_snippet(repo(fake)) + "\nprint(terms['train'].num_rows, sorted(dog['term']))"
     objects = [spec for spec in specs if spec.category == "object"]
-    assert out.stdout.strip() == f"['cat', 'dog'] {len(dataset.rows(objects, 'train'))}"
+    held_out = sorted(term.text for term in specs[0].corefs if term.split == "test")
+    told = in_empty_folder(code, url, tmp_path)
+    assert told == f"{len(dataset.rows(objects, 'train'))} {held_out}\n" and held_out
+
+
+def read_snippet(there: Repo) -> str:
+    """The one block of Python in a published card."""
+    (code,) = [block.split("```")[0] for block in there.files["README.md"].decode().split("```python\n")[1:]]
+    return code
+
+
+def in_empty_folder(code: str, url: str, tmp_path, **settings: str) -> str:
+    """What a process prints that has the libraries, an empty folder, an empty home and an address of the Hub."""
+    for name in ("empty", "home"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    kept = {
+        name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS") if name in os.environ
+    }
+    env = {**kept, "HOME": str(tmp_path / "home"), "HF_ENDPOINT": url, "HF_TOKEN": "hf_good", **settings}
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path / "empty", env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_publishing_twice_changes_nothing(fake, mine, specs):
@@ -210,7 +228,8 @@ def test_a_busy_hub_is_asked_again(fake, mine, specs, route, statuses):
 @pytest.mark.parametrize(
     ("route", "status", "says"),
     [("info", 401, "hf auth login"), ("commit", 403, "open a pull request"), ("commit", 409, "changed meanwhile"),
-     ("commit", 412, "changed meanwhile"), ("commit", 413, "fewer"), ("commit", 400, "refuses")],
+     ("commit", 412, "changed meanwhile"), ("commit", 413, "fewer"), ("commit", 400, "refuses"),
+     ("commit", 404, r"has no tester/CorefConcept that this token can see \(404\). Check the name")],
 )  # fmt: skip
 def test_a_refusal_says_what_to_do(fake, mine, specs, route, status, says):
     fake.fail[route] = [status] * 2
@@ -505,12 +524,30 @@ def test_the_snippet_of_a_pipeline_works_from_an_empty_folder(fake, url, mine, r
     changed = load_file(tiny_sd_dir / UNET)[name] + 1
     save_file({name: changed}, other.weights_path)
     mine.publish_weights(other, "no-dog", formats=("pipeline",))
-    card = repo(fake, "tester/no-dog", "model").files["README.md"].decode()
-    (code,) = [block.split("```")[0] for block in card.split("```python\n")[1:]]
-    (tmp_path / "empty").mkdir()
-    code = f"import os; os.chdir({str(tmp_path / 'empty')!r})\n{code}\nprint(*pipe.unet.conv_in.bias.tolist())"
-    told = script(code, tmp_path / "home", HF_ENDPOINT=url, HF_TOKEN="hf_good", PYTHONPATH="")
-    assert np.allclose([float(value) for value in told.split()], changed)
+    code = read_snippet(repo(fake, "tester/no-dog", "model")) + "\nprint(*pipe.unet.conv_in.bias.tolist())"
+    told = in_empty_folder(code, url, tmp_path)
+    assert np.allclose([float(value) for value in told.split()], changed) and "crce" not in code
+
+
+def test_the_snippet_for_the_default_model_draws_from_an_empty_folder(fake, url, mine, specs, tmp_path):
+    """It needs the package, which has the base, as the card says."""
+    made = runs.create(Job(bases.EMOJI_SD, specs[0], EraseConfig("crce-uce")))
+    base = base_files.unet(bases.EMOJI_SD)
+    key = next(name for name in base if name.endswith("attn2.to_v.weight"))
+    save_file(
+        {key: np.zeros(base[key].shape, np.float32)},
+        made.weights_path,
+        metadata={"format": "pt", "base": bases.EMOJI_SD},
+    )
+    mine.publish_weights(made, "no-dog", formats=("weights",))
+    there = repo(fake, "tester/no-dog", "model")
+    code = read_snippet(there)
+    draw = (
+        f"\nprint(pipe.unet.get_parameter({key!r}).abs().sum().item(), "
+        "pipe('a dog', num_inference_steps=2, output_type='np').images.shape)"
+    )
+    assert in_empty_folder(code + draw, url, tmp_path, PYTHONPATH=str(ROOT)) == "0.0 (1, 64, 64, 3)\n"
+    assert "`pip install .`" in there.files["README.md"].decode()
 
 
 def test_the_repository_shows_before_and_after(fake, mine, run):

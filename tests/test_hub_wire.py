@@ -1,7 +1,7 @@
 """The Hub's wire as it is: large files through LFS, reads in ranges, bodies that break off, cards that it refuses.
 
-Xet, the Hub's newer way for large files, is a protocol of its own that nothing here plays: LFS is what a client falls
-back to, and what HF_HUB_DISABLE_XET asks for.
+Xet, the Hub's newer way for large files, is a protocol of its own that nothing here plays. With its package, which the
+Hub's library brings, large files go no other way; HF_HUB_DISABLE_XET asks for LFS.
 """
 
 import hashlib
@@ -14,14 +14,20 @@ import pytest
 from crce.concepts import dataset
 from crce.concepts.library import find_concept
 from crce.errors import CrceError
+from crce.publishing.hub import Publication
 
 REPO = "tester/CorefConcept"
 
 PUBLISH = """
+import sys
+from crce.errors import CrceError
 from crce.concepts.library import library
 from crce.publishing.hub import Hub
 found = library()
-print(Hub.connect().publish_dataset([found["dog"], found["cat"]], "tester/CorefConcept").commit)
+try:
+    print(Hub.connect().publish_dataset([found["dog"], found["cat"]], "tester/CorefConcept").commit)
+except CrceError as error:
+    sys.exit(f"error: {error}")
 """
 STREAM = """
 import datasets
@@ -39,10 +45,11 @@ def repo(fake):
     return fake.repos["dataset", REPO]
 
 
-def script(code, place, tmp_path) -> str:
+def script(code, place, tmp_path, **settings) -> str:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    settings = {"HF_ENDPOINT": place, "HF_TOKEN": "hf_good", "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env={**kept, **settings}, capture_output=True, text=True)
+    given = {"HF_ENDPOINT": place, "HF_TOKEN": "hf_good", "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
+    env = {**kept, **given, **settings}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -61,11 +68,59 @@ def test_tables_go_through_lfs_and_are_sent_once(fake, url, specs, tmp_path):
 
 def test_an_upload_that_fails_publishes_nothing_and_can_be_repeated(fake, url, specs, tmp_path):
     fake.lfs, fake.fail["lfs-storage"] = {}, [403]
-    with pytest.raises(AssertionError, match="403"):
+    with pytest.raises(AssertionError, match=r"error: This token may not write to tester/CorefConcept \(403\)"):
         script(PUBLISH, url, tmp_path)
     assert len(repo(fake).commits) == 1
     script(PUBLISH, url, tmp_path)
     assert len(repo(fake).commits) == 2
+
+
+def test_a_hub_that_does_not_take_xet_is_told(fake, url, specs, tmp_path):
+    fake.lfs = {}
+    with pytest.raises(AssertionError, match="error: .* does not take large files by Xet. Set HF_HUB_DISABLE_XET=1"):
+        script(PUBLISH, url, tmp_path, HF_HUB_DISABLE_XET="0")
+    assert len(repo(fake).commits) == 1
+    script(PUBLISH, url, tmp_path)
+    assert len(repo(fake).commits) == 2
+
+
+def test_a_file_whose_upload_breaks_off_is_sent_again(fake, url, specs, tmp_path):
+    fake.lfs, fake.cut["lfs-storage"] = {}, ["reset"]
+    script(PUBLISH, url, tmp_path)
+    assert not fake.cut["lfs-storage"]
+    wanted = [name for name in dataset.files(specs[:2], REPO) if name.endswith(".parquet")]
+    assert set(repo(fake).large) == set(wanted)
+
+
+@pytest.mark.parametrize("how", ["reset", "end"])
+def test_a_commit_that_breaks_off_publishes_nothing_and_can_be_repeated(fake, mine, how):
+    """Large enough that the client still writes when the Hub goes away."""
+    made = Publication("tester/no-dog", "model", {"README.md": b"# No dog", "a.bin": bytes(8_000_000)}, "no dog")
+    fake.cut["commit"] = [how]
+    with pytest.raises(CrceError, match="The connection to http://.* broke off. Check the network, then try again"):
+        mine.publish(made)
+    there = fake.repos["model", "tester/no-dog"]
+    assert len(there.commits) == 1
+    done = mine.publish(made)
+    assert there.commits[1:] == [(done.commit, {".gitattributes": b"", **made.files})]
+
+
+@pytest.mark.parametrize(("route", "how"), [("info", "end"), ("refs", "reset"), ("resolve", "reset")])
+def test_an_answer_that_breaks_off_is_told_and_can_be_asked_for_again(fake, mine, specs, route, how):
+    mine.publish_dataset(specs[:2], REPO)
+    head, fake.cut[route] = repo(fake).head, [how]
+    with pytest.raises(CrceError, match="The connection to http://.* broke off"):
+        mine.publish_dataset(specs, REPO, tag="v1")
+    assert repo(fake).head == head and not fake.cut[route]
+    mine.publish_dataset(specs, REPO, tag="v1")
+    assert {f"specs/{spec.category}/{spec.slug}.json" for spec in specs} < set(repo(fake).files)
+
+
+def test_a_file_whose_download_ends_too_early_is_asked_for_again(fake, mine, specs):
+    mine.publish_dataset(specs[:2], REPO)
+    fake.cut["resolve"] = ["end"]
+    seen = mine.difference(specs, REPO)
+    assert (seen.new, seen.changed, fake.cut["resolve"]) == (("mermaid",), (), [])
 
 
 def test_a_dataset_is_streamed_in_ranges(fake, url, mine, specs, tmp_path):

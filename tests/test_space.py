@@ -1,12 +1,16 @@
 """On a Hugging Face Space: it starts with what a Space gives, visitors are apart, and nobody publishes as another."""
 
+import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 from contextlib import closing
 from importlib.metadata import version
+from pathlib import Path
+from string import Template
 
 import gradio as gr
 import httpx2
@@ -42,15 +46,75 @@ def test_the_front_matter_is_what_the_hub_asks_for():
     assert header["hf_oauth_scopes"] == ["contribute-repos"]
 
 
-def test_the_container_copies_and_runs_what_is_there():
-    text = (SPACE / "Dockerfile").read_text(encoding="utf-8")
-    assert 'CMD ["crce-studio"]' in text and "USER user" in text and "CRCE_AUTH=" in text
+def test_the_steps_of_the_container_end_in_an_app_that_wants_a_login(tmp_path):
+    command, environment, folder = build_container(tmp_path)
+    port = find_port()
+    program = shutil.which(command[0], path=environment["PATH"])
+    assert program and Path(program).is_relative_to(tmp_path)
+    environment |= {"CRCE_AUTH": "ann:pa55word!", "GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen([program, *command[1:]], cwd=folder, env=environment)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: answers(process, url))
+        assert httpx2.get(f"{url}/config").status_code == 401
+        login = httpx2.post(f"{url}/login", data={"username": "ann", "password": "pa55word!"})
+        assert login.json() == {"success": True}
+        assert httpx2.get(f"{url}/config", cookies=login.cookies).json()["title"] == "CRCE Studio"
+        assert Path(environment["CRCE_HOME"]).is_relative_to(tmp_path)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def build_container(home: Path) -> tuple[list[str], dict[str, str], Path]:
+    """The command, environment and working folder after the Dockerfile's steps, done below an empty home.
+
+    What needs the network or another user is not done: the image, the user, torch, and the package's dependencies, in
+    whose place those of this environment stand. `--user` is that home.
+    """
+    installed = home / ".local" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(installed), "LANG": "C.UTF-8"}
+    command, folder = [], home
+    for line in (SPACE / "Dockerfile").read_text(encoding="utf-8").splitlines():
+        match line.replace("/home/user", str(home)).split():
+            case ["ENV", *pairs]:
+                values = dict(pair.split("=", 1) for pair in pairs)
+                environment |= {name: Template(value).substitute(environment) for name, value in values.items()}
+            case ["WORKDIR", place]:
+                folder = Path(place)
+                folder.mkdir()
+            case ["COPY", "--chown=user", ".", "."]:
+                shutil.copytree(files.ROOT, folder, ignore=shutil.ignore_patterns(*ignored()), dirs_exist_ok=True)
+            case ["RUN", "pip", *_, "-c", "constraints.txt", "."]:
+                here = ["--no-index", "--no-deps", "--no-build-isolation", "--ignore-installed", "--prefix"]
+                pip = [sys.executable, "-m", "pip", "install", "-q", *here, home / ".local", "."]
+                subprocess.run(pip, cwd=folder, env=environment, check=True)
+            case ["RUN", "mkdir", place]:
+                Path(place).mkdir()
+            case ["CMD", *words]:
+                command = json.loads(" ".join(words))
+            case [("FROM" | "USER" | "EXPOSE"), _] | ["RUN", "useradd", *_] | []:
+                pass
+            case ["RUN", "pip", "install", "--no-cache-dir", "--user", torch, "--index-url", _]:
+                assert torch in (files.ROOT / "constraints.txt").read_text().splitlines()
+            case [word, *_]:
+                assert word == "#", line
+    return command, environment, folder
+
+
+def ignored() -> list[str]:
+    lines = (SPACE / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    return [line.removeprefix("**/") for line in lines if not line.startswith("#")]
+
+
+def find_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        return free.getsockname()[1]
 
 
 def test_it_starts_with_what_a_space_gives(tmp_path):
     """No token, an empty home, another working folder, and a host that others reach."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
+    port = find_port()
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
     environment = {
         **kept, "HOME": str(tmp_path), "SPACE_ID": "someone/studio", "GRADIO_SERVER_NAME": "0.0.0.0",

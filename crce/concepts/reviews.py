@@ -1,11 +1,15 @@
 """Who looked at a concept, and how far several reviewers agree on its lists."""
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+import numpy as np
+
 from crce.concepts.spec import ConceptSpec, Review
+from crce.kappa import kappa
+
+_PLACES = ("coref", "retain", "neither")
 
 
 @dataclass(frozen=True)
@@ -41,25 +45,14 @@ def measure(specs: Iterable[ConceptSpec]) -> list[ReviewAgreement]:
 
 def _compare(concept: str, one: Review, other: Review) -> ReviewAgreement:
     phrases = {text.casefold() for review in (one, other) for text in (*review.corefs, *review.retains)}
-    pairs = Counter((_place(one, text), _place(other, text)) for text in phrases)
-    n, same = pairs.total(), sum(count for (a, b), count in pairs.items() if a == b)
-    return ReviewAgreement(concept, (one.reviewer, other.reviewer), n, same, _kappa(pairs))
+    table = np.zeros((len(_PLACES), len(_PLACES)))
+    for text in phrases:
+        table[_PLACES.index(_place(one, text)), _PLACES.index(_place(other, text))] += 1
+    (found,) = kappa(table[None])
+    known = None if np.isnan(found) else float(found)
+    return ReviewAgreement(concept, (one.reviewer, other.reviewer), len(phrases), int(np.trace(table)), known)
 
 
 def _place(review: Review, phrase: str) -> str:
     lists = {"coref": review.corefs, "retain": review.retains}
     return next((kind for kind, texts in lists.items() if phrase in map(str.casefold, texts)), "neither")
-
-
-def _kappa(pairs: Counter[tuple[str, str]]) -> float | None:
-    """(p_o − p_e) / (1 − p_e); None where p_e is 1."""
-    n = pairs.total()
-    if not n:
-        return None
-    one, other = Counter[str](), Counter[str]()
-    for (a, b), count in pairs.items():
-        one[a] += count
-        other[b] += count
-    observed = sum(count for (a, b), count in pairs.items() if a == b) / n
-    expected = sum(one[kind] * other[kind] for kind in one) / n**2
-    return None if expected == 1 else (observed - expected) / (1 - expected)

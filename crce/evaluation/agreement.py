@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from crce.kappa import kappa
+
 RESAMPLES = 2_000
 ENOUGH_PROMPTS = 2  # from here on there is an interval: the pictures of one prompt are not independent
 
@@ -84,26 +86,16 @@ def measure_agreement(
     (found,) = kappa(total[None])
     low, high = _interval(counts, seed)
     unclear = sum(v.answer == "unclear" for v in verdicts)
-    return Agreement(judge, len(told), int(total[0] + total[3]), None if np.isnan(found) else float(found), low, high,
+    return Agreement(judge, len(told), int(np.trace(total)), None if np.isnan(found) else float(found), low, high,
                      unclear)  # fmt: skip
 
 
-def kappa(counts: np.ndarray) -> np.ndarray:
-    """Cohen's κ (1960), (p_o − p_e) / (1 − p_e), from counts [n, 4]: both no, only the judge yes, only the person yes,
-    both yes. NaN where p_e is 1."""
-    both_no, judge_only, person_only, both_yes = counts.T / counts.sum(axis=1)
-    observed, person, judge = both_no + both_yes, person_only + both_yes, judge_only + both_yes
-    expected = person * judge + (1 - person) * (1 - judge)
-    with np.errstate(invalid="ignore"):
-        return np.where(expected < 1, (observed - expected) / (1 - expected), np.nan)
-
-
 def _count(told: Sequence[tuple[str, bool, bool]]) -> np.ndarray:
-    """For each prompt, how often the person's and the judge's yes and no meet: [prompts, 4], as in `kappa`."""
+    """For each prompt, how often the person's and the judge's yes and no meet: [prompts, 2, 2], as in `kappa`."""
     places = {prompt: number for number, prompt in enumerate(dict.fromkeys(text for text, _, _ in told))}
-    counts = np.zeros((len(places), 4))
+    counts = np.zeros((len(places), 2, 2))
     for text, person, judge in told:
-        counts[places[text], 2 * person + judge] += 1
+        counts[places[text], int(person), int(judge)] += 1
     return counts
 
 

@@ -416,8 +416,7 @@ class Hub:
             raise CrceError("HF_HUB_OFFLINE is set, so nothing was sent. Unset it to publish.") from None
         # Whatever else the library raises: a proxy's page where it expects JSON, a card that the Hub finds invalid.
         except Exception as error:
-            match error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error:
-                # A failed download has the Hub's answer as its cause.
+            match _find_reason(error):
                 case HfHubHTTPError() as refusal:
                     raise _Refused(what, refusal) from error
                 case wire.Exceeded() as exceeded:
@@ -425,8 +424,18 @@ class Hub:
                 case ValueError() as invalid if "README.md" in str(invalid):
                     said = " ".join(redact(str(invalid)).split())[:300]
                     raise CrceError(f"The Hub refuses the card of {what}, and nothing was published: {said}") from error
-                case httpx2.TransportError() | None:
+                case httpx2.ConnectError() | httpx2.ConnectTimeout() | httpx2.ProxyError() | None:
                     raise CrceError(f"{place} cannot be reached. Check the network and HF_ENDPOINT.") from error
+                case httpx2.TransportError():
+                    raise CrceError(
+                        f"The connection to {place} broke off. Check the network, then try again: publishing twice "
+                        "changes nothing."
+                    ) from error
+                case other if "(404" in str(other) and "xet-write-token" in str(other):
+                    raise CrceError(
+                        f"{place} does not take large files by Xet. Set HF_HUB_DISABLE_XET=1 to send them by LFS, and "
+                        "publish again."
+                    ) from error
                 case other:
                     said = " ".join(redact(str(other)).split())[:300]
                     raise CrceError(
@@ -435,6 +444,13 @@ class Hub:
                     ) from error
         finally:
             wire.limits.reset(bounded)
+
+
+def _find_reason(error: Exception) -> BaseException | None:
+    """Of a failed download or upload, what the library wraps: the Hub's answer, or what became of the connection."""
+    if isinstance(error, LocalEntryNotFoundError):
+        return error.__cause__
+    return error.__cause__ or error if isinstance(error, RuntimeError) else error
 
 
 def _make_client() -> httpx2.Client:

@@ -56,10 +56,10 @@ def until(true) -> None:
         time.sleep(0.1)
 
 
-def served(environment: dict) -> tuple[subprocess.Popen, str]:
+def served(environment: dict, *options: str) -> tuple[subprocess.Popen, str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "app.py", "--port", str(port)]
+    command = [sys.executable, "app.py", "--port", str(port), *options]
     process = subprocess.Popen(command, cwd=files.ROOT, env=environment)
     url = f"http://127.0.0.1:{port}"
     try:
