@@ -10,7 +10,6 @@ from gradio.utils import get_upload_folder
 
 from app.components import html_panel, render
 from app.errors import report_errors
-from app.events import QUIET
 from app.session import people
 from crce import runs
 from crce.errors import CrceError
@@ -64,5 +63,3 @@ def wire(ui: BundlePanel, chosen: gr.Dropdown) -> None:
     slow: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 1}
     ui.pack.click(pack_runs, chosen, ui.files, **slow)
     ui.upload.upload(take_in, ui.upload, [ui.opened, ui.told], **slow)
-    # What was packed belongs to the runs that were chosen.
-    chosen.change(lambda: gr.update(value=None, visible=False), None, ui.files, **QUIET)
