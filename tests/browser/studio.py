@@ -21,7 +21,7 @@ from tests.fake_hub import FakeHub
 from tests.scripted_llm import ScriptedLLM
 
 SHOTS = files.ROOT / "out" / "screenshots"
-PATIENCE = 60_000  # ms until a test gives up; nothing here takes that long, but the cores may have other work
+PATIENCE = 300_000  # ms until a test gives up; nothing here takes that long, but the cores may have other work
 
 # What a tab shows once it is filled.
 SHOWN = {
