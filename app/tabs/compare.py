@@ -291,20 +291,11 @@ def refresh_choices(ids: list[str]) -> gr.Dropdown:
 
 
 @report_errors
-def update_judges(ids: list[str], judge: str) -> gr.Dropdown:
-    """The judges for the base of the chosen runs."""
+def follow_selection(ids: list[str], images: float | None, judge: str) -> tuple:
+    """What depends on the chosen runs: scores, time, the judges for their base; and nothing packed of others."""
     base = next((run.job.base for run in _list_erased() if run.id in ids), bases.EMOJI_SD)
-    return erase_form.update_judges(base, judge)
-
-
-def follow_choice(ids: list[str], images: float | None, judge: str) -> tuple:
-    """What stands beside the chosen runs. What was packed belonged to the runs before."""
-    return (
-        render_scores(ids),
-        estimate_time(ids, images),
-        update_judges(ids, judge),
-        gr.update(value=None, visible=False),
-    )
+    judges = erase_form.update_judges(base, judge)
+    return render_scores(ids), estimate_time(ids, images), judges, gr.update(value=None, visible=False)
 
 
 @report_errors
@@ -445,22 +436,28 @@ def wire(ui: CompareTab, start_tab: StartTab, erase_tab: EraseTab, tabs: gr.Tabs
     drawing = {"fn": draw, "inputs_kwargs": ui.form, "outputs": [ui.grid, ui.comparison], "trigger_mode": "multiple"}
     asking = {"fn": compare_person.start, "inputs": ui.comparison, "outputs": ui.person, **QUIET}
     gr.on([ui.draw.click, ui.form["typed"].submit], **drawing, **QUIET).success(**asking)
-    page.select(refresh_choices, chosen, chosen, **QUIET)
+    # Not `change`: of a dropdown with several values it comes again and again, though none has changed.
+    following = {
+        "fn": follow_selection, "inputs": [chosen, ui.images, ui.form["judge"]],
+        "outputs": [ui.scores, ui.time, ui.form["judge"], ui.bundle.files], **QUIET,
+    }  # fmt: skip
+    chosen.input(**following)
+    page.select(refresh_choices, chosen, chosen, **QUIET).success(**following)
     filled = [ui.form[name] for name in ("runs", "typed", "kinds", "seeds", "strength")]
-    ui.load.upload(load_picture, [ui.load, chosen], filled, **QUIET)
+    ui.load.upload(load_picture, [ui.load, chosen], filled, **QUIET).success(**following)
     ui.grid.click(show_pair, ui.comparison, [ui.pair, ui.hint], **QUIET)
     ui.timer.tick(render_scores, chosen, ui.scores, **TICK)
     ui.images.change(estimate_time, [chosen, ui.images], ui.time, **QUIET)
-    # One listener: where two read a multi-select, Gradio takes each answer for another change and never stops.
-    facts = [ui.scores, ui.time, ui.form["judge"], ui.bundle.files]
-    chosen.change(follow_choice, [chosen, ui.images, ui.form["judge"]], facts, **QUIET)
     ui.evaluate.click(evaluate, [chosen, ui.images, ui.form["judge"]], ui.scores, api_visibility="private")
     ui.person.click(compare_person.press_button, ui.comparison, ui.person, **QUIET).success(
         render_scores, chosen, ui.scores, **QUIET
     )
-    # Start and Erase send runs here; they are drawn at once.
-    for select in (start_tab.card.select, erase_tab.runs.select):
-        select(open_from_card, None, [tabs, chosen], **QUIET).success(**drawing, **QUIET).success(**asking)
     compare_bundle.wire(ui.bundle, chosen)
-    for finished in (start_tab.finished, ui.bundle.opened):
-        finished.change(open_run, finished, [tabs, chosen], **QUIET).success(**drawing, **QUIET).success(**asking)
+    # Start, Erase and a bundle send runs here; they are drawn at once.
+    opened = [
+        *(card.select(open_from_card, None, [tabs, chosen], **QUIET) for card in (start_tab.card, erase_tab.runs)),
+        *(end.change(open_run, end, [tabs, chosen], **QUIET) for end in (start_tab.finished, ui.bundle.opened)),
+    ]
+    for sent in opened:
+        sent.success(**following)
+        sent.success(**drawing, **QUIET).success(**asking)

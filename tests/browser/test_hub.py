@@ -3,9 +3,15 @@
 import re
 
 from playwright.sync_api import expect
+from safetensors.numpy import save_file
 
-from crce import runs
-from tests.browser.studio import choose, shot, tab
+from crce import bases, runs
+from crce.concepts import dataset
+from crce.concepts.library import find_concept
+from crce.config import EraseConfig
+from crce.publishing import base_files
+from crce.runs.events import DoneEvent
+from tests.browser.studio import choose, curate, shot, tab
 from tests.fake_hub import Repo
 
 
@@ -66,3 +72,49 @@ def test_the_dataset_is_published_after_it_was_seen(app, page):
     assert repo.private
     assert "v1" in repo.tags
     assert "data/object/train.parquet" in repo.files
+
+
+def test_what_changed_is_shown_before_and_kept_in_the_card(app, page):
+    there = app.hub.repos["dataset", "tester/changes"] = Repo(private=True)
+    since = there.change(dataset.files([find_concept("dog")], "tester/changes"))
+    curate(page)
+    page.get_by_label("drop puppy").click()
+    expect(page.get_by_label("drop puppy")).to_have_count(0)
+    page.set_viewport_size({"width": 1440, "height": 900})
+    tab(page, "Publish")
+    page.get_by_label("To", exact=True).first.fill("tester/changes")
+    page.get_by_role("button", name="Preview changes").click()
+    expect(page.get_by_text("dog: 1 change", exact=True)).to_be_visible()
+    expect(page.get_by_text("− coref: puppy").first).to_be_visible()
+    shot(page, "publish-changes")
+    page.get_by_role("button", name="Publish the dataset").click()
+    expect(page.get_by_text("✓ Published 1 concept")).to_be_visible()
+    assert f"### Since {since[:10]}" in there.files["README.md"].decode()
+    shot(page, "published-changes")
+
+
+def test_a_run_goes_out_as_a_file_and_comes_back(page, home):
+    run = runs.create(runs.Job(bases.EMOJI_SD, find_concept("dog"), EraseConfig("crce-uce", preview_every=0)))
+    name, tensor = next(iter(base_files.unet(bases.EMOJI_SD).items()))
+    save_file({name: tensor.load()}, run.weights_path, metadata={"format": "pt", "base": bases.EMOJI_SD})
+    run.record(DoneEvent(seconds=1))
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.reload()
+    tab(page, "Compare")
+    page.get_by_text("Pass a run on").click()
+    page.get_by_role("button", name="Pack into one file").click()
+    with page.expect_download() as download:
+        page.locator("a[download$='.zip']").click()
+    # It stays, though the page asks for news all the time.
+    page.wait_for_timeout(3000)
+    expect(page.locator("a[download$='.zip']")).to_be_visible()
+    shot(page, "bundle-out")
+    packed = home / "packed.zip"
+    download.value.save_as(packed)
+    run.delete()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Open such a file").click()
+    chooser.value.set_files(packed)
+    expect(page.get_by_text("is here, packed with")).to_be_visible()
+    shot(page, "bundle-in")
+    assert [each.state for each in runs.all_runs()] == ["done"]
