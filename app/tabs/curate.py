@@ -1,6 +1,5 @@
 """Curate: which names are erased with a concept, which neighbours are kept, and how certain each of them is."""
 
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
@@ -12,7 +11,7 @@ import gradio as gr
 
 from app.components import data_url, html_panel, render
 from app.errors import report_errors
-from app.events import QUIET, TICK
+from app.events import QUIET
 from app.session import drafts, example, question, thumbnails, transcript
 from app.session.drafts import OpenConcept
 from app.tabs import curate_chat, curate_preview
@@ -102,13 +101,11 @@ class TermList:
 
 @dataclass(frozen=True)
 class CurateTab:
-    """opened: an `OpenConcept`. slug: of that concept. drawn: the phrases whose pictures the page has.
-    to_draw: changes where it may have more."""
+    """opened: an `OpenConcept`. slug: of that concept. drawn: the phrases whose pictures the page has."""
 
     opened: gr.State
     slug: gr.State
     drawn: gr.State
-    to_draw: gr.State
     shelf: Shelf
     head: gr.HTML
     actions: Actions
@@ -485,24 +482,13 @@ def press_chat_button(opened: OpenConcept, search: str, event: gr.EventData) -> 
     return render_all(curate_chat.press_button(opened, event._data), search)
 
 
-@report_errors
-def look_for_pictures(slug: str, drawn: list[str]) -> object:
-    """Another number if there is something for `draw_pictures` to do: it stands in a queue, this does not."""
-    ready = thumbnails.list_ready(phrases := _list_phrases(slug))
-    return time.monotonic() if ready != drawn or (len(ready) < len({*phrases}) and not _is_busy()) else gr.skip()
-
-
-def _is_busy() -> bool:
-    return any(run.state in ("queued", "running") for run in runs.all_runs())
-
-
 @waiting
 @report_errors
 def draw_pictures(slug: str, drawn: list[str], http: gr.Request) -> Generator[Any, Any, None]:
     """Draws a few missing pictures, unless a run needs the machine. Sends them only if there are new ones."""
     phrases = _list_phrases(slug)
     request = thumbnails.request_missing(phrases, http.session_hash)
-    if request and not _is_busy():
+    if request and not any(run.state in ("queued", "running") for run in runs.all_runs()):
         with suppress(CrceError):  # an error or a newer request leaves them for the next time
             answer = yield WorkerRequest(request, timeout=_THUMBNAIL_SECONDS)
             thumbnails.keep(request, answer)
@@ -515,7 +501,7 @@ def draw_pictures(slug: str, drawn: list[str], http: gr.Request) -> Generator[An
 
 
 def build() -> CurateTab:
-    opened, slug, drawn, to_draw = gr.State(OpenConcept()), gr.State(""), gr.State([]), gr.State(0.0)
+    opened, slug, drawn = gr.State(OpenConcept()), gr.State(""), gr.State([])
     with gr.Row(equal_height=False, elem_classes="desk"):
         with gr.Column(scale=2, min_width=190, elem_classes="shelfside"):
             shelf = _build_shelf()
@@ -530,7 +516,7 @@ def build() -> CurateTab:
         with gr.Column(scale=3, min_width=290, elem_classes="chatside"):
             gr.Button("Close the talk", size="sm", elem_classes="to-talk").click(None, js=_TOGGLE_TALK)
             chat = curate_chat.build()
-    return CurateTab(opened, slug, drawn, to_draw, shelf, head, actions, preview, lists, distances, chat)
+    return CurateTab(opened, slug, drawn, shelf, head, actions, preview, lists, distances, chat)
 
 
 def _build_shelf() -> Shelf:
@@ -612,5 +598,4 @@ def _wire_edits(ui: CurateTab) -> None:
 
 def wire_pictures(ui: CurateTab, styles: gr.HTML, redraw: gr.Timer) -> None:
     """styles: a style sheet with the pictures, for the whole page."""
-    redraw.tick(look_for_pictures, [ui.slug, ui.drawn], ui.to_draw, **TICK)
-    gr.on([ui.to_draw.change, ui.slug.change], draw_pictures, [ui.slug, ui.drawn], [styles, ui.drawn], **QUIET)
+    gr.on([redraw.tick, ui.slug.change], draw_pictures, [ui.slug, ui.drawn], [styles, ui.drawn], **QUIET)

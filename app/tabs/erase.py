@@ -434,7 +434,7 @@ def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, pa
     place = [ui.form[name] for name in ("base", "device", "dtype", "judge")]
     shown = [page.select, *(part.change for part in place)]
     gr.on(shown, base_download.show, place, ui.base_panel, trigger_mode="always_last", **QUIET)
-    ui.timer.tick(base_download.follow, place, [ui.base_panel, ui.arrived], **TICK)
+    ui.timer.tick(base_download.follow, place, [ui.base_panel, ui.arrived], **QUIET)
     ui.base_panel.click(base_download.press, place, ui.base_panel, **QUIET)
     page.select(lambda: gr.Dropdown(erase_form.list_concepts()), None, ui.form["concept"], **QUIET)
     given = [curate_tab.opened, curate_tab.preview.anchor]

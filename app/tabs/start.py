@@ -7,7 +7,7 @@ import gradio as gr
 
 from app.components import html_panel, render
 from app.errors import report_errors
-from app.events import QUIET, TICK
+from app.events import QUIET
 from app.session import example, people, thumbnails
 from app.session.drafts import find_slug
 from app.tabs import curate, erase, erase_form, run_view
@@ -123,7 +123,7 @@ def build() -> StartTab:
 def wire(ui: StartTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs) -> None:
     progress = [ui.card, ui.previews, ui.drawn, ui.own_trial, ui.finished]
     update = {"fn": refresh, "inputs": [ui.own_trial, ui.drawn], "outputs": progress, **QUIET}
-    ui.timer.tick(**update | TICK)
+    ui.timer.tick(**update)
     demo.load(render_shelf, None, ui.shelf, **QUIET)
     demo.load(estimate_time, None, ui.time, **QUIET)
     demo.load(make_example, None, None, **QUIET)
