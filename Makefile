@@ -22,7 +22,7 @@ app: venv
 	$(BIN)/crce-studio
 
 test: venv browser lint docs
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench: venv browser
 	$(BIN)/python -m benchmarks.instant_edit --keep
