@@ -422,11 +422,11 @@ def _build_form() -> tuple[dict[str, Any], gr.UploadButton, gr.Button]:
         load = gr.UploadButton("Load from PNG", file_types=[".png"], size="md", min_width=150, scale=0)
         draw_button = gr.Button("Draw", variant="primary", min_width=130, scale=0)
     with gr.Row(equal_height=True):
-        form["kinds"] = gr.CheckboxGroup(list(KINDS), value=list(KINDS), label="Show", scale=4, min_width=300)
-        form["terms"] = gr.Slider(1, 5, 3, step=1, label="Terms per list", scale=2, min_width=150)
-        form["seeds"] = gr.Slider(1, MAX_SEEDS, 3, step=1, label="Seeds", scale=2, min_width=150)
-        form["strength"] = gr.Slider(0, 1.5, 1, step=0.1, label="Strength", scale=2, min_width=150)
-        form["combine"] = gr.Checkbox(False, label="Combine", info="Add a column with all runs", min_width=150)
+        form["kinds"] = gr.CheckboxGroup(list(KINDS), value=list(KINDS), label="Show", scale=4, min_width=220)
+        form["terms"] = gr.Slider(1, 5, 3, step=1, label="Terms per list", scale=3, min_width=200)
+        form["seeds"] = gr.Slider(1, MAX_SEEDS, 3, step=1, label="Seeds", scale=3, min_width=200)
+        form["strength"] = gr.Slider(0, 1.5, 1, step=0.1, label="Strength", scale=3, min_width=200)
+        form["combine"] = gr.Checkbox(False, label="Combine", info="Add a column with all runs", elem_classes="roomy")
     return form, load, draw_button
 
 

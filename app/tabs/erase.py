@@ -354,7 +354,7 @@ def build() -> EraseTab:
     with gr.Accordion("Settings", open=False), gr.Row():
         form |= erase_form.build_settings()
     with gr.Row(elem_classes="line", equal_height=True):
-        expected = html_panel()
+        expected = html_panel(elem_classes="roomy")
         with gr.Column(scale=0, min_width=330), gr.Row():
             form |= erase_form.build_device()
         start_button = gr.Button("Start", variant="primary", scale=0, min_width=180)
@@ -391,7 +391,7 @@ def _build_finder() -> tuple[gr.Textbox, gr.Dropdown]:
         find = gr.Textbox("", placeholder="Find runs", label="Find runs", show_label=False,
                           container=False, scale=3, min_width=150, max_length=100)  # fmt: skip
         order = gr.Dropdown(list(run_view.ORDERS), value=next(iter(run_view.ORDERS)), label="Order of the runs",
-                            show_label=False, container=False, scale=2, min_width=130)  # fmt: skip
+                            show_label=False, container=False, scale=2, min_width=150)  # fmt: skip
         html_panel(render("notify"))
     return find, order
 
