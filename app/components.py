@@ -33,6 +33,13 @@ def html_panel(value: str = "", elem_classes: str | None = None) -> gr.HTML:
     return gr.HTML(value, js_on_load=script, apply_default_css=False, elem_classes=elem_classes)
 
 
+def pulse(part: str) -> gr.HTML:
+    """Nothing to see. Its `.tick` comes when the news of this source (`app.news`) change while its place is shown."""
+    script = (ASSETS / "pulse.js").read_text(encoding="utf-8")
+    mark = render("pulse", part=part)
+    return gr.HTML(mark, js_on_load=script, apply_default_css=False, elem_classes="pulse", padding=False)
+
+
 def data_url(data: bytes | str, media_type: str) -> str:
     data = data.encode() if isinstance(data, str) else data
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"

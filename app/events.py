@@ -4,8 +4,10 @@ from typing import Any
 
 # Without a progress overlay, and not offered to other programs.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-# A timer's small read: one plain request, past the queue of the work that people wait for. Not for an event that sets a
-# State with listeners: Gradio tells a page of a changed State through the queue alone.
-TICK: dict[str, Any] = {"queue": False, **QUIET}
+# What a pulse reads anew; news that come meanwhile are read afterwards.
+PULSE: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
+# The same past the queue of the work that people wait for. Not for an event that sets a State with listeners: Gradio
+# tells a page of a changed State through the queue alone.
+PLAIN_PULSE: dict[str, Any] = {"queue": False, **PULSE}
 # Every change sends a new request; the worker drops the outdated ones.
 EVERY_CHANGE: dict[str, Any] = {"trigger_mode": "multiple", "concurrency_limit": None, **QUIET}

@@ -1,7 +1,6 @@
 """Builds the page and serves it. The worker does the computing, so this process starts in seconds."""
 
 import argparse
-import json
 import logging
 import os
 import threading
@@ -14,9 +13,9 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
-from app import api, guard
-from app.components import ASSETS, html_panel
-from app.events import QUIET, TICK
+from app import api, guard, news
+from app.components import ASSETS, html_panel, pulse
+from app.events import PLAIN_PULSE, QUIET
 from app.session import people, thumbnails
 from app.tabs import compare, curate, erase, publish, start, status_bar
 from app.theme import CSS, ICON, build_theme
@@ -26,6 +25,13 @@ from crce.errors import CrceError
 from crce.redact import AUTH, SHORTEST, hide
 from crce.worker.client import ensure_workers
 
+SOURCES = {
+    "status": status_bar.find_news,
+    "start": start.find_news,
+    "pictures": thumbnails.find_news,
+    "erase": erase.find_news,
+    "compare": compare.find_news,
+}
 _MAX_UPLOAD = "100mb"  # a bundle of Stable Diffusion v1.4 has 80
 
 
@@ -33,17 +39,14 @@ def build() -> gr.Blocks:
     """The whole page. Tabs are built first and wired afterwards, because they refer to each other."""
     with gr.Blocks(title="CRCE Studio", fill_width=True, delete_cache=(3600, 86400)) as demo:
         remembered = gr.BrowserState("", storage_key="crce-studio-concept", secret="not-a-secret")
-        status, tick = html_panel(status_bar.render_initial()), gr.Timer(4)
+        status, status_pulse = html_panel(status_bar.render_initial()), pulse("status")
         page_script = (ASSETS / "page.js").read_text(encoding="utf-8")
         pictures = thumbnails.build_styles(thumbnails.list_first())
-        styles, redraw = (
-            gr.HTML(pictures, js_on_load=page_script, apply_default_css=False, elem_classes="sheet"),
-            gr.Timer(2, active=False),
-        )
+        styles = gr.HTML(pictures, js_on_load=page_script, apply_default_css=False, elem_classes="sheet")
         with gr.Tabs(selected="start") as tabs:
-            with gr.Tab("Start", id="start") as start_page:
+            with gr.Tab("Start", id="start"):
                 start_tab = start.build()
-            with gr.Tab("Curate", id="curate") as curate_page:
+            with gr.Tab("Curate", id="curate"):
                 curate_tab = curate.build()
             with gr.Tab("Erase", id="erase") as erase_page:
                 erase_tab = erase.build()
@@ -53,30 +56,14 @@ def build() -> gr.Blocks:
                 publish_tab = publish.build()
         start.wire(start_tab, curate_tab, demo, tabs)
         curate.wire(curate_tab, erase_tab.form["base"], demo, remembered)
-        curate.wire_pictures(curate_tab, styles, redraw)
+        curate.wire_pictures(curate_tab, styles)
         erase.wire(erase_tab, curate_tab, demo, tabs, erase_page)
         compare.wire(compare_tab, start_tab, erase_tab, tabs, compare_page)
         demo.load(compare.read_link, None, start_tab.finished, **QUIET)
         publish.wire(publish_tab, curate_tab, publish_page)
-        gr.on([demo.load, tick.tick], status_bar.render_status, None, status, **TICK)
-        timers = {
-            start_page: start_tab.timer,
-            curate_page: redraw,
-            erase_page: erase_tab.timer,
-            compare_page: compare_tab.timer,
-            publish_page: None,
-        }
-        wire_timers(timers)
+        status_pulse.tick(status_bar.render_status, None, status, **PLAIN_PULSE)
         api.build()
     return demo
-
-
-def wire_timers(timers: dict[gr.Tab, gr.Timer | None]) -> None:
-    """Only the open tab asks for news: opening one starts its timer and stops the others', in the page itself."""
-    all_timers = [timer for timer in timers.values() if timer]
-    for page, own in timers.items():
-        updates = [{"__type__": "update", "active": timer is own} for timer in all_timers]
-        page.select(None, None, all_timers, js=f"() => {json.dumps(updates)}", **QUIET)
 
 
 def launch(
@@ -122,7 +109,7 @@ def launch(
         max_file_size=_MAX_UPLOAD,
         auth=accounts or None,
         mcp_server=mcp,
-        app_kwargs={"middleware": [shield]},
+        app_kwargs={"middleware": [shield], "routes": [news.build_route(SOURCES)]},
         prevent_thread_lock=not block,
     )
     return demo

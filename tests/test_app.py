@@ -223,7 +223,7 @@ def test_the_road_through_the_wires(no_worker, base, home):
     run.record(StepEvent(step=1, of=20, losses={"target": 1.0}, seconds_left=None))
     tab.press(erase.refresh, "", "newest first")
     tab.press(erase.refill_form, id=run.id)
-    tab.press(start.refresh)
+    tab.press(start.follow_trial)
     save_file({"x": np.zeros(2, np.float32)}, run.weights_path, metadata={"base": "x"})
     tab.press(compare.open_from_card, id=run.id)
     tab.press(compare.refresh_choices, [run.id])
@@ -956,7 +956,7 @@ def test_the_letters_of_the_paper_are_explained(run):
 def test_the_first_start_makes_an_example_and_no_later_one_does(home):
     example.make()
     (run,) = runs.all_runs()
-    assert run.job.config.method == "crce-uce" and example.find() == run
+    assert run.job.config.method == "crce-uce" and example.find(runs.all_runs()) == run
     assert "split is locked" not in curate.render_head(opened())
     run.delete()
     example.make()
@@ -1114,12 +1114,12 @@ def test_time_in_words(seconds, words):
 
 def test_a_trial_of_any_tab_is_found_and_goes_to_compare_once(dog, base):
     run = runs.create(Job(base, dog, EraseConfig(steps=20, corefs=3), name=start.TRIAL))
-    _, _, _, mine, arrived = start.refresh(run.id, -1)
+    _, _, _, mine, arrived = start.follow_trial(run.id, -1)
     assert mine == arrived == gr.skip()
     run.weights_path.write_bytes(b"")
-    *_, mine, arrived = start.refresh(run.id, -1)
+    *_, mine, arrived = start.follow_trial(run.id, -1)
     assert (mine, arrived) == (None, run.id)
-    *_, arrived = start.refresh(None, -1)
+    *_, arrived = start.follow_trial(None, -1)
     assert arrived == gr.skip()
 
 

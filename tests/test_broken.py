@@ -163,7 +163,7 @@ def test_a_damaged_file_is_no_ones_trouble_but_its_own(full, home, no_worker, se
 
     assert "good" in erase.render_runs(runs.all_runs(), None)
     erase.refresh(None, erase.Seen())
-    start.refresh(None, -1)
+    start.follow_trial(None, -1)
     start.estimate_time()
     status_bar.render_status()
     compare.list_choices()

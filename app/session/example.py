@@ -16,5 +16,5 @@ def make() -> Run | None:
     return runs.create(Job(bases.EMOJI_SD, find_concept(CONCEPT), EraseConfig(_METHOD, preview_every=0), name=NAME))
 
 
-def find() -> Run | None:
-    return next((run for run in runs.all_runs() if run.facts.name == NAME), None)
+def find(found: list[Run]) -> Run | None:
+    return next((run for run in found if run.facts.name == NAME), None)

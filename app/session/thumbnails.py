@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from app import news
 from app.components import data_url, encode_png, shrink
 from crce import bases, files
 from crce.base_version import find_digest
@@ -18,6 +19,7 @@ from crce.concepts.drawn import read_record
 from crce.concepts.library import bundled
 from crce.concepts.spec import ConceptSpec
 from crce.errors import CrceError
+from crce.runs import Run
 from crce.worker.answers import GenerateAnswer
 from crce.worker.requests import Column, GenerateRequest
 
@@ -73,6 +75,16 @@ def list_first() -> list[str]:
     return list(dict.fromkeys([*HERO, *names, *terms]))
 
 
+def find_news(found: list[Run]) -> object:
+    """A picture more, or the machine is free to draw some."""
+    return news.changed(_folder()), is_busy(found)
+
+
+def is_busy(found: list[Run]) -> bool:
+    """A run needs the machine."""
+    return any(run.state in ("queued", "running") for run in found)
+
+
 def _is_ready(prompt: str) -> bool:
     return prompt in _read_shipped() or _path(prompt).exists()
 
@@ -110,7 +122,11 @@ def _find_box(row: int, column: int) -> tuple[int, int, int, int]:
 
 
 def _path(prompt: str) -> Path:
-    return files.home() / "thumbs" / f"{picture_class(prompt)}.png"
+    return _folder() / f"{picture_class(prompt)}.png"
+
+
+def _folder() -> Path:
+    return files.home() / "thumbs"
 
 
 def _read_version() -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from app import news
 from app.components import render
 from app.errors import report_errors
 from crce import devices, downloads, files, processes
@@ -102,6 +103,10 @@ def follow(base: str, device: str, dtype: str, judge: str) -> tuple:
         return gr.skip(), gr.skip()
     panel = show(base, device, dtype, judge)
     return panel, gr.skip() if panel else base
+
+
+def find_news() -> object:
+    return bool(_running) and news.beat()
 
 
 @report_errors

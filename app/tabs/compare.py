@@ -12,9 +12,10 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from app.components import data_url, encode_png, html_panel, render, shrink
+from app import news
+from app.components import data_url, encode_png, html_panel, pulse, render, shrink
 from app.errors import report_errors
-from app.events import QUIET, TICK
+from app.events import PLAIN_PULSE, QUIET
 from app.session import people
 from app.session.comparison import Comparison, Prompt, Row, Title
 from app.tabs import compare_bundle, compare_person, erase_form, run_view
@@ -72,7 +73,7 @@ class CompareTab:
     load: gr.UploadButton
     draw: gr.Button
     comparison: gr.State
-    timer: gr.Timer
+    pulse: gr.HTML
     grid: gr.HTML
     hint: gr.Markdown
     pair: gr.ImageSlider
@@ -265,6 +266,11 @@ def render_scores(ids: list[str]) -> str:
     )
 
 
+def find_news(found: list[Run]) -> object:
+    """Of the runs that can be chosen."""
+    return news.follow(run for run in found if run.erased)
+
+
 def _describe_work(run: Run) -> str:
     state = run.state
     return run_view.summarize(run).description if state in ("queued", "running") else ""
@@ -370,7 +376,7 @@ def open_run(name: str) -> tuple:
 
 
 def build() -> CompareTab:
-    comparison, timer = gr.State(None), gr.Timer(2, active=False)
+    comparison, news_pulse = gr.State(None), pulse("compare")
     form, load, draw_button = _build_form()
     with gr.Row(equal_height=False):
         with gr.Column(scale=7, min_width=520):
@@ -396,7 +402,7 @@ def build() -> CompareTab:
         load,
         draw_button,
         comparison,
-        timer,
+        news_pulse,
         grid,
         hint,
         pair,
@@ -446,7 +452,7 @@ def wire(ui: CompareTab, start_tab: StartTab, erase_tab: EraseTab, tabs: gr.Tabs
     filled = [ui.form[name] for name in ("runs", "typed", "kinds", "seeds", "strength")]
     ui.load.upload(load_picture, [ui.load, chosen], filled, **QUIET).success(**following)
     ui.grid.click(show_pair, ui.comparison, [ui.pair, ui.hint], **QUIET)
-    ui.timer.tick(render_scores, chosen, ui.scores, **TICK)
+    ui.pulse.tick(render_scores, chosen, ui.scores, **PLAIN_PULSE)
     ui.images.change(estimate_time, [chosen, ui.images], ui.time, **QUIET)
     ui.evaluate.click(evaluate, [chosen, ui.images, ui.form["judge"]], ui.scores, api_visibility="private")
     ui.person.click(compare_person.press_button, ui.comparison, ui.person, **QUIET).success(

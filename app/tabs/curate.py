@@ -9,9 +9,9 @@ from typing import Any
 
 import gradio as gr
 
-from app.components import data_url, html_panel, render
+from app.components import data_url, html_panel, pulse, render
 from app.errors import report_errors
-from app.events import QUIET
+from app.events import PULSE, QUIET
 from app.session import drafts, example, question, thumbnails, transcript
 from app.session.drafts import OpenConcept
 from app.tabs import curate_chat, curate_preview
@@ -101,11 +101,13 @@ class TermList:
 
 @dataclass(frozen=True)
 class CurateTab:
-    """opened: an `OpenConcept`. slug: of that concept. drawn: the phrases whose pictures the page has."""
+    """opened: an `OpenConcept`. slug: of that concept. drawn: the phrases whose pictures the page has; pulse: there may
+    be more."""
 
     opened: gr.State
     slug: gr.State
     drawn: gr.State
+    pulse: gr.HTML
     shelf: Shelf
     head: gr.HTML
     actions: Actions
@@ -488,7 +490,7 @@ def draw_pictures(slug: str, drawn: list[str], http: gr.Request) -> Generator[An
     """Draws a few missing pictures, unless a run needs the machine. Sends them only if there are new ones."""
     phrases = _list_phrases(slug)
     request = thumbnails.request_missing(phrases, http.session_hash)
-    if request and not any(run.state in ("queued", "running") for run in runs.all_runs()):
+    if request and not thumbnails.is_busy(runs.all_runs()):
         with suppress(CrceError):  # an error or a newer request leaves them for the next time
             answer = yield WorkerRequest(request, timeout=_THUMBNAIL_SECONDS)
             thumbnails.keep(request, answer)
@@ -501,7 +503,7 @@ def draw_pictures(slug: str, drawn: list[str], http: gr.Request) -> Generator[An
 
 
 def build() -> CurateTab:
-    opened, slug, drawn = gr.State(OpenConcept()), gr.State(""), gr.State([])
+    opened, slug, drawn, picture_pulse = gr.State(OpenConcept()), gr.State(""), gr.State([]), pulse("pictures")
     with gr.Row(equal_height=False, elem_classes="desk"):
         with gr.Column(scale=2, min_width=190, elem_classes="shelfside"):
             shelf = _build_shelf()
@@ -516,7 +518,7 @@ def build() -> CurateTab:
         with gr.Column(scale=3, min_width=290, elem_classes="chatside"):
             gr.Button("Close the talk", size="sm", elem_classes="to-talk").click(None, js=_TOGGLE_TALK)
             chat = curate_chat.build()
-    return CurateTab(opened, slug, drawn, shelf, head, actions, preview, lists, distances, chat)
+    return CurateTab(opened, slug, drawn, picture_pulse, shelf, head, actions, preview, lists, distances, chat)
 
 
 def _build_shelf() -> Shelf:
@@ -596,6 +598,6 @@ def _wire_edits(ui: CurateTab) -> None:
     ui.chat.log.click(press_chat_button, inputs, ui.parts, **one_by_one)
 
 
-def wire_pictures(ui: CurateTab, styles: gr.HTML, redraw: gr.Timer) -> None:
+def wire_pictures(ui: CurateTab, styles: gr.HTML) -> None:
     """styles: a style sheet with the pictures, for the whole page."""
-    gr.on([redraw.tick, ui.slug.change], draw_pictures, [ui.slug, ui.drawn], [styles, ui.drawn], **QUIET)
+    gr.on([ui.pulse.tick, ui.slug.change], draw_pictures, [ui.slug, ui.drawn], [styles, ui.drawn], **PULSE)

@@ -8,9 +8,10 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from app.components import html_panel, render
+from app import news
+from app.components import html_panel, pulse, render
 from app.errors import in_page_words, report_errors
-from app.events import EVERY_CHANGE, QUIET, TICK
+from app.events import EVERY_CHANGE, PLAIN_PULSE, PULSE, QUIET
 from app.session import people
 from app.session.drafts import OpenConcept, require_saved
 from app.tabs import base_download, erase_form, run_view
@@ -64,7 +65,7 @@ class EraseTab:
     order: gr.Dropdown
     chosen: gr.State
     seen: gr.State
-    timer: gr.Timer
+    pulse: gr.HTML
     method_facts: gr.Markdown
     base_panel: gr.HTML
     arrived: gr.State
@@ -298,6 +299,11 @@ def refresh(chosen: str | None, seen: Seen, find: str = "", order: str = "") -> 
     return *changed, previews, *plot, now
 
 
+def find_news(found: list[Run]) -> object:
+    """Of all runs, the broken ones too, and of a download."""
+    return news.follow(found), news.changed(runs.store()), base_download.find_news()
+
+
 def _count_events(run: Run, kind: str) -> int:
     return run.history.counts.get(kind, 0)
 
@@ -345,7 +351,7 @@ def open_concept(opened: OpenConcept, anchor: str) -> tuple:
 
 
 def build() -> EraseTab:
-    chosen, seen, timer = gr.State(None), gr.State(Seen()), gr.Timer(2, active=False)
+    chosen, seen, news_pulse = gr.State(None), gr.State(Seen()), pulse("erase")
     with gr.Row(equal_height=True):
         form = erase_form.build_choice()
         effort = erase_form.build_effort()
@@ -372,7 +378,7 @@ def build() -> EraseTab:
         order,
         chosen,
         seen,
-        timer,
+        news_pulse,
         method_facts,
         base_panel,
         arrived,
@@ -409,15 +415,13 @@ def _build_plot() -> tuple[gr.Column, gr.LinePlot]:
 def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, page: gr.Tab) -> None:
     fields, view = list(ui.form.values()), [ui.runs, ui.details, ui.previews, ui.plot, ui.curve, ui.seen]
     update = {"fn": refresh, "inputs": [ui.chosen, ui.seen, ui.find, ui.order], "outputs": view, **QUIET}
-    ui.timer.tick(**update | TICK)
-    page.select(**update)
+    ui.pulse.tick(**update | PLAIN_PULSE)
     gr.on([ui.find.change, ui.order.change], **update)
     effort = [ui.form["steps"], ui.form["images"]]
     given = [ui.effort, *(ui.form[name] for name in ("method", "backbone", "base"))]
     ui.effort.input(report_errors(erase_form.apply_effort), given, [ui.effort, *effort], **QUIET)
     others = [ui.form[name].input for name in ("method", "backbone", "base")]
     gr.on(others, report_errors(erase_form.renew_effort), given, [ui.effort, *effort], **QUIET)
-    demo.load(**update)
     ui.start.click(start, None, ui.chosen, inputs_kwargs=ui.form, api_visibility="private").success(**update)
     ui.runs.submit(show_older, ui.seen, ui.seen, **QUIET).then(**update)
     ui.runs.click(press_run_button, ui.chosen, ui.chosen, **QUIET).then(**update)
@@ -434,7 +438,7 @@ def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, pa
     place = [ui.form[name] for name in ("base", "device", "dtype", "judge")]
     shown = [page.select, *(part.change for part in place)]
     gr.on(shown, base_download.show, place, ui.base_panel, trigger_mode="always_last", **QUIET)
-    ui.timer.tick(base_download.follow, place, [ui.base_panel, ui.arrived], **QUIET)
+    ui.pulse.tick(base_download.follow, place, [ui.base_panel, ui.arrived], **PULSE)
     ui.base_panel.click(base_download.press, place, ui.base_panel, **QUIET)
     page.select(lambda: gr.Dropdown(erase_form.list_concepts()), None, ui.form["concept"], **QUIET)
     given = [curate_tab.opened, curate_tab.preview.anchor]

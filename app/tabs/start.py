@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from app.components import html_panel, render
+from app import news
+from app.components import html_panel, pulse, render
 from app.errors import report_errors
-from app.events import QUIET
+from app.events import PULSE, QUIET
 from app.session import example, people, thumbnails
 from app.session.drafts import find_slug
 from app.tabs import curate, erase, erase_form, run_view
@@ -30,7 +31,7 @@ class StartTab:
     own_trial: gr.State
     drawn: gr.State
     finished: gr.State
-    timer: gr.Timer
+    pulse: gr.HTML
     try_it: gr.Button
     time: gr.Markdown
     card: gr.HTML
@@ -56,7 +57,17 @@ def estimate_time() -> str:
 
 def find_trial() -> Run | None:
     """The latest trial of any page, so that a page that is reloaded finds it."""
-    return next((run for run in runs.all_runs() if run.facts.name == TRIAL), None)
+    return _find_trial(runs.all_runs())
+
+
+def _find_trial(found: list[Run]) -> Run | None:
+    return next((run for run in found if run.facts.name == TRIAL), None)
+
+
+def find_news(found: list[Run]) -> object:
+    """Of the trial, or the example; and of all runs while it waits for them."""
+    run = _find_trial(found) or example.find(found)
+    return news.follow([] if run is None else found if run.state == "queued" else [run])
 
 
 # What the user does
@@ -80,9 +91,9 @@ def start_trial() -> str:
 
 
 @report_errors
-def refresh(own_trial: str | None, drawn: int) -> tuple:
+def follow_trial(own_trial: str | None, drawn: int) -> tuple:
     """The trial's progress. When the trial that this page started has erased, its id goes to Compare."""
-    run = find_trial() or example.find()
+    run = find_trial() or example.find(runs.all_runs())
     if run is None:
         return "", "", 0, gr.skip(), gr.skip()
     rows = run_view.group_previews(run) if run.state != "done" else []
@@ -107,7 +118,7 @@ def open_own_concept() -> tuple:
 
 
 def build() -> StartTab:
-    own_trial, drawn, finished, timer = gr.State(None), gr.State(-1), gr.State(None), gr.Timer(2)
+    own_trial, drawn, finished, news_pulse = gr.State(None), gr.State(-1), gr.State(None), pulse("start")
     html_panel(render("start", hero=thumbnails.HERO, picture_class=thumbnails.picture_class))
     with gr.Row(elem_classes="line"):
         try_it = gr.Button("Try it: erase “dog”", variant="primary", size="lg", scale=0, min_width=240)
@@ -117,13 +128,13 @@ def build() -> StartTab:
     shelf = html_panel(render_shelf())
     with gr.Row():
         own_concept = gr.Button("+ your own concept", size="sm", scale=0, min_width=180)
-    return StartTab(own_trial, drawn, finished, timer, try_it, time, card, previews, shelf, own_concept)
+    return StartTab(own_trial, drawn, finished, news_pulse, try_it, time, card, previews, shelf, own_concept)
 
 
 def wire(ui: StartTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs) -> None:
     progress = [ui.card, ui.previews, ui.drawn, ui.own_trial, ui.finished]
-    update = {"fn": refresh, "inputs": [ui.own_trial, ui.drawn], "outputs": progress, **QUIET}
-    ui.timer.tick(**update)
+    update = {"fn": follow_trial, "inputs": [ui.own_trial, ui.drawn], "outputs": progress, **QUIET}
+    ui.pulse.tick(**update | PULSE)
     demo.load(render_shelf, None, ui.shelf, **QUIET)
     demo.load(estimate_time, None, ui.time, **QUIET)
     demo.load(make_example, None, None, **QUIET)

@@ -7,6 +7,7 @@ from app.errors import report_errors
 from crce import bases, devices, runs
 from crce.environment import on_space
 from crce.errors import CrceError
+from crce.runs import Run
 from crce.worker import client
 from crce.worker.answers import StatusAnswer
 from crce.worker.requests import StatusRequest
@@ -24,7 +25,11 @@ def render_initial() -> str:
 
 @report_errors
 def render_status() -> str:
-    found = runs.all_runs()
+    return find_news(runs.all_runs())
+
+
+def find_news(found: list[Run]) -> str:
+    """The line itself."""
     states = [run.state for run in found]
     worker = _ask_status()
     proposer, hint = _name_proposer()

@@ -1,4 +1,4 @@
-// What belongs to the page as a whole: its address, the way back, its title, and notifications.
+// What belongs to the page as a whole: its address, the way back, its title, notifications, and what is new.
 const NAME = "CRCE Studio";
 const tabs = () => [...document.querySelectorAll("[role=tab]")].filter((tab) => TABS.includes(tab.textContent.trim()));
 const TABS = ["Start", "Curate", "Erase", "Compare", "Publish"];
@@ -24,6 +24,7 @@ const follow = () => {
   if (!tab) return;
   // The first tab that is seen is where the page was opened, or where its address has led.
   const go = here === null || here === tab ? "replaceState" : "pushState";
+  if (here !== tab) tellNews();
   here = tab;
   const there = address({ tab, concept: tab === "curate" ? concept : null, run: tab === "compare" ? run() : null });
   if (there !== location.pathname + location.search) history[go](null, "", there);
@@ -67,6 +68,19 @@ addEventListener("click", async (event) => {
   else if ((await Notification.requestPermission()) === "granted") localStorage.setItem("crce-notify", "yes");
   mark();
 });
+
+// Every two seconds the page asks whether anything is new. What it shows is read anew by the parts that can be seen.
+const tellNews = () => dispatchEvent(new Event("crce-news"));
+const askNews = async () => {
+  try {
+    window.crceNews = await (await fetch(`${location.pathname.replace(/\/$/, "")}/news`)).json();
+    tellNews();
+  } catch {
+    // The app is away for a moment.
+  }
+  setTimeout(askNews, 2000);
+};
+askNews();
 
 let waiting = false;
 new MutationObserver(() => {

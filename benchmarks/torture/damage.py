@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.main import SOURCES
+from app.news import News
 from app.session import drafts, transcript
 from app.tabs import compare, curate, erase, start, status_bar
 from benchmarks.torture.attack import Case, describe, own_home
@@ -164,9 +166,10 @@ def _clear(path: Path) -> None:
 def _look(healthy: Run) -> str | None:
     """Every list of the page, as any visitor has it."""
     pages: dict[str, Callable[[], object]] = {
+        "what is new": News(SOURCES).read,
         "the list of runs": lambda: erase.refresh(None, erase.Seen()),
         "the status line": status_bar.render_status,
-        "the start page": lambda: (start.refresh(None, -1), start.estimate_time(), start.render_shelf()),
+        "the start page": lambda: (start.follow_trial(None, -1), start.estimate_time(), start.render_shelf()),
         "the choices of Compare": compare.list_choices,
         "the time of an evaluation": lambda: compare.estimate_time([healthy.id], 4),
         "the library": lambda: curate.render_all(drafts.open_concept(drafts.find_slug("cat"))),

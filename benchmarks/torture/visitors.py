@@ -1,5 +1,5 @@
-"""Visitors of the app at once, while a run trains: each polls as a page with one open tab does, and now and then clicks
-something.
+"""Visitors of the app at once, while a run trains: each asks for news as a page with one open tab does, reads what is
+new, and now and then clicks something.
 
 The seconds of a click are those from sending it to its whole answer, queue included.
 """
@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import re
 import secrets
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from socket import create_server
 from typing import Any
@@ -33,21 +34,26 @@ from crce.worker.requests import StatusRequest
 
 VISITORS = 50
 PAUSE = 5.0  # seconds between two clicks of a visitor, on average
+NEWS = 2.0  # seconds between two questions of a page for news
 PATIENCE = 60.0  # seconds after which an answer counts as none
 LIMIT = 0.3  # seconds of a click, of 95 in 100
 METHODS = ("crce", "esd-x", "uce", "spm")
-Tick = tuple[dict[str, Any], float]  # a function, and every how many seconds a timer calls it
+Pulses = dict[str, list[dict[str, Any]]]  # the functions that a page calls when a part of it is new
 
 
 class Page:
-    """The app as a browser knows it: which function each button and timer calls, and with what."""
+    """The app as a browser knows it: which function each button and pulse calls, and with what. tabs: the pulses that a
+    page with one tab open listens to, by tab."""
 
     def __init__(self, url: str):
         self.url = url
         config = self._read("/config")
         self.values = {part["id"]: part["props"].get("value") for part in config["components"]}
         self.functions = {each["api_name"]: each for each in config["dependencies"]}
-        self.tabs = _list_ticks(config)
+        self.tabs = _list_pulses(config)
+
+    def read_news(self) -> dict[str, str]:
+        return self._read("/news")
 
     def call(self, function: dict[str, Any], session: str, *given: object, event: dict | None = None) -> float:
         """The seconds until the function has answered. Raises OSError or ValueError if it does not, or fails."""
@@ -76,22 +82,17 @@ class Page:
         return urllib.request.urlopen(request, timeout=PATIENCE)
 
 
-def _list_ticks(config: dict[str, Any]) -> list[list[Tick]]:
-    """For each tab with a timer, what the page asks again and again while that tab is open."""
-    seconds = {part["id"]: part["props"]["value"] for part in config["components"] if part["type"] == "timer"}
-    heard = [(each, *target) for each in config["dependencies"] for target in each["targets"]]
-
-    def find_ticks(timers: Iterable[int]) -> list[Tick]:
-        return [(each, seconds[part]) for each, part, event in heard if event == "tick" and part in timers]
-
-    # Opening a tab starts its timer and stops those of the other tabs, in the page itself.
-    opening = [each for each, _, event in heard if event == "select" and seconds.keys() & set(each["outputs"])]
-    states = [
-        dict(zip(each["outputs"], json.loads(each["js"].removeprefix("() => ")), strict=True)) for each in opening
-    ]
-    always = seconds.keys() - {part for state in states for part in state}
-    running = [{part for part, update in state.items() if update["active"]} for state in states]
-    return [find_ticks(always | timers) for timers in running if timers]
+def _list_pulses(config: dict[str, Any]) -> list[Pulses]:
+    """The pulse above the tabs is of every page, the others of one tab each."""
+    texts = {part["id"]: part["props"].get("value") for part in config["components"] if part["type"] == "html"}
+    parts = {place: found[1] for place, text in texts.items() if (found := re.search('data-part="(.*?)"', text or ""))}
+    called: Pulses = {}
+    for function in config["dependencies"]:
+        for place, event in function["targets"]:
+            if event == "tick":
+                called.setdefault(parts[place], []).append(function)
+    always = {"status": called.pop("status")}
+    return [always | {part: functions} for part, functions in called.items()]
 
 
 @contextmanager
@@ -134,8 +135,8 @@ def spend(page: Page, seed: int, seconds: float, visitors: int = VISITORS) -> tu
     for visitor in range(visitors):
         rng = random.Random(f"{seed} {visitor}")
         work.append(lambda rng=rng: _click(page, rng, until, waits, errors))
-        ticks = page.tabs[visitor % len(page.tabs)]
-        work.extend(lambda tick=tick, rng=rng: _tick(page, tick, rng, until, errors) for tick in ticks)
+        pulses = page.tabs[visitor % len(page.tabs)]
+        work.append(lambda pulses=pulses, rng=rng: _watch(page, pulses, rng, until, errors))
     threads = [threading.Thread(target=each, daemon=True) for each in work]
     for thread in threads:
         thread.start()
@@ -144,15 +145,21 @@ def spend(page: Page, seed: int, seconds: float, visitors: int = VISITORS) -> tu
     return waits, errors
 
 
-def _tick(page: Page, tick: Tick, rng: random.Random, until: float, errors: list[str]) -> None:
-    function, interval = tick
-    session = secrets.token_hex(6)
-    time.sleep(rng.uniform(0, interval))
+def _watch(page: Page, pulses: Pulses, rng: random.Random, until: float, errors: list[str]) -> None:
+    session, known = secrets.token_hex(6), dict[str, str]()
+
+    def look() -> None:
+        marks = page.read_news()
+        for part in (part for part in pulses if known.get(part) != marks[part]):
+            known[part] = marks[part]
+            for function in pulses[part]:
+                page.call(function, session)
+
+    time.sleep(rng.uniform(0, NEWS))
     while time.monotonic() < until:
         began = time.monotonic()
-        _ask(lambda: page.call(function, session), errors)
-        # As the page does: no second question of a timer while the first is open.
-        time.sleep(max(0.0, interval - (time.monotonic() - began)))
+        _ask(look, errors)
+        time.sleep(max(0.0, NEWS - (time.monotonic() - began)))
 
 
 def _click(page: Page, rng: random.Random, until: float, waits: list[float], errors: list[str]) -> None:
