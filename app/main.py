@@ -17,7 +17,7 @@ from app import api, guard, news
 from app.components import ASSETS, html_panel, pulse
 from app.events import PLAIN_PULSE, QUIET
 from app.session import people, thumbnails
-from app.tabs import compare, curate, erase, publish, start, status_bar
+from app.tabs import base_download, compare, curate, erase, publish, start, status_bar
 from app.theme import CSS, ICON, build_theme
 from crce import runs
 from crce.environment import LOOPBACK, bypass_proxy, on_space, on_zero_gpu
@@ -30,6 +30,7 @@ SOURCES = {
     "start": start.find_news,
     "pictures": thumbnails.find_news,
     "erase": erase.find_news,
+    "downloads": base_download.find_news,
     "compare": compare.find_news,
 }
 _MAX_UPLOAD = "100mb"  # a bundle of Stable Diffusion v1.4 has 80

@@ -14,6 +14,7 @@ from crce.cost import format_size
 from crce.downloads import Download
 from crce.errors import CrceError
 from crce.judges.choices import AUTO, choose_judge, find_missing, find_weights
+from crce.runs import Run
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def follow(base: str, device: str, dtype: str, judge: str) -> tuple:
     return panel, gr.skip() if panel else base
 
 
-def find_news() -> object:
+def find_news(_: list[Run]) -> object:
     return bool(_running) and news.beat()
 
 

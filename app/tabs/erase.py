@@ -68,6 +68,7 @@ class EraseTab:
     pulse: gr.HTML
     method_facts: gr.Markdown
     base_panel: gr.HTML
+    base_pulse: gr.HTML
     arrived: gr.State
     estimate: gr.HTML
     start: gr.Button
@@ -300,8 +301,8 @@ def refresh(chosen: str | None, seen: Seen, find: str = "", order: str = "") -> 
 
 
 def find_news(found: list[Run]) -> object:
-    """Of all runs, the broken ones too, and of a download."""
-    return news.follow(found), news.changed(runs.store()), base_download.find_news()
+    """Of all runs, the broken ones too."""
+    return news.follow(found), news.changed(runs.store())
 
 
 def _count_events(run: Run, kind: str) -> int:
@@ -355,7 +356,7 @@ def build() -> EraseTab:
     with gr.Row(equal_height=True):
         form = erase_form.build_choice()
         effort = erase_form.build_effort()
-    base_panel, arrived = html_panel(elem_classes="maybe"), gr.State("")
+    base_panel, base_pulse, arrived = html_panel(elem_classes="maybe"), pulse("downloads"), gr.State("")
     method_facts = gr.Markdown(describe_method(EraseForm.method), elem_classes="mute")
     with gr.Accordion("Settings", open=False), gr.Row():
         form |= erase_form.build_settings()
@@ -381,6 +382,7 @@ def build() -> EraseTab:
         news_pulse,
         method_facts,
         base_panel,
+        base_pulse,
         arrived,
         expected,
         start_button,
@@ -438,7 +440,7 @@ def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, pa
     place = [ui.form[name] for name in ("base", "device", "dtype", "judge")]
     shown = [page.select, *(part.change for part in place)]
     gr.on(shown, base_download.show, place, ui.base_panel, trigger_mode="always_last", **QUIET)
-    ui.pulse.tick(base_download.follow, place, [ui.base_panel, ui.arrived], **PULSE)
+    ui.base_pulse.tick(base_download.follow, place, [ui.base_panel, ui.arrived], **PULSE)
     ui.base_panel.click(base_download.press, place, ui.base_panel, **QUIET)
     page.select(lambda: gr.Dropdown(erase_form.list_concepts()), None, ui.form["concept"], **QUIET)
     given = [curate_tab.opened, curate_tab.preview.anchor]

@@ -86,11 +86,11 @@ def _list_pulses(config: dict[str, Any]) -> list[Pulses]:
     """The pulse above the tabs is of every page, the others of one tab each."""
     texts = {part["id"]: part["props"].get("value") for part in config["components"] if part["type"] == "html"}
     parts = {place: found[1] for place, text in texts.items() if (found := re.search('data-part="(.*?)"', text or ""))}
-    called: Pulses = {}
+    called: Pulses = {part: [] for part in parts.values()}
     for function in config["dependencies"]:
         for place, event in function["targets"]:
             if event == "tick":
-                called.setdefault(parts[place], []).append(function)
+                called[parts[place]].append(function)
     always = {"status": called.pop("status")}
     return [always | {part: functions} for part, functions in called.items()]
 
@@ -150,7 +150,7 @@ def _watch(page: Page, pulses: Pulses, rng: random.Random, until: float, errors:
 
     def look() -> None:
         marks = page.read_news()
-        for part in (part for part in pulses if known.get(part) != marks[part]):
+        for part in (part for part in pulses if part in marks and known.get(part) != marks[part]):
             known[part] = marks[part]
             for function in pulses[part]:
                 page.call(function, session)

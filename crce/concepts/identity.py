@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import unicodedata
+from functools import lru_cache
 
 _LONGEST = 80  # letters of the readable part: file systems take 255 bytes
 _HASH = 8  # hexadecimal digits
@@ -24,6 +25,7 @@ _SHIPPED_SENSES = {
 }  # fmt: skip
 
 
+@lru_cache(maxsize=4096)
 def to_file_name(target: str, sense: str) -> str:
     """The file name: "dog", "bat-animal" for the shipped concept, "jaguar-guitar-5f0d03ab" for the sense "guitar"."""
     name = f"{target} ({sense})" if sense else target
