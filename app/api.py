@@ -4,20 +4,25 @@ They do what the tabs do, under the same rules; everything else on the page is p
 docstrings are what clients and assistants are told of them.
 """
 
+import base64
 import json
 import uuid
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from pydantic import ValidationError, validate_call
 
 from app.errors import report_errors
+from app.session import comparison as session
 from app.tabs import base_download, run_view
 from app.tabs import compare as compare_tab
+from app.tabs.comparison_sheet import draw_sheet
 from app.tabs.erase import queue_run
-from crce import bases, runs
+from crce import bases, files, runs
 from crce.concepts.drawn import read_record
 from crce.concepts.library import find_concept, parse_spec
 from crce.concepts.spec import ConceptSpec, spec_to_dict
@@ -67,10 +72,20 @@ class RunStatus(TypedDict):
     scores: dict[str, Score]
 
 
-class Picture(TypedDict):
-    """png: base64. yes, p: whether the judge sees the concept, and how sure it is; None where it was not asked."""
+class File(TypedDict):
+    """A PNG for a day: clients of Gradio give the path of a copy, others read it at `url`."""
 
-    png: str
+    path: str
+    url: str
+    orig_name: str
+    mime_type: str
+    meta: dict[str, str]
+
+
+class Picture(TypedDict):
+    """yes, p: whether the judge sees the concept, and how sure it is; None where it was not asked."""
+
+    file: File
     yes: bool | None
     p: float | None
 
@@ -140,8 +155,9 @@ def status(run: str) -> RunStatus:
     return _describe(runs.find(run))
 
 
-def compare(run: str, prompts: list[str] | None = None, seeds: list[int] | None = None) -> Comparison:
-    """Draw prompts before and after an erasure on the same seeds, with the judge's verdict where there is a judge.
+def compare(run: str, prompts: list[str] | None = None, seeds: list[int] | None = None) -> tuple[Comparison, File]:
+    """Draw prompts before and after an erasure on the same seeds, with the judge's verdict where there is a judge, and
+    a sheet of all pictures.
 
     Args:
         run: The id of a run whose erasure is done.
@@ -162,14 +178,38 @@ def compare(run: str, prompts: list[str] | None = None, seeds: list[int] | None 
     answer = client.send(request, timeout=_PATIENCE)
     if answer is None:
         raise CrceError("The worker gave no pictures. Try again.")
-    before, after = ([_describe_cell(cell) for cell in column] for column in answer.columns)
     width = len(seeds)
+    columns = [[cells[i * width : (i + 1) * width] for i in range(len(chosen))] for cells in answer.columns]
     rows: list[Row] = [
-        {"prompt": each.text, "kind": each.kind, "before": before[i * width : (i + 1) * width],
-         "after": after[i * width : (i + 1) * width]}
-        for i, each in enumerate(chosen)
-    ]  # fmt: skip
-    return {"run": found.id, "seeds": seeds, "rows": rows}
+        {"prompt": each.text, "kind": each.kind, "before": _describe_cells(before), "after": _describe_cells(after)}
+        for each, before, after in zip(chosen, *columns, strict=True)
+    ]
+    return {"run": found.id, "seeds": seeds, "rows": rows}, _draw_sheet(found, chosen, seeds, columns)
+
+
+def _draw_sheet(
+    run: Run, prompts: list[session.Prompt], seeds: list[int], columns: list[list[tuple[Cell, ...]]]
+) -> File:
+    """columns: before and after, each with the pictures of each prompt."""
+    base, config = bases.public_name(run.job.base), run.job.config
+    rows = tuple(session.Row(prompt, cells) for prompt, *cells in zip(prompts, *columns, strict=True))
+    titles = [session.Title("before", base), session.Title(run.title, config.title, run.id)]
+    drawn = session.Comparison(run.job.spec.name, titles, seeds, len(rows), rows, base=base, runs=(run.id,))
+    return _offer(draw_sheet(drawn), "comparison.png")
+
+
+def _describe_cells(cells: tuple[Cell, ...]) -> list[Picture]:
+    return [{"file": _offer(base64.b64decode(cell.png), "picture.png"), "yes": cell.yes, "p": cell.p} for cell in cells]
+
+
+def _offer(png: bytes, name: str) -> File:
+    """Below the folder that Gradio serves and clears after a day."""
+    path = Path(get_upload_folder(), f"picture-{uuid.uuid4().hex}", name)
+    files.write_atomic(path, png)
+    return {
+        "path": str(path), "url": f"/gradio_api/file={path}", "orig_name": name, "mime_type": "image/png",
+        "meta": {"_type": "gradio.FileData"},
+    }  # fmt: skip
 
 
 def _find_spec(concept: str | dict[str, Any]) -> ConceptSpec:
@@ -194,10 +234,6 @@ def _describe(run: Run) -> RunStatus:
         "done": progress.done if progress else 0, "of": progress.of if progress else 0,
         "seconds_left": progress.seconds_left if progress else None, "scores": scores,
     }  # fmt: skip
-
-
-def _describe_cell(cell: Cell) -> Picture:
-    return {"png": cell.png, "yes": cell.yes, "p": cell.p}
 
 
 def _checked(endpoint: Callable[..., Any]) -> Callable[..., Any]:

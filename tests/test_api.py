@@ -2,6 +2,8 @@
 
 import ast
 import asyncio
+import base64
+import io
 import json
 import os
 import re
@@ -13,9 +15,11 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
+from PIL import Image
 
 from crce import files, runs
-from tests.browser.studio import PATIENCE, end_worker, served
+from crce.picture_facts import read_facts
+from tests.browser.studio import PATIENCE, end_worker, served, until
 
 GUIDE = (files.ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 
@@ -52,15 +56,18 @@ def test_the_example_in_python_runs(url, tiny_sd_dir, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "'lighthouse'" in done.stdout and "Done in" in done.stdout
-    assert [path.name for path in sorted(tmp_path.glob("*.png"))] == ["a cat.png", "a dog.png"]
+    assert [path.name for path in sorted(tmp_path.glob("*.png"))] == ["a cat.png", "a dog.png", "before and after.png"]
 
 
 def test_the_example_with_curl_runs(url, tiny_sd_dir, tmp_path):
-    done = subprocess.run(["bash", "-e", "-c", example("sh", url, tiny_sd_dir)], capture_output=True, text=True)
+    code = example("sh", url, tiny_sd_dir)
+    done = subprocess.run(["bash", "-e", "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    propose, compare = [json.loads(data)[0] for data in re.findall(r"event: complete\ndata: (.*)", done.stdout)]
+    (propose,), (compare, _) = [json.loads(data) for data in re.findall(r"event: complete\ndata: (.*)", done.stdout)]
     assert propose["by"] and propose["concepts"][0]["corefs"]
-    assert compare["rows"][0]["prompt"] == "a dog" and compare["rows"][0]["after"][0]["png"].startswith("iVBOR")
+    assert compare["rows"][0]["prompt"] == "a dog"
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert read_facts(tmp_path / "sheet.png").prompts == ("a dog",) and sheet.width > 2 * 96
 
 
 def test_the_types_of_the_answers_are_told(url):
@@ -91,11 +98,15 @@ def test_what_cannot_be_done_is_told(url, values, told):
     assert runs.all_runs() == before
 
 
+async def wait(*progress: object) -> None:
+    """An assistant that wants to know how far a call is."""
+
+
 async def assist(url: str, *calls: tuple[str, dict]) -> tuple[list, list]:
     """The tools that an assistant is offered, and what it gets for its calls."""
     async with streamable_http_client(f"{url}/gradio_api/mcp/") as (read, write, *_), ClientSession(read, write) as me:
         await me.initialize()
-        return (await me.list_tools()).tools, [await me.call_tool(name, given) for name, given in calls]
+        return (await me.list_tools()).tools, [await me.call_tool(*call, progress_callback=wait) for call in calls]
 
 
 def test_an_assistant_is_offered_the_four_endpoints_and_proposes(url):
@@ -108,6 +119,16 @@ def test_an_assistant_is_offered_the_four_endpoints_and_proposes(url):
     (concept,) = ast.literal_eval(proposal.content[0].text)["concepts"]
     assert concept["target"] == "lighthouse" and concept["corefs"] and concept["retains"]
     assert refused.isError and "There is no run" in refused.content[0].text
+
+
+def test_an_assistant_sees_before_and_after(url, tiny_sd_dir):
+    client = Client(url, verbose=False)
+    run = client.predict("dog", "crce-uce", str(tiny_sd_dir), api_name="/erase")["run"]
+    until(lambda: client.predict(run, api_name="/status")["state"] == "done")
+    _, (drawn,) = asyncio.run(assist(url, ("compare", {"run": run, "prompts": ["a dog"]})))
+    told, picture, *_ = drawn.content
+    assert ast.literal_eval(told.text)["rows"][0]["prompt"] == "a dog"
+    assert picture.mimeType == "image/png" and Image.open(io.BytesIO(base64.b64decode(picture.data))).width > 2 * 96
 
 
 def test_without_its_package_mcp_is_one_clear_line():
