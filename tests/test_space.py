@@ -16,6 +16,7 @@ import gradio as gr
 import httpx2
 import pytest
 import yaml
+from gradio_client import Client
 from packaging.version import Version
 
 from app import guard
@@ -25,7 +26,7 @@ from crce import files, runs
 from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.runs import Job
-from tests.browser.studio import answers, until
+from tests.browser.studio import answers, end_worker, until
 from tests.servers import serving
 from tests.test_exposure import guarded
 
@@ -48,7 +49,7 @@ def test_the_front_matter_is_what_the_hub_asks_for():
 
 def test_the_steps_of_the_container_end_in_an_app_that_wants_a_login(tmp_path):
     command, environment, folder = build_container(tmp_path)
-    port = find_port()
+    code, port = list_files(tmp_path), find_port()
     program = shutil.which(command[0], path=environment["PATH"])
     assert program and Path(program).is_relative_to(tmp_path)
     environment |= {"CRCE_AUTH": "ann:pa55word!", "GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1"}
@@ -60,10 +61,18 @@ def test_the_steps_of_the_container_end_in_an_app_that_wants_a_login(tmp_path):
         login = httpx2.post(f"{url}/login", data={"username": "ann", "password": "pa55word!"})
         assert login.json() == {"success": True}
         assert httpx2.get(f"{url}/config", cookies=login.cookies).json()["title"] == "CRCE Studio"
-        assert Path(environment["CRCE_HOME"]).is_relative_to(tmp_path)
+        client = Client(url, auth=("ann", "pa55word!"), verbose=False)
+        run = client.predict("dog", "crce-uce", api_name="/erase")["run"]
+        until(lambda: client.predict(run, api_name="/status")["state"] not in ("queued", "running"))
+        assert client.predict(run, api_name="/status")["state"] == "done"
+        # The code could be read-only: whatever is new or changed lies at home.
+        home = Path(environment["CRCE_HOME"])
+        changed = [path for path, _ in set(list_files(tmp_path).items()) ^ set(code.items())]
+        assert changed and all(path.is_relative_to(home) for path in changed), changed
     finally:
         process.terminate()
         process.wait(timeout=60)
+        end_worker(Path(environment["CRCE_HOME"]))
 
 
 def build_container(home: Path) -> tuple[list[str], dict[str, str], Path]:
@@ -100,6 +109,14 @@ def build_container(home: Path) -> tuple[list[str], dict[str, str], Path]:
             case [word, *_]:
                 assert word == "#", line
     return command, environment, folder
+
+
+def list_files(folder: Path) -> dict[Path, int]:
+    """When each file was changed; but for compiled code and caches of libraries."""
+    left_out = {"__pycache__", ".cache", ".config"}
+    return {
+        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and not left_out & {*path.parts}
+    }
 
 
 def ignored() -> list[str]:

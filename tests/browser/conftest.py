@@ -43,7 +43,7 @@ def app(place) -> Iterator[App]:
         }  # fmt: skip
         process, url = served({**os.environ, **settings})
         try:
-            yield App(url, hub, llm, process, place)
+            yield App(url, hub, hub_url, llm, process, place)
         finally:
             process.terminate()
             process.wait(timeout=PATIENCE / 1000)

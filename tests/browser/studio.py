@@ -37,6 +37,7 @@ SHOWN = {
 class App:
     url: str
     hub: FakeHub
+    hub_url: str
     llm: ScriptedLLM
     process: subprocess.Popen
     home: Path

@@ -13,6 +13,7 @@ from crce.publishing import base_files
 from crce.runs.events import DoneEvent
 from tests.browser.studio import choose, curate, shot, tab
 from tests.fake_hub import Repo
+from tests.test_hub import in_empty_folder, read_snippet
 
 
 def test_a_base_from_the_hub_is_asked_for_downloaded_and_erased(app, page, blind):
@@ -74,7 +75,7 @@ def test_the_dataset_is_published_after_it_was_seen(app, page):
     assert "data/object/train.parquet" in repo.files
 
 
-def test_what_changed_is_shown_before_and_kept_in_the_card(app, page):
+def test_what_changed_is_shown_before_kept_in_the_card_and_loaded_elsewhere(app, page, tmp_path):
     there = app.hub.repos["dataset", "tester/changes"] = Repo(private=True)
     since = there.change(dataset.files([find_concept("dog")], "tester/changes"))
     curate(page)
@@ -91,6 +92,8 @@ def test_what_changed_is_shown_before_and_kept_in_the_card(app, page):
     expect(page.get_by_text("✓ Published 1 concept")).to_be_visible()
     assert f"### Since {since[:10]}" in there.files["README.md"].decode()
     shot(page, "published-changes")
+    code = read_snippet(there) + "\nprint('puppy' in {row['term'] for part in terms.values() for row in part})"
+    assert in_empty_folder(code, app.hub_url, tmp_path) == "False\n"
 
 
 def test_a_run_goes_out_as_a_file_and_comes_back(page, home):
