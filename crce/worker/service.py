@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from crce.judges.judge import Judge
     from crce.models.diffusion import Diffusion
 
-_NICE = 10  # the page answers clicks first; an idle machine still gives all it has
+_NICE = 5  # the page answers clicks first; an idle machine still gives all it has
 IDLE_SECONDS = 15 * 60
 POLL_SECONDS = 0.5  # between two looks at the queue of runs
 
