@@ -12,7 +12,8 @@ from pathlib import Path
 from benchmarks.loop import Reference
 from crce.cli.terminal import show_progress
 from crce.concepts.library import find_concept
-from crce.config import EraseConfig, resolve_config
+from crce.concepts.spec import ConceptSpec
+from crce.config import EraseConfig, ResolvedConfig, resolve_config
 from crce.cost import machine
 from crce.evaluation.accuracies import summarise
 from crce.evaluation.evaluate import evaluate_steps
@@ -85,11 +86,10 @@ def measure(name: str, way: str) -> None:
     write_atomic(target, json.dumps(report_to_dict(summarise(spec, answers, **facts)), ensure_ascii=False) + "\n")
 
 
-def erase_fresh(model: Diffusion, spec, config: EraseConfig, way: str) -> ErasedWeights:
+def erase_fresh(model: Diffusion, spec: ConceptSpec, config: ResolvedConfig, way: str) -> ErasedWeights:
     reference = Reference(model, spec, config, tuned=way == "tuned")
-    for _ in range(config.steps):
-        reference.step()
-    return reference.weights()
+    reference.train(config.steps)
+    return reference.delta()
 
 
 def render_page(folder: Path = FOLDER) -> str:

@@ -27,11 +27,11 @@ from benchmarks.loop import describe_peak, measure_method, time_per_step
 from benchmarks.sizes import sd_v1_4_pipeline, spec
 from crce import bases
 from crce.config import EraseConfig, ResolvedConfig, resolve_config
-from crce.models.diffusion import Diffusion, NoisySample
+from crce.models.diffusion import Diffusion
 from crce.models.memory import free_memory
 from crce.training.estimate import reset_peak_memory
-from crce.training.latent_cache import TRAJECTORY
-from crce.training.loop import TrainState, erase_steps, noise_sample, train_once
+from crce.training.latent_cache import TRAJECTORY, LatentCache
+from crce.training.loop import TrainState, erase_steps, noise_caches, train_once
 
 RUN, STEPS = 500, 20  # steps of the whole run, and of each variant
 LIMIT = 480  # seconds after which no further part begins
@@ -125,8 +125,8 @@ def compare_loops(model: Diffusion, config: ResolvedConfig, small: bool) -> Iter
 
 def count_flops(model: Diffusion, config: ResolvedConfig, small: bool) -> Iterator[Figure]:
     """The FLOPs of the run, counted by torch for one step and one prediction of the latent cache."""
-    state, cache = start_run(model, config)
-    step = count(lambda: train_once(state, [cache]))
+    state, caches = start_run(model, config)
+    step = count(lambda: train_once(state, caches))
     prediction = count(lambda: predict_cache(model, config))
     total = step * config.steps + prediction * TRAJECTORY
     note = f"{step / 1e12:.2f} TFLOP a step, {prediction / 1e12:.2f} for each of {TRAJECTORY} predictions of latents"
@@ -145,18 +145,19 @@ def predict_cache(model: Diffusion, config: ResolvedConfig) -> None:
     model.predict(x, torch.full((len(x),), 500, device=model.device), model.embed([""]).expand(len(x), -1, -1))
 
 
-def start_run(model: Diffusion, config: ResolvedConfig) -> tuple[TrainState, NoisySample]:
+def start_run(model: Diffusion, config: ResolvedConfig) -> tuple[TrainState, list[LatentCache]]:
     """A run before its first step, and a latent for it."""
-    return TrainState(model, (spec(),), config), noise_sample(model, config)
+    state = TrainState(model, (spec(),), config)
+    return state, noise_caches(state)
 
 
 def divide_step(model: Diffusion, config: ResolvedConfig, small: bool) -> Iterator[Figure]:
     """What the time of a step goes to. The profile itself is printed, and written where the figures go."""
-    state, cache = start_run(model, config)
-    train_once(state, [cache])
+    state, caches = start_run(model, config)
+    train_once(state, caches)
     gpu = model.device.type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * gpu]) as found:
-        time_per_step(model, lambda: train_once(state, [cache]), 1)
+        time_per_step(model, lambda: train_once(state, caches), 1)
     order = "self_device_time_total" if gpu else "self_cpu_time_total"
     table = found.key_averages().table(sort_by=order, row_limit=TOP, max_name_column_width=90)
     if out := os.environ.get("OUT"):
@@ -189,10 +190,10 @@ def name_variant(label: str, plain: float, seconds: float) -> Figure:
 
 
 def time_step(model: Diffusion, config: ResolvedConfig, steps: int) -> float:
-    state, cache = start_run(model, config)
+    state, caches = start_run(model, config)
     for _ in range(2):
-        train_once(state, [cache])
-    return time_per_step(model, lambda: [train_once(state, [cache]) for _ in range(steps)], steps)
+        train_once(state, caches)
+    return time_per_step(model, lambda: [train_once(state, caches) for _ in range(steps)], steps)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from crce.config import EraseConfig, resolve_config
 from crce.files import DOCS, read_json, write_atomic
 from crce.models.diffusion import Diffusion
 from crce.training.estimate import try_steps
-from crce.training.loop import TrainState, erase_steps, noise_sample, train_once
+from crce.training.loop import TrainState, erase_steps, noise_caches, train_once
 
 TERMS = (1, 2, 4, 8, 12, 16, 20)
 CONCEPTS = (1, 2, 5, 10, 20)
@@ -102,11 +102,12 @@ def measure(most: int) -> dict:
 def measure_step(model: Diffusion, terms: int, rows: int) -> dict[str, float]:
     """The seconds of a step, and the bytes that it keeps."""
     corefs = (terms + 1) // 2
-    config = EraseConfig(steps=STEPS, corefs=corefs, retains=terms - corefs, microbatch_size=rows)
-    config, concept = resolve_config(config, model.base), spec("dog", corefs, terms - corefs)
-    kept = try_steps(model, [concept], config).held
-    tuned, bank = TrainState(model, (concept,), config), noise_sample(model, config)
-    times = [time_call(lambda: train_once(tuned, [bank])) for _ in range(REPEATS + 1)][1:]
+    settings = EraseConfig(steps=STEPS, corefs=corefs, retains=terms - corefs, microbatch_size=rows)
+    config, concept = resolve_config(settings, model.base), spec("dog", corefs, terms - corefs)
+    kept = try_steps(model, (concept,), config).held
+    state = TrainState(model, (concept,), config)
+    caches = noise_caches(state)
+    times = [time_call(lambda: train_once(state, caches)) for _ in range(REPEATS + 1)][1:]
     print(f"M + N = {terms}, {rows or 'all'} at once: {median(times):.3f} s, {kept / 1e6:.1f} MB", flush=True)
     return {"seconds": round(median(times), 4), "memory": kept}
 

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from benchmarks.figures import Figure, make_parser, show
 from benchmarks.sizes import sd_v1_4, spec
 from crce.concepts.spec import ConceptSpec
-from crce.config import EraseConfig, resolve_config
+from crce.config import EraseConfig, ResolvedConfig, resolve_config
 from crce.methods.erased_weights import ErasedWeights
 from crce.methods.parameters import keys_values
 from crce.models.diffusion import Diffusion
@@ -38,7 +39,7 @@ class Reference:
     tuned: sample latents from the student, as in ESD's paper, instead of the frozen model.
     """
 
-    def __init__(self, model: Diffusion, spec: ConceptSpec, config: EraseConfig, tuned: bool = False):
+    def __init__(self, model: Diffusion, spec: ConceptSpec, config: ResolvedConfig, tuned: bool = False):
         self.model, self.spec, self.config = model, spec, config
         self.student = copy.deepcopy(model.unet)
         self.sampler = self.student if tuned else model.unet
@@ -50,6 +51,10 @@ class Reference:
         self.scheduler = DDIMScheduler.from_config(model.schedule, clip_sample=False)
         self.scheduler.set_timesteps(TRAJECTORY)
         self.rng = random.Random(config.seed)
+
+    def train(self, steps: int) -> None:
+        for _ in range(steps):
+            self.step()
 
     def step(self) -> None:
         t, x = self.sample()
@@ -103,7 +108,7 @@ def measure_method(model: Diffusion, spec: ConceptSpec, method: str) -> Iterator
     config = replace(resolve_config(EraseConfig(method), model.base), steps=STEPS, checkpoint_every=10**5)
     reference = Reference(model, spec, config)
     reference.step()
-    slow = time_per_step(model, lambda: [reference.step() for _ in range(STEPS)])
+    slow = time_per_step(model, partial(reference.train, STEPS))
     yield Figure(f"`{method}`, ESD's loop", (slow,), describe_peak(model))
     for name, rows in (("lean", 1), ("fast", 0)):
         # A cache consists of whole trajectories of 50 latents, so the run has 50 steps.

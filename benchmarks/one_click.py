@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from benchmarks.figures import Figure, make_parser, show, time_call
 from crce.concepts.library import find_concept
@@ -22,9 +23,8 @@ def measure() -> Iterator[Figure]:
     model, spec = Diffusion.load(), find_concept("dog")
     yield Figure("loading the model", (time.perf_counter() - began,))
     for method in CLOSED_FORMS:
-        times = [
-            time_call(lambda method=method: solve_closed_form(model, spec, EraseConfig(method))) for _ in range(REPEATS)
-        ]
+        work = partial(solve_closed_form, model, spec, EraseConfig(method))
+        times = [time_call(work) for _ in range(REPEATS)]
         yield Figure(f"`{method}`", tuple(times), f"{times[0]:.2f} s the first time, including text encoding")
     run = time_call(lambda: list(erase_steps(model, spec, EraseConfig())))
     yield Figure("`crce` with the preset, including the sampling of latents", (run,))

@@ -53,7 +53,7 @@ def time_drawing(prompts: list[str]) -> Iterator[Figure]:
     seeds = [0] * len(prompts)
     for dtype in ("fp32", "bf16"):
         model = Diffusion.load(dtype=dtype)
-        whole, single = partial(model.generate, prompts, seeds), partial(draw_one_by_one, model, prompts)
+        whole, single = partial(model.generate_batch, prompts, seeds), partial(draw_one_by_one, model, prompts)
         whole()
         yield Figure(f"drawing alone, {dtype}, one batch", tuple(time_call(whole) for _ in range(REPEATS)))
         yield Figure(f"drawing alone, {dtype}, one by one", tuple(time_call(single) for _ in range(REPEATS)))

@@ -23,7 +23,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from crce.files import home
@@ -181,7 +181,7 @@ def _save_text_encoder(folder: Path, config: dict, kinds: tuple[torch.dtype, ...
     _save(folder / "model", tensors | positions, kinds)
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
+def _tensors(model: Any) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if "position_ids" not in name}
 
 

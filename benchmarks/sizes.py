@@ -1,5 +1,7 @@
 """Models of real sizes with random weights, whose cost is that of trained ones."""
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -24,7 +26,7 @@ def sd_v1_4(device: str = "auto") -> Diffusion:
     return Diffusion(sd_v1_4_pipeline(device), bases.SD_V1_4, device, pick_dtype("auto", device))
 
 
-def sd_v1_4_pipeline(device: str = "auto") -> StableDiffusionPipeline:
+def sd_v1_4_pipeline(device: str = "auto") -> Any:
     """The same as a pipeline of diffusers, in the dtype that training has on the device."""
     device = pick_device(device)
     kind = pick_dtype("auto", device)
@@ -32,16 +34,16 @@ def sd_v1_4_pipeline(device: str = "auto") -> StableDiffusionPipeline:
     tokenizer = CLIPTokenizer.from_pretrained(f"{bases.resolve(bases.EMOJI_SD)}/tokenizer")
     tokenizer.model_max_length = 77
     with torch.device(device):
-        unet = UNet2DConditionModel(
+        unet: Any = UNet2DConditionModel(
             sample_size=64, cross_attention_dim=768, attention_head_dim=8, block_out_channels=(320, 640, 1280, 1280)
         )
         # SD v1.4's decoder: 8 times the latents' side.
         channels = (128, 256, 512, 512)
-        vae = AutoencoderKL(
+        vae: Any = AutoencoderKL(
             block_out_channels=channels, layers_per_block=2, sample_size=512,
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
         )  # fmt: skip
-        encoder = CLIPTextModel(
+        encoder: Any = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(tokenizer), hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
                 num_attention_heads=12, max_position_embeddings=77, eos_token_id=tokenizer.eos_token_id,

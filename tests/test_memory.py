@@ -1,4 +1,4 @@
-"""Out of memory: told from other errors, and answered with fewer rows, then with what a step keeps elsewhere.
+"""Out of memory: told from other errors, and answered with fewer rows, then with gradient checkpointing.
 
 The U-Nets here really refuse: a class of its own that raises torch's error for more rows than it has room for.
 """
@@ -6,32 +6,43 @@ The U-Nets here really refuse: a class of its own that raises torch's error for 
 import copy
 import dataclasses
 from contextlib import closing
+from itertools import accumulate
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from torch.profiler import ProfilerActivity, profile
 
+from crce import runs
 from crce.catalogue import CLOSED_FORM, METHOD_FACTS
 from crce.config import EraseConfig, resolve_config
 from crce.errors import CrceError
 from crce.methods.esd import Esd
 from crce.methods.losses import erase_term
 from crce.models.diffusion import Diffusion
-from crce.models.memory import Offload, Parts, is_out_of_memory
+from crce.models.memory import Parts, is_out_of_memory
+from crce.runs import Job
+from crce.runs.execute import execute
+from crce.runs.models import Models
 from crce.training.loop import TrainState, erase_steps, noise_caches, train_once
 
 SHORT = EraseConfig(steps=4, corefs=2, retains=2)
 
 
 class SmallUNet(UNet2DConditionModel):
-    """A U-Net on a device with room for so many rows, and fewer if what they keep for a backward pass is on it too."""
+    """A U-Net on a device with room for so many rows, and fewer with all, or some, of what a backward pass needs."""
 
-    rows = rows_with_gradient = 1 << 30
+    rows = rows_with_gradient = rows_recomputed = 1 << 30
     refused = 0
 
+    @property
+    def room(self):
+        if not torch.is_grad_enabled():
+            return self.rows
+        return self.rows_recomputed if self.is_gradient_checkpointing else self.rows_with_gradient
+
     def forward(self, sample, timestep, *args, **kwargs):
-        kept = torch.is_grad_enabled() and not torch._C._autograd._top_saved_tensors_default_hooks(True)
-        if len(sample) > (self.rows_with_gradient if kept else self.rows):
+        if len(sample) > self.room:
             self.refused += 1
             raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {len(sample)} rows.")
         return super().forward(sample, timestep, *args, **kwargs)
@@ -43,7 +54,7 @@ def small(model, rows, rows_with_gradient=None):
     other._predicting, other._decoding = Parts(), Parts()
     other.unet = SmallUNet.from_config(model.unet.config).eval().requires_grad_(False)
     other.unet.load_state_dict(model.unet.state_dict())
-    other.unet.rows = rows
+    other.unet.rows = other.unet.rows_recomputed = rows
     other.unet.rows_with_gradient = rows if rows_with_gradient is None else rows_with_gradient
     return other
 
@@ -92,7 +103,7 @@ def test_a_run_goes_on_with_fewer_terms_at_once(tiny_sd, dog, rows, left):
     assert model.unet.refused and shrunk.number == 4
     assert_close(whole, shrunk)
     states = train_states(model, dog)
-    assert (states.rows, states.offloads) == (left, False)
+    assert (states.rows, states.recompute) == (left, False)
 
 
 def train_states(model, spec, config=SHORT):
@@ -107,14 +118,15 @@ TRAINED = [k for k, facts in METHOD_FACTS.items() if facts.kind != CLOSED_FORM a
 
 
 @pytest.mark.parametrize("method", TRAINED)
-def test_at_last_what_a_step_keeps_waits_in_main_memory(tiny_sd, dog, method):
+def test_at_last_blocks_are_computed_again(tiny_sd, dog, method):
     """Not one row fits with what it keeps. Every method has the same gradients then, its layers and maps too."""
     config = dataclasses.replace(SHORT, method=method, microbatch_size=1)
     model = small(tiny_sd, 1 << 30, 0)
-    there, elsewhere = train_states(tiny_sd, dog, config), train_states(model, dog, config)
-    assert (model.unet.refused, elsewhere.offloads) == (1, True)
-    for name, tensor in there.trained.items():
-        torch.testing.assert_close(elsewhere.trained[name].grad, tensor.grad, atol=1e-6, rtol=1e-3)
+    kept, recomputed = train_states(tiny_sd, dog, config), train_states(model, dog, config)
+    assert (model.unet.refused, recomputed.recompute) == (1, True)
+    assert not model.unet.is_gradient_checkpointing
+    for name, tensor in kept.trained.items():
+        torch.testing.assert_close(recomputed.trained[name].grad, tensor.grad, atol=1e-6, rtol=1e-3)
 
 
 def test_when_nothing_is_left_torchs_own_error_ends_the_run(tiny_sd, dog):
@@ -123,24 +135,63 @@ def test_when_nothing_is_left_torchs_own_error_ends_the_run(tiny_sd, dog):
         train_states(small(tiny_sd, 0), dog, config)
 
 
-def test_only_what_is_kept_is_moved_and_no_weight(tiny_sd):
-    """Counted in a real pass: the weights that a backward pass needs stay where they are."""
-    own = {w.untyped_storage().data_ptr() for w in tiny_sd.unet.parameters()}
-    states = tiny_sd.embed(["dog"]).requires_grad_()
-    x, moved = tiny_sd.noise([0]), []
-    hooks = Offload(tiny_sd.unet)
-    pack = hooks.pack_hook
+@pytest.mark.parametrize("method", ["esd-x-strict", "mace", "receler"])
+def test_a_block_is_given_up_before_the_next_is_computed_again(sd_shaped, dog, method):
+    """Maps and additions that were taken from a pass do not hold on to it either."""
+    config = dataclasses.replace(SHORT, method=method, microbatch_size=1)
+    state = TrainState(sd_shaped, (dog,), resolve_config(config, sd_shaped.base))
+    caches = noise_caches(state)
+    train_once(state, caches)
+    kept = most_bytes(lambda: train_once(state, caches))
+    state.recompute = True
+    # Maps that the loss is made of stay, of both passes: half of what MACE keeps.
+    assert most_bytes(lambda: train_once(state, caches)) < kept * (0.65 if method == "mace" else 0.5)
 
-    class Counting(torch.autograd.graph.saved_tensors_hooks):
-        def __init__(self):
-            super().__init__(lambda t: (moved.append((t, pack(t))), moved[-1][1])[1], hooks.unpack_hook)
 
-    with Counting():
-        tiny_sd.predict(x, torch.tensor([500]), states).sum().backward()
-    assert any(t.untyped_storage().data_ptr() in own for t, _ in moved)
-    for tensor, (_, kept) in moved:
-        stays = tensor.untyped_storage().data_ptr() in own
-        assert (kept.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()) == stays
+def most_bytes(work):
+    """What torch allocated at most at a time, beyond what was there before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    sizes = (event.nbytes() for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]")
+    return max(accumulate(sizes))
+
+
+def test_a_run_says_how_it_goes_on(models, tiny_sd_dir, dog):
+    """With room for nothing that is kept: 5 terms at once are tried, 2, 1, then one whose blocks are computed again."""
+    models.get(str(tiny_sd_dir)).unet.rows_with_gradient = 0
+    run = runs.create(Job(str(tiny_sd_dir), dog, SHORT))
+    *_, end = execute(run, models)
+    assert end.kind == "done" and run.state == "done"
+    assert run.notes == ("Memory ran out in step 1: from here on with 1 term at once, with gradient checkpointing.",)
+
+
+def test_a_run_that_nothing_helps_ends_honestly(models, tiny_sd_dir, dog):
+    """After step 2 another program takes all memory."""
+    unet, tried = models.get(str(tiny_sd_dir)).unet, []
+
+    def note(_, inputs):
+        if torch.is_grad_enabled():
+            tried.append((len(inputs[0]), unet.is_gradient_checkpointing))
+
+    unet.register_forward_pre_hook(note)
+    run = runs.create(Job(str(tiny_sd_dir), dog, dataclasses.replace(SHORT, checkpoint_every=1)))
+    for event in execute(run, models):
+        if event.kind == "step" and event.step == 2:
+            unet.rows_with_gradient = unet.rows_recomputed = 0
+            tried.clear()
+    assert tried == [(5, False), (2, False), (1, False), (1, True)]
+    assert run.state == "failed" and event.message.startswith("Out of memory. Step 2 is kept.")
+    assert "One term at a time with gradient checkpointing was tried." in event.message
+    assert not unet.is_gradient_checkpointing
+
+
+@pytest.fixture
+def models(tiny_sd_dir):
+    """Of a process whose device may be made as small as a test wants."""
+    held = Models("cpu")
+    model = held.get(str(tiny_sd_dir))
+    model.unet = small(model, 1 << 30).unet
+    return held
 
 
 def test_pictures_are_drawn_with_fewer_rows_at_once(tiny_sd):
@@ -202,7 +253,7 @@ def test_a_resumed_run_knows_what_fitted(tiny_sd, dog, tmp_path):
     last(model, dog, config, checkpoint=file)
     state = TrainState(tiny_sd, (dog,), resolve_config(config, model.base))
     state.load(file)
-    assert (state.rows, state.offloads) == (2, False)
+    assert (state.rows, state.recompute) == (2, False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from app.session import drafts
 from app.tabs.erase_form import EraseForm
@@ -24,7 +25,9 @@ ODD = (
     "null", "NaN", "1e999", "-0", "0x10", "1_000", "٣", "½", "true", "[]", "{}", "x" * 201, "x" * 5000, "dog", "DOG",
     "dog (animal)", "Washington, D.C.", "a" + "\u0301" * 300, "\u2028", "\t", "a\r\nb", "--help", "-", "*", "?", "\x7f",
 )  # fmt: skip
-VALUES = (None, True, -1, 0, 1, 2**63, 10**400, 1.5, -0.0, float("nan"), float("inf"), [], {}, [[]], {"a": 1})
+VALUES: tuple[Any, ...] = (
+    None, True, -1, 0, 1, 2**63, 10**400, 1.5, -0.0, float("nan"), float("inf"), [], {}, [[]], {"a": 1}
+)  # fmt: skip
 OPEN = ("anchor", "erase_from", "damping")  # settings that a run may leave to the method
 DEEP = "[" * 50_000
 

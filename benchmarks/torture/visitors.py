@@ -19,6 +19,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from socket import create_server
 from typing import Any
 
@@ -134,9 +135,8 @@ def spend(page: Page, seed: int, seconds: float, visitors: int = VISITORS) -> tu
     work: list[Callable[[], None]] = []
     for visitor in range(visitors):
         rng = random.Random(f"{seed} {visitor}")
-        work.append(lambda rng=rng: _click(page, rng, until, waits, errors))
-        pulses = page.tabs[visitor % len(page.tabs)]
-        work.append(lambda pulses=pulses, rng=rng: _watch(page, pulses, rng, until, errors))
+        work.append(partial(_click, page, rng, until, waits, errors))
+        work.append(partial(_watch, page, page.tabs[visitor % len(page.tabs)], rng, until, errors))
     threads = [threading.Thread(target=each, daemon=True) for each in work]
     for thread in threads:
         thread.start()
@@ -167,11 +167,12 @@ def _click(page: Page, rng: random.Random, until: float, waits: list[float], err
     time.sleep(rng.uniform(0, PAUSE))
     while time.monotonic() < until:
         name = next(presses)
-        given: dict[str, Any] = {
+        choices: dict[str, dict[str, Any]] = {
             "describe_method": {"given": [rng.choice(METHODS)]},
             "search_shelf": {"given": [rng.choice(("cat", "do", "taylor"))]},
             "choose_concept_1": {"given": [], "event": {"slug": rng.choice(("dog", "cat", "horse"))}},
-        }[name]
+        }
+        given = choices[name]
         function, values = page.functions[name], given["given"]
         _ask(lambda: waits.append(page.call(function, session, *values, event=given.get("event"))), errors)  # noqa: B023
         time.sleep(rng.uniform(0, 2 * PAUSE))

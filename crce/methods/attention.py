@@ -18,14 +18,19 @@ def attention_maps(unet: nn.Module) -> Iterator[list[Tensor]]:
     at that moment (`Diffusion.predict`'s too) and carries their gradient.
     """
     maps: list[Tensor] = []
+    inside = True
 
     def keep(layer: Attention, inputs: tuple[Tensor, ...], options: dict, _: Tensor) -> None:
-        maps.append(_probabilities(layer, inputs[0], options["encoder_hidden_states"]))
+        found = _probabilities(layer, inputs[0], options["encoder_hidden_states"])
+        # Not when a block is computed again for its backward pass, which would have to keep all that led to it.
+        if inside:
+            maps.append(found)
 
     hooks = [layer.register_forward_hook(keep, with_kwargs=True) for layer in cross_attention_layers(unet).values()]
     try:
         yield maps
     finally:
+        inside = False
         for hook in hooks:
             hook.remove()
 

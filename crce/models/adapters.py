@@ -54,15 +54,19 @@ def attach(
 
         def add(layer: nn.Module, inputs: tuple[Tensor, ...], y: Tensor) -> Tensor:
             added = form.added(layer, inputs[0], y, down, up)
-            keep(name, added)
+            # Not when a block is computed again for its backward pass, which would have to keep all that led to it.
+            if inside:
+                keep(name, added)
             return y + scale(y) * added
 
         return add
 
+    inside = True
     with ExitStack() as hooks:
         for name, layer in _layers(model, tensors, form).items():
             hooks.callback(layer.register_forward_hook(hook(name)).remove)
         yield
+    inside = False
 
 
 def _layers(model: Diffusion, tensors: Tensors, form: Form) -> dict[str, nn.Module]:

@@ -1,11 +1,14 @@
 """What torch holds on the device, how it says that there is no more, and what to do then: take less at once."""
 
+import copy
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 # How torch, cuBLAS and cuDNN say it where they raise a plain RuntimeError. The libraries' handles and workspaces are
 # made when they are first needed, so "not initialized" and "no engine" mean that there was no room for these.
@@ -56,16 +59,18 @@ class Parts:
         return results[0] if len(results) == 1 else torch.cat(results)
 
 
-class Offload(saved_tensors_hooks):
-    """Inside, what is kept for a backward pass waits in main memory: slower, but the device needs room for one layer
-    only. The model's own weights stay where they are."""
+@contextmanager
+def gradient_checkpointing(unet: Any) -> Iterator[None]:
+    """Inside, a block of a diffusers U-Net keeps only its inputs, and is computed again in its backward pass."""
+    unet.enable_gradient_checkpointing(_recompute_later)
+    try:
+        yield
+    finally:
+        unet.disable_gradient_checkpointing()
 
-    def __init__(self, module: torch.nn.Module):
-        own = {weight.untyped_storage().data_ptr() for weight in module.parameters()}
 
-        def pack(tensor: Tensor) -> tuple[torch.device | None, Tensor]:
-            if tensor.untyped_storage().data_ptr() in own:
-                return None, tensor
-            return tensor.device, tensor.to("cpu", copy=True)
-
-        super().__init__(pack, lambda kept: kept[1] if kept[0] is None else kept[1].to(kept[0]))
+def _recompute_later(block: nn.Module, *inputs: Any) -> Tensor:
+    """What the block gives. Computed again is a copy of it, with its tensors and hooks of now: in the backward pass the
+    trained weights and adapters are no longer in the U-Net (`Diffusion.predict`, `StepContext.attached`)."""
+    as_now = copy.deepcopy(block, {id(weight): weight for weight in block.parameters()})
+    return checkpoint(as_now, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -146,6 +146,8 @@ def _train(run: Run, model: "Diffusion") -> Iterator[Event]:
         elif step.phase == "bank":
             yield sampling.measure_phase("bank", step.number, step.total)
         else:
+            if step.note:
+                yield run.record(NoteEvent(step.note))
             yield from _keep_step(run, model, step, training, every, kept)
             kept = max(kept, step.kept)
         sampling.restart()

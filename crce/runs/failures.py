@@ -13,8 +13,8 @@ from crce.runs.events import FailedEvent
 from crce.runs.run import Run
 
 SMALLER = (
-    "Free memory on the device and resume, or start again with a method that trains fewer weights. One term at a time, "
-    "with its intermediate results in main memory, was tried."
+    "Free memory on the device and resume, or start again with a method that trains fewer weights. One term at a time "
+    "with gradient checkpointing was tried."
 )
 FULL = "Free some space and resume."
 LOCKED = "Make it writable and resume."

@@ -4,7 +4,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from crce.methods.erased_weights import ErasedWeights
 from crce.methods.losses import StepContext, are_finite, first_loss_scale
 from crce.methods.registry import gradient_method_of, method_of
 from crce.models.diffusion import Diffusion, NoisySample
-from crce.models.memory import Offload, free_memory, is_out_of_memory
+from crce.models.memory import free_memory, gradient_checkpointing, is_out_of_memory
 from crce.training import checkpoints
 from crce.training.checkpoints import BrokenCheckpoint, Checkpoints
 from crce.training.latent_cache import (
@@ -41,7 +41,7 @@ Concepts = ConceptSpec | Sequence[ConceptSpec]
 class Step:
     """One finished step of a phase: "bank" (filling the latent cache) or "train", which has losses by name.
 
-    kept: the training step after which the run can be continued.
+    kept: the training step after which the run can be continued. note: what a person should know of this step.
     """
 
     phase: str
@@ -50,6 +50,7 @@ class Step:
     losses: dict[str, float]
     _weights: Callable[[], ErasedWeights] = field(repr=False)
     kept: int = 0
+    note: str = ""
 
     def weights(self) -> ErasedWeights:
         """The result so far, as a copy. Only valid until the next step is taken."""
@@ -59,14 +60,14 @@ class Step:
 class TrainState:
     """What training changes: fp32 tensors, Adam's moments, and the number of steps done.
 
-    rows: terms through the U-Net at once, 0 for all; fewer once memory ran out. offloads: whether what a step keeps for
-    its backward pass waits in main memory. loss_scale: see `losses.first_loss_scale`.
+    rows: terms through the U-Net at once, 0 for all; fewer once memory ran out. recompute: whether with gradient
+    checkpointing. loss_scale: see `losses.first_loss_scale`.
     attributes: what is erased from each spec's target, where that is all that is erased (`EraseConfig.erase_from`).
     """
 
     def __init__(self, model: Diffusion, specs: Specs, config: ResolvedConfig):
         self.model, self.config, self.method = model, config, gradient_method_of(config)
-        self.rows, self.offloads, self.loss_scale = config.microbatch_size, False, first_loss_scale(model.dtype)
+        self.rows, self.recompute, self.loss_scale = config.microbatch_size, False, first_loss_scale(model.dtype)
         self.attributes = [spec.target if config.erase_from else "" for spec in specs]
         self.specs = tuple(as_erased(spec, config) for spec in specs)
         self.tensors = self.method.start(model, self.specs, config, self.method.trainable(model.unet))
@@ -88,14 +89,20 @@ class TrainState:
         return ErasedWeights(self.method.finish(self.model, self.specs, copies), info)
 
     def shrink(self) -> bool:
-        """Need less memory from now on: half the rows, at last one, then `offloads`. False if nothing is left."""
+        """Need less memory from now on: half the rows, at last one, then `recompute`. False if nothing is left."""
         if self.rows != 1:
             terms = len(self.method.all_terms(_context(self, noise_caches(self))))
             self.rows = max(1, min(self.rows or terms, terms) // 2)
             if terms > 1:
                 return True
-        before, self.offloads = self.offloads, True
+        before, self.recompute = self.recompute, True
         return not before
+
+    def describe_shrunk(self) -> str:
+        """For people, after `shrink`."""
+        terms = "1 term" if self.rows == 1 else f"{self.rows} terms"
+        how = ", with gradient checkpointing" if self.recompute else ""
+        return f"Memory ran out in step {self.step}: from here on with {terms} at once{how}."
 
     def checkpoint(self, copied: bool) -> ErasedWeights:
         """Tensors, moments and step. No random state: every draw is seeded by its step (`rng_of`).
@@ -107,7 +114,7 @@ class TrainState:
             tensors |= {f"{key}/{name}": value for key, value in self.optimizer.state[tensor].items()}
         if copied:
             tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-        facts = {"step": self.step, "rows": self.rows, "offloads": int(self.offloads), "loss_scale": self.loss_scale}
+        facts = {"step": self.step, "rows": self.rows, "recompute": int(self.recompute), "loss_scale": self.loss_scale}
         return ErasedWeights(tensors, {**self.info, **{key: str(value) for key, value in facts.items()}})
 
     @property
@@ -128,7 +135,7 @@ class TrainState:
         self.step = int(saved.info["step"])
         # What the earlier attempt learnt about memory; none of it changes the result beyond rounding.
         rows = [count for count in (int(saved.info.get("rows", 0)), self.rows) if count]
-        self.rows, self.offloads = min(rows, default=0), saved.info.get("offloads") == "1"
+        self.rows, self.recompute = min(rows, default=0), saved.info.get("recompute") == "1"
         self.loss_scale = float(saved.info.get("loss_scale", self.loss_scale))
         for name, tensor in self.tensors.items():
             tensor.data.copy_(saved.tensors[name])
@@ -210,12 +217,14 @@ def erase_steps(
     with closing(kept) if kept else nullcontext():
         over = False
         while not over:
+            before = state.rows, state.recompute
             losses = train_once(state, caches)
+            note = "" if before == (state.rows, state.recompute) else state.describe_shrunk()
             over = is_over(state)
             if kept:
                 _keep(state, kept, over)
             total = state.step if over else state.total
-            yield Step("train", state.step, total, losses, state.result, kept.kept if kept else 0)
+            yield Step("train", state.step, total, losses, state.result, kept.kept if kept else 0, note)
 
 
 def _keep(state: TrainState, kept: Checkpoints, last: bool) -> None:
@@ -329,7 +338,7 @@ def _plan_cache(state: TrainState, spec: ConceptSpec) -> list[tuple[str, list[ra
 def train_once(state: TrainState, caches: list[LatentCache]) -> dict[str, float]:
     """Take one step of Adam for the concept whose turn it is; returns the losses by name.
 
-    Where memory runs out, it goes on with fewer rows at once, at last with what a step keeps in main memory.
+    Where memory runs out, it goes on with fewer rows at once, at last with gradient checkpointing.
     Raises CrceError for a loss that is not finite, and what torch raises if even that is too much.
     """
     while True:
@@ -375,8 +384,7 @@ def _accumulate_gradients(state: TrainState, caches: list[LatentCache]) -> dict[
     _set_rate(state)
     state.optimizer.zero_grad()
     losses: dict[str, float] = defaultdict(float)
-    kept: AbstractContextManager[object] = Offload(state.model.unet) if state.offloads else nullcontext()
-    with kept:
+    with gradient_checkpointing(state.model.unet) if state.recompute else nullcontext():
         for parts in state.method.losses_by_pass(context):
             # Backward after each pass: the memory held does not grow with the number of terms.
             first, *rest = parts.values()
