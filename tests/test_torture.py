@@ -25,7 +25,7 @@ def test_visitors_of_all_tabs_have_an_answer_to_all_that_they_ask(monkeypatch):
     with visitors.serve() as url:
         page = visitors.Page(url)
         waits, errors = visitors.spend(page, seed=0, seconds=2.0, visitors=len(page.tabs))
-    assert len(page.tabs) == 4 and all(1 < len(ticks) < 4 for ticks in page.tabs)
+    assert len(page.tabs) == 4 and all(1 < len(pulses) < 4 for pulses in page.tabs)
     assert waits and errors == []
 
 

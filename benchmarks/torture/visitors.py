@@ -84,16 +84,25 @@ class Page:
 
 
 def _list_pulses(config: dict[str, Any]) -> list[Pulses]:
-    """The pulse above the tabs is of every page, the others of one tab each."""
+    """Of each tab that has any: its own, and those above the tabs."""
     texts = {part["id"]: part["props"].get("value") for part in config["components"] if part["type"] == "html"}
     parts = {place: found[1] for place, text in texts.items() if (found := re.search('data-part="(.*?)"', text or ""))}
-    called: Pulses = {part: [] for part in parts.values()}
+    called: dict[int, list[dict[str, Any]]] = {place: [] for place in parts}
     for function in config["dependencies"]:
         for place, event in function["targets"]:
             if event == "tick":
-                called[parts[place]].append(function)
-    always = {"status": called.pop("status")}
-    return [always | {part: functions} for part, functions in called.items()]
+                called[place].append(function)
+    tabs = {part["id"] for part in config["components"] if part["type"] == "tabitem"}
+    places = [{part["id"] for part in _walk(tree)} for tree in _walk(config["layout"]) if tree["id"] in tabs]
+    inside = [own & called.keys() for own in places]
+    always = called.keys() - set().union(*inside)
+    return [{parts[place]: called[place] for place in always | own} for own in inside if own]
+
+
+def _walk(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield tree
+    for child in tree.get("children") or ():
+        yield from _walk(child)
 
 
 @contextmanager
