@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from crce import runs
-from tests.browser.studio import PATIENCE, App, clear, end_worker, is_local, opened, served, told_secrets
+from crce import bases, runs
+from crce.concepts.library import find_concept
+from crce.config import EraseConfig
+from crce.worker import client
+from tests.browser.studio import PATIENCE, App, clear, end_worker, is_local, opened, served, told_secrets, until
 from tests.fake_hub import FakeHub
 from tests.scripted_llm import ScriptedLLM
 from tests.servers import serving
@@ -31,6 +34,17 @@ def home(place, monkeypatch) -> Path:
     for leftover in ("concepts", "history", "talks"):
         shutil.rmtree(place / leftover, ignore_errors=True)
     return place
+
+
+@pytest.fixture
+def erased(home) -> runs.Run:
+    """A finished and judged run of few steps."""
+    config = EraseConfig("esd-x-strict", steps=5, preview_every=0)
+    run = runs.create(runs.Job(bases.EMOJI_SD, find_concept("dog"), config))
+    run.request_evaluate(1)
+    client.ensure_worker()
+    until(lambda: run.report and run.state == "done")
+    return run
 
 
 @pytest.fixture(scope="module")

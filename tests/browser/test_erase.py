@@ -2,25 +2,10 @@
 
 import re
 
-import pytest
 from playwright.sync_api import expect
 
-from crce import bases, runs
-from crce.concepts.library import find_concept
-from crce.config import EraseConfig
-from crce.worker import client
-from tests.browser.studio import curate, opened, shot, tab, until
-
-
-@pytest.fixture
-def erased(home) -> runs.Run:
-    """A finished and judged run of few steps."""
-    config = EraseConfig("esd-x-strict", steps=5, preview_every=0)
-    run = runs.create(runs.Job(bases.EMOJI_SD, find_concept("dog"), config))
-    run.request_evaluate(1)
-    client.ensure_worker()
-    until(lambda: run.report and run.state == "done")
-    return run
+from crce import runs
+from tests.browser.studio import curate, opened, shot, tab
 
 
 def test_an_anchor_is_previewed_and_goes_into_the_run(page):
