@@ -90,7 +90,7 @@ def waiting(handler: Callable[..., Generator[Any, Any, None]]) -> Callable[..., 
                 else:
                     yield item
                 if _turns.get(line) is not turn or (isinstance(item, WorkerRequest) and not _fits(item)):
-                    return
+                    break
         except asyncio.CancelledError:
             if _turns.get(line) is turn:  # else a newer call took the question back
                 raise
@@ -100,6 +100,8 @@ def waiting(handler: Callable[..., Generator[Any, Any, None]]) -> Callable[..., 
                 del _turns[line]
             with suppress(ValueError):  # it still runs, in a thread whose result nobody awaits
                 generator.close()
+        # When a generator ends, Gradio sends its last output again, or where there was none, nothing in its place.
+        yield gr.skip()
 
     return run
 

@@ -87,7 +87,7 @@ def heard(handler: AsyncIterator[Any]) -> list[Any]:
     """What the page is shown by a handler that waits for the worker."""
 
     async def gather() -> list[Any]:
-        return [shown async for shown in handler]
+        return [shown async for shown in handler if shown != gr.skip()]
 
     return asyncio.run(gather())
 

@@ -158,7 +158,7 @@ def preview(opened: OpenConcept, tab: str = "tab"):
 
 
 async def gathered(handler) -> list[str]:
-    return [shown[0] async for shown in handler]
+    return [shown[0] async for shown in handler if shown != gr.skip()]
 
 
 async def taken(broker: RequestBroker):
