@@ -269,3 +269,21 @@ def test_a_question_that_finds_no_thread_in_its_time_is_told(broker):
         return [shown async for shown in handler(page("tab"))]
 
     assert "does not answer" in asyncio.run(told())[0]
+
+
+def test_a_call_that_shows_nothing_leaves_the_page_as_it_is(broker):
+    """Gradio would empty what a generator without a word is to fill."""
+
+    @worker.waiting
+    def handler(http: gr.Request):
+        yield WorkerRequest(DistancesRequest("tab", "emoji-sd", FROG))
+
+    async def road() -> list[list]:
+        asking = [asyncio.create_task(gathered_all(handler)) for _ in range(2)]
+        (await taken(broker)).reply(DistancesAnswer((), 77, Sphere(1.0, ())))
+        return [await each for each in asking]
+
+    async def gathered_all(handler) -> list:
+        return [shown async for shown in handler(page("tab"))]
+
+    assert asyncio.run(road()) == [[gr.skip()], [gr.skip()]], "of the older call and of the newer"

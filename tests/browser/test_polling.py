@@ -1,6 +1,7 @@
 """In a real browser: what an open page asks of the app when nobody presses anything."""
 
 import json
+import re
 import urllib.request
 from collections import Counter
 
@@ -55,6 +56,12 @@ def test_a_page_asks_for_nothing_but_news_while_there_are_none(page: Page, asked
     tab(page, name)
     expect(SHOWN[name](page)).to_be_visible()
     asked.settle()
+
+
+def test_pictures_stay_when_there_are_no_others(page: Page, asked: Asked):
+    expect(SHOWN["Start"](page)).to_be_visible()
+    asked.settle()
+    expect(page.locator(".shelf .pic").first).to_have_css("background-image", re.compile("^url"))
 
 
 def test_only_what_can_be_seen_is_read_anew(app: App, page: Page, asked: Asked):
