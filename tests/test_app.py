@@ -856,10 +856,11 @@ def test_what_a_run_would_cost_is_told_before_start(answering, base, tiny_sd):
 def test_a_measured_pace_is_better_than_an_estimate(answering, run, base):
     with run.hold():
         run.record(replace(StartEvent(pid=1), time=1_800_000_000))
-        run.record(replace(StepEvent(step=20, of=20, losses={}, seconds_left=0), time=1_800_000_240))
+        run.record(replace(StepEvent(step=20, of=20, losses={}, seconds_left=0), time=1_800_000_600))
+        run.record(CostEvent(240.0, 0, "process", 0))
     run.weights_path.write_bytes(b"")
     at_once, told = foreseen(base)
-    # 12 s a step, and six of them.
+    # 12 s a step, and six of them: what the training took, without the previews and what else the worker did meanwhile.
     assert "About 1 min 12 s to erase on this machine." in at_once and "About 1 min 12 s to erase on this" in told
     assert "by a step" not in told and "memory" in told
 
