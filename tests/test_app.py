@@ -1013,6 +1013,13 @@ def test_a_method_without_a_learning_rate_can_be_watched_and_repeated(dog, base)
     assert erase.refill_form(event(id=run.id))[4] == ""
 
 
+def test_the_status_line_counts_what_runs_and_not_what_has_run(run):
+    assert "1 waiting" in status_bar.find_news([run])
+    run.record(DoneEvent(seconds=3))
+    said = status_bar.find_news([run])
+    assert "nothing running" in said and "no runs" not in said
+
+
 def test_a_run_in_words(run, dog):
     def says():
         return run_view.summarize(run).description
