@@ -856,10 +856,11 @@ def test_what_a_run_would_cost_is_told_before_start(answering, base, tiny_sd):
 def test_a_measured_pace_is_better_than_an_estimate(answering, run, base):
     with run.hold():
         run.record(replace(StartEvent(pid=1), time=1_800_000_000))
-        run.record(replace(StepEvent(step=20, of=20, losses={}, seconds_left=0), time=1_800_000_240))
+        run.record(replace(StepEvent(step=20, of=20, losses={}, seconds_left=0), time=1_800_000_600))
+        run.record(CostEvent(240.0, 0, "process", 0))
     run.weights_path.write_bytes(b"")
     at_once, told = foreseen(base)
-    # 12 s a step, and six of them.
+    # 12 s a step, and six of them: what the training took, without the previews and what else the worker did meanwhile.
     assert "About 1 min 12 s to erase on this machine." in at_once and "About 1 min 12 s to erase on this" in told
     assert "by a step" not in told and "memory" in told
 
@@ -1010,6 +1011,13 @@ def test_a_method_without_a_learning_rate_can_be_watched_and_repeated(dog, base)
     run = runs.create(Job(base, dog, EraseConfig("crce-uce")))
     assert "learning rate <b>none</b>" in erase.render_details(run)
     assert erase.refill_form(event(id=run.id))[4] == ""
+
+
+def test_the_status_line_counts_what_runs_and_not_what_has_run(run):
+    assert "1 waiting" in status_bar.find_news([run])
+    run.record(DoneEvent(seconds=3))
+    said = status_bar.find_news([run])
+    assert "nothing running" in said and "no runs" not in said
 
 
 def test_a_run_in_words(run, dog):

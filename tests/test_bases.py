@@ -248,6 +248,14 @@ def test_damaged_weights_are_told_at_load(tiny_sd_dir, tmp_path):
         Diffusion.load(str(folder), device="cpu")
 
 
+def test_weights_of_other_shapes_are_named(tiny_sd_dir, tmp_path):
+    folder = shutil.copytree(tiny_sd_dir, tmp_path / "copy")
+    path = folder / "unet/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "in_channels": 9}))
+    with pytest.raises(CrceError, match=r"could not be loaded: .*size mismatch for conv_in\.weight.*\. Give a folder"):
+        Diffusion.load(str(folder), device="cpu")
+
+
 @pytest.mark.parametrize(
     ("saved", "message"),
     [

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -13,7 +14,7 @@ import gradio as gr
 import pytest
 
 from app.session import drafts, transcript
-from app.tabs import compare, curate, curate_chat, erase, publish, start, status_bar
+from app.tabs import compare, curate, curate_chat, erase, erase_form, publish, start, status_bar
 from crce import files, runs
 from crce.concepts.edits import Revision
 from crce.concepts.library import library, own_path, save_spec
@@ -264,14 +265,28 @@ def test_settings_that_are_resolved_leave_nothing_open():
             ResolvedConfig(**{"steps": 3, "lr": 0.1, name: None})
 
 
-@pytest.mark.parametrize(("field", "label"), [("eta", "η"), ("corefs", "M"), ("images", "Judge")])
+@pytest.mark.parametrize(
+    ("field", "label"), [("eta", "Push (η)"), ("corefs", "Names per step (M)"), ("images", "Judge")]
+)
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
 def test_a_number_that_was_cleared_is_told_at_its_field_and_makes_no_run(no_worker, tiny_sd_dir, field, label, value):
     form = {"concept": "dog", "base": str(tiny_sd_dir), "steps": "20", field: value}
-    with pytest.raises(gr.Error, match=f"{label} is empty"):
+    with pytest.raises(gr.Error, match=re.escape(f"{label} is empty")):
         erase.start(**form)
     (told,) = heard(erase.estimate(gr.Request(session_hash="tab"), **form))
     assert f"{label} is empty" in told
+    assert runs.all_runs() == []
+
+
+def test_a_number_that_no_run_can_have_is_told_by_the_name_of_its_field(no_worker, tiny_sd_dir):
+    """As it comes from the page: the field itself neither rounds it nor refuses it without its name."""
+    fields = erase_form.build_settings()
+    wrong = {("corefs", 2.5): r"Names per step \(M\) is 2.5. Enter a whole number.", ("eta", 1e9): r"Push \(η\) is",
+             ("seed", -1): "Seed is -1; give", ("retains", -1): r"Neighbours per step \(N\) is -1; give"}  # fmt: skip
+    for (name, value), told in wrong.items():
+        given = fields[name].preprocess(value)
+        with pytest.raises(gr.Error, match=told):
+            erase.start(concept="dog", base=str(tiny_sd_dir), steps="20", **{name: given})
     assert runs.all_runs() == []
 
 

@@ -129,6 +129,15 @@ def test_a_dry_run_tells_the_cost_and_starts_nothing(crce, spec, tiny_sd_dir, tm
     assert not (tmp_path / "run").exists() and not runs.all_runs()
 
 
+def test_a_dry_run_refuses_what_the_run_would(crce, dog, tiny_sd_dir, tmp_path):
+    long = replace(dog, corefs=(*dog.corefs, Term("東西南北春夏秋冬" * 6, split="test")))
+    library.save_spec(long, tmp_path / "long.json")
+    asked = ("erase", tmp_path / "long.json", "--base", tiny_sd_dir, *LISTS, "--dry-run")
+    code, _, err = crce(*asked)
+    assert code == 1 and "reads 77 tokens" in err
+    assert crce(*asked, "--leave-out-long")[0] == 0
+
+
 def test_generate_draws_the_same_seeds_before_and_after(erased, crce, tmp_path):
     pictures = tmp_path / "pictures"
     code, out, err = crce("generate", "a dog", "a cat", "--run", erased, "--images", 2, "--seed", 5, "--out", pictures)

@@ -29,7 +29,7 @@ from crce.cost import Cost, describe_room, describe_time, format_duration
 from crce.errors import CrceError
 from crce.judges.choices import AUTO, can_judge, choose_judge
 from crce.runs import EvaluationRequest, Job, ResolvedJob, Run
-from crce.runs.events import StartEvent, StepEvent
+from crce.runs.events import CostEvent, StepEvent
 from crce.worker.requests import EstimateRequest
 
 _COLOURS = {"target": "#6366f1", "corefs": "#c2255c", "retains": "#087a64"}
@@ -145,11 +145,10 @@ def _estimate_judging(form: EraseForm) -> float | None:
 
 
 def _measure_pace(run: Run) -> float | None:
-    """Seconds per step of a run that trained without interruption, else None."""
-    start, last = run.last(StartEvent), run.last(StepEvent)
-    if not run.erased or run.history.counts.get("start") != 1 or not start or not last:
-        return None
-    return (last.time - start.time) / last.step
+    """Seconds per step of a run that trained without interruption, else None. Of the training alone, as the estimate
+    and what is told of a run that is done."""
+    cost, last = run.last(CostEvent), run.last(StepEvent)
+    return cost.seconds / last.step if run.erased and cost and last else None
 
 
 def render_runs(found: list[Run], chosen: str | None, most: int = CARDS, find: str = "", order: str = "") -> str:

@@ -41,9 +41,9 @@ EFFORTS = (
     Effort("Thorough", "The preset, ten pictures of each term judged: figures to rely on", 1, 10),
 )
 _DEVICES = {devices.AUTO: "automatic", devices.CPU: "CPU"}
-# The number fields, by what the form calls them.
-_NUMBERS = {"eta": "η", "corefs": "M", "retains": "N", "seed": "Seed", "images": "Judge",
-            "microbatch_size": "Microbatch", "preview_every": "Preview"}  # fmt: skip
+# The number fields, by what stands above them.
+_NUMBERS = {"eta": "Push (η)", "corefs": "Names per step (M)", "retains": "Neighbours per step (N)", "seed": "Seed",
+            "images": "Judge", "microbatch_size": "Microbatch", "preview_every": "Preview"}  # fmt: skip
 # The fields that change what a run costs.
 COST_FIELDS = (
     "concept", "base", "method", "steps", "corefs", "retains", "together", "microbatch_size", "backbone", "anchor",
@@ -86,12 +86,11 @@ class EraseForm:
     def from_values(cls, values: dict[str, Any]) -> "EraseForm":
         """values: those of the components, by name; None for one that is empty.
 
-        Raises CrceError for a number that was cleared: what else would be meant is not known.
+        Raises CrceError for a number that was cleared, and for a fraction where a number is whole: what else would be
+        meant is not known.
         """
-        for name, value in values.items():
-            # Not isfinite: a whole number may be too large for it, which the settings tell.
-            if name in _NUMBERS and (value is None or not abs(value) < math.inf):
-                raise CrceError(f"{_NUMBERS[name]} is empty. Enter a number.")
+        for name in filter(values.__contains__, _NUMBERS):
+            _check_number(name, values[name])
         given = {name: value for name, value in values.items() if value is not None}
         return cls(**{**given, "base": given.get("base", cls.base).strip()})
 
@@ -124,22 +123,25 @@ class EraseForm:
         )
 
     def to_config(self) -> EraseConfig:
-        """Raises CrceError for a value that no run can have."""
-        return EraseConfig(
-            method=self.method,
-            steps=_parse_whole("steps", self.steps),
-            lr=_parse_number("learning rate", self.learning_rate),
-            eta=self.eta,
-            corefs=int(self.corefs),
-            retains=int(self.retains),
-            seed=int(self.seed),
-            backbone=self.backbone,
-            microbatch_size=int(self.microbatch_size),
-            until_gone=self.until_gone,
-            preview_every=int(self.preview_every),
-            anchor=self.anchor.strip() or None,
-            erase_from=self.erase_from.strip() or None,
-        )
+        """Raises CrceError for a value that no run can have, by the name of its field."""
+        try:
+            return EraseConfig(
+                method=self.method,
+                steps=_parse_whole("steps", self.steps),
+                lr=_parse_number("learning rate", self.learning_rate),
+                eta=self.eta,
+                corefs=int(self.corefs),
+                retains=int(self.retains),
+                seed=int(self.seed),
+                backbone=self.backbone,
+                microbatch_size=int(self.microbatch_size),
+                until_gone=self.until_gone,
+                preview_every=int(self.preview_every),
+                anchor=self.anchor.strip() or None,
+                erase_from=self.erase_from.strip() or None,
+            )
+        except CrceError as error:
+            raise CrceError(_name_field(str(error))) from None
 
     def to_job(self) -> Job:
         """Raises CrceError if no concept is chosen, or for a value that no run can have."""
@@ -157,6 +159,20 @@ class EraseForm:
         """Training steps: those entered, or the base model's preset."""
         config = EraseConfig(self.method, _parse_whole("steps", self.steps), backbone=self.backbone)
         return resolve_config(config, self.base).steps
+
+
+def _check_number(name: str, value: float | None) -> None:
+    # Not isfinite: a whole number may be too large for it, which the settings tell.
+    if value is None or not abs(value) < math.inf:
+        raise CrceError(f"{_NUMBERS[name]} is empty. Enter a number.")
+    if name != "eta" and value != int(value):
+        raise CrceError(f"{_NUMBERS[name]} is {value:g}. Enter a whole number.")
+
+
+def _name_field(problem: str) -> str:
+    """What is wrong with a setting, told of the field that it was entered in."""
+    name, told, rest = problem.partition(" is ")
+    return f"{_NUMBERS.get(name, name)}{told}{rest}"
 
 
 def _parse_number(name: str, text: str) -> float | None:
@@ -256,26 +272,26 @@ def renew_effort(title: str, method: str, backbone: str, base: str) -> tuple:
 def build_settings() -> dict[str, Any]:
     form = EraseForm()
     backbones = [(METHOD_FACTS[key].title, key) for key in BACKBONES]
+    # No limits and no rounding here: the settings have them, and name the field.
     return {
         "steps": gr.Textbox("", label="Steps", info="Of training. Empty: preset", placeholder="preset", min_width=90),
         "learning_rate": gr.Textbox("", label="Learning rate", info="Empty: preset", placeholder="preset",
                                     min_width=110),
-        "eta": gr.Number(form.eta, label="Push (η)", info=EXPLAINED["η"], minimum=0),
-        "corefs": gr.Number(form.corefs, label="Names per step (M)", info=EXPLAINED["M"], precision=0, minimum=0),
-        "retains": gr.Number(form.retains, label="Neighbours per step (N)", info=EXPLAINED["N"], precision=0,
-                             minimum=0),
-        "seed": gr.Number(form.seed, label="Seed", info="Same seed, same result", precision=0, minimum=0),
-        "images": gr.Number(JUDGED_IMAGES, label="Judge", info="Pictures per term; 0: none", precision=0, minimum=0),
+        "eta": gr.Number(form.eta, label=_NUMBERS["eta"], info=EXPLAINED["η"]),
+        "corefs": gr.Number(form.corefs, label=_NUMBERS["corefs"], info=EXPLAINED["M"]),
+        "retains": gr.Number(form.retains, label=_NUMBERS["retains"], info=EXPLAINED["N"]),
+        "seed": gr.Number(form.seed, label=_NUMBERS["seed"], info="Same seed, same result"),
+        "images": gr.Number(JUDGED_IMAGES, label=_NUMBERS["images"], info="Pictures per term; 0: none"),
         "judge": build_judge(),
         "together": gr.Dropdown(list_concepts(), value=[], multiselect=True, label="Also erase",
                                 info="In the same run"),
-        "microbatch_size": gr.Number(form.microbatch_size, label="Microbatch", precision=0, minimum=0,
+        "microbatch_size": gr.Number(form.microbatch_size, label=_NUMBERS["microbatch_size"],
                                      info="Terms per U-Net pass; 0: all, 1: least memory"),
         "backbone": gr.Dropdown(backbones, value=form.backbone, label="CRCE backbone",
                                 info="The method that CRCE extends"),
         "until_gone": gr.Checkbox(form.until_gone, label="Stop when gone",
                                   info="The judge looks at 20 pictures every 15 steps"),
-        "preview_every": gr.Number(form.preview_every, label="Preview", precision=0, minimum=0,
+        "preview_every": gr.Number(form.preview_every, label=_NUMBERS["preview_every"],
                                    info="Steps between previews; 0: none"),
         "leave_out_long": gr.Checkbox(form.leave_out_long, label="Leave out long terms",
                                       info="Those with more tokens than the base reads"),

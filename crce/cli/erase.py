@@ -110,7 +110,7 @@ def erase(
     prepare(base, device, dtype, yes)
     job = Job(base, spec, config, device, dtype, also=tuple(map(find_concept, also or ())))
     if dry_run:
-        return _print_estimate(job, as_json)
+        return _print_estimate(job, leave_out_long, as_json)
     _finish(runs.create(job, out, queued=False, leave_out_long=leave_out_long), as_json)
 
 
@@ -128,11 +128,12 @@ def _finish(run: Run, as_json: bool) -> None:
     terminal.say(describe_run(run), f"{run.title} is erased: {run.weights_path}\n{_suggest_next(run)}", as_json)
 
 
-def _print_estimate(job: Job, as_json: bool) -> None:
-    """Prints the estimated cost and starts nothing."""
+def _print_estimate(job: Job, leave_out_long: bool, as_json: bool) -> None:
+    """Prints the estimated cost and starts nothing. Raises CrceError for terms that the run would refuse."""
     from crce.training.estimate import estimate
 
-    cost = estimate(Models().get(job.base, job.device, job.dtype), job.specs, job.config)
+    specs = tuple(fit_terms(spec, job.base, leave_out_long) for spec in job.specs)
+    cost = estimate(Models().get(job.base, job.device, job.dtype), specs, job.config)
     terminal.say(asdict(cost), f"{describe_time(cost)} {describe_room(cost)}", as_json)
 
 

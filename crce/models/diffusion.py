@@ -338,5 +338,8 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without its details; its kind if it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an error says, as a sentence without its details; its kind if it says nothing. After a heading, such as
+    "Errors in loading:", the first of them."""
+    head, *details = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = f"{head} {details[0]}" if head.endswith(":") and details else head
+    return said if said.endswith((".", "!", "?")) else f"{said}."

@@ -4,7 +4,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from crce import bases, runs
-from crce.concepts.library import find_concept
+from crce.concepts.library import find_concept, own_path, save_spec
+from crce.concepts.spec import ConceptSpec, Term
 from crce.config import EraseConfig
 from crce.runs.events import StoppedEvent
 from tests.browser.studio import SHOWN, opened, shot
@@ -71,4 +72,15 @@ def test_every_control_can_be_reached_at_every_width(app, browser, width):
     else:
         expect(talk).not_to_be_visible()
         expect(request).to_be_in_viewport(ratio=1)
+    page.close()
+
+
+def test_a_name_without_a_space_is_broken_into_lines(app, browser):
+    long = ConceptSpec("supercalifragilistic" * 10, corefs=(Term("thing"),))
+    save_spec(long, own_path(long))
+    page = opened(browser, 1440)
+    page.goto(f"{app.url}/?__theme=light&tab=curate&concept={long.slug}")
+    expect(page.get_by_role("heading", name=long.target)).to_be_visible()
+    for part in (".shelves", ".spec"):
+        assert page.locator(part).first.evaluate("part => part.scrollWidth - part.clientWidth") <= 0, part
     page.close()
