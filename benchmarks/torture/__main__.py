@@ -29,7 +29,7 @@ def attacks() -> dict[str, Attack]:
 
     return {
         "kills": Attack(
-            "Killed while training", "bit-identical to an undisturbed run, nothing left behind", 110, 1,
+            "Killed while training", "bit-identical to an undisturbed run, nothing left behind", 120, 1,
             kills.open_kills,
         ),
         "inputs": Attack("Hostile inputs", "understood, or one clear error", 10_000, 300, inputs.open_inputs),
