@@ -7,9 +7,9 @@ whose answer it is sent. Between two of them it runs in a thread; while it waits
 import asyncio
 import functools
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import Future
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
@@ -73,15 +73,6 @@ def waiting(handler: Callable[..., Generator[Any, Any, None]]) -> Callable[..., 
 
     @functools.wraps(handler)
     async def run(*args: Any, **values: Any) -> AsyncIterator[Any]:
-        silent = True
-        async with aclosing(advance(*args, **values)) as shown:
-            async for item in shown:
-                silent = False
-                yield item
-        if silent:  # Gradio empties the outputs of a generator that yields nothing
-            yield gr.skip()
-
-    async def advance(*args: Any, **values: Any) -> AsyncGenerator[Any, None]:
         (http,) = (value for value in args if isinstance(value, gr.Request))
         line, turn = (str(http.session_hash), handler.__qualname__), _Turn()
         if older := _turns.get(line):

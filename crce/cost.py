@@ -37,13 +37,14 @@ def describe_time(cost: Cost) -> str:
 
 
 def describe_room(cost: Cost) -> str:
-    """A sentence about memory and disk, with what to do where the memory does not suffice."""
-    needs = f"Needs about {format_size(cost.memory)} of memory and up to {format_size(cost.disk)} of disk."
-    if cost.free is None or cost.fits:
+    """A sentence about memory, needed and free, and disk, with what to do where the memory does not suffice."""
+    free = "" if cost.free is None else f" ({format_size(cost.free)} are free)"
+    needs = f"Needs about {format_size(cost.memory)} of memory{free} and up to {format_size(cost.disk)} of disk."
+    if cost.fits:
         return needs
     return (
-        f"{needs} Only {format_size(cost.free)} of memory are free: choose a method that trains fewer weights, set "
-        "the microbatch to 1, which needs the least, or free some."
+        f"{needs} The memory does not suffice: choose a method that trains fewer weights, set the microbatch to 1, "
+        "which needs the least, or free some."
     )
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 AUTO, CPU = "auto", "cpu"
 DTYPES = ("fp32", "bf16", "fp16")
 _QUERY = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+_CAPABILITY = ("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
+_BF16_SINCE = 8.0  # the compute capability from which on a card computes bf16, by torch's own rule
 _SECONDS = 20  # that nvidia-smi may take; on a machine with sleeping cards it takes some
 
 
@@ -20,13 +22,14 @@ class Nvidia:
     """What nvidia-smi says.
 
     cards: their names; driver: its version; cuda: the newest CUDA that it runs, such as "12.4"; failure: why
-    nvidia-smi, which is there, says nothing.
+    nvidia-smi, which is there, says nothing. capabilities: of the cards to compute, such as "7.5", where it knows them.
     """
 
     cards: tuple[str, ...] = ()
     driver: str = ""
     cuda: str = ""
     failure: str = ""
+    capabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def find_nvidia() -> Nvidia:
     """Asks nvidia-smi, once per process. Without it there is no card that torch could use."""
     try:
         listed = _run(*_QUERY)
-        header = _run("nvidia-smi")
+        header, capabilities = _run("nvidia-smi"), _run(*_CAPABILITY)
     except FileNotFoundError:
         return Nvidia()
     except (OSError, subprocess.SubprocessError) as error:
@@ -53,9 +56,9 @@ def find_nvidia() -> Nvidia:
         return Nvidia(failure="" if none else said[0])
     rows = [line.rpartition(",") for line in listed.stdout.splitlines() if "," in line]
     cuda = re.search(r"CUDA Version:\s*([\d.]+)", header.stdout)
-    return Nvidia(
-        tuple(name.strip() for name, _, _ in rows), rows[0][2].strip() if rows else "", cuda[1] if cuda else ""
-    )
+    names, driver = tuple(name.strip() for name, _, _ in rows), rows[0][2].strip() if rows else ""
+    computes = re.findall(r"^\d+\.\d+$", capabilities.stdout, re.MULTILINE)  # an old one does not know the question
+    return Nvidia(names, driver, cuda[1] if cuda else "", capabilities=tuple(computes))
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -135,16 +138,25 @@ def resolve(device: str) -> str:
 
 
 def resolve_dtype(dtype: str, device: str) -> str:
-    """ "auto" is bf16 on a card and fp32 elsewhere."""
+    """ "auto" is bf16 on a card, fp16 on one that does not compute bf16, and fp32 elsewhere."""
     if dtype != AUTO:
         return dtype
-    return "bf16" if resolve(device).startswith("cuda") else "fp32"
+    card = _number_of(resolve(device))
+    if card is None:
+        return "fp32"
+    able = dict(enumerate(visible(find_nvidia().capabilities, os.environ.get("CUDA_VISIBLE_DEVICES")))).get(card, "")
+    return "fp16" if re.fullmatch(r"\d+\.\d+", able) and float(able) < _BF16_SINCE else "bf16"
+
+
+def _number_of(device: str) -> int | None:
+    """Of a card; None for the CPU."""
+    return int(device.partition(":")[2] or 0) if device.startswith("cuda") else None
 
 
 def describe(device: str = AUTO, dtype: str = AUTO) -> str:
     """ "the GPU (NVIDIA H100) in bf16", and why a card is not used, if one is not."""
     chosen, cards = resolve(device), usable_cards()
-    number = int(chosen.partition(":")[2] or 0) if chosen.startswith("cuda") else None
+    number = _number_of(chosen)
     name = "the CPU" if chosen == CPU else chosen
     if number is not None and number < len(cards):
         name = f"the GPU ({cards[number]})" if len(cards) == 1 else f"{chosen} ({cards[number]})"

@@ -118,12 +118,25 @@ def test_options_of_before_0_2_are_understood_and_not_shown(crce, spec, tiny_sd_
     assert "--backbone" in shown and "--rows" not in shown and "--on " not in shown
 
 
+def test_a_device_that_is_not_there_is_told_before_there_is_a_run(crce, spec, tiny_sd_dir, tmp_path):
+    code, _, err = crce("erase", spec, "--base", tiny_sd_dir, *LISTS, "--out", tmp_path / "run", "--device", "cuda:7")
+    assert code == 1 and err.startswith("error: The device 'cuda:7' is not there.")
+    assert not (tmp_path / "run").exists() and not runs.all_runs()
+
+
+def test_what_comes_next_names_a_judge_where_the_base_has_none(crce, spec, tiny_sd_dir, blind):
+    asked = ("erase", spec, *LISTS, "--steps", 1, "--base")
+    assert "--judge qwen2-vl" in crce(*asked, blind)[1]
+    assert "evaluate" in (said := crce(*asked, tiny_sd_dir)[1]) and "--judge" not in said
+
+
 def test_a_dry_run_tells_the_cost_and_starts_nothing(crce, spec, tiny_sd_dir, tmp_path):
     asked = ("erase", spec, "--base", tiny_sd_dir, *LISTS, "--out", tmp_path / "run", "--dry-run")
     code, out, err = crce(*asked)
     assert code == 0 and re.search(r"About \d+ s to erase, by a step measured here\. Needs about .* of memory", out), (
         err
     )
+    assert out.startswith("On the CPU in fp32: About")
     code, out, _ = crce(*asked, "--json")
     assert code == 0 and json.loads(out)["rows"] == 6 * (1 + 2 + 2 + 2) + 2 * 50
     assert not (tmp_path / "run").exists() and not runs.all_runs()

@@ -1,5 +1,6 @@
 """A GPU is used, or it is said why not. nvidia-smi is a program here, written for the test."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +23,29 @@ case "$1" in
   --query-gpu=*) printf 'NVIDIA L4, 470.82.01\\nNVIDIA L4, 470.82.01\\n' ;;
   *) echo '| NVIDIA-SMI 470.82.01   Driver Version: 470.82.01   CUDA Version: 11.4  |' ;;
 esac
+"""
+
+# Of a machine with a card that does not compute bf16, and one that does.
+TWO_CARDS = """#!/bin/sh
+case "$1" in
+  --query-gpu=compute_cap) printf '7.5\\n9.0\\n' ;;
+  --query-gpu=*) printf 'Tesla T4, 580.82.07\\nNVIDIA H100, 580.82.07\\n' ;;
+  *) echo '| NVIDIA-SMI 580.82.07   Driver Version: 580.82.07   CUDA Version: 13.0  |' ;;
+esac
+"""
+ON_TWO_CARDS = """
+import asyncio, sys
+import gradio as gr
+from app.tabs import erase
+from crce import devices
+
+print(*(devices.describe(device) for device in ("auto", "cuda:1", "cpu")), sep="; ")
+
+async def lines():
+    values = {"concept": "dog", "base": "emoji-sd", "device": "cpu"}
+    return [line async for line in erase.estimate(gr.Request(session_hash="tab"), **values)]
+
+print(asyncio.run(lines())[-1])
 """
 
 
@@ -122,3 +146,25 @@ def test_a_card_that_is_not_used_is_named_wherever_a_run_is_started(nvidia_smi, 
     assert all("The GPU (NVIDIA L4) is not used: " in " ".join(text.split()) for text in places)
     prepare(bases.EMOJI_SD, device="cpu")
     assert capsys.readouterr().err == "" and "GPU" not in erase.describe_run(replace(form, device="cpu"))
+
+
+@pytest.fixture
+def cuda_torch(tmp_path):
+    """A folder with the files by which an installed torch with CUDA is known, for a process that never imports it."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('only its files are here')")
+    (tmp_path / "torch" / "version.py").write_text("cuda: Optional[str] = '13.0'")
+    facts = tmp_path / "torch-2.13.0.dist-info" / "METADATA"
+    facts.parent.mkdir()
+    facts.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0\n")
+    return tmp_path
+
+
+def test_the_precision_is_that_of_the_card(nvidia_smi, cuda_torch):
+    """And the memory of the first card says nothing of a run on the processor."""
+    nvidia_smi(TWO_CARDS)
+    path = os.pathsep.join([str(cuda_torch), str(ROOT)])
+    command = [sys.executable, "-c", ON_TWO_CARDS]
+    cards, line = subprocess.check_output(command, env={**os.environ, "PYTHONPATH": path}, text=True).splitlines()[:2]
+    assert cards == "cuda:0 (Tesla T4) in fp16; cuda:1 (NVIDIA H100) in bf16; the CPU in fp32"
+    assert "steps on the CPU in fp32." in line and "What it needs on cpu is not estimated here." in line

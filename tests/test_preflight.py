@@ -170,11 +170,13 @@ def test_costs_in_words():
     told = Cost(70.4, 12_300_000_000, 40_000_000, 100)
     assert cost.describe_time(told) == "About 1 min 10 s to erase, by a step measured here."
     assert cost.describe_room(told) == "Needs about 12.3 GB of memory and up to 40.0 MB of disk."
-    assert cost.describe_room(replace(told, free=13_000_000_000)) == cost.describe_room(told)
+    enough = cost.describe_room(replace(told, free=13_000_000_000))
+    assert enough == "Needs about 12.3 GB of memory (13.0 GB are free) and up to 40.0 MB of disk."
     assert "the run needs 100" in cost.describe_time(Cost(None, 1, 1, 100))
     short = Cost(None, 17_300_000_000, 33_000_000_000, 100, free=11_200_000_000)
-    assert "Only 11.2 GB of memory are free: choose a method that trains fewer weights" in cost.describe_room(short)
-    assert "free" not in cost.describe_room(replace(short, free=17_300_000_000))
+    assert "(11.2 GB are free)" in cost.describe_room(short)
+    assert "does not suffice: choose a method that trains fewer weights" in cost.describe_room(short)
+    assert "suffice" not in cost.describe_room(replace(short, free=17_300_000_000))
 
 
 def test_free_memory_is_what_the_system_has_and_the_models_own(tiny_sd, dog):

@@ -238,6 +238,11 @@ def estimate(http: gr.Request, **values: Any) -> Generator[Any, Any, None]:
     specs = resolve_conflicts(form.find_specs())
     if not base_download.is_here(form.base, form.device, form.dtype):
         return
+    if devices.worker_of(form.device) != devices.AUTO:
+        # The worker that answers pages has the model elsewhere, and a second copy might not fit.
+        text = f"{description} What it needs on {form.device} is not estimated here."
+        yield render("line", text=text, warnings=warnings)
+        return
     try:
         tab, config = tab_id(http, "estimate"), form.to_config()
         cost: Cost | None = yield WorkerRequest(EstimateRequest(tab, form.base, list(specs), config, form.dtype))

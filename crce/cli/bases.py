@@ -42,13 +42,22 @@ def download(
 def prepare(base: str, device: str = "auto", dtype: str = "auto", yes: bool = False) -> None:
     """Makes sure that the base can be loaded: asks before it is downloaded, and warns of a GPU that is not used.
 
-    yes: consents to the download. Raises CrceError without consent, and where nobody can be asked.
+    yes: consents to the download. Raises CrceError without consent, where nobody can be asked, and for a device that is
+    not there.
     """
-    if device == devices.AUTO and (problem := devices.problem()):
-        terminal.warn([problem])
+    _check_device(device)
     if _is_here(base, dtype, device):
         return
     _ask_and_fetch(_plan(base, dtype, device), yes, base)
+
+
+def _check_device(device: str) -> None:
+    if device == devices.AUTO:
+        terminal.warn(filter(None, [devices.problem()]))
+        return
+    from crce.models.diffusion import pick_device
+
+    pick_device(device)
 
 
 def prepare_judge(base: str, judge: str, yes: bool = False) -> None:

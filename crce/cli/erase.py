@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from crce import bases, runs
+from crce import bases, devices, runs
 from crce.base_version import find_digest
 from crce.catalogue import METHOD_FACTS
 from crce.cli import terminal
@@ -48,6 +48,7 @@ from crce.concepts.spec import ConceptSpec
 from crce.config import FORMER_NAMES, EraseConfig, resolve_config
 from crce.cost import describe_room, describe_time
 from crce.errors import CrceError
+from crce.judges.choices import QWEN2_VL, can_judge
 from crce.runs import Job, Run
 from crce.runs.execute import execute
 from crce.runs.models import Models
@@ -129,12 +130,15 @@ def _finish(run: Run, as_json: bool) -> None:
 
 
 def _print_estimate(job: Job, leave_out_long: bool, as_json: bool) -> None:
-    """Prints the estimated cost and starts nothing. Raises CrceError for terms that the run would refuse."""
+    """Prints the estimated cost, and where it arises, and starts nothing. Raises CrceError for terms that the run would
+    refuse."""
+    from crce.models.diffusion import NAMES
     from crce.training.estimate import estimate
 
     specs = tuple(fit_terms(spec, job.base, leave_out_long) for spec in job.specs)
-    cost = estimate(Models().get(job.base, job.device, job.dtype), specs, job.config)
-    terminal.say(asdict(cost), f"{describe_time(cost)} {describe_room(cost)}", as_json)
+    model = Models().get(job.base, job.device, job.dtype)
+    cost, place = estimate(model, specs, job.config), devices.describe(str(model.device), NAMES[model.dtype])
+    terminal.say(asdict(cost), f"On {place}: {describe_time(cost)} {describe_room(cost)}", as_json)
 
 
 def _find_unfinished(spec: ConceptSpec, out: Path | None, microbatch_size: int) -> Run:
@@ -167,9 +171,10 @@ def _is_of(run: Run, spec: ConceptSpec) -> bool:
 
 def _suggest_next(run: Run) -> str:
     name = run.id if run.dir.parent == runs.store() else run.dir
+    judge = "" if can_judge(run.job.base) else f" --judge {QWEN2_VL}"
     return (
         f"See it:     python -m crce generate {run.job.spec.target!r} --run {name} --out pictures\n"
-        f"Measure it: python -m crce evaluate {name}"
+        f"Measure it: python -m crce evaluate {name}{judge}"
     )
 
 
