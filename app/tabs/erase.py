@@ -215,7 +215,7 @@ def update_plot(run: Run | None) -> tuple[gr.Column, pd.DataFrame]:
 
 def render_previews(run: Run | None) -> str:
     rows = run_view.group_previews(run) if run else []
-    hint = "Previews appear here during training." if run else ""
+    hint = "Previews appear here during training." if run and run.state in ("queued", "running") else ""
     return render("strip", rows=rows, hint=hint, side=56)
 
 

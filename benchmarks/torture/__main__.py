@@ -63,7 +63,7 @@ on where it was; `python -m benchmarks.torture --only NAME --count N` does a par
 {{ found.done - found.faults|length if found else "–" }} | \
 {{ "%s, %s"|format(found.date, found.machine) if found else "not run yet" }} |
 {% endfor %}
-{% for name, attack in attacks.items() if outcomes.get(name) -%}
+{% for name, attack in attacks.items() if outcomes.get(name) and tells(outcomes[name]) -%}
 {% set found = outcomes[name] -%}
 ## {{ attack.title }}
 
@@ -128,13 +128,18 @@ def _read(file: Path) -> dict:
 def draw(folder: Path) -> None:
     outcomes = read(folder / "results" / "reliability.json")
     faults = FAULTS.read_text(encoding="utf-8")
-    page = PAGE.render(attacks=attacks(), outcomes=outcomes, group=group, listed=listed, faults=faults)
+    page = PAGE.render(attacks=attacks(), outcomes=outcomes, group=group, listed=listed, tells=tells, faults=faults)
     write_atomic(folder / "reliability.md", page)
 
 
 def listed(what: str, met: dict[str, float]) -> bool:
     """Not the cases of an attack that has hundreds of kinds."""
     return len(met) <= MOST_LINES
+
+
+def tells(found: Outcome) -> bool:
+    """Whether there is more to say than how many held."""
+    return bool(found.faults) or any(listed(what, found.met) for what in found.met)
 
 
 def group(faults: dict[str, str]) -> dict[str, list[str]]:

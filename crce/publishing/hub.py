@@ -281,6 +281,7 @@ class Hub:
     def _send(self, made: Publication, head: str, private: bool, pull_request: bool, tag: str) -> Published:
         if head:
             return self._publish(made, head, pull_request, tag)
+        self._check_card(made)
         head = self._create_repo(made.repo, made.kind, private)
         try:
             return self._publish(made, head, pull_request, tag)
@@ -290,6 +291,13 @@ class Hub:
             place = self._build_url(made.repo, made.kind)
             raise CrceError(f"{error} The new repository {place} was made and is empty: publish again, or delete it.")\
                 from error  # fmt: skip
+
+    def _check_card(self, made: Publication) -> None:
+        """Asks the Hub as a commit does, but before there is a repository, which would be left empty."""
+        card = made.files.get("README.md")
+        if isinstance(card, bytes):
+            text = card.decode("utf-8")
+            self._try(lambda: self.api._validate_yaml(text, repo_type=made.kind), made.repo)
 
     def _publish(self, made: Publication, head: str, pull_request: bool, tag: str) -> Published:
         tagged = "" if pull_request else tag
