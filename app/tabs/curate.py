@@ -314,10 +314,18 @@ def delete_broken(search: str, opened: OpenConcept, event: gr.EventData) -> str:
     return render_shelf(search, opened.slug)
 
 
+def _change(opened: OpenConcept, edit: Callable[[ConceptSpec], ConceptSpec]) -> OpenConcept:
+    """As `drafts.change`. Where it cannot be saved, that is told in sight: the two versions stand above the lists."""
+    after = drafts.change(opened, edit)
+    if after.stale:
+        gr.Warning("Another window has changed it. Choose above the lists which version to keep.", title="Not saved")
+    return after
+
+
 @report_errors
 def change_field(opened: OpenConcept, search: str, event: gr.EventData) -> tuple:
     """A field of a term was changed. The lists are redrawn only if that shows something new."""
-    after = drafts.change(opened, lambda spec: _edit_field(spec, event._data))
+    after = _change(opened, lambda spec: _edit_field(spec, event._data))
     everything = render_all(after, search)
     if event._data["do"] == "text":
         return everything
@@ -338,7 +346,7 @@ def press_term_button(opened: OpenConcept, search: str, event: gr.EventData) -> 
     """Drops a term, or moves it to the other split or list."""
     button = event._data
     edit = {"drop": edits.without_term, "split": _move_to_split, "move": _move_to_list}[button["do"]]
-    return render_all(drafts.change(opened, lambda spec: edit(spec, button["list"], button["text"])), search)
+    return render_all(_change(opened, lambda spec: edit(spec, button["list"], button["text"])), search)
 
 
 def _move_to_split(spec: ConceptSpec, kind: str, text: str) -> ConceptSpec:
@@ -420,7 +428,7 @@ def _redraw_split(opened: OpenConcept, seed: int) -> OpenConcept:
         lists: dict[str, Any] = {kind: edits.draw_split(_sort(getattr(spec, kind)), seed) for kind in edits.LISTS}
         return replace(spec, provenance=replace(spec.provenance, reviewer="", split_seed=seed), **lists)
 
-    return drafts.change(opened, redraw)
+    return _change(opened, redraw)
 
 
 def _sort(terms: tuple[Term, ...]) -> list[Term]:
@@ -432,7 +440,7 @@ def _sort(terms: tuple[Term, ...]) -> list[Term]:
 def add_terms(opened: OpenConcept, search: str, kind: str, typed: str) -> tuple:
     """One phrase, or a pasted list."""
     texts = edits.split_phrases(typed)
-    after = drafts.change(opened, lambda spec: edits.with_terms(spec, kind, texts))
+    after = _change(opened, lambda spec: edits.with_terms(spec, kind, texts))
     if texts and after == opened:
         raise CrceError("The lists already have this, or it is the concept itself.")
     return "", *render_all(after, search)
@@ -454,14 +462,14 @@ def import_file(opened: OpenConcept, search: str, read: Imported) -> tuple:
     if isinstance(content, ConceptSpec):
         after = _import_spec(opened, content)
     else:
-        after = drafts.change(opened, lambda spec: csv_json.merge_table(spec, content, read.name))
+        after = _change(opened, lambda spec: csv_json.merge_table(spec, content, read.name))
     gr.Info("Press Undo to revert.", title="Imported")
     return render_all(after, search)
 
 
 def _import_spec(opened: OpenConcept, spec: ConceptSpec) -> OpenConcept:
     if spec.slug == opened.slug:
-        return drafts.change(opened, lambda _: spec)
+        return _change(opened, lambda _: spec)
     if spec.slug in library():
         return drafts.change(drafts.open_concept(spec.slug), lambda _: spec)
     return drafts.keep_mine(OpenConcept(None, spec))
@@ -475,7 +483,7 @@ def create_concept(name: str, category: str, sense: str) -> tuple:
 
 @report_errors
 def sign_review(opened: OpenConcept, search: str, reviewer: str) -> tuple:
-    return render_all(drafts.change(opened, lambda spec: drafts.mark_reviewed(spec, reviewer)), search)
+    return render_all(_change(opened, lambda spec: drafts.mark_reviewed(spec, reviewer)), search)
 
 
 @report_errors
