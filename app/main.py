@@ -19,7 +19,7 @@ from app.events import PLAIN_PULSE, QUIET
 from app.session import people, thumbnails
 from app.tabs import base_download, compare, curate, erase, publish, start, status_bar
 from app.theme import CSS, ICON, build_theme
-from crce import runs
+from crce import files, runs
 from crce.environment import LOOPBACK, bypass_proxy, on_space, on_zero_gpu
 from crce.errors import CrceError
 from crce.redact import AUTH, SHORTEST, hide
@@ -89,6 +89,8 @@ def launch(
     shared = bool(accounts) or not alone
     people.share(people.Sharing([name for name, _ in accounts]) if shared else None)
     bypass_proxy(host)
+    # Our own folder: what other programs leave in the one that all of Gradio share must not fill our quota.
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(files.home().resolve() / "uploads"))
     hosts = {*LOOPBACK, host} if alone else None
     shield = Middleware(
         guard.Guard, hosts=hosts, token=shared and not accounts, uploads=get_upload_folder, framed=on_space()

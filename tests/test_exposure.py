@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import gradio as gr
 import httpx2
@@ -66,6 +67,9 @@ def test_behind_a_login_nothing_is_shown_without_one(home):
             assert browser.post("/login", data={"username": "bob", "password": "pa55word!"}).status_code == 400
             assert browser.post("/login", data={"username": "bob", "password": "secret-22"}).status_code == 200
             assert browser.get("/config").json()["title"] == "CRCE Studio"
+            # In our home: the folder that all programs of Gradio share may be full of theirs.
+            (kept,) = browser.post("/gradio_api/upload", files={"files": ("x.csv", b"a")}).json()
+            assert Path(kept).is_relative_to(home.resolve())
     finally:
         process.kill()
         process.communicate()
