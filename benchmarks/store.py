@@ -28,6 +28,7 @@ from crce.runs.events import CheckpointEvent, DoneEvent, StartEvent, StepEvent
 RUNS, CONCEPTS, EVENTS = 1000, 500, 120
 POLLS = 2400  # of an hour
 POLLS_OF_MANY = 20
+LATER = 3  # processes
 
 
 def main() -> None:
@@ -43,20 +44,21 @@ def measure(runs: int, concepts: int, polls: int) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as home:
         os.environ["CRCE_HOME"] = home
         fill(runs, concepts)
-        for what, note in (("the first time", ""), ("in a process that starts later", "with the summaries")):
-            found = poll(0)
-            yield Figure(f"{runs} runs listed, {what}", (found["list"],), note)
-        yield Figure("the same list again", (found["again"],), f"{found['opened']} files opened")
-        yield Figure(f"{concepts} concepts listed", (found["concepts"],))
+        first, *later = (poll(0) for _ in range(1 + LATER))
+        yield Figure(f"{runs} runs and {concepts} concepts of one's own listed, the first time", (first["list"],))
+        yield Figure("in a process that starts later", tuple(each["list"] for each in later), "with the summaries")
+        note = f"files opened: {later[0]['opened']}"
+        yield Figure("the same list again", tuple(each["again"] for each in later), note)
+        yield Figure("the concepts alone, again", tuple(each["concepts"] for each in later))
         found = poll(POLLS_OF_MANY)
-        note = f"{found['read'] / POLLS_OF_MANY:.1f} files opened"
+        note = f"files opened: {found['read'] / POLLS_OF_MANY:.1f}"
         yield Figure(f"a poll of {runs} runs while one writes", tuple(found["polls"]), note)
     with tempfile.TemporaryDirectory() as home:
         os.environ["CRCE_HOME"] = home
         fill(1, 0)
         found = poll(polls)
         curve = found["memory"]
-        note = f"{found['read'] / polls:.1f} files opened"
+        note = f"files opened: {found['read'] / polls:.1f}"
         yield Figure("a poll of one run that writes", tuple(found["polls"]), note)
         shown = ", ".join(f"{size:.0f}" for size in curve)
         yield Figure("memory of the process", (curve[0], curve[-1]), f"at each tenth of the hour: {shown}", "MB")

@@ -47,20 +47,10 @@ def measure_coverage(
 
 def _read_kept(model: Diffusion, judge: Judge) -> dict:
     """The base's covered.json as far as it is of this model and this judge; else one that is empty."""
-    facts = {
-        "model": model.digest,
-        "judge": judge.fingerprint,
-        "seeds": list(COVERED_SEEDS),
-        "from": COVERED_FROM,
-    }
+    facts = {"model": model.digest, "judge": judge.fingerprint, "seeds": list(COVERED_SEEDS), "from": COVERED_FROM}
+    empty = {"concepts": {}, "unknown": [], "terms": [], **facts}
     kept = read_json(model.covered_file) if model.covered_file.exists() else {}
-    return {
-        "concepts": {},
-        "unknown": [],
-        "terms": [],
-        **(kept if {key: kept.get(key) for key in facts} == facts else {}),
-        **facts,
-    }
+    return {**empty, **kept} if facts.items() <= kept.items() else empty
 
 
 def judge_base(model: Diffusion, judge: Judge, spec: ConceptSpec) -> Iterator[tuple[Question, list[Verdict]]]:
