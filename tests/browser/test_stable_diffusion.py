@@ -18,6 +18,20 @@ from crce.publishing.export import FORMATS
 from tests.browser.studio import choose, shot, tab
 from tests.fake_hub import Repo
 
+# Names of files that are shortened, lines of code that leave their card or cannot be scrolled to, and a page that is
+# wider than its window.
+CUT_OFF = """() => {
+  const stems = [...document.querySelectorAll(".file-preview .stem")];
+  const names = stems.filter((name) => name.scrollWidth > name.clientWidth);
+  const code = [...document.querySelectorAll(".exported pre")].filter((lines) => {
+    const box = lines.getBoundingClientRect(), card = lines.closest(".exported").getBoundingClientRect();
+    return box.left < card.left || box.right > card.right || getComputedStyle(lines).overflowX !== "auto";
+  });
+  const root = document.documentElement;
+  const wide = root.scrollWidth > innerWidth ? [root] : [];
+  return [...names, ...code, ...wide].map((part) => part.outerHTML.slice(0, 200));
+}"""
+
 
 @pytest.fixture
 def small_dog(home) -> ConceptSpec:
@@ -71,7 +85,10 @@ def test_stable_diffusion_from_the_hub_to_files_for_other_programs(
     shot(page, "sd-compare")
     app.hub.fail.clear()
     files = export_all(page, tmp_path)
-    shot(page, "sd-export")
+    for width in (1440, 1024, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        shot(page, f"sd-export-{width}")
+        assert page.evaluate(CUT_OFF) == []
     check_exports(files, run, sd_shaped_dir)
 
 
