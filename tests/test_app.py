@@ -907,7 +907,7 @@ def test_the_details_set_what_it_took_beside_the_estimate(run):
         ("steps", "2.5", "whole number"),
         ("steps", "-1", "steps is -1"),
         ("learning_rate", "fast", "learning rate is 'fast'"),
-        ("corefs", 2000, "corefs is 2000"),
+        ("corefs", 2000, r"Names per step \(M\) is 2000"),
     ],
 )
 def test_a_bad_setting_is_answered_clearly(no_worker, base, field, typed, told):
@@ -1280,7 +1280,7 @@ def test_accuracies_stand_with_n_and_interval(run, dog):
     text = compare.render_scores([run.id])
     assert "5 %" in text
     assert "n=20, 1–24 %" in text
-    assert "2 names, 0 neighbours" in text
+    assert "2 of the names, 0 of the neighbours" in text
 
 
 def test_strict_accuracies_stand_beside_the_plain_ones(run, dog):
