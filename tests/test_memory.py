@@ -113,8 +113,7 @@ def train_states(model, spec, config=SHORT):
     return state
 
 
-# SalUn's mask needs a whole pass with its gradient before the training.
-TRAINED = [k for k, facts in METHOD_FACTS.items() if facts.kind != CLOSED_FORM and k != "salun"]
+TRAINED = [k for k, facts in METHOD_FACTS.items() if facts.kind != CLOSED_FORM]
 
 
 @pytest.mark.parametrize("method", TRAINED)
