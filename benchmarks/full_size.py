@@ -3,9 +3,13 @@ fp32, one term at a time, without previews. Its latents, 50 guided predictions, 
 
 A row is one prompt through the U-Net, forward; a row with its backward pass counts as two.
 
+What a processor is not asked to do at this size: the app draws no instant preview, measures no coverage, compares at
+most four pictures at a time, and draws no previews while a run trains; a run's time is not estimated, only counted in
+rows.
+
     python -m benchmarks.full_size              pictures of 512×512, latents of 64×64
-    python -m benchmarks.full_size --side 32    the run at 256×256, on a machine that has other work; the memory of one
-                                                term with its backward pass is still taken at 512×512
+    python -m benchmarks.full_size --side 32    the run at 256×256, on a machine that has other work; one term with its
+                                                backward pass is still measured at 512×512
 """
 
 import os
@@ -38,13 +42,20 @@ def measure(side: int) -> Iterator[Figure]:
     settings = {"base": base, "steps": STEPS, "microbatch-size": 1, "dtype": "fp32", "preview-every": 0, "out": out}
     options = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     began = time.perf_counter()
-    peak = run_and_watch(["crce", "erase", "dog", *options])
+    peak, _ = run_and_watch(["crce", "erase", "dog", *options])
     yield Figure("the whole command", (time.perf_counter() - began,), f"{STEPS} steps, latents of {side}×{side}")
     yield from describe(out)
     yield Figure("memory of the process at most", (peak / 2**30,), unit="GiB")
-    if side < SIDE:
-        peak = run_and_watch(["benchmarks.full_size_step", str(save_base(SIDE))])
-        yield Figure(f"memory of one term with its backward pass at {SIDE}×{SIDE}", (peak / 2**30,), unit="GiB")
+    yield from measure_term()
+
+
+def measure_term() -> Iterator[Figure]:
+    """One term with its backward pass, of a picture of 512×512, as it is and where memory is short."""
+    for how, option in (("", []), (" and gradient checkpointing", ["--recompute"])):
+        _, said = run_and_watch(["benchmarks.full_size_step", str(save_base(SIDE)), *option])
+        seconds, kept = map(float, said.split())
+        note = f"{kept / 2**30:.2f} GiB of memory at most beside the model"
+        yield Figure(f"one term with its backward pass{how}, latents of {SIDE}×{SIDE}", (seconds,), note)
 
 
 def save_base(side: int) -> Path:
@@ -59,13 +70,16 @@ def save_base(side: int) -> Path:
     return base
 
 
-def run_and_watch(command: list[str]) -> int:
-    """The most bytes that a module with these arguments held in memory. Raises CalledProcessError."""
-    process = subprocess.Popen([sys.executable, "-m", *command])
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), command)
-    return usage.ru_maxrss * 1024
+def run_and_watch(command: list[str]) -> tuple[int, str]:
+    """The most bytes that a module with these arguments held, and what it printed. Raises CalledProcessError."""
+    with subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        said = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return usage.ru_maxrss * 1024, said
 
 
 def describe(out: Path) -> Iterator[Figure]:

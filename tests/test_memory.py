@@ -6,13 +6,12 @@ The U-Nets here really refuse: a class of its own that raises torch's error for 
 import copy
 import dataclasses
 from contextlib import closing
-from itertools import accumulate
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.full_size_step import most_bytes
 from crce import runs
 from crce.catalogue import CLOSED_FORM, METHOD_FACTS
 from crce.config import EraseConfig, resolve_config
@@ -113,8 +112,7 @@ def train_states(model, spec, config=SHORT):
     return state
 
 
-# SalUn's mask needs a whole pass with its gradient before the training.
-TRAINED = [k for k, facts in METHOD_FACTS.items() if facts.kind != CLOSED_FORM and k != "salun"]
+TRAINED = [k for k, facts in METHOD_FACTS.items() if facts.kind != CLOSED_FORM]
 
 
 @pytest.mark.parametrize("method", TRAINED)
@@ -146,14 +144,6 @@ def test_a_block_is_given_up_before_the_next_is_computed_again(sd_shaped, dog, m
     state.recompute = True
     # Maps that the loss is made of stay, of both passes: half of what MACE keeps.
     assert most_bytes(lambda: train_once(state, caches)) < kept * (0.65 if method == "mace" else 0.5)
-
-
-def most_bytes(work):
-    """What torch allocated at most at a time, beyond what was there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
-    sizes = (event.nbytes() for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]")
-    return max(accumulate(sizes))
 
 
 def test_a_run_says_how_it_goes_on(models, tiny_sd_dir, dog):

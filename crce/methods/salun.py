@@ -12,6 +12,7 @@ from crce.methods.ca import anchor_concept
 from crce.methods.losses import LossTerm, StepContext, are_finite, erase_term, first_loss_scale
 from crce.methods.parameters import everything
 from crce.models.diffusion import Diffusion
+from crce.models.memory import gradient_checkpointing
 
 ALPHA = 0.5
 MASK_GUIDANCE = 8.5  # in the public code's form, (1 + w) ε_c − w ε_∅, w is 7.5
@@ -37,7 +38,9 @@ class SalUn(GradientMethod):
         The others stay as they are to the last bit, for Adam moves nothing that never had a gradient.
         """
         tensors = trainable_copies(model, names)
-        _find_forgetting_gradient(model, specs, config, tensors)
+        # Two predictions at once, and nothing less: so that it needs no more memory than a step of the training.
+        with gradient_checkpointing(model.unet):
+            _find_forgetting_gradient(model, specs, config, tensors)
         slopes = {name: _gradient(tensor).abs() for name, tensor in tensors.items()}
         median = torch.cat([slope.flatten() for slope in slopes.values()]).median()
         for name, tensor in tensors.items():
