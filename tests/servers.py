@@ -9,6 +9,12 @@ import uvicorn
 from fastapi import FastAPI
 
 
+def find_port() -> int:
+    """One that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
     """Runs the app in a thread; gives its address, such as http://127.0.0.1:40123."""

@@ -1,7 +1,6 @@
 """Proxies, keys and addresses as people paste them: the programs start, or say what is wrong in one line."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from crce import environment
 from crce.errors import CrceError
 from crce.files import ROOT
 from tests.scripted_llm import ScriptedLLM
-from tests.servers import serving
+from tests.servers import find_port, serving
 
 OURS = ("HTTP", "HTTPS", "ALL", "NO", "OPENAI", "HF_", "CRCE_MODEL", "CRCE_AUTH", "GRADIO_SERVER")
 DEAD = "http://127.0.0.1:9"
@@ -46,8 +45,7 @@ def clean(monkeypatch):
     [{"HTTP_PROXY": DEAD, "http_proxy": DEAD, "ALL_PROXY": "socks5://127.0.0.1:7890", "NO_PROXY": "example.org"}],
 )
 def test_the_app_starts_with_proxies_that_lead_nowhere(proxies):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = find_port()
     command = [sys.executable, "app.py", "--port", str(port)]
     process = subprocess.Popen(command, env=settings(**proxies), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -2,7 +2,6 @@
 
 import contextvars
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.files import ROOT
 from crce.runs import Job
-from tests.servers import serving
+from tests.servers import find_port, serving
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
@@ -52,13 +51,12 @@ def test_the_program_says_so_in_one_line():
 
 
 def test_behind_a_login_nothing_is_shown_without_one(home):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "app.py", "--host", "0.0.0.0", "--port", url.rpartition(":")[2]]
+    port = find_port()
+    command = [sys.executable, "app.py", "--host", "0.0.0.0", "--port", str(port)]
     environment = {**os.environ, "CRCE_AUTH": "ann:pa55word!, bob:secret-22", "HTTP_PROXY": "http://127.0.0.1:9"}
     process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
-        with httpx2.Client(base_url=url, trust_env=False, timeout=60) as browser:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as browser:
             while not _listens(browser):
                 assert process.poll() is None, process.stderr.read()
                 time.sleep(0.3)

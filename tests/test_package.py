@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -23,6 +22,7 @@ import crce
 from crce.files import ROOT
 from crce.worker import client
 from crce.worker.requests import StatusRequest
+from tests.servers import find_port
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -153,9 +153,7 @@ def test_installed_its_worker_stands_on_its_own(installed, home):
 
 
 def test_installed_the_app_shows_its_page(installed):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = find_port()
     process = installed("-m", "app", "--port", port)
     try:
         assert "CRCE Studio" in fetched(f"http://127.0.0.1:{port}/", process)

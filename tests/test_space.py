@@ -4,10 +4,8 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from string import Template
@@ -27,7 +25,7 @@ from crce.config import EraseConfig
 from crce.errors import CrceError
 from crce.runs import Job
 from tests.browser.studio import answers, end_worker, until
-from tests.servers import serving
+from tests.servers import find_port, serving
 from tests.test_exposure import guarded
 
 SPACE = files.ROOT / "assets" / "space"
@@ -122,11 +120,6 @@ def list_files(folder: Path) -> dict[Path, int]:
 def ignored() -> list[str]:
     lines = (SPACE / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     return [line.removeprefix("**/") for line in lines if not line.startswith("#")]
-
-
-def find_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        return free.getsockname()[1]
 
 
 def test_it_starts_with_what_a_space_gives(tmp_path):

@@ -340,7 +340,7 @@ def load_picture(path: str, chosen: list[str]) -> tuple:
     lost, last = len(facts.runs) - len(there), max(facts.seeds)
     notes = [f"{lost} of its runs are not here any more."] if lost else []
     notes += [f"Its seed {last} is beyond those that are drawn here."] if last >= MAX_SEEDS else []
-    gr.Info(" ".join(["Press Draw to draw it again.", *notes]), title="Settings taken from the picture")
+    gr.Info(" ".join(["The settings of the picture were taken. Press Draw to draw it again.", *notes]))
     choice = gr.Dropdown(list_choices(), value=there or chosen)
     return choice, "\n".join(facts.prompts), [], min(last + 1, MAX_SEEDS), facts.strength if facts.runs else 1.0
 

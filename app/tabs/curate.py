@@ -463,7 +463,7 @@ def import_file(opened: OpenConcept, search: str, read: Imported) -> tuple:
         after = _import_spec(opened, content)
     else:
         after = _change(opened, lambda spec: csv_json.merge_table(spec, content, read.name))
-    gr.Info("Press Undo to revert.", title="Imported")
+    gr.Info("Imported. Press Undo to revert.")
     return render_all(after, search)
 
 

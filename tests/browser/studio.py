@@ -1,7 +1,6 @@
 """The studio as a test sees it: the app as a process of its own, and what a person does in its page."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from crce import files, runs
 from crce.errors import CrceError
@@ -19,6 +18,7 @@ from crce.worker import client
 from crce.worker.requests import StatusRequest
 from tests.fake_hub import FakeHub
 from tests.scripted_llm import ScriptedLLM
+from tests.servers import find_port
 
 SHOTS = files.ROOT / "out" / "screenshots"
 PATIENCE = 600_000  # ms until a test gives up; nothing here takes that long, but the cores may have other work
@@ -58,8 +58,7 @@ def until(true) -> None:
 
 
 def served(environment: dict, *options: str) -> tuple[subprocess.Popen, str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = find_port()
     command = [sys.executable, "app.py", "--port", str(port), *options]
     process = subprocess.Popen(command, cwd=files.ROOT, env=environment)
     url = f"http://127.0.0.1:{port}"
@@ -127,6 +126,19 @@ def choose(page: Page, label: str, value: str) -> None:
     box = page.get_by_label(label).filter(visible=True).first
     box.fill(value)
     box.press("Enter")
+
+
+def upload(page: Page, button: str, file: Path) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name=button, exact=True).click()
+    chooser.value.set_files(file)
+
+
+def choose_base(page: Page, base: str) -> Locator:
+    """In Erase: the panel that asks for its download."""
+    tab(page, "Erase")
+    choose(page, "Base model", base)
+    return page.locator(".download")
 
 
 def shot(page: Page, name: str) -> None:

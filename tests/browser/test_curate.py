@@ -2,13 +2,12 @@
 
 import json
 import re
-from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from crce.concepts.library import find_concept, load_spec
 from tests import scripted_llm
-from tests.browser.studio import ask_for, curate, opened, shot, tab, told_secrets, until
+from tests.browser.studio import ask_for, curate, opened, shot, tab, told_secrets, until, upload
 from tests.scripted_llm import phrases, revised
 
 HOSTILE = "<img src=https://evil.example/x onerror='window.__x=1'> ${window.__x=2}"
@@ -211,21 +210,15 @@ def test_the_keyboard_undoes_and_redoes_outside_text_fields(page):
     expect(page.get_by_role("heading", name="Donald Trump", exact=True)).to_be_visible()
 
 
-def bring(page: Page, file: Path) -> None:
-    with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Import", exact=True).click()
-    chooser.value.set_files(file)
-
-
 def test_a_bad_table_is_answered_with_its_line_and_a_good_one_is_added(page, tmp_path):
     curate(page)
     table = tmp_path / "mine.csv"
     table.write_text("kind,term,certainty\ncoref,woofer,high\ncoref,bow-wow,sure\n")
-    bring(page, table)
+    upload(page, "Import", table)
     expect(page.get_by_text("mine.csv, line 3: certainty is 'sure'")).to_be_visible()
     expect(page.get_by_label("drop woofer")).to_have_count(0)
     table.write_text("kind,term,certainty\ncoref,woofer,high\ncoref,bow-wow,low\n")
-    bring(page, table)
+    upload(page, "Import", table)
     expect(page.get_by_label("drop woofer")).to_be_visible()
     page.get_by_role("button", name="Undo", exact=False).first.click()
     expect(page.get_by_label("drop woofer")).to_have_count(0)

@@ -11,7 +11,7 @@ from crce.concepts.library import find_concept
 from crce.config import EraseConfig
 from crce.publishing import base_files
 from crce.runs.events import DoneEvent
-from tests.browser.studio import choose, curate, shot, tab
+from tests.browser.studio import choose, choose_base, curate, shot, tab, upload
 from tests.fake_hub import Repo
 from tests.test_hub import in_empty_folder, read_snippet
 
@@ -19,9 +19,7 @@ from tests.test_hub import in_empty_folder, read_snippet
 def test_a_base_from_the_hub_is_asked_for_downloaded_and_erased(app, page, blind):
     """Without a judge, and without the Hub once it is here."""
     app.hub.repos["model", "tester/sd"] = repo = Repo.of(blind)
-    tab(page, "Erase")
-    choose(page, "Base model", "tester/none")
-    panel = page.locator(".download")
+    panel = choose_base(page, "tester/none")
     expect(panel).to_contain_text("The Hub has no model 'tester/none'")
     expect(panel.get_by_role("button", name="Try again")).to_be_visible()
 
@@ -115,9 +113,7 @@ def test_a_run_goes_out_as_a_file_and_comes_back(page, home):
     packed = home / "packed.zip"
     download.value.save_as(packed)
     run.delete()
-    with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Open such a file").click()
-    chooser.value.set_files(packed)
+    upload(page, "Open such a file", packed)
     expect(page.get_by_text("is here, packed with")).to_be_visible()
     shot(page, "bundle-in")
     assert [each.state for each in runs.all_runs()] == ["done"]

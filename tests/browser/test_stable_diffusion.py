@@ -15,7 +15,7 @@ from crce import runs
 from crce.concepts.library import find_concept, own_path, save_spec
 from crce.concepts.spec import ConceptSpec
 from crce.publishing.export import FORMATS
-from tests.browser.studio import choose, shot, tab
+from tests.browser.studio import choose, choose_base, shot, tab
 from tests.fake_hub import Repo
 
 # Names of files that are shortened, lines of code that leave their card or cannot be scrolled to, and a page that is
@@ -50,9 +50,7 @@ def test_stable_diffusion_from_the_hub_to_files_for_other_programs(
     """
     app.hub.repos["model", "tester/sd"] = Repo.of(sd_shaped_dir)
     app.hub.repos["model", "tester/vlm"] = judge = Repo.of(vlm_dir)
-    tab(page, "Erase")
-    choose(page, "Base model", "tester/sd")
-    panel = page.locator(".download")
+    panel = choose_base(page, "tester/sd")
     expect(panel).to_contain_text(
         re.compile("tester/sd is not on this machine: .* MB to download, about .* MB of memory in fp32")
     )
