@@ -1,4 +1,4 @@
-"""Four endpoints for other programs: propose, erase, status and compare. docs/api.md has examples of each.
+"""Endpoints for other programs: propose, preview, erase, status and compare. docs/api.md has examples of each.
 
 They do what the tabs do, under the same rules; everything else on the page is private to it. Their types and
 docstrings are what clients and assistants are told of them.
@@ -7,10 +7,10 @@ docstrings are what clients and assistants are told of them.
 import base64
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, TypeVar
 
 import gradio as gr
 from gradio.utils import get_upload_folder
@@ -21,8 +21,10 @@ from app.session import comparison as session
 from app.tabs import base_download, run_view
 from app.tabs import compare as compare_tab
 from app.tabs.comparison_sheet import draw_sheet
+from app.tabs.curate_preview import SHOWN
 from app.tabs.erase import queue_run
-from crce import bases, files, runs
+from crce import bases, devices, files, runs
+from crce.concepts import edits
 from crce.concepts.drawn import read_record
 from crce.concepts.library import find_concept, parse_spec
 from crce.concepts.spec import ConceptSpec, spec_to_dict
@@ -34,10 +36,13 @@ from crce.records import first_problem
 from crce.runs import Job, Run
 from crce.worker import client
 from crce.worker.answers import Cell
-from crce.worker.requests import Column, GenerateRequest
+from crce.worker.requests import Column, GenerateRequest, ModelRequest, PreviewRequest
 
 MOST_PROMPTS, MOST_SEEDS = 32, 8
 _PATIENCE = 3600  # seconds
+_KINDS = {"target": "target", "corefs": "coref", "retains": "retain"}
+Columns = list[list[tuple[Cell, ...]]]  # before and after, each with the pictures of each prompt
+A = TypeVar("A")
 
 
 class Proposal(TypedDict):
@@ -99,6 +104,14 @@ class Row(TypedDict):
     after: list[Picture]
 
 
+class Preview(TypedDict):
+    """seconds: of the edit alone."""
+
+    concept: str
+    seconds: float
+    rows: list[Row]
+
+
 class Comparison(TypedDict):
     run: str
     seeds: list[int]
@@ -118,6 +131,32 @@ def propose(
     """
     found = ask_proposer(concept, category, sense)
     return {"by": proposer().label, "concepts": [spec_to_dict(spec) for spec in found]}
+
+
+def preview(
+    concept: str | dict[str, Any], prompts: list[str] | None = None, anchor: str = "", base: str = bases.EMOJI_SD
+) -> tuple[Preview, File]:
+    """Draw prompts before and after an instant edit with a concept's lists: what erasing it would do, within seconds,
+    and a sheet of all pictures. Nothing is saved.
+
+    Args:
+        concept: A name of the library, such as "dog", or one of the concepts that `propose` returns.
+        prompts: At most 32; left out, the concept with the hardest names and neighbours of its lists.
+        anchor: What the concept is drawn as instead, such as "a wolf"; empty for nothing.
+        base: The base model, which must be on the server.
+    """
+    spec = _find_spec(concept)
+    _require_count("prompts", prompts or [spec.target], MOST_PROMPTS)
+    _require_here(base)
+    request = PreviewRequest(f"api-{uuid.uuid4().hex}", base, spec, prompts or [spec.target],
+                             anchor=anchor.strip() or None, fill=0 if prompts else SHOWN)  # fmt: skip
+    answer = _ask(request)
+    columns: Columns = [[(Cell(png),) for png in pictures] for pictures in (answer.before, answer.after)]
+    listed = {spec.target: "target"} | {term.text: kind for kind in edits.LISTS for term in getattr(spec, kind)}
+    chosen = [session.Prompt(_KINDS.get(listed.get(text, ""), "typed"), text, None) for text in answer.prompts]
+    made: Preview = {"concept": spec.name, "seconds": answer.edit_seconds, "rows": _describe_rows(chosen, columns)}
+    titles = [session.Title("before", bases.public_name(base)), session.Title("after", "instant edit")]
+    return made, _draw_sheet(spec, base, titles, chosen, request.seeds, columns)
 
 
 def erase(
@@ -141,8 +180,7 @@ def erase(
     if not 0 <= images <= 1000:
         raise CrceError(f"images is {images}; give a number from 0 to 1000.")
     job = Job(base, _find_spec(concept), EraseConfig(method, steps=steps, seed=seed))
-    if not base_download.is_here(base, job.device, job.dtype):
-        raise CrceError(f"{base} is not on the server. Download it in the Erase tab first.")
+    _require_here(base)
     return _describe(queue_run(job, images))
 
 
@@ -168,34 +206,53 @@ def compare(run: str, prompts: list[str] | None = None, seeds: list[int] | None 
     spec = found.job.spec
     kinds, typed = [] if prompts else [*compare_tab.KINDS], "\n".join(prompts or [])
     chosen = compare_tab.choose_prompts(spec, kinds, 1, typed, read_record(found.job.base))
-    for what, count, most in (("prompts", len(chosen), MOST_PROMPTS), ("seeds", len(seeds), MOST_SEEDS)):
-        if not 1 <= count <= most:
-            raise CrceError(f"These are {count} {what}; give 1 to {most}.")
+    _require_count("prompts", chosen, MOST_PROMPTS)
+    _require_count("seeds", seeds, MOST_SEEDS)
     request = GenerateRequest(
         f"api-{uuid.uuid4().hex}", found.job.base, [Column(), Column(found.id)], [each.text for each in chosen], seeds,
         [each.ask for each in chosen], neighbours=[spec.name, *(term.text for term in spec.retains)],
     )  # fmt: skip
+    answer, width = _ask(request), len(seeds)
+    columns = [[cells[i * width : (i + 1) * width] for i in range(len(chosen))] for cells in answer.columns]
+    told: Comparison = {"run": found.id, "seeds": seeds, "rows": _describe_rows(chosen, columns)}
+    base = found.job.base
+    titles = [session.Title("before", bases.public_name(base)),
+              session.Title(found.title, found.job.config.title, found.id)]  # fmt: skip
+    return told, _draw_sheet(spec, base, titles, chosen, seeds, columns)
+
+
+def _require_here(base: str) -> None:
+    if not base_download.is_here(base, devices.AUTO, devices.AUTO):
+        raise CrceError(f"{base} is not on the server. Download it in the Erase tab first.")
+
+
+def _require_count(what: str, given: Sequence[object], most: int) -> None:
+    if not 1 <= len(given) <= most:
+        raise CrceError(f"These are {len(given)} {what}; give 1 to {most}.")
+
+
+def _ask(request: ModelRequest[A]) -> A:
     answer = client.send(request, timeout=_PATIENCE)
     if answer is None:
         raise CrceError("The worker gave no pictures. Try again.")
-    width = len(seeds)
-    columns = [[cells[i * width : (i + 1) * width] for i in range(len(chosen))] for cells in answer.columns]
-    rows: list[Row] = [
-        {"prompt": each.text, "kind": each.kind, "before": _describe_cells(before), "after": _describe_cells(after)}
-        for each, before, after in zip(chosen, *columns, strict=True)
-    ]
-    return {"run": found.id, "seeds": seeds, "rows": rows}, _draw_sheet(found, chosen, seeds, columns)
+    return answer
 
 
 def _draw_sheet(
-    run: Run, prompts: list[session.Prompt], seeds: list[int], columns: list[list[tuple[Cell, ...]]]
-) -> File:
-    """columns: before and after, each with the pictures of each prompt."""
-    base, config = bases.public_name(run.job.base), run.job.config
+    spec: ConceptSpec, base: str, titles: list[session.Title], prompts: list[session.Prompt], seeds: list[int],
+    columns: Columns,
+) -> File:  # fmt: skip
     rows = tuple(session.Row(prompt, cells) for prompt, *cells in zip(prompts, *columns, strict=True))
-    titles = [session.Title("before", base), session.Title(run.title, config.title, run.id)]
-    drawn = session.Comparison(run.job.spec.name, titles, seeds, len(rows), rows, base=base, runs=(run.id,))
+    ids = tuple(title.run for title in titles if title.run)
+    drawn = session.Comparison(spec.name, titles, seeds, len(rows), rows, base=bases.public_name(base), runs=ids)
     return _offer(draw_sheet(drawn), "comparison.png")
+
+
+def _describe_rows(prompts: list[session.Prompt], columns: Columns) -> list[Row]:
+    return [
+        {"prompt": each.text, "kind": each.kind, "before": _describe_cells(before), "after": _describe_cells(after)}
+        for each, before, after in zip(prompts, *columns, strict=True)
+    ]
 
 
 def _describe_cells(cells: tuple[Cell, ...]) -> list[Picture]:
@@ -252,5 +309,5 @@ def _checked(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 
 def build() -> None:
     """Adds the endpoints to the page that is being built."""
-    for endpoint in (propose, erase, status, compare):
+    for endpoint in (propose, preview, erase, status, compare):
         gr.api(_checked(endpoint), api_name=endpoint.__name__, concurrency_limit=4)

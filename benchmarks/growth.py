@@ -13,6 +13,7 @@ from jinja2 import Template
 
 from benchmarks.figures import time_call
 from benchmarks.machine import describe_machine
+from benchmarks.plot import draw_panels, make_panel
 from benchmarks.sizes import spec
 from crce.config import EraseConfig, resolve_config
 from crce.files import DOCS, read_json, write_atomic
@@ -24,7 +25,6 @@ TERMS = (1, 2, 4, 8, 12, 16, 20)
 CONCEPTS = (1, 2, 5, 10, 20)
 REPEATS, STEPS = 7, 20
 WAYS = {"lean": 1, "fast": 0}  # microbatch size; 0: all
-WIDE, HIGH, LEFT, TOP = 300, 180, 60, 40
 COLOURS = {"lean": "#0b8a72", "fast": "#d6336c", "run": "#6366f1"}
 PAGE = Template("""\
 # How the cost grows
@@ -49,23 +49,6 @@ Concepts in one run with {{ steps }} steps each (M = 5, N = 3), including the sa
 {% for row in concepts -%}
 | {{ row.concepts }} | {{ "%.1f"|format(row.seconds) }} | {{ "%.2f"|format(row.seconds / row.concepts) }} |
 {% endfor %}""")
-PLOT = Template("""\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {{ panels|length * (wide + 90) }} {{ high + 100 }}" \
-font-family="sans-serif" font-size="12" fill="#0f172a">
-<rect width="100%" height="100%" fill="#ffffff"/>
-{% for panel in panels %}<g transform="translate({{ left + loop.index0 * (wide + 90) }} {{ top }})">
-<text x="0" y="-16" font-weight="bold">{{ panel.title }}</text>
-<path d="M0 0V{{ high }}H{{ wide }}" fill="none" stroke="#64748b"/>
-<text x="-6" y="4" text-anchor="end">{{ "%.3g"|format(panel.top) }}</text>
-<text x="-6" y="{{ high }}" text-anchor="end">0</text>
-{% for x, label in panel.ticks %}<text x="{{ x }}" y="{{ high + 16 }}" text-anchor="middle">{{ label }}</text>
-{% endfor %}<text x="{{ wide / 2 }}" y="{{ high + 34 }}" text-anchor="middle">{{ panel.below }}</text>
-{% for line in panel.lines %}<polyline points="{{ line.points }}" fill="none" stroke="{{ line.colour }}" \
-stroke-width="2"/>
-<text x="{{ line.x }}" y="{{ line.y }}" text-anchor="end" fill="{{ line.colour }}">{{ line.name }}</text>
-{% endfor %}</g>
-{% endfor %}</svg>
-""")
 
 
 def main() -> None:
@@ -79,9 +62,7 @@ def main() -> None:
         write_atomic(file, json.dumps(measure(options.most), indent=1) + "\n")
     found = read_json(file)
     write_atomic(page, PAGE.render(found))
-    write_atomic(
-        page.with_suffix(".svg"), PLOT.render(panels=make_panels(found), wide=WIDE, high=HIGH, left=LEFT, top=TOP)
-    )
+    write_atomic(page.with_suffix(".svg"), draw_panels(make_panels(found)))
 
 
 def measure(most: int) -> dict:
@@ -121,30 +102,16 @@ def time_run(model: Diffusion, concepts: int) -> float:
 
 
 def make_panels(found: dict) -> list[dict]:
-    """The three plots, in pixels."""
+    """The three plots."""
     terms, concepts = found["terms"], found["concepts"]
     seconds = {way: [(row["terms"], row[way]["seconds"]) for row in terms] for way in WAYS}
     memory = {way: [(row["terms"], row[way]["memory"] / 1e6) for row in terms] for way in WAYS}
     runs = {"run": [(row["concepts"], row["seconds"]) for row in concepts]}
     return [
-        make_panel("seconds a step", "M + N", seconds),
-        make_panel("MB kept in a step", "M + N", memory),
-        make_panel(f"seconds of a run, {found['steps']} steps a concept", "concepts", runs),
+        make_panel("seconds a step", "M + N", seconds, COLOURS),
+        make_panel("MB kept in a step", "M + N", memory, COLOURS),
+        make_panel(f"seconds of a run, {found['steps']} steps a concept", "concepts", runs, COLOURS),
     ]
-
-
-def make_panel(title: str, below: str, lines: dict[str, list[tuple[float, float]]]) -> dict:
-    points = [point for line in lines.values() for point in line]
-    right, top = max(x for x, _ in points), max(y for _, y in points)
-    place = lambda x, y: (round(x / right * WIDE, 1), round(HIGH - y / top * HIGH, 1))  # noqa: E731
-    drawn = []
-    for name, line in lines.items():
-        places = [place(x, y) for x, y in line]
-        x, y = places[-1]
-        text = " ".join(f"{x},{y}" for x, y in places)
-        drawn.append({"name": name, "colour": COLOURS[name], "points": text, "x": x, "y": y - 6})
-    ticks = [(place(x, 0)[0], x) for x in sorted({x for x, _ in points})]
-    return {"title": title, "below": below, "top": top, "ticks": ticks, "lines": drawn}
 
 
 if __name__ == "__main__":

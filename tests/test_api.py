@@ -56,7 +56,12 @@ def test_the_example_in_python_runs(url, tiny_sd_dir, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "'lighthouse'" in done.stdout and "Done in" in done.stdout
-    assert [path.name for path in sorted(tmp_path.glob("*.png"))] == ["a cat.png", "a dog.png", "before and after.png"]
+    assert [path.name for path in sorted(tmp_path.glob("*.png"))] == [
+        "a cat.png",
+        "a dog.png",
+        "before and after.png",
+        "what it would do.png",
+    ]
 
 
 def test_the_example_with_curl_runs(url, tiny_sd_dir, tmp_path):
@@ -72,7 +77,7 @@ def test_the_example_with_curl_runs(url, tiny_sd_dir, tmp_path):
 
 def test_the_types_of_the_answers_are_told(url):
     told = Client(url, verbose=False).view_api(return_format="dict")["named_endpoints"]
-    assert sorted(told) == ["/compare", "/erase", "/propose", "/status"]
+    assert sorted(told) == ["/compare", "/erase", "/preview", "/propose", "/status"]
     fields = told["/status"]["returns"][0]["type"]["properties"]
     assert fields["state"] == {"type": "string"} and fields["done"] == {"type": "integer"}
     assert [each["parameter_name"] for each in told["/compare"]["parameters"]] == ["run", "prompts", "seeds"]
@@ -87,6 +92,9 @@ def test_the_types_of_the_answers_are_told(url):
         (("/erase", "dog", "magic"), "There is no method"),
         (("/erase", "dog", "crce", "someone/model"), "is not on the server"),
         (("/erase", "dog", "crce", "emoji-sd", "many"), "Input should be a valid integer"),
+        (("/preview", "dog", [], "", "someone/model"), "is not on the server"),
+        (("/preview", "dog", ["dog"] * 33), "These are 33 prompts"),
+        (("/preview", {"target": "pharos"}), "no training corefs"),
         (("/status", "../../etc"), "There is no run"),
         (("/compare", "nothing"), "There is no run"),
     ],
@@ -109,10 +117,10 @@ async def assist(url: str, *calls: tuple[str, dict]) -> tuple[list, list]:
         return (await me.list_tools()).tools, [await me.call_tool(*call, progress_callback=wait) for call in calls]
 
 
-def test_an_assistant_is_offered_the_four_endpoints_and_proposes(url):
+def test_an_assistant_is_offered_the_endpoints_and_proposes(url):
     calls = [("propose", {"concept": "lighthouse"}), ("status", {"run": "../../etc"})]
     tools, (proposal, refused) = asyncio.run(assist(url, *calls))
-    assert sorted(tool.name for tool in tools) == ["compare", "erase", "propose", "status"]
+    assert sorted(tool.name for tool in tools) == ["compare", "erase", "preview", "propose", "status"]
     inputs = {tool.name: tool.inputSchema for tool in tools}
     assert inputs["propose"]["properties"]["category"]["enum"] == ["object", "ip", "celebrity", "style"]
     assert all(told["description"] for schema in inputs.values() for told in schema["properties"].values())
@@ -129,6 +137,17 @@ def test_an_assistant_sees_before_and_after(url, tiny_sd_dir):
     told, picture, *_ = drawn.content
     assert ast.literal_eval(told.text)["rows"][0]["prompt"] == "a dog"
     assert picture.mimeType == "image/png" and Image.open(io.BytesIO(base64.b64decode(picture.data))).width > 2 * 96
+
+
+def test_an_assistant_sees_what_erasing_its_proposal_would_do(url, tiny_sd_dir):
+    before = runs.all_runs()
+    concept = Client(url, verbose=False).predict("lighthouse", api_name="/propose")["concepts"][0]
+    _, (drawn,) = asyncio.run(assist(url, ("preview", {"concept": concept, "base": str(tiny_sd_dir)})))
+    told, picture, *_ = drawn.content
+    rows = ast.literal_eval(told.text)["rows"]
+    assert [row["kind"] for row in rows] == ["target"] + 3 * ["coref"] + 3 * ["retain"]
+    assert picture.mimeType == "image/png" and Image.open(io.BytesIO(base64.b64decode(picture.data))).width > 2 * 96
+    assert runs.all_runs() == before
 
 
 def test_without_its_package_mcp_is_one_clear_line():

@@ -903,10 +903,10 @@ def test_the_details_set_what_it_took_beside_the_estimate(run):
     [
         ("concept", None, "Choose a concept"),
         ("base", "nowhere", "no base model"),
-        ("steps", "many", "steps is 'many'"),
+        ("steps", "many", "Steps is 'many'"),
         ("steps", "2.5", "whole number"),
-        ("steps", "-1", "steps is -1"),
-        ("learning_rate", "fast", "learning rate is 'fast'"),
+        ("steps", "-1", "Steps is -1"),
+        ("learning_rate", "fast", "Learning rate is 'fast'"),
         ("corefs", 2000, r"Names per step \(M\) is 2000"),
     ],
 )
@@ -987,7 +987,16 @@ def test_the_form_has_a_component_for_each_field():
     with gr.Blocks():
         components = erase_form.build_choice() | erase_form.build_settings() | erase_form.build_device()
     assert [*components] == [field.name for field in fields(EraseForm)]
-    assert {*erase_form.COST_FIELDS} < {*components}
+
+
+def test_the_page_marks_the_field_that_holds_what_is_wrong(no_worker, base):
+    with gr.Blocks():
+        ids = {name: part.elem_id for name, part in erase_form.build_settings().items()}
+    wrong = {"steps": "many", "learning_rate": "fast", "eta": None, "corefs": 2.5, "retains": -1, "seed": None,
+             "microbatch_size": 5000, "preview_every": -1}  # fmt: skip
+    for name, value in wrong.items():
+        (told,) = heard(erase.estimate(gr.Request(session_hash="tab"), concept="dog", base=base, **{name: value}))
+        assert f'data-wrong="{name}"' in told and ids[name] == f"field-{name}"
 
 
 def test_what_was_asked_for_comes_back_from_the_run(no_worker, base):
@@ -1064,10 +1073,13 @@ def test_one_bar_and_one_time_left_over_all_phases_of_a_run(run, dog, base):
         run.record(ago(StartEvent(pid=1), 10))
         run.request_evaluate(2)
         run.record(EstimateEvent(seconds=100.0, memory=1, disk=1, rows=9))
-        assert look(PhaseEvent(phase="bank", done=5, of=10, seconds_left=2.0)) == "preparing 5/10"
+        assert (
+            look(PhaseEvent(phase="bank", done=5, of=10, seconds_left=2.0))
+            == "preparing 5/10 · 1 min 32 s left, then the pictures are judged"
+        )
         judged(other, 9.0, 1)
         text = look(PhaseEvent(phase="bank", done=9, of=10, seconds_left=2.0))
-        assert re.fullmatch(r"preparing 9/10 · 1 min 4\d s left in all", text)
+        assert re.fullmatch(r"preparing 9/10 · 1 min [45]\d s left in all", text)
         text = look(StepEvent(step=5, of=20, losses={}, seconds_left=60.0))
         assert re.fullmatch(r"erasing 5/20 · 1 min 1\d s left in all", text)
         assert "next in the queue, after “dog (animal)”, erasing 5/20" in erase.render_runs(runs.all_runs(), None)
@@ -1080,6 +1092,32 @@ def test_one_bar_and_one_time_left_over_all_phases_of_a_run(run, dog, base):
         text = look(PhaseEvent(phase="pictures", done=20, of=20, seconds_left=110.0))
         assert re.fullmatch(r"drawing the report's terms 20/20 · 1 min \d+ s left in all", text)
     assert seen == sorted(seen) and seen[0] < 10 and seen[3] in range(70, 90) and seen[-1] == 100
+
+
+def test_the_time_left_is_told_from_the_beginning_where_a_run_like_it_was_timed(run, dog, base):
+    run.request_evaluate(2)
+    with run.hold():
+        run.record(StartEvent(pid=1))
+        assert run_forecast.forecast(run).text == "loading the model and timing a step"
+        other = runs.create(Job(base, dog, EraseConfig(steps=20, corefs=3), name="other"))
+        other.weights_path.write_bytes(b"")
+        other.record(StepEvent(step=20, of=20, losses={}))
+        other.record(CostEvent(seconds=70.0, memory=1, whose="process", disk=1))
+        begun = "loading the model and timing a step · 1 min 10 s left, then the pictures are judged"
+        assert run_forecast.forecast(run).text == begun
+        run.record(EstimateEvent(seconds=100.0, memory=1, disk=1, rows=9))
+        judged(other, 10.0, 1)
+        assert run_forecast.forecast(run).text == "drawing the first preview · 2 min 0 s left in all"
+
+
+def test_a_run_that_is_done_says_what_took_its_time(run):
+    run.record(CostEvent(seconds=132.0, memory=1, whose="process", disk=1))
+    judged(run, 75.0, 1)
+    run.record(DoneEvent(seconds=470.0))
+    parts = "2 min 12 s to erase, 1 min 15 s to judge, 4 min 23 s to load and to draw previews and the report"
+    assert run_view.summarize(run).description == f"Done in 7 min 50 s ({parts})."
+    run.record(DoneEvent(seconds=80.0))  # of a judging by itself
+    assert run_view.summarize(run).description == "Done in 1 min 20 s."
 
 
 def test_the_curve_has_few_points_and_all_terms(run):
@@ -1301,6 +1339,18 @@ def test_evaluating_asks_the_worker(no_worker, run):
         compare.evaluate([], 3)
 
 
+def test_runs_of_one_name_and_method_are_told_apart_by_their_time(dog, base):
+    for created in (0, 86400):
+        made = runs.create(Job(base, dog, EraseConfig("crce-uce"), name="same", created=created))
+        made.weights_path.write_bytes(b"")
+    other = runs.create(Job(base, dog, EraseConfig("uce"), name="same"))
+    other.weights_path.write_bytes(b"")
+    labels = [label for label, _ in compare.list_choices()]
+    assert len({*labels}) == 3 and "same · UCE" in labels
+    assert sum("01 Jan" in label or "02 Jan" in label for label in labels) == 2
+    assert "01 Jan" in erase.render_runs(runs.all_runs(), None)
+
+
 # Publish
 
 
@@ -1313,6 +1363,27 @@ def test_what_will_be_public_is_seen_first():
     assert "license:" not in card
     assert 'load_dataset("me/data", "object")' in card and "<user>" not in card
     assert publish.preview_dataset([], "")[2] == ""
+
+
+def test_terms_are_held_out_from_publish_where_a_concept_has_none():
+    slug = drafts.create("lighthouse", "object", "").slug
+    curate.add_terms(opened(slug), "", "corefs", "pharos, beacon tower, light tower")
+    button = 'data-do="split"'
+    assert button in publish.preview_dataset(["dog", slug], "")[0]
+    after = publish.draw_splits(["dog", slug], "", opened(slug), "")
+    assert button not in after[0] and "data/object/test.parquet" in after[0]
+    assert len(library.library()[slug].test_corefs) == 1
+    page, *_ = after[6:]
+    assert page.mine == library.library()[slug] and not page.stale
+
+
+def test_of_too_few_terms_or_with_runs_none_are_held_out_from_publish(base, dog):
+    slug = drafts.create("lighthouse", "object", "").slug
+    curate.add_terms(opened(slug), "", "corefs", "pharos, beacon tower")
+    assert "data-do" not in publish.preview_dataset([slug], "")[0]
+    curate.add_terms(opened(slug), "", "corefs", "light tower")
+    runs.create(Job(base, library.library()[slug], EraseConfig("crce-uce")))
+    assert "data-do" not in publish.preview_dataset([slug], "")[0]
 
 
 def test_without_a_token_nothing_leaves_this_machine(monkeypatch, tmp_path):

@@ -292,6 +292,6 @@ def test_a_number_that_no_run_can_have_is_told_by_the_name_of_its_field(no_worke
 
 @pytest.mark.parametrize("images", [5000, -1])
 def test_a_start_that_is_refused_leaves_no_run(no_worker, tiny_sd_dir, images):
-    with pytest.raises(gr.Error, match=f"images is {images}"):
+    with pytest.raises(gr.Error, match=f"Judge is {images}; give"):
         erase.start(concept="dog", base=str(tiny_sd_dir), steps="20", images=images)
     assert list(runs.store().glob("*")) == []

@@ -22,9 +22,9 @@ def test_the_first_cases_of_each_attack_hold(name, tmp_path):
 
 def test_visitors_of_all_tabs_have_an_answer_to_all_that_they_ask(monkeypatch):
     monkeypatch.setattr(visitors, "PAUSE", 0.1)
-    with visitors.serve() as url:
+    with visitors.serve() as (url, _):
         page = visitors.Page(url)
-        waits, errors = visitors.spend(page, seed=0, seconds=2.0, visitors=len(page.tabs))
+        waits, errors = visitors.spend(page, visitors.invite(page, len(page.tabs)), seconds=2.0, arrival=0.0)
     assert len(page.tabs) == 4 and all(1 < len(pulses) < 4 for pulses in page.tabs)
     assert waits and errors == []
 

@@ -23,6 +23,7 @@ from crce.records import UNREADABLE
 FIRST = "dog"
 # The fields of a spec, as the page calls them.
 _FIELDS = {
+    r"\btarget is \"\"": "the concept has no name",
     r"\btarget is\b": "the concept's name is",
     r"\bcorefs\[\d+\]\.text": "a name to erase",
     r"\bretains\[\d+\]\.text": "a term to keep",

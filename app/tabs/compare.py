@@ -3,6 +3,7 @@
 import base64
 import io
 import uuid
+from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,8 +90,10 @@ class CompareTab:
 
 
 def list_choices() -> list[tuple[str, str]]:
-    """The runs that have something to compare."""
-    return [(f"{run.title} · {run.facts.label}", run.id) for run in _list_erased()]
+    """The runs that have something to compare; those of one name and method with the time."""
+    found = [(f"{run.title} · {run.facts.label}", run) for run in _list_erased()]
+    counts = Counter(label for label, _ in found)
+    return [(label if counts[label] == 1 else f"{label} · {run_view.tell_when(run)}", run.id) for label, run in found]
 
 
 def _list_erased() -> list[Run]:

@@ -56,6 +56,8 @@ _MANY = 3  # equal warnings, or notes, that become one
 # In a narrow window the talk is a drawer.
 _TOGGLE_TALK = "() => document.querySelector('.desk').classList.toggle('talking')"
 _THUMBNAIL_SECONDS = 60
+# One edit after the other: each starts from what the one before has saved.
+ONE_BY_ONE: dict[str, Any] = {"concurrency_id": "drafts", "concurrency_limit": 1, **QUIET}
 _MAX_DIFFERENCES = 12  # shown between two versions
 
 
@@ -166,7 +168,7 @@ def render_head(opened: OpenConcept) -> str:
         own=drafts.is_own(spec),
         shipped=is_shipped(spec),
         runs=_count_runs()[spec.slug],
-        locked=_explain_lock(spec.slug),
+        locked=explain_lock(spec.slug),
         undo=undo,
         redo=redo,
         forgotten=drafts.has_broken_history(spec.slug),
@@ -187,7 +189,7 @@ def render_terms(spec: ConceptSpec, kind: str) -> str:
         list=kind,
         side=edits.LISTS[kind],
         other=edits.LISTS[_OTHER[kind]],
-        locked=_explain_lock(spec.slug),
+        locked=explain_lock(spec.slug),
         lint=_group_findings(spec, kind),
         repeated=_find_repeated(getattr(spec, kind)),
         reasons=_collect_reasons(spec),
@@ -265,7 +267,7 @@ def _count_runs() -> Counter[str]:
     return Counter(run.facts.slug for run in runs.all_runs() if run.facts.name != example.NAME)
 
 
-def _explain_lock(slug: str) -> str:
+def explain_lock(slug: str) -> str:
     """Why the split can no longer change; "" while no run uses it."""
     count = _count_runs()[slug]
     trained = f"{count} run{'s' if count > 1 else ''}"
@@ -366,7 +368,7 @@ def _find_term(spec: ConceptSpec, kind: str, text: str) -> Term:
 
 
 def _refuse_locked(spec: ConceptSpec) -> None:
-    if reason := _explain_lock(spec.slug):
+    if reason := explain_lock(spec.slug):
         raise CrceError(f"{reason} Keep a copy of the concept to split it another way.")
 
 
@@ -409,7 +411,7 @@ _CONCEPT_BUTTONS: dict[str, Callable[[OpenConcept], OpenConcept]] = {
     "mine": drafts.keep_mine,
     "copy": drafts.keep_copy,
     "next": _open_unreviewed,
-    "resplit": lambda opened: _redraw_split(opened, opened.spec.provenance.split_seed + 1),
+    "resplit": lambda opened: redraw_split(opened, opened.spec.provenance.split_seed + 1),
 }
 
 
@@ -419,10 +421,12 @@ def change_seed(opened: OpenConcept, search: str, event: gr.EventData) -> tuple:
     text = event._data["value"].strip()
     if not text.isdecimal():
         raise CrceError(f"The seed is {text!r}; enter a whole number of at least 0.")
-    return render_all(_redraw_split(opened, int(text)), search)
+    return render_all(redraw_split(opened, int(text)), search)
 
 
-def _redraw_split(opened: OpenConcept, seed: int) -> OpenConcept:
+def redraw_split(opened: OpenConcept, seed: int) -> OpenConcept:
+    """Holds out a third of each list by this seed. Raises CrceError where runs have locked the split."""
+
     def redraw(spec: ConceptSpec) -> ConceptSpec:
         _refuse_locked(spec)
         lists: dict[str, Any] = {kind: edits.draw_split(_sort(getattr(spec, kind)), seed) for kind in edits.LISTS}
@@ -585,25 +589,23 @@ def _wire_shelf(ui: CurateTab, demo: gr.Blocks, remembered: gr.BrowserState) -> 
 
 
 def _wire_edits(ui: CurateTab) -> None:
-    # One edit after the other: each starts from what the one before has saved.
-    one_by_one: dict[str, Any] = {"concurrency_id": "drafts", "concurrency_limit": 1, **QUIET}
     # No event is skipped while another waits: two quick presses of Undo are two steps back.
-    every = {"trigger_mode": "multiple", **one_by_one}
+    every = {"trigger_mode": "multiple", **ONE_BY_ONE}
     inputs, shelf, actions = [ui.opened, ui.shelf.search], ui.shelf, ui.actions
     ui.head.click(press_concept_button, inputs, ui.parts, **every)
-    ui.head.input(change_seed, inputs, ui.parts, **one_by_one)
+    ui.head.input(change_seed, inputs, ui.parts, **ONE_BY_ONE)
     for kind, part in ui.lists.items():
         part.terms.input(change_field, inputs, ui.parts, **every)
         part.terms.click(press_term_button, inputs, ui.parts, **every)
-        part.more.submit(add_terms, [*inputs, gr.State(kind), part.more], [part.more, *ui.parts], **one_by_one)
+        part.more.submit(add_terms, [*inputs, gr.State(kind), part.more], [part.more, *ui.parts], **ONE_BY_ONE)
     read = gr.State()
     uploaded = actions.import_file.upload(read_file, actions.import_file, read, **QUIET)
-    uploaded.success(import_file, [*inputs, read], ui.parts, **one_by_one)
+    uploaded.success(import_file, [*inputs, read], ui.parts, **ONE_BY_ONE)
     shelf.create.click(
-        create_concept, [shelf.name, shelf.category, shelf.sense], [shelf.name, shelf.sense, *ui.parts], **one_by_one
+        create_concept, [shelf.name, shelf.category, shelf.sense], [shelf.name, shelf.sense, *ui.parts], **ONE_BY_ONE
     )
-    actions.sign.click(sign_review, [*inputs, actions.reviewer], ui.parts, **one_by_one)
-    ui.chat.log.click(press_chat_button, inputs, ui.parts, **one_by_one)
+    actions.sign.click(sign_review, [*inputs, actions.reviewer], ui.parts, **ONE_BY_ONE)
+    ui.chat.log.click(press_chat_button, inputs, ui.parts, **ONE_BY_ONE)
 
 
 def wire_pictures(ui: CurateTab, styles: gr.HTML) -> None:

@@ -24,6 +24,7 @@ _SEED = 0
 _PAUSE = 0.7  # seconds without a change before anything is computed
 _PNG = "data:image/png;base64,"
 _SIDES = {"target": "target", "coref": "erase", "retain": "keep"}
+_OPENING = "Opening the concept…"
 _NO_COREFS = "Add names to erase to see here what erasing them would do."
 _NO_TERMS = "Add terms to see how far they are from the concept."
 _NOTHING_TO_CHECK = "There are no terms to draw yet. Add some to the lists first."
@@ -226,8 +227,9 @@ def _summarize_drawn(spec: ConceptSpec, drawn: dict[str, tuple[int, int]]) -> st
 
 def build_preview() -> PreviewPanel:
     last, drawable = gr.State(ShownPreview()), html_panel(elem_classes="maybe")
-    anchor = gr.Textbox("", label="Draw it as", placeholder="nothing", max_length=200)
-    return PreviewPanel(last, anchor, drawable, html_panel(render("preview", hint=_NO_COREFS), elem_classes="strip-of"))
+    anchor = gr.Textbox("", label="Draw it as", placeholder="nothing", max_length=200,
+                        info="In the preview and in a run from here; such as: a wolf")  # fmt: skip
+    return PreviewPanel(last, anchor, drawable, html_panel(render("preview", hint=_OPENING), elem_classes="strip-of"))
 
 
 def build_distances() -> DistancesPanel:

@@ -17,7 +17,7 @@ from app.session.drafts import OpenConcept, require_saved
 from app.tabs import base_download, erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
-from app.tabs.run_forecast import estimate_judging
+from app.tabs.run_forecast import estimate_judging, estimate_training
 from app.worker import WorkerRequest, start_work, tab_id, waiting
 from crce import base_version, bases, devices, runs
 from crce.catalogue import METHOD_FACTS
@@ -29,7 +29,6 @@ from crce.cost import Cost, describe_room, describe_time, format_duration
 from crce.errors import CrceError
 from crce.judges.choices import AUTO, can_judge, choose_judge
 from crce.runs import EvaluationRequest, Job, ResolvedJob, Run
-from crce.runs.events import CostEvent, StepEvent
 from crce.worker.requests import EstimateRequest
 
 _COLOURS = {"target": "#6366f1", "corefs": "#c2255c", "retains": "#087a64"}
@@ -126,11 +125,9 @@ def _describe_undrawn(record: Record, spec: ConceptSpec, base: str) -> str:
 def measure_time(form: EraseForm) -> str:
     """The time at the pace of the last run of this base and method on this machine, with the judging where its pace is
     known too; empty without such a run."""
-    found = [run for run in runs.all_runs() if run.facts.base == form.base and run.facts.method == form.method]
-    pace = next((pace for run in found if (pace := _measure_pace(run))), None)
-    if pace is None:
+    erasing, judging = estimate_training(form.base, form.method, form.count_steps()), _estimate_judging(form)
+    if erasing is None:
         return ""
-    erasing, judging = pace * form.count_steps(), _estimate_judging(form)
     if not judging:
         return f"About {format_duration(erasing)} to erase on this machine."
     parts = f"{format_duration(erasing)} to erase, {format_duration(judging)} to judge"
@@ -142,13 +139,6 @@ def _estimate_judging(form: EraseForm) -> float | None:
     if not form.concept or not form.images or not can_judge(form.base, judge):
         return None
     return estimate_judging(form.to_job(), form.images)
-
-
-def _measure_pace(run: Run) -> float | None:
-    """Seconds per step of a run that trained without interruption, else None. Of the training alone, as the estimate
-    and what is told of a run that is done."""
-    cost, last = run.last(CostEvent), run.last(StepEvent)
-    return cost.seconds / last.step if run.erased and cost and last else None
 
 
 def render_runs(found: list[Run], chosen: str | None, most: int = CARDS, find: str = "", order: str = "") -> str:
@@ -229,8 +219,9 @@ def estimate(http: gr.Request, **values: Any) -> Generator[Any, Any, None]:
     try:
         form = EraseForm.from_values(values)
         description, warnings = describe_run(form), warn_undrawn(form)
+        config = form.to_config()
     except CrceError as error:
-        yield render("line", text=str(error))
+        yield render("line", text=in_page_words(str(error)), wrong=getattr(error, "field", ""))
         return
     yield render("line", text=description, warnings=warnings)
     if not form.concept:
@@ -244,7 +235,7 @@ def estimate(http: gr.Request, **values: Any) -> Generator[Any, Any, None]:
         yield render("line", text=text, warnings=warnings)
         return
     try:
-        tab, config = tab_id(http, "estimate"), form.to_config()
+        tab = tab_id(http, "estimate")
         cost: Cost | None = yield WorkerRequest(EstimateRequest(tab, form.base, list(specs), config, form.dtype))
     except CrceError as error:
         yield render("line", text=f"{description} {in_page_words(str(error))}", warnings=warnings)
@@ -263,7 +254,8 @@ def start(**values: Any) -> str:
     form = EraseForm.from_values(values)
     judge = form.judge.strip() or AUTO
     base_download.require(form.base, form.device, form.dtype, judge if form.images else AUTO)
-    run = queue_run(form.to_job(), int(form.images), judge, form.leave_out_long)
+    with erase_form.naming_fields():
+        run = queue_run(form.to_job(), int(form.images), judge, form.leave_out_long)
     gr.Info(f"{html.escape(run.title)} is queued. It continues if you close this page.", title="Started")
     return run.id
 
@@ -438,9 +430,8 @@ def wire(ui: EraseTab, curate_tab: CurateTab, demo: gr.Blocks, tabs: gr.Tabs, pa
     asked = [ui.form[name] for name in ("method", "backbone", "concept")]
     gr.on([part.change for part in asked], show_anchor, asked, ui.form["anchor"], **QUIET)
     # Opening the tab asks too, but not loading the page: that alone must not start a worker.
-    costs = {name: ui.form[name] for name in erase_form.COST_FIELDS}
-    changes = [page.select, ui.arrived.change, *(part.change for part in costs.values())]
-    gr.on(changes, estimate, None, ui.estimate, inputs_kwargs=costs, **EVERY_CHANGE)
+    changes = [page.select, ui.arrived.change, *(part.change for part in fields)]
+    gr.on(changes, estimate, None, ui.estimate, inputs_kwargs=ui.form, **EVERY_CHANGE)
     place = [ui.form[name] for name in ("base", "device", "dtype", "judge")]
     shown = [page.select, *(part.change for part in place)]
     gr.on(shown, base_download.show, place, ui.base_panel, trigger_mode="always_last", **QUIET)

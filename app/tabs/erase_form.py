@@ -1,6 +1,8 @@
 """The Erase form: its components, and the object that their values become."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,14 +43,21 @@ EFFORTS = (
     Effort("Thorough", "The preset, ten pictures of each term judged: figures to rely on", 1, 10),
 )
 _DEVICES = {devices.AUTO: "automatic", devices.CPU: "CPU"}
-# The number fields, by what stands above them.
-_NUMBERS = {"eta": "Push (η)", "corefs": "Names per step (M)", "retains": "Neighbours per step (N)", "seed": "Seed",
-            "images": "Judge", "microbatch_size": "Microbatch", "preview_every": "Preview"}  # fmt: skip
-# The fields that change what a run costs.
-COST_FIELDS = (
-    "concept", "base", "method", "steps", "corefs", "retains", "together", "microbatch_size", "backbone", "anchor",
-    "erase_from", "device", "dtype", "images", "judge",
-)  # fmt: skip
+# The number fields, by what stands above them. The first two are text: see `EraseForm`.
+_NUMBERS = {
+    "steps": "Steps", "learning_rate": "Learning rate", "eta": "Push (η)", "corefs": "Names per step (M)",
+    "retains": "Neighbours per step (N)", "seed": "Seed", "images": "Judge", "microbatch_size": "Microbatch",
+    "preview_every": "Preview",
+}  # fmt: skip
+_FIELDS = {"lr": "learning_rate"}  # of settings that are called otherwise
+
+
+class FieldError(CrceError):
+    """What is wrong with the value of one field, which the page marks. field: its name in `EraseForm`."""
+
+    def __init__(self, field: str, problem: str):
+        super().__init__(f"{_NUMBERS[field]} is {problem}")
+        self.field = field
 
 
 @dataclass(frozen=True)
@@ -89,8 +98,9 @@ class EraseForm:
         Raises CrceError for a number that was cleared, and for a fraction where a number is whole: what else would be
         meant is not known.
         """
-        for name in filter(values.__contains__, _NUMBERS):
-            _check_number(name, values[name])
+        for name, value in values.items():
+            if name in _NUMBERS and not isinstance(value, str):
+                _check_number(name, value)
         given = {name: value for name, value in values.items() if value is not None}
         return cls(**{**given, "base": given.get("base", cls.base).strip()})
 
@@ -124,11 +134,11 @@ class EraseForm:
 
     def to_config(self) -> EraseConfig:
         """Raises CrceError for a value that no run can have, by the name of its field."""
-        try:
+        with naming_fields():
             return EraseConfig(
                 method=self.method,
                 steps=_parse_whole("steps", self.steps),
-                lr=_parse_number("learning rate", self.learning_rate),
+                lr=_parse_number("learning_rate", self.learning_rate),
                 eta=self.eta,
                 corefs=int(self.corefs),
                 retains=int(self.retains),
@@ -140,8 +150,6 @@ class EraseForm:
                 anchor=self.anchor.strip() or None,
                 erase_from=self.erase_from.strip() or None,
             )
-        except CrceError as error:
-            raise CrceError(_name_field(str(error))) from None
 
     def to_job(self) -> Job:
         """Raises CrceError if no concept is chosen, or for a value that no run can have."""
@@ -161,18 +169,27 @@ class EraseForm:
         return resolve_config(config, self.base).steps
 
 
+@contextmanager
+def naming_fields() -> Iterator[None]:
+    """What is wrong with a setting becomes a `FieldError` of the field that it was entered in."""
+    try:
+        yield
+    except FieldError:
+        raise
+    except CrceError as error:
+        name, told, problem = str(error).partition(" is ")
+        field = _FIELDS.get(name, name)
+        if told and field in _NUMBERS:
+            raise FieldError(field, problem) from None
+        raise
+
+
 def _check_number(name: str, value: float | None) -> None:
     # Not isfinite: a whole number may be too large for it, which the settings tell.
     if value is None or not abs(value) < math.inf:
-        raise CrceError(f"{_NUMBERS[name]} is empty. Enter a number.")
+        raise FieldError(name, "empty. Enter a number.")
     if name != "eta" and value != int(value):
-        raise CrceError(f"{_NUMBERS[name]} is {value:g}. Enter a whole number.")
-
-
-def _name_field(problem: str) -> str:
-    """What is wrong with a setting, told of the field that it was entered in."""
-    name, told, rest = problem.partition(" is ")
-    return f"{_NUMBERS.get(name, name)}{told}{rest}"
+        raise FieldError(name, f"{value:g}. Enter a whole number.")
 
 
 def _parse_number(name: str, text: str) -> float | None:
@@ -182,7 +199,7 @@ def _parse_number(name: str, text: str) -> float | None:
     except ValueError:
         number = math.nan
     if number is not None and not math.isfinite(number):
-        raise CrceError(f"{name} is {text!r}; enter a number, or leave it empty for the preset.")
+        raise FieldError(name, f"{text!r}; enter a number, or leave it empty for the preset.")
     return number
 
 
@@ -190,7 +207,7 @@ def _parse_whole(name: str, text: str) -> int | None:
     """None for an empty text."""
     number = _parse_number(name, text)
     if number is not None and number != int(number):
-        raise CrceError(f"{name} is {text!r}; enter a whole number, or leave it empty for the preset.")
+        raise FieldError(name, f"{text!r}; enter a whole number, or leave it empty for the preset.")
     return None if number is None else int(number)
 
 
@@ -272,27 +289,24 @@ def renew_effort(title: str, method: str, backbone: str, base: str) -> tuple:
 def build_settings() -> dict[str, Any]:
     form = EraseForm()
     backbones = [(METHOD_FACTS[key].title, key) for key in BACKBONES]
-    # No limits and no rounding here: the settings have them, and name the field.
     return {
-        "steps": gr.Textbox("", label="Steps", info="Of training. Empty: preset", placeholder="preset", min_width=90),
-        "learning_rate": gr.Textbox("", label="Learning rate", info="Empty: preset", placeholder="preset",
-                                    min_width=110),
-        "eta": gr.Number(form.eta, label=_NUMBERS["eta"], info=EXPLAINED["η"]),
-        "corefs": gr.Number(form.corefs, label=_NUMBERS["corefs"], info=EXPLAINED["M"]),
-        "retains": gr.Number(form.retains, label=_NUMBERS["retains"], info=EXPLAINED["N"]),
-        "seed": gr.Number(form.seed, label=_NUMBERS["seed"], info="Same seed, same result"),
-        "images": gr.Number(JUDGED_IMAGES, label=_NUMBERS["images"], info="Pictures per term; 0: none"),
+        "steps": _build_number("steps", "", "Of training. Empty: preset", 90),
+        "learning_rate": _build_number("learning_rate", "", "Empty: preset", 110),
+        "eta": _build_number("eta", form.eta, EXPLAINED["η"]),
+        "corefs": _build_number("corefs", form.corefs, EXPLAINED["M"]),
+        "retains": _build_number("retains", form.retains, EXPLAINED["N"]),
+        "seed": _build_number("seed", form.seed, "Same seed, same result"),
+        "images": _build_number("images", JUDGED_IMAGES, "Pictures per term; 0: none"),
         "judge": build_judge(),
         "together": gr.Dropdown(list_concepts(), value=[], multiselect=True, label="Also erase",
                                 info="In the same run"),
-        "microbatch_size": gr.Number(form.microbatch_size, label=_NUMBERS["microbatch_size"],
-                                     info="Terms per U-Net pass; 0: all, 1: least memory"),
+        "microbatch_size": _build_number("microbatch_size", form.microbatch_size,
+                                         "Terms per U-Net pass; 0: all, 1: least memory"),
         "backbone": gr.Dropdown(backbones, value=form.backbone, label="CRCE backbone",
                                 info="The method that CRCE extends"),
         "until_gone": gr.Checkbox(form.until_gone, label="Stop when gone",
                                   info="The judge looks at 20 pictures every 15 steps"),
-        "preview_every": gr.Number(form.preview_every, label=_NUMBERS["preview_every"],
-                                   info="Steps between previews; 0: none"),
+        "preview_every": _build_number("preview_every", form.preview_every, "Steps between previews; 0: none"),
         "leave_out_long": gr.Checkbox(form.leave_out_long, label="Leave out long terms",
                                       info="Those with more tokens than the base reads"),
         "anchor": gr.Textbox("", label="Draw as", info="What takes the concept's place", max_length=200,
@@ -300,6 +314,15 @@ def build_settings() -> dict[str, Any]:
         "erase_from": gr.Textbox("", label="Erase only from", info="Another concept, to take this from it alone",
                                  max_length=200, placeholder="everywhere"),
     }  # fmt: skip
+
+
+def _build_number(name: str, value: float | str, about: str, width: int = 160) -> gr.Number | gr.Textbox:
+    """A text is for a number that may be left empty. The page marks the field by its id when what it holds is wrong."""
+    options: dict[str, Any] = {"label": _NUMBERS[name], "info": about, "elem_id": f"field-{name}", "min_width": width}
+    if isinstance(value, str):
+        return gr.Textbox(value, placeholder="preset", **options)
+    # No limits and no rounding here: the settings have them, and name the field.
+    return gr.Number(value, **options)
 
 
 def build_device() -> dict[str, Any]:

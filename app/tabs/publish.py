@@ -15,9 +15,9 @@ from gradio.utils import get_upload_folder
 from app.components import html_panel, render
 from app.errors import report_errors
 from app.events import QUIET
-from app.session import people, publications
-from app.session.drafts import FIRST
-from app.tabs import compare
+from app.session import drafts, people, publications
+from app.session.drafts import FIRST, OpenConcept
+from app.tabs import compare, curate
 from app.tabs.curate import CurateTab
 from crce import runs
 from crce.concepts import dataset
@@ -144,8 +144,18 @@ def _show_dataset(made: Publication, specs: list[ConceptSpec]) -> tuple:
     header, text = _split_card(made.card)
     files = {name: format_size(count) for name, count in made.sizes.items()}
     rows = [[str(row[column]) for column in _COLUMNS] for row in dataset.rows(specs, "train")[:_FIRST_ROWS]]
-    public = render("public", files=files, differences=dataset.find_problems(specs))
+    splittable = len(_list_splittable(specs))
+    public = render("public", files=files, differences=dataset.find_problems(specs), splittable=splittable)
     return public, gr.Column(visible=True), text, rows, header, made.digest
+
+
+def _list_splittable(specs: list[ConceptSpec]) -> list[ConceptSpec]:
+    """Those of which nothing is held out, or all is, though their lists are long enough and no run has used them."""
+    return [
+        spec
+        for spec in specs
+        if dataset.find_unsplit([spec]) and dataset.can_split(spec) and not curate.explain_lock(spec.slug)
+    ]
 
 
 @report_errors
@@ -198,6 +208,16 @@ def refresh_choices(concepts: list[str], run_id: str | None, opened: str) -> tup
 @report_errors
 def choose_concepts(event: gr.EventData) -> list[str]:
     return list_reviewed() if event._data["do"] == "reviewed" else list_all()
+
+
+@report_errors
+def draw_splits(concepts: list[str], repo: str, opened: OpenConcept, search: str) -> tuple:
+    """Holds terms out in the chosen concepts that lack them. Shows what would be published now, and in Curate the
+    concept that is open there."""
+    for spec in _list_splittable(_find_specs(concepts)):
+        curate.redraw_split(drafts.open_concept(spec.slug), spec.provenance.split_seed)
+    now = opened if opened.stale else drafts.open_concept(opened.slug)
+    return *preview_dataset(concepts, repo), *curate.render_all(now, search)
 
 
 @report_errors
@@ -366,15 +386,17 @@ def wire(ui: PublishTab, curate_tab: CurateTab, page: gr.Tab) -> None:
     page.select(refresh_choices, [*chosen, curate_tab.slug], [ui.login, ui.dataset.choose, *chosen], **QUIET)
     page.select(render_push, None, ui.push, **QUIET)
     slow = {"show_progress": "minimal", "api_visibility": "private", "concurrency_limit": 1}
-    _wire_dataset(ui.dataset, slow)
+    _wire_dataset(ui.dataset, curate_tab, slow)
     _wire_weights(ui.weights, slow)
 
 
-def _wire_dataset(panel: DatasetPanel, slow: dict) -> None:
+def _wire_dataset(panel: DatasetPanel, curate_tab: CurateTab, slow: dict) -> None:
     repo = panel.target.repo
     preview = [panel.files, panel.preview, panel.card.text, panel.rows, panel.card.header, panel.seen]
     gr.on([panel.concepts.change, repo.change], preview_dataset, [panel.concepts, repo], preview, **QUIET)
     panel.choose.click(choose_concepts, None, panel.concepts, **QUIET)
+    lists = [panel.concepts, repo, curate_tab.opened, curate_tab.shelf.search]
+    panel.files.click(draw_splits, lists, [*preview, *curate_tab.parts], **curate.ONE_BY_ONE)
     panel.compare.click(show_difference, [panel.concepts, repo], [panel.result, *preview], **slow)
     form = {"concepts": panel.concepts, "seen": panel.seen, **vars(panel.target)}
     panel.publish.click(publish_dataset, None, panel.result, inputs_kwargs=form, **slow)

@@ -7,7 +7,7 @@ from crce import runs
 from crce.cost import format_duration
 from crce.evaluation.questions import TARGET_FACTOR
 from crce.runs import PHASES, Job, Run
-from crce.runs.events import EstimateEvent, Phase, PhaseEvent, StartEvent, StepEvent
+from crce.runs.events import CostEvent, EstimateEvent, Phase, PhaseEvent, StartEvent, StepEvent
 
 Mark = PhaseEvent | StepEvent
 # The part of the training that fills the latent cache, and of the judging that draws the report's terms, as they were
@@ -26,18 +26,28 @@ class Forecast:
 
 def forecast(run: Run) -> Forecast:
     """Of a run that is being worked on, or was."""
-    history = run.history
-    mark = history.latest(PhaseEvent, StepEvent, StartEvent)
+    mark = run.history.latest(PhaseEvent, StepEvent, StartEvent)
     if not isinstance(mark, Mark):
-        drawing = isinstance(history.latest(EstimateEvent, StartEvent), EstimateEvent)
-        text = "drawing the first preview" if drawing else "loading the model and timing a step"
-        return Forecast(round(100 * _find_kept(run)), text)
+        return Forecast(round(100 * _find_kept(run)), _describe_beginning(run))
     judging = bool(run.evaluation) or mark.progress.phase in ("evaluate", "pictures")
-    stepped = isinstance(history.latest(StepEvent, StartEvent), StepEvent)
+    stepped = isinstance(run.history.latest(StepEvent, StartEvent), StepEvent)
     trains = stepped or mark.progress.phase in ("bank", "train")
     parts = _expect_parts(run, trains, judging)
-    left = _count_left(run, mark, judging)
-    return Forecast(_compute_percent(run, mark, parts), _describe(mark, left, judging))
+    return Forecast(_compute_percent(run, mark, parts), _describe(run, mark, judging))
+
+
+def estimate_training(base: str, method: str, steps: int) -> float | None:
+    """Seconds at the pace of the last run of this base and method on this machine; None before the first."""
+    found = [run for run in runs.all_runs() if run.facts.base == base and run.facts.method == method]
+    pace = next((pace for run in found if (pace := _measure_pace(run))), None)
+    return None if pace is None else pace * steps
+
+
+def _measure_pace(run: Run) -> float | None:
+    """Seconds per step of a run that trained without interruption, else None. Of the training alone, as the estimate
+    and what is told of a run that is done."""
+    cost, last = run.last(CostEvent), run.last(StepEvent)
+    return cost.seconds / last.step if run.erased and cost and last else None
 
 
 def estimate_judging(job: Job, images: float) -> float | None:
@@ -82,35 +92,72 @@ def _expect_judging(run: Run) -> float | None:
     return estimate_judging(run.job, request.images) if request else None
 
 
-def _count_left(run: Run, mark: Mark, judging: bool) -> float | None:
-    """Seconds from now to the end; None where a part is unknown. What the last event promised has passed in part."""
-    progress, now = mark.progress, time.time()
-    if progress.seconds_left is None:
-        return None
-    left, expected = progress.seconds_left - (now - mark.time), _expect_judging(run) if judging else 0.0
-    if progress.phase == "bank":
-        estimate, start = run.last(EstimateEvent), run.last(StartEvent)
-        if not start or not estimate or estimate.seconds is None or run.kept_step:
-            return None
-        left = max(estimate.seconds - (now - start.time), left)
-    if progress.phase in ("evaluate", "pictures"):
-        return left + _PICTURES * (expected or 0.0) * (progress.phase == "evaluate")
-    return None if expected is None else left + expected
+def _expect_training(run: Run) -> tuple[float, float] | None:
+    """Seconds for the latent cache and for the steps: what the run itself has timed, else what the last one like it
+    took. Steps that a resumed run keeps are not trained again."""
+    estimate, facts = run.last(EstimateEvent), run.facts
+    whole = estimate.seconds if estimate else estimate_training(facts.base, facts.method, run.job.config.steps)
+    return None if whole is None else (_CACHE * whole, (1 - _CACHE) * whole * (1 - _find_kept(run)))
 
 
-def _describe(mark: Mark, left: float | None, judging: bool) -> str:
+def _describe_beginning(run: Run) -> str:
+    """Of a run without a latent: what it is doing, with the time that it takes from the first one on."""
+    timed = isinstance(run.history.latest(EstimateEvent, StartEvent), EstimateEvent)
+    text = "drawing the first preview" if timed else "loading the model and timing a step"
+    expected = None if run.erased else _expect_training(run)
+    return f"{text}{_describe_left(run, sum(expected) if expected else None, bool(run.evaluation))}"
+
+
+def _describe(run: Run, mark: Mark, judging: bool) -> str:
     progress = mark.progress
     if progress.phase == "train" and progress.done == progress.of:
         return "erased; loading the judge" if judging else "saving the result"
+    if progress.phase in ("evaluate", "pictures"):
+        left = _describe_total(_count_judging(run, mark))
+    else:
+        left = _describe_left(run, _count_training(run, mark), judging)
     note = f" · {progress.note}" if progress.note else ""
-    return f"{PHASES[progress.phase]} {progress.done}/{progress.of}{_describe_left(mark, left, judging)}{note}"
+    return f"{PHASES[progress.phase]} {progress.done}/{progress.of}{left}{note}"
 
 
-def _describe_left(mark: Mark, left: float | None, judging: bool) -> str:
+def _count_promised(mark: Mark) -> float | None:
+    """Seconds until the phase ends; what the event promised has passed in part."""
     promised = mark.progress.seconds_left
-    if left is None and promised and mark.progress.phase == "train":
-        then = ", then the pictures are judged" if judging else ""
-        return f" · {format_duration(promised)} left{then}"
+    return None if promised is None else promised - (time.time() - mark.time)
+
+
+def _count_training(run: Run, mark: Mark) -> float | None:
+    """Seconds until the training ends, of a run that fills its cache or trains."""
+    promised = _count_promised(mark)
+    if mark.progress.phase == "train":
+        return promised
+    expected = _expect_training(run)
+    if expected is None:
+        return None
+    cache, steps = expected
+    done = mark.progress.done / max(mark.progress.of, 1)
+    return steps + (cache * (1 - done) if promised is None else promised)
+
+
+def _count_judging(run: Run, mark: Mark) -> float | None:
+    """Seconds until the report is drawn, of a run that is judged."""
+    promised = _count_promised(mark)
+    if promised is None or mark.progress.phase == "pictures":
+        return promised
+    return promised + _PICTURES * (_expect_judging(run) or 0.0)
+
+
+def _describe_left(run: Run, training: float | None, judging: bool) -> str:
+    """The time left in all where that of the judging is known too, else that of the training."""
+    if training is None:
+        return ""
+    expected = _expect_judging(run) if judging else 0.0
+    if expected is None:
+        return f" · {format_duration(max(training, 0.0))} left, then the pictures are judged"
+    return _describe_total(training + expected)
+
+
+def _describe_total(left: float | None) -> str:
     if left is None:
         return ""
     if left < -_LATE:

@@ -1,6 +1,7 @@
 """A run in words and pictures, as the Start and Erase tabs show it."""
 
 import itertools
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,10 +33,11 @@ _NO_PICTURE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run's card shows. chip: the CSS class of its state; percent: of the whole run."""
+    """What a run's card shows. when: it was asked for; chip: the CSS class of its state; percent: of the whole run."""
 
     id: str
     title: str
+    when: str
     method: str
     base: str
     state: str
@@ -112,6 +114,7 @@ def summarize(run: Run, queue: Queue = Queue()) -> RunSummary:
     return RunSummary(
         id=run.id,
         title=facts.title,
+        when=tell_when(run),
         method=facts.method,
         base=facts.base,
         state="stopping" if run.stopping and state == "running" else state,
@@ -122,6 +125,11 @@ def summarize(run: Run, queue: Queue = Queue()) -> RunSummary:
         scores=summarize_scores(run),
         size=format_size(run.about_size),
     )
+
+
+def tell_when(run: Run) -> str:
+    """When it was asked for: two runs may have one name."""
+    return time.strftime("%d %b %H:%M", time.localtime(run.facts.created))
 
 
 def describe_state(run: Run, state: str, queue: Queue) -> str:
@@ -136,7 +144,7 @@ def describe_state(run: Run, state: str, queue: Queue) -> str:
         return f"Stopped at step {stopped.step}. Press Resume to continue."
     if state == "done" and (done := run.last(DoneEvent)):
         unjudged = f" Not judged: {run.not_judged}" if run.not_judged else ""
-        return f"Done in {format_duration(done.seconds)}{_split_time(run)}.{unjudged}"
+        return f"Done in {format_duration(done.seconds)}{_split_time(run, done.seconds)}.{unjudged}"
     return forecast(run).text
 
 
@@ -146,12 +154,14 @@ def _describe_waiting(run: Run, queue: Queue) -> str:
     return f"{where}, after {queue.running}" if queue.running else f"{where}; the worker is starting"
 
 
-def _split_time(run: Run) -> str:
-    """What erasing and judging took of the whole, as far as it is known."""
-    cost, seconds = run.last(CostEvent), run.scores.seconds
-    erased = [f"{format_duration(cost.seconds)} to erase"] if cost else []
-    judged = [f"{format_duration(seconds)} to judge"] if seconds else []
-    return f" ({', '.join([*erased, *judged])})" if erased and judged else ""
+def _split_time(run: Run, whole: float) -> str:
+    """What erasing and judging took of the whole, and the rest; empty where they are not known, or were not one."""
+    cost, judging = run.last(CostEvent), run.scores.seconds
+    rest = whole - cost.seconds - judging if cost and judging else -1.0
+    if not cost or not judging or rest < 0:
+        return ""
+    more = f", {format_duration(rest)} to load and to draw previews and the report" if rest >= 1 else ""
+    return f" ({format_duration(cost.seconds)} to erase, {format_duration(judging)} to judge{more})"
 
 
 def summarize_scores(run: Run) -> str:

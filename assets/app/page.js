@@ -82,6 +82,15 @@ const askNews = async () => {
 };
 askNews();
 
+// The field that holds what the line beside Start complains of.
+const markWrong = () => {
+  const wrong = document.querySelector("[data-wrong]")?.dataset.wrong;
+  for (const field of document.querySelectorAll("[id^=field-] :is(input, textarea)")) {
+    const now = String(field.closest("[id^=field-]").id === `field-${wrong}`);
+    if (field.ariaInvalid !== now) field.ariaInvalid = now;
+  }
+};
+
 let waiting = false;
 new MutationObserver(() => {
   if (waiting) return;
@@ -91,5 +100,6 @@ new MutationObserver(() => {
     follow();
     news();
     mark();
+    markWrong();
   }, 100);
 }).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["aria-selected"] });

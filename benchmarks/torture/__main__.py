@@ -16,6 +16,7 @@ from pathlib import Path
 from jinja2 import Template
 
 from benchmarks.machine import describe_machine
+from benchmarks.plot import draw_panels, make_panel
 from benchmarks.torture.attack import Attack, Outcome, carry_on
 from crce.files import DOCS, read_json, write_atomic
 from crce.records import parse
@@ -43,7 +44,7 @@ def attacks() -> dict[str, Attack]:
         "visitors": Attack(
             f"{visitors.VISITORS} visitors while a run trains, by the minute",
             f"95 of 100 clicks in at most {1000 * visitors.LIMIT:.0f} ms, no question without an answer", 10, 0,
-            visitors.open_visitors,
+            visitors.open_visitors, visitors.MEMORY,
         ),
     }  # fmt: skip
 
@@ -70,6 +71,9 @@ on where it was; `python -m benchmarks.torture --only NAME --count N` does a par
 {% for what, count in found.met|dictsort if listed(what, found.met) -%}
 - {{ what }}: {{ "%g"|format(count) }}
 {% endfor -%}
+{% if attack.plot %}
+![{{ attack.plot }}](reliability.svg)
+{% endif -%}
 {% if found.faults %}
 What did not hold, by kind:
 
@@ -130,6 +134,18 @@ def draw(folder: Path) -> None:
     faults = FAULTS.read_text(encoding="utf-8")
     page = PAGE.render(attacks=attacks(), outcomes=outcomes, group=group, listed=listed, tells=tells, faults=faults)
     write_atomic(folder / "reliability.md", page)
+    panels = [
+        plot(attack.plot, outcomes[name]) for name, attack in attacks().items() if attack.plot and name in outcomes
+    ]
+    if panels:
+        write_atomic(folder / "reliability.svg", draw_panels(panels))
+
+
+def plot(what: str, found: Outcome) -> dict:
+    """What the cases counted, one after the other."""
+    values = [value for key, value in sorted(found.met.items()) if key.startswith(what)]
+    line = [(float(case), value) for case, value in enumerate(values, 1)]
+    return make_panel(f"{what} …, MB", "", {"": line}, {"": "#6366f1"})
 
 
 def listed(what: str, met: dict[str, float]) -> bool:

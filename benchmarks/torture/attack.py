@@ -15,13 +15,14 @@ Case = Callable[[int, Counter[str]], str | None]
 @dataclass(frozen=True)
 class Attack:
     """open: makes what the cases need, and gives the case. cases: how many make the whole attack. share: how many of
-    them `make test` does."""
+    them `make test` does. plot: what is drawn, as the cases counted it one after the other."""
 
     title: str
     promise: str
     cases: int
     share: int
     open: Callable[[], AbstractContextManager[Case]]
+    plot: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from socket import create_server
 from typing import Any
 
@@ -34,12 +36,29 @@ from crce.worker import client
 from crce.worker.requests import StatusRequest
 
 VISITORS = 50
+ARRIVAL = 30.0  # seconds within which all have come; they stay until the end
 PAUSE = 5.0  # seconds between two clicks of a visitor, on average
 NEWS = 2.0  # seconds between two questions of a page for news
 PATIENCE = 60.0  # seconds after which an answer counts as none
 LIMIT = 0.3  # seconds of a click, of 95 in 100
+MEMORY = "memory of the app after minute"
 METHODS = ("crce", "esd-x", "uce", "spm")
 Pulses = dict[str, list[dict[str, Any]]]  # the functions that a page calls when a part of it is new
+
+
+@dataclass
+class Visitor:
+    """rng: decides what is clicked, and when. pulses: of the tab that is open. known: the mark of each part when it was
+    read last; here: the page is open, so that time passes between two of its questions."""
+
+    rng: random.Random
+    pulses: Pulses
+    session: str = field(default_factory=lambda: secrets.token_hex(6))
+    known: dict[str, str] = field(default_factory=dict)
+    presses: Iterator[str] = field(
+        default_factory=lambda: itertools.cycle(("describe_method", "search_shelf", "choose_concept_1"))
+    )
+    here: bool = False
 
 
 class Page:
@@ -108,15 +127,17 @@ def _walk(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
 @contextmanager
 def open_visitors() -> Iterator[Case]:
     """A case is a minute of all visitors."""
-    with own_home(), serve() as url:
+    with own_home(), serve() as (url, pid):
         page = Page(url)
         run = runs.create(Job("emoji-sd", find_concept("dog"), EraseConfig(steps=100_000, preview_every=50)))
         client.ensure_workers()
         while run.state != "running":
             time.sleep(0.2)
 
+        visitors = invite(page)
+
         def minute(number: int, met: Counter[str]) -> str | None:
-            waits, errors = spend(page, number, 60.0)
+            waits, errors = spend(page, visitors, 60.0)
             waits.sort()
             p95 = waits[int(0.95 * len(waits))] if waits else PATIENCE
             met["clicks"] += len(waits)
@@ -124,6 +145,7 @@ def open_visitors() -> Iterator[Case]:
             for name, share in (("median", 0.5), ("p95", 0.95), ("slowest", 1.0)):
                 value = waits[min(len(waits) - 1, int(share * len(waits)))] if waits else PATIENCE
                 met[f"worst minute, {name}, ms"] = max(met[f"worst minute, {name}, ms"], round(1000 * value))
+            met[f"{MEMORY} {number + 1:02}, MB"] = round(read_memory(pid) / 1e6)
             if run.state != "running":
                 return f"the run is {run.state}"
             if errors:
@@ -136,16 +158,25 @@ def open_visitors() -> Iterator[Case]:
             run.request_stop()
 
 
-def spend(page: Page, seed: int, seconds: float, visitors: int = VISITORS) -> tuple[list[float], list[str]]:
-    """All visitors for so long: the seconds of their clicks, and what failed."""
+def invite(page: Page, count: int = VISITORS, seed: int = 0) -> list[Visitor]:
+    """Each with one tab open, every tab alike often."""
+    return [Visitor(random.Random(f"{seed} {n}"), page.tabs[n % len(page.tabs)]) for n in range(count)]
+
+
+def spend(
+    page: Page, visitors: list[Visitor], seconds: float, arrival: float = ARRIVAL
+) -> tuple[list[float], list[str]]:
+    """All visitors for so long, those who come first within `arrival` seconds: the seconds of their clicks, and what
+    failed."""
     waits: list[float] = []
     errors: list[str] = []
     until = time.monotonic() + seconds
     work: list[Callable[[], None]] = []
-    for visitor in range(visitors):
-        rng = random.Random(f"{seed} {visitor}")
-        work.append(partial(_click, page, rng, until, waits, errors))
-        work.append(partial(_watch, page, page.tabs[visitor % len(page.tabs)], rng, until, errors))
+    for visitor in visitors:
+        pause = 0.0 if visitor.here else visitor.rng.uniform(0, arrival)
+        visitor.here = True
+        work.append(partial(_click, page, visitor, pause, until, waits, errors))
+        work.append(partial(_watch, page, visitor, pause, until, errors))
     threads = [threading.Thread(target=each, daemon=True) for each in work]
     for thread in threads:
         thread.start()
@@ -154,37 +185,41 @@ def spend(page: Page, seed: int, seconds: float, visitors: int = VISITORS) -> tu
     return waits, errors
 
 
-def _watch(page: Page, pulses: Pulses, rng: random.Random, until: float, errors: list[str]) -> None:
-    session, known = secrets.token_hex(6), dict[str, str]()
+def _watch(page: Page, visitor: Visitor, pause: float, until: float, errors: list[str]) -> None:
+    known, pulses = visitor.known, visitor.pulses
 
     def look() -> None:
         marks = page.read_news()
         for part in (part for part in pulses if part in marks and known.get(part) != marks[part]):
             known[part] = marks[part]
             for function in pulses[part]:
-                page.call(function, session)
+                page.call(function, visitor.session)
 
-    time.sleep(rng.uniform(0, NEWS))
+    # Between two minutes, those who stay do not all ask at once.
+    time.sleep(pause + visitor.rng.uniform(0, NEWS))
     while time.monotonic() < until:
         began = time.monotonic()
         _ask(look, errors)
         time.sleep(max(0.0, NEWS - (time.monotonic() - began)))
 
 
-def _click(page: Page, rng: random.Random, until: float, waits: list[float], errors: list[str]) -> None:
-    session, presses = secrets.token_hex(6), itertools.cycle(("describe_method", "search_shelf", "choose_concept_1"))
-    time.sleep(rng.uniform(0, PAUSE))
+def _click(page: Page, visitor: Visitor, pause: float, until: float, waits: list[float], errors: list[str]) -> None:
+    rng = visitor.rng
+    time.sleep(pause + rng.uniform(0, 2 * PAUSE))
     while time.monotonic() < until:
-        name = next(presses)
         choices: dict[str, dict[str, Any]] = {
             "describe_method": {"given": [rng.choice(METHODS)]},
             "search_shelf": {"given": [rng.choice(("cat", "do", "taylor"))]},
             "choose_concept_1": {"given": [], "event": {"slug": rng.choice(("dog", "cat", "horse"))}},
         }
+        name = next(visitor.presses)
         given = choices[name]
-        function, values = page.functions[name], given["given"]
-        _ask(lambda: waits.append(page.call(function, session, *values, event=given.get("event"))), errors)  # noqa: B023
+        _ask(lambda: waits.append(_press(page, visitor, name, **given)), errors)  # noqa: B023
         time.sleep(rng.uniform(0, 2 * PAUSE))
+
+
+def _press(page: Page, visitor: Visitor, name: str, given: list[object], event: dict | None = None) -> float:
+    return page.call(page.functions[name], f"{visitor.session}c", *given, event=event)
 
 
 def _ask(question: Callable[[], object], errors: list[str]) -> None:
@@ -194,8 +229,15 @@ def _ask(question: Callable[[], object], errors: list[str]) -> None:
         errors.append(f"{type(error).__name__}: {error}"[:200])
 
 
+def read_memory(pid: int) -> int:
+    """Bytes that a process has in memory."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+
+
 @contextmanager
-def serve() -> Iterator[str]:
+def serve() -> Iterator[tuple[str, int]]:
+    """The app's address and process."""
     with create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "app.py", "--port", str(port)]
@@ -207,7 +249,7 @@ def serve() -> Iterator[str]:
                 urllib.request.urlopen(url, timeout=PATIENCE).close()
                 break
             time.sleep(0.2)
-        yield url
+        yield url, process.pid
     finally:
         process.terminate()
         process.wait()

@@ -126,13 +126,18 @@ def find_unsplit(specs: Iterable[ConceptSpec]) -> list[str]:
     return [line for spec in specs if (line := _describe_unsplit(spec))]
 
 
+def can_split(spec: ConceptSpec) -> bool:
+    """Whether a third of a list, rounded down, is a term."""
+    return max(len(spec.corefs), len(spec.retains)) >= 3
+
+
 def _describe_unsplit(spec: ConceptSpec) -> str:
     missing = [split for split in SPLITS if split not in _list_splits([spec])]
     if not missing:
         return ""
-    lists = max(len(spec.corefs), len(spec.retains))
     draw = "Draw the split again in Curate, which holds out a third of each list"
-    few = "" if lists >= 3 else f"; for that, a list needs at least 3 terms, and the longer one here has {lists}"
+    longer = max(len(spec.corefs), len(spec.retains))
+    few = "" if can_split(spec) else f"; for that, a list needs at least 3 terms, and the longer one here has {longer}"
     return f"{spec.name}: no term is in the {' or the '.join(missing)} split. {draw}{few}."
 
 

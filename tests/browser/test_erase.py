@@ -75,6 +75,7 @@ def test_a_person_judges_with_the_keyboard(erased, page):
     page.get_by_role("article").first.get_by_role("button", name="Compare").click()
     expect(page.get_by_role("link", name="Sheet as PNG")).to_be_visible()
     page.get_by_role("button", name="Judge the pictures yourself").click()
+    expect(page.get_by_text("Does this show")).to_be_visible()
     for number, key in enumerate("ynu", 1):
         page.keyboard.press(key)
         expect(page.get_by_text(re.compile(f"^{number} of .* answered"))).to_be_visible()
@@ -111,9 +112,14 @@ def test_stop_resume_rename_and_delete(page):
 def test_a_bad_setting_is_answered_in_words(page):
     tab(page, "Erase")
     page.get_by_text("Settings", exact=True).first.click()
-    page.get_by_label("Steps").fill("many")
+    steps = page.get_by_label("Steps")
+    steps.fill("many")
+    expect(steps).to_have_attribute("aria-invalid", "true")
+    shot(page, "erase-wrong")
     page.get_by_role("button", name="Start", exact=True).click()
-    expect(page.get_by_text("steps is 'many'; enter a number").first).to_be_visible()
+    expect(page.get_by_text("Steps is 'many'; enter a number").first).to_be_visible()
+    steps.fill("20")
+    expect(steps).to_have_attribute("aria-invalid", "false")
 
 
 def test_try_it_ends_in_compare(page):
