@@ -94,7 +94,6 @@ def test_the_types_of_the_answers_are_told(url):
         (("/erase", "dog", "crce", "emoji-sd", "many"), "Input should be a valid integer"),
         (("/preview", "dog", [], "", "someone/model"), "is not on the server"),
         (("/preview", "dog", ["dog"] * 33), "These are 33 prompts"),
-        (("/preview", {"target": "pharos"}), "no training corefs"),
         (("/status", "../../etc"), "There is no run"),
         (("/compare", "nothing"), "There is no run"),
     ],

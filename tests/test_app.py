@@ -105,11 +105,11 @@ def run(dog, base) -> runs.Run:
 # The page
 
 
-def test_the_page_builds_and_offers_four_endpoints_to_other_programs():
+def test_the_page_builds_and_offers_five_endpoints_to_other_programs():
     demo = build()
     assert len(demo.fns) > 40
     public = {fn.api_name for fn in demo.fns.values() if fn.api_visibility != "private"}
-    assert public == {"propose", "erase", "status", "compare"}
+    assert public == {"propose", "preview", "erase", "status", "compare"}
 
 
 @pytest.mark.parametrize("kind", ["corefs", "retains"])
@@ -153,7 +153,7 @@ def test_errors_on_the_page_have_no_words_of_the_command_line(said, seen):
 
 
 def test_a_name_that_cannot_be_is_answered_in_the_words_of_the_page():
-    with pytest.raises(CrceError, match='^The concept\'s name is ""; enter a phrase.$'):
+    with pytest.raises(CrceError, match="^The concept has no name; enter a phrase.$"):
         drafts.create("", "object", "")
     with pytest.raises(gr.Error, match='A name to erase is ""; enter a phrase.'):
         edit("corefs", "puppy", "text", " ")
@@ -1440,5 +1440,5 @@ def test_pictures_of_a_card_are_not_fetched():
 
 @pytest.mark.parametrize("steps", ["many", "nan", "inf", "2.5"])
 def test_steps_that_are_no_whole_number_are_told(steps):
-    with pytest.raises(CrceError, match=f"steps is '{steps}'"):
+    with pytest.raises(CrceError, match=f"Steps is '{steps}'"):
         EraseForm(steps=steps).to_config()

@@ -2,8 +2,10 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 
 import datasets
+import mlcroissant
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -201,6 +203,25 @@ def test_a_split_without_rows_has_no_file_and_the_rest_loads(tmp_path):
     whole = load(tmp_path / "out", None, tmp_path)
     assert list(whole) == ["train"]
     assert not any("parquet" in line for line in dataset.check(tmp_path / "out").problems)
+
+
+def test_the_tables_are_described_in_croissant_and_read_by_it(shipped, tmp_path):
+    specs = {spec.category: spec for spec in shipped if spec.slug in ("dog", "taylor-swift")}
+    dataset.export(specs.values(), tmp_path / "out")
+    described = mlcroissant.Dataset(tmp_path / "out" / "croissant.json")  # raises for what is not valid
+    for category, split in product(specs, SPLITS):
+        name = f"{category}/{split}"
+        wanted = [
+            {**row, "certainty": dataset.LEVELS.index(row["certainty"])}
+            for row in dataset.rows([specs[category]], split)
+        ]
+        assert [strip(row, f"{name}/") for row in described.records(name)] == wanted
+
+
+def strip(row: dict, prefix: str) -> dict:
+    """A record of `mlcroissant`, by column; its texts are bytes."""
+    decoded = {key: value.decode() if isinstance(value, bytes) else value for key, value in row.items()}
+    return {key.removeprefix(prefix): value for key, value in decoded.items()}
 
 
 def test_what_has_no_held_out_term_is_said_before_it_is_published():

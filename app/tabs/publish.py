@@ -214,9 +214,10 @@ def choose_concepts(event: gr.EventData) -> list[str]:
 def draw_splits(concepts: list[str], repo: str, opened: OpenConcept, search: str) -> tuple:
     """Holds terms out in the chosen concepts that lack them. Shows what would be published now, and in Curate the
     concept that is open there."""
+    stale = opened.stale
     for spec in _list_splittable(_find_specs(concepts)):
         curate.redraw_split(drafts.open_concept(spec.slug), spec.provenance.split_seed)
-    now = opened if opened.stale else drafts.open_concept(opened.slug)
+    now = opened if stale else drafts.open_concept(opened.slug)
     return *preview_dataset(concepts, repo), *curate.render_all(now, search)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCard
 
-from crce.concepts import library, reviews
+from crce.concepts import croissant, library, reviews
 from crce.concepts.lint import Finding, lint
 from crce.concepts.spec import CATEGORIES, CERTAINTY, SPLITS, ConceptSpec, Term, replace_lists, spec_to_dict
 from crce.errors import CrceError
@@ -24,9 +24,10 @@ KINDS = {"coref": "corefs", "retain": "retains"}
 CONTENTS = "## Contents"  # the last section of the card, generated from the specs
 PLACE = "<user>/CorefConcept"  # stands for the repository in the card
 LICENCE = "cc-by-4.0", "CC BY 4.0", "https://creativecommons.org/licenses/by/4.0/"  # the Hub's key, name, text
+ABOUT = "Other names of a concept, to be erased with it, and its neighbours, to be kept, each with a certainty."
 UNREVIEWED = "**No person has reviewed them yet**"
 IN_SPLIT = {"train": 10, "test": 5}  # terms in each list, as in the paper
-COLUMNS = {
+COLUMNS: dict[str, str | tuple[str, ...]] = {
     "slug": "string", "category": "string", "concept": "string", "sense": "string", "kind": "string", "term": "string",
     "certainty": LEVELS, "weight": "float64", "rank": "int32", "source": "string", "note": "string",
 }  # fmt: skip
@@ -74,6 +75,8 @@ def files(specs: Iterable[ConceptSpec], repo: str = PLACE, changes: str = "") ->
         for spec in own:
             text = json.dumps(spec_to_dict(spec), indent=2, ensure_ascii=False) + "\n"
             content[f"specs/{category}/{spec.slug}.json"] = text.encode()
+    tables = {path: data for path, data in content.items() if path.endswith(".parquet")}
+    content["croissant.json"] = croissant.describe(tables, COLUMNS, repo, ABOUT, LICENCE[2])
     return content
 
 
