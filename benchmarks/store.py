@@ -15,10 +15,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from benchmarks.figures import Figure, make_parser, show
 from crce import files
+from crce.concepts import csv_json
 from crce.concepts.library import find_concept, save_spec
 from crce.config import EraseConfig
 from crce.files import ROOT
@@ -26,6 +29,7 @@ from crce.runs import Job, create, store
 from crce.runs.events import CheckpointEvent, DoneEvent, StartEvent, StepEvent
 
 RUNS, CONCEPTS, EVENTS = 1000, 500, 120
+ROWS = 20_000  # of an imported table
 POLLS = 2400  # of an hour
 POLLS_OF_MANY = 20
 LATER = 3  # processes
@@ -53,6 +57,7 @@ def measure(runs: int, concepts: int, polls: int) -> Iterator[Figure]:
         found = poll(POLLS_OF_MANY)
         note = f"files opened: {found['read'] / POLLS_OF_MANY:.1f}"
         yield Figure(f"a poll of {runs} runs while one writes", tuple(found["polls"]), note)
+        yield Figure(f"a table of {ROWS} rows read and merged", tuple(import_table(Path(home)) for _ in range(LATER)))
     with tempfile.TemporaryDirectory() as home:
         os.environ["CRCE_HOME"] = home
         fill(1, 0)
@@ -64,9 +69,18 @@ def measure(runs: int, concepts: int, polls: int) -> Iterator[Figure]:
         yield Figure("memory of the process", (curve[0], curve[-1]), f"at each tenth of the hour: {shown}", "MB")
 
 
+def import_table(folder: Path) -> float:
+    """The seconds of a table that says the same 480 terms again and again: a list has at most 500."""
+    file = folder / "table.csv"
+    lines = [f"dog,{('coref', 'retain')[n % 2]},term {n % 480},high,train," for n in range(ROWS)]
+    file.write_text("\n".join(["concept,kind,term,certainty,split,note", *lines]), encoding="utf-8")
+    began = time.process_time()
+    csv_json.merge_table(find_concept("dog"), csv_json.read_table(csv_json.read_text(file), file.name), file.name)
+    return time.process_time() - began
+
+
 def fill(runs: int, concepts: int) -> None:
     """The store, written as the program writes it."""
-
     dog = find_concept("dog")
     for number in range(concepts):
         spec = type(dog)(f"thing {number}", "object", "", dog.corefs, dog.retains)

@@ -368,7 +368,7 @@ def _build_weights() -> WeightsPanel:
 def _build_target(example: str) -> Target:
     repo = gr.Textbox("", label="To", placeholder=example, max_length=200)
     with gr.Row():
-        private = gr.Checkbox(True, label="Private", min_width=100)
+        private = gr.Checkbox(True, label="Private", info="Its viewer needs a paid plan", min_width=130)
         pull_request = gr.Checkbox(False, label="As pull request", min_width=130)
     tag = gr.Textbox("", label="Tag", info="Optional, such as v1; not for a pull request", max_length=50)
     return Target(repo, private, pull_request, tag)

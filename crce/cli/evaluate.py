@@ -66,7 +66,7 @@ def evaluate(
     prepare_judge(found.job.base, judge, yes)
     _measure(found, runs.EvaluationRequest(images, ask, judge))
     if found.not_judged:
-        raise CrceError(f"The run {found.id} was not judged. {found.not_judged}")
+        raise CrceError(f"The run {found.id} has no new report, for the reason above.")
     report = found.report or read_report(found.dir / "report.json")
     every = [report, *report.also]
     terminal.say(report_to_dict(report), terminal.accuracy_table(every), as_json)
