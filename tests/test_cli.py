@@ -201,7 +201,7 @@ def test_a_demo_without_a_judge_is_for_the_eye(crce, blind, tmp_path):
     assert "by eye" in page and "Acc_U" not in page and "✓" not in page
     assert page.count("data:image/png;base64,") == 2 * 2 * (1 + 5 + 3)
     code, _, err = crce("evaluate", tmp_path / "demo", "--images", 1)
-    assert code == 1 and "error: The run demo was not judged. The base" in err
+    assert code == 1 and err.count("brings no judge of its own") == 1 and "has no new report" in err
     assert runs.open_run(tmp_path / "demo").state == "done"
 
 

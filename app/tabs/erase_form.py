@@ -297,7 +297,7 @@ def build_settings() -> dict[str, Any]:
         "retains": _build_number("retains", form.retains, EXPLAINED["N"]),
         "seed": _build_number("seed", form.seed, "Same seed, same result"),
         "images": _build_number("images", JUDGED_IMAGES, "Pictures per term; 0: none"),
-        "judge": build_judge(),
+        "judge": build_judge(min_width=210),
         "together": gr.Dropdown(list_concepts(), value=[], multiselect=True, label="Also erase",
                                 info="In the same run"),
         "microbatch_size": _build_number("microbatch_size", form.microbatch_size,
