@@ -992,9 +992,10 @@ def test_the_form_has_a_component_for_each_field():
 def test_the_page_marks_the_field_that_holds_what_is_wrong(no_worker, base):
     with gr.Blocks():
         ids = {name: part.elem_id for name, part in erase_form.build_settings().items()}
-    wrong = {"steps": "many", "learning_rate": "fast", "eta": None, "corefs": 2.5, "retains": -1, "seed": None,
-             "microbatch_size": 5000, "preview_every": -1}  # fmt: skip
-    for name, value in wrong.items():
+    wrong = [("steps", "many"), ("steps", "-1"), ("learning_rate", "fast"), ("eta", None), ("corefs", 2.5),
+             ("retains", -1), ("seed", None), ("images", -1), ("images", 1e9), ("microbatch_size", 5000),
+             ("preview_every", -1)]  # fmt: skip
+    for name, value in wrong:
         (told,) = heard(erase.estimate(gr.Request(session_hash="tab"), concept="dog", base=base, **{name: value}))
         assert f'data-wrong="{name}"' in told and ids[name] == f"field-{name}"
 
@@ -1105,6 +1106,10 @@ def test_the_time_left_is_told_from_the_beginning_where_a_run_like_it_was_timed(
         other.record(CostEvent(seconds=70.0, memory=1, whose="process", disk=1))
         begun = "loading the model and timing a step · 1 min 10 s left, then the pictures are judged"
         assert run_forecast.forecast(run).text == begun
+        run.record(ago(StepEvent(step=19, of=20, losses={}, seconds_left=5.0), 60))
+        late = "erasing 19/20 · longer than expected, then the pictures are judged"
+        assert run_forecast.forecast(run).text == late
+        run.record(StartEvent(pid=1))
         run.record(EstimateEvent(seconds=100.0, memory=1, disk=1, rows=9))
         judged(other, 10.0, 1)
         assert run_forecast.forecast(run).text == "drawing the first preview · 2 min 0 s left in all"

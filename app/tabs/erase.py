@@ -218,8 +218,9 @@ def estimate(http: gr.Request, **values: Any) -> Generator[Any, Any, None]:
     """What is known at once, then the worker's estimate. A time measured here is preferred to an estimated one."""
     try:
         form = EraseForm.from_values(values)
-        description, warnings = describe_run(form), warn_undrawn(form)
         config = form.to_config()
+        form.check_images()
+        description, warnings = describe_run(form), warn_undrawn(form)
     except CrceError as error:
         yield render("line", text=in_page_words(str(error)), wrong=getattr(error, "field", ""))
         return
