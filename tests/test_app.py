@@ -1345,14 +1345,14 @@ def test_evaluating_asks_the_worker(no_worker, run):
 
 
 def test_runs_of_one_name_and_method_are_told_apart_by_their_time(dog, base):
-    for created in (0, 86400):
+    for created in (0, 86400, 86400):
         made = runs.create(Job(base, dog, EraseConfig("crce-uce"), name="same", created=created))
         made.weights_path.write_bytes(b"")
     other = runs.create(Job(base, dog, EraseConfig("uce"), name="same"))
     other.weights_path.write_bytes(b"")
     labels = [label for label, _ in compare.list_choices()]
-    assert len({*labels}) == 3 and "same · UCE" in labels
-    assert sum("01 Jan" in label or "02 Jan" in label for label in labels) == 2
+    assert len({*labels}) == 4 and "same · UCE" in labels
+    assert sum("01 Jan" in label or "02 Jan" in label for label in labels) == 3
     assert "01 Jan" in erase.render_runs(runs.all_runs(), None)
 
 
@@ -1375,6 +1375,9 @@ def test_terms_are_held_out_from_publish_where_a_concept_has_none():
     curate.add_terms(opened(slug), "", "corefs", "pharos, beacon tower, light tower")
     button = 'data-do="split"'
     assert button in publish.preview_dataset(["dog", slug], "")[0]
+    other = drafts.create("kettle", "object", "").slug
+    curate.add_terms(opened(other), "", "corefs", "pot, teapot, boiler")
+    assert "an erasure of them" in publish.preview_dataset([other, slug], "")[0]
     after = publish.draw_splits(["dog", slug], "", opened(slug), "")
     assert button not in after[0] and "data/object/test.parquet" in after[0]
     assert len(library.library()[slug].test_corefs) == 1
