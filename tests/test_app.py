@@ -1024,6 +1024,15 @@ def test_a_method_without_a_learning_rate_can_be_watched_and_repeated(dog, base)
     assert erase.refill_form(event(id=run.id))[4] == ""
 
 
+def test_as_many_pictures_are_judged_when_a_run_is_repeated(run):
+    place = [field.name for field in fields(EraseForm)].index("images")
+    assert erase.refill_form(event(id=run.id))[place] == erase_form.JUDGED_IMAGES
+    judged(run, 9.0, 1)
+    assert erase.refill_form(event(id=run.id))[place] == 1
+    run.request_evaluate(10)
+    assert erase.refill_form(event(id=run.id))[place] == 10
+
+
 def test_the_status_line_counts_what_runs_and_not_what_has_run(run):
     assert "1 waiting" in status_bar.find_news([run])
     run.record(DoneEvent(seconds=3))

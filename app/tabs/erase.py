@@ -334,9 +334,11 @@ def rename(event: gr.EventData) -> None:
 
 @report_errors
 def refill_form(event: gr.EventData) -> tuple:
-    """The settings of a run, for a run with changes."""
+    """The settings of a run, for a run with changes. As many pictures are judged as are to be, or were."""
+    run = runs.find(event._data["id"])
+    form, judged = EraseForm.from_job(run.job), run.evaluation or run.scores
     gr.Info("The form now has the settings of this run and the current lists.", title="Settings copied")
-    return astuple(EraseForm.from_job(runs.find(event._data["id"]).job))
+    return astuple(replace(form, images=judged.images or form.images))
 
 
 @report_errors
