@@ -9,6 +9,7 @@ import json
 import uuid
 from collections.abc import Callable, Sequence
 from functools import wraps
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
@@ -295,12 +296,13 @@ def _describe(run: Run) -> RunStatus:
 
 def _checked(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """Gradio passes on whatever JSON a caller sends; here its types are checked."""
-    strict = validate_call(endpoint)
+    strict, names = validate_call(endpoint), [*signature(endpoint).parameters]
 
     @wraps(endpoint)
     def call(*values: Any) -> Any:
         try:
-            return strict(*values)
+            # By name, which is what a caller is told of a value that does not fit.
+            return strict(**dict(zip(names, values, strict=False)))
         except ValidationError as error:
             raise CrceError(f"{first_problem(error)}.") from None
 

@@ -86,14 +86,15 @@ def test_the_types_of_the_answers_are_told(url):
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        (("/propose", "dog", "animal"), "category|Input should be"),
+        (("/propose", "dog", "animal"), "^category: Input should be"),
         (("/erase", "/etc/passwd.json"), "There is no concept"),
         (("/erase", {"target": ""}), "The concept"),
         (("/erase", "dog", "magic"), "There is no method"),
         (("/erase", "dog", "crce", "someone/model"), "is not on the server"),
-        (("/erase", "dog", "crce", "emoji-sd", "many"), "Input should be a valid integer"),
+        (("/erase", "dog", "crce", "emoji-sd", "many"), "^steps: Input should be a valid integer"),
         (("/preview", "dog", [], "", "someone/model"), "is not on the server"),
         (("/preview", "dog", ["dog"] * 33), "These are 33 prompts"),
+        (("/preview", "dog", ["dog " * 2000]), "^.{0,120} tokens, and emoji-sd reads 32"),
         (("/status", "../../etc"), "There is no run"),
         (("/compare", "nothing"), "There is no run"),
     ],

@@ -992,9 +992,10 @@ def test_the_form_has_a_component_for_each_field():
 def test_the_page_marks_the_field_that_holds_what_is_wrong(no_worker, base):
     with gr.Blocks():
         ids = {name: part.elem_id for name, part in erase_form.build_settings().items()}
-    wrong = {"steps": "many", "learning_rate": "fast", "eta": None, "corefs": 2.5, "retains": -1, "seed": None,
-             "microbatch_size": 5000, "preview_every": -1}  # fmt: skip
-    for name, value in wrong.items():
+    wrong = [("steps", "many"), ("steps", "-1"), ("learning_rate", "fast"), ("eta", None), ("corefs", 2.5),
+             ("retains", -1), ("seed", None), ("images", -1), ("images", 1e9), ("microbatch_size", 5000),
+             ("preview_every", -1)]  # fmt: skip
+    for name, value in wrong:
         (told,) = heard(erase.estimate(gr.Request(session_hash="tab"), concept="dog", base=base, **{name: value}))
         assert f'data-wrong="{name}"' in told and ids[name] == f"field-{name}"
 
@@ -1021,6 +1022,15 @@ def test_a_method_without_a_learning_rate_can_be_watched_and_repeated(dog, base)
     run = runs.create(Job(base, dog, EraseConfig("crce-uce")))
     assert "learning rate <b>none</b>" in erase.render_details(run)
     assert erase.refill_form(event(id=run.id))[4] == ""
+
+
+def test_as_many_pictures_are_judged_when_a_run_is_repeated(run):
+    place = [field.name for field in fields(EraseForm)].index("images")
+    assert erase.refill_form(event(id=run.id))[place] == erase_form.JUDGED_IMAGES
+    judged(run, 9.0, 1)
+    assert erase.refill_form(event(id=run.id))[place] == 1
+    run.request_evaluate(10)
+    assert erase.refill_form(event(id=run.id))[place] == 10
 
 
 def test_the_status_line_counts_what_runs_and_not_what_has_run(run):
@@ -1105,6 +1115,10 @@ def test_the_time_left_is_told_from_the_beginning_where_a_run_like_it_was_timed(
         other.record(CostEvent(seconds=70.0, memory=1, whose="process", disk=1))
         begun = "loading the model and timing a step · 1 min 10 s left, then the pictures are judged"
         assert run_forecast.forecast(run).text == begun
+        run.record(ago(StepEvent(step=19, of=20, losses={}, seconds_left=5.0), 60))
+        late = "erasing 19/20 · longer than expected, then the pictures are judged"
+        assert run_forecast.forecast(run).text == late
+        run.record(StartEvent(pid=1))
         run.record(EstimateEvent(seconds=100.0, memory=1, disk=1, rows=9))
         judged(other, 10.0, 1)
         assert run_forecast.forecast(run).text == "drawing the first preview · 2 min 0 s left in all"
@@ -1340,14 +1354,14 @@ def test_evaluating_asks_the_worker(no_worker, run):
 
 
 def test_runs_of_one_name_and_method_are_told_apart_by_their_time(dog, base):
-    for created in (0, 86400):
+    for created in (0, 86400, 86400):
         made = runs.create(Job(base, dog, EraseConfig("crce-uce"), name="same", created=created))
         made.weights_path.write_bytes(b"")
     other = runs.create(Job(base, dog, EraseConfig("uce"), name="same"))
     other.weights_path.write_bytes(b"")
     labels = [label for label, _ in compare.list_choices()]
-    assert len({*labels}) == 3 and "same · UCE" in labels
-    assert sum("01 Jan" in label or "02 Jan" in label for label in labels) == 2
+    assert len({*labels}) == 4 and "same · UCE" in labels
+    assert sum("01 Jan" in label or "02 Jan" in label for label in labels) == 3
     assert "01 Jan" in erase.render_runs(runs.all_runs(), None)
 
 
@@ -1370,6 +1384,9 @@ def test_terms_are_held_out_from_publish_where_a_concept_has_none():
     curate.add_terms(opened(slug), "", "corefs", "pharos, beacon tower, light tower")
     button = 'data-do="split"'
     assert button in publish.preview_dataset(["dog", slug], "")[0]
+    other = drafts.create("kettle", "object", "").slug
+    curate.add_terms(opened(other), "", "corefs", "pot, teapot, boiler")
+    assert "an erasure of them" in publish.preview_dataset([other, slug], "")[0]
     after = publish.draw_splits(["dog", slug], "", opened(slug), "")
     assert button not in after[0] and "data/object/test.parquet" in after[0]
     assert len(library.library()[slug].test_corefs) == 1

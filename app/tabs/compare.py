@@ -90,10 +90,13 @@ class CompareTab:
 
 
 def list_choices() -> list[tuple[str, str]]:
-    """The runs that have something to compare; those of one name and method with the time."""
+    """The runs that have something to compare; those of one name and method with the time, and those of one minute
+    with the end of their ids too."""
     found = [(f"{run.title} · {run.facts.label}", run) for run in _list_erased()]
-    counts = Counter(label for label, _ in found)
-    return [(label if counts[label] == 1 else f"{label} · {run_view.tell_when(run)}", run.id) for label, run in found]
+    for tell in (run_view.tell_when, lambda run: run.id[-4:]):
+        counts = Counter(label for label, _ in found)
+        found = [(label if counts[label] == 1 else f"{label} · {tell(run)}", run) for label, run in found]
+    return [(label, run.id) for label, run in found]
 
 
 def _list_erased() -> list[Run]:

@@ -218,8 +218,9 @@ def estimate(http: gr.Request, **values: Any) -> Generator[Any, Any, None]:
     """What is known at once, then the worker's estimate. A time measured here is preferred to an estimated one."""
     try:
         form = EraseForm.from_values(values)
-        description, warnings = describe_run(form), warn_undrawn(form)
         config = form.to_config()
+        form.check_images()
+        description, warnings = describe_run(form), warn_undrawn(form)
     except CrceError as error:
         yield render("line", text=in_page_words(str(error)), wrong=getattr(error, "field", ""))
         return
@@ -333,9 +334,11 @@ def rename(event: gr.EventData) -> None:
 
 @report_errors
 def refill_form(event: gr.EventData) -> tuple:
-    """The settings of a run, for a run with changes."""
+    """The settings of a run, for a run with changes. As many pictures are judged as are to be, or were."""
+    run = runs.find(event._data["id"])
+    form, judged = EraseForm.from_job(run.job), run.evaluation or run.scores
     gr.Info("The form now has the settings of this run and the current lists.", title="Settings copied")
-    return astuple(EraseForm.from_job(runs.find(event._data["id"]).job))
+    return astuple(replace(form, images=judged.images or form.images))
 
 
 @report_errors

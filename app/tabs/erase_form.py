@@ -16,7 +16,7 @@ from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, resolve_config
 from crce.errors import CrceError
 from crce.judges.choices import AUTO, EMBEDDED, JUDGES, QWEN2_VL, list_available
-from crce.runs import Job, ResolvedJob
+from crce.runs import EvaluationRequest, Job, ResolvedJob
 
 JUDGED_IMAGES = 4  # per term, judged after a run unless another number is entered
 # What the paper's letters mean, beside the fields and in the settings of a run.
@@ -165,8 +165,13 @@ class EraseForm:
 
     def count_steps(self) -> int:
         """Training steps: those entered, or the base model's preset."""
-        config = EraseConfig(self.method, _parse_whole("steps", self.steps), backbone=self.backbone)
-        return resolve_config(config, self.base).steps
+        return resolve_config(self.to_config(), self.base).steps
+
+    def check_images(self) -> None:
+        """Raises CrceError for a number of judged pictures that no run can have; 0 is none."""
+        if self.images:
+            with naming_fields():
+                EvaluationRequest(int(self.images))
 
 
 @contextmanager
@@ -304,10 +309,10 @@ def build_settings() -> dict[str, Any]:
                                          "Terms per U-Net pass; 0: all, 1: least memory"),
         "backbone": gr.Dropdown(backbones, value=form.backbone, label="CRCE backbone",
                                 info="The method that CRCE extends"),
-        "until_gone": gr.Checkbox(form.until_gone, label="Stop when gone",
+        "until_gone": gr.Checkbox(form.until_gone, label="Stop when gone", elem_classes="roomy",
                                   info="The judge looks at 20 pictures every 15 steps"),
         "preview_every": _build_number("preview_every", form.preview_every, "Steps between previews; 0: none"),
-        "leave_out_long": gr.Checkbox(form.leave_out_long, label="Leave out long terms",
+        "leave_out_long": gr.Checkbox(form.leave_out_long, label="Leave out long terms", elem_classes="roomy",
                                       info="Those with more tokens than the base reads"),
         "anchor": gr.Textbox("", label="Draw as", info="What takes the concept's place", max_length=200,
                              placeholder=describe_anchor(EraseConfig(), None)),

@@ -153,13 +153,15 @@ def _describe_left(run: Run, training: float | None, judging: bool) -> str:
         return ""
     expected = _expect_judging(run) if judging else 0.0
     if expected is None:
-        return f" · {format_duration(max(training, 0.0))} left, then the pictures are judged"
+        return f"{_describe_rest(training, 'left')}, then the pictures are judged"
     return _describe_total(training + expected)
 
 
 def _describe_total(left: float | None) -> str:
-    if left is None:
-        return ""
+    return "" if left is None else _describe_rest(left, "left in all")
+
+
+def _describe_rest(left: float, of: str) -> str:
     if left < -_LATE:
         return " · longer than expected"
-    return f" · {format_duration(left)} left in all" if left >= 1 else " · nearly done"
+    return f" · {format_duration(left)} {of}" if left >= 1 else " · nearly done"

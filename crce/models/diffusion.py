@@ -181,7 +181,7 @@ class Diffusion:
     def _check_length(self, prompt: str) -> None:
         limit, count = self.tokenizer.model_max_length, len(self.tokenizer(prompt).input_ids)
         if count > limit:
-            raise CrceError(f"{prompt!r} has {count} tokens, and {self.base} reads {limit}. Shorten it.")
+            raise CrceError(f"{prompt[:80]!r} has {count} tokens, and {self.base} reads {limit}. Shorten it.")
 
     @cached_property
     def unconditional(self) -> Tensor:

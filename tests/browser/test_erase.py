@@ -122,6 +122,25 @@ def test_a_bad_setting_is_answered_in_words(page):
     expect(steps).to_have_attribute("aria-invalid", "false")
 
 
+def test_the_words_of_a_checkbox_have_room_among_the_settings(page):
+    tab(page, "Erase")
+    page.get_by_text("Settings", exact=True).first.click()
+    for name in ("Stop when gone", "Leave out long terms"):
+        block = page.locator(".block", has=page.get_by_label(name)).last
+        expect(block).to_be_visible()
+        assert block.evaluate("block => block.clientWidth >= 150 && block.scrollWidth <= block.clientWidth")
+
+
+def test_when_a_run_was_asked_for_stands_beside_delete_in_a_narrow_window(erased, page):
+    page.set_viewport_size({"width": 1024, "height": 800})
+    tab(page, "Erase")
+    card = page.get_by_role("article").first
+    when, delete = card.get_by_text(re.compile(r"^\d\d \w+ \d\d:\d\d$")), card.get_by_role("button", name="Delete")
+    expect(delete).to_be_visible()
+    low, high = when.bounding_box(), delete.bounding_box()
+    assert high["y"] <= low["y"] and low["y"] + low["height"] <= high["y"] + high["height"]
+
+
 def test_try_it_ends_in_compare(page):
     page.get_by_role("button", name="Try it: erase “dog”").click()
     expect(page.get_by_text(re.compile("preparing|erasing"))).to_be_visible()
