@@ -178,8 +178,8 @@ def erase(
         seed: The same seed gives the same result.
         images: Pictures per term to judge afterwards, 0 for none.
     """
-    if not 0 <= images <= 1000:
-        raise CrceError(f"images is {images}; give a number from 0 to 1000.")
+    if not 0 <= images <= runs.MOST_IMAGES:
+        raise CrceError(f"images is {images}; give a number from 0 to {runs.MOST_IMAGES}.")
     job = Job(base, _find_spec(concept), EraseConfig(method, steps=steps, seed=seed))
     _require_here(base)
     return _describe(queue_run(job, images))
@@ -276,7 +276,10 @@ def _find_spec(concept: str | dict[str, Any]) -> ConceptSpec:
         return parse_spec(json.dumps(concept), "The concept")
     if concept.endswith(".json"):
         raise CrceError(f"There is no concept {concept[:80]!r}. Give a name of the library, or the concept itself.")
-    return find_concept(concept)
+    try:
+        return find_concept(concept)
+    except CrceError as error:
+        raise CrceError(f"{error} Give a name of the library, or the concept itself.") from None
 
 
 def _describe(run: Run) -> RunStatus:

@@ -88,6 +88,7 @@ def test_the_types_of_the_answers_are_told(url):
     [
         (("/propose", "dog", "animal"), "^category: Input should be"),
         (("/erase", "/etc/passwd.json"), "There is no concept"),
+        (("/erase", "nope"), "There is no concept 'nope'. Give a name"),
         (("/erase", {"target": ""}), "The concept"),
         (("/erase", "dog", "magic"), "There is no method"),
         (("/erase", "dog", "crce", "someone/model"), "is not on the server"),

@@ -255,8 +255,8 @@ def start(**values: Any) -> str:
     form = EraseForm.from_values(values)
     judge = form.judge.strip() or AUTO
     base_download.require(form.base, form.device, form.dtype, judge if form.images else AUTO)
-    with erase_form.naming_fields():
-        run = queue_run(form.to_job(), int(form.images), judge, form.leave_out_long)
+    form.check_images()
+    run = queue_run(form.to_job(), int(form.images), judge, form.leave_out_long)
     gr.Info(f"{html.escape(run.title)} is queued. It continues if you close this page.", title="Started")
     return run.id
 

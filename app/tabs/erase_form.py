@@ -16,7 +16,7 @@ from crce.concepts.spec import ConceptSpec
 from crce.config import EraseConfig, resolve_config
 from crce.errors import CrceError
 from crce.judges.choices import AUTO, EMBEDDED, JUDGES, QWEN2_VL, list_available
-from crce.runs import EvaluationRequest, Job, ResolvedJob
+from crce.runs import MOST_IMAGES, Job, ResolvedJob
 
 JUDGED_IMAGES = 4  # per term, judged after a run unless another number is entered
 # What the paper's letters mean, beside the fields and in the settings of a run.
@@ -134,7 +134,7 @@ class EraseForm:
 
     def to_config(self) -> EraseConfig:
         """Raises CrceError for a value that no run can have, by the name of its field."""
-        with naming_fields():
+        with _naming_fields():
             return EraseConfig(
                 method=self.method,
                 steps=_parse_whole("steps", self.steps),
@@ -168,14 +168,13 @@ class EraseForm:
         return resolve_config(self.to_config(), self.base).steps
 
     def check_images(self) -> None:
-        """Raises CrceError for a number of judged pictures that no run can have; 0 is none."""
-        if self.images:
-            with naming_fields():
-                EvaluationRequest(int(self.images))
+        """Raises CrceError for a number of judged pictures that no run can have."""
+        if not 0 <= self.images <= MOST_IMAGES:
+            raise FieldError("images", f"{self.images:.0f}; give a whole number from 0 to {MOST_IMAGES}, 0 for none.")
 
 
 @contextmanager
-def naming_fields() -> Iterator[None]:
+def _naming_fields() -> Iterator[None]:
     """What is wrong with a setting becomes a `FieldError` of the field that it was entered in."""
     try:
         yield

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 from crce.config import ResolvedConfig, config_from_dict
 from crce.evaluation.accuracies import are_strict, table
@@ -14,6 +15,7 @@ from crce.experiments.sweep import choose_all, load_settings, mean_drift, mean_h
 from crce.experiments.tables import REPORTS, find_reports, load_reports, render_differences
 from crce.files import DOCS, RESULTS
 
+OTHER = "esd-x-strict"
 PAPER = "crce"  # the method in REPORTS that variants are compared with
 BACKBONE_PAIRS = [("crce", "esd-x-strict"), ("crce on ca", "ca")]
 OTHER_SENSE = {"cricket (insect)": "cricket game", "cricket game": "field cricket"}
@@ -112,6 +114,22 @@ It does not preserve the other sense of a word either, if that sense is in no li
 We therefore do not offer it as a setting. Choosing between the two at random was not tried.
 """
 
+GONE_PAGE = """\
+# Stopped when gone
+
+The README's concepts and methods, with `--until-gone` in place of the preset's steps: training ends once the judge sees
+the concept in at most one of 20 pictures of it and of names that it was trained on. This is the moment at which the
+paper's two faults are compared most fairly: how many names still survive, and how many neighbours were hit, once the
+concept itself is gone.
+`python -m crce measure … --until-gone --out docs/results/gone` measures, and `python -m crce table` writes this page.
+
+{table}
+Differences, paired by concept; an interval that contains 0 shows no difference:
+
+{differences}
+Steps taken, median (least to most): {steps}. The preset's are {preset}.
+"""
+
 STRICT_PAGE = """
 A picture counts if the judge's first guess among all its drawings is the thing asked for, or of its family. In tables
 with intervals, the share of pictures to which the judge says yes stands after the slash.
@@ -122,6 +140,7 @@ def render_pages() -> dict[Path, str]:
     """The text of each page by file; a study without reports has no page."""
     studies: dict[str, Callable[[Path], str]] = {
         "sweeps": lambda folder: render_sweep(folder, SWEEPS_PAGE.replace("{chosen}", render_choices(folder))),
+        "gone": render_gone,
         "longer": lambda folder: render_sweep(folder, LONGER_PAGE),
         "backbones": render_backbones,
         "senses": render_senses,
@@ -142,6 +161,17 @@ def render_split(found: list[Report], folder: Path = DOCS) -> dict[Path, str]:
 def render_drift() -> dict[Path, str]:
     """The page on what erased pictures look like."""
     return {DOCS / "drift.md": drift.render_page([*load_reports(REPORTS), *_read(RESULTS / "drift")])}
+
+
+def render_gone(folder: Path) -> str:
+    """The page on runs that end when the concept is gone."""
+    found = sorted(_read(folder), key=lambda report: (report.method == PAPER, report.concept))
+    taken = {method: sorted(r.steps for r in found if r.method == method) for method in (OTHER, PAPER)}
+    told = [f"{method} {median(steps):g} ({steps[0]} to {steps[-1]})" for method, steps in taken.items()]
+    return GONE_PAGE.format(
+        table=table(found), differences=render_differences(found, [(PAPER, OTHER)]), steps=", ".join(told),
+        preset=max(config_from_dict(r.config).steps for r in found),
+    ) + explain_strict(found)  # fmt: skip
 
 
 def render_sweep(folder: Path, page: str) -> str:

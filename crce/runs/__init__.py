@@ -3,6 +3,7 @@
 from crce.runs.events import ENDINGS, PHASES, Event, Progress
 from crce.runs.run import (
     ID,
+    MOST_IMAGES,
     Busy,
     EvaluationRequest,
     Job,
@@ -20,6 +21,6 @@ from crce.runs.run import (
 )
 
 __all__ = [
-    "ENDINGS", "ID", "PHASES", "Busy", "EvaluationRequest", "Event", "Job", "Progress", "ResolvedJob", "Run",
-    "all_runs", "broken_runs", "create", "find", "find_folder", "is_locked", "open_run", "store", "tidy",
+    "ENDINGS", "ID", "MOST_IMAGES", "PHASES", "Busy", "EvaluationRequest", "Event", "Job", "Progress", "ResolvedJob",
+    "Run", "all_runs", "broken_runs", "create", "find", "find_folder", "is_locked", "open_run", "store", "tidy",
 ]  # fmt: skip

@@ -57,6 +57,7 @@ from crce.token_count import fit_terms
 
 E = TypeVar("E", bound=Event)
 ID = re.compile(r"[0-9a-z-]{12,60}")
+MOST_IMAGES = 1000  # judged pictures per prompt
 WEIGHTS = "delta.safetensors"
 HALF_MADE_SECONDS = 60  # nobody takes this long to create a run
 _FILES = {"job.json", "events.jsonl", "lock", "stop", "resume", "evaluate.json", "report.json", "person.json",
@@ -109,8 +110,8 @@ class EvaluationRequest:
     judge: str = AUTO
 
     def __post_init__(self) -> None:
-        if not 1 <= self.images <= 1000:
-            raise CrceError(f"images is {self.images}; give a number from 1 to 1000.")
+        if not 1 <= self.images <= MOST_IMAGES:
+            raise CrceError(f"images is {self.images}; give a number from 1 to {MOST_IMAGES}.")
         if self.ask not in ASKS:
             raise CrceError(f"ask is {self.ask!r}; use one of {', '.join(ASKS)}.")
 
