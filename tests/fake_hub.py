@@ -18,9 +18,12 @@ from pathlib import Path, PurePosixPath
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from tests import xet_storage
+from tests.xet_storage import XetStorage
+
 # Each is a part of its addresses; any other address is "info".
-ROUTES = ("whoami", "create", "validate-yaml", "refs", "tree", "preupload", "commit", "tag", "resolve", "lfs-storage",
-          "lfs-verify", "lfs")  # fmt: skip
+ROUTES = ("xet-write-token", "xet", "whoami", "create", "validate-yaml", "refs", "tree", "preupload", "commit", "tag",
+          "resolve", "lfs-storage", "lfs-verify", "lfs")  # fmt: skip
 LARGE = (".safetensors", ".parquet", ".png")
 KINDS = {"dataset": "datasets/", "model": ""}
 
@@ -71,6 +74,7 @@ class FakeHub:
         self.cut: dict[str, list[str]] = defaultdict(list)
         self.calls: list[str] = []
         self.lfs: dict[str, bytes] | None = None
+        self.xet: XetStorage | None = None
         self.faults: list[str] = []
         self.routes = FastAPI()
         self.routes.middleware("http")(self.guard)
@@ -93,6 +97,12 @@ class FakeHub:
             ("HEAD", "/{user}/{name}/resolve/{revision}/{path:path}", self.resolve_model),
         ]:  # fmt: skip
             self.routes.add_api_route(path, handler, methods=[method])
+
+    def take_xet(self) -> XetStorage:
+        """From now on, large files may come by Xet too."""
+        self.lfs, self.xet = {}, XetStorage()
+        self.xet.add_routes(self.routes)
+        return self.xet
 
     async def app(self, scope, receive, send):
         """What is served: the routes, behind a wire that breaks off where `cut` says so."""
@@ -129,6 +139,9 @@ class FakeHub:
             return error(status, f"{status} as asked for", {"retry-after": "0"} if status == 429 else {})
         if route == "lfs-storage":
             return await call_next(request)  # signed by its address, as S3 is
+        if request.url.path.startswith("/xet/"):
+            given = request.headers.get("authorization") == f"Bearer {xet_storage.TOKEN}"
+            return await call_next(request) if given else error(401, "No token of this storage")
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token not in ("hf_good", "hf_readonly"):
             return error(401, "Invalid credentials in Authorization header")
@@ -225,6 +238,8 @@ class FakeHub:
             return error(412, "A commit has happened since. Please refresh and try again.")
         for line in lines[1:]:
             if line["key"] == "lfsFile":
+                if self.xet:
+                    self.lfs.update(self.xet.files)
                 if (oid := line["value"]["oid"]) not in (self.lfs or {}):
                     return error(400, "A file of the commit was not uploaded")
                 content = base64.b64encode(self.lfs[oid]).decode()

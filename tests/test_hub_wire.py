@@ -1,7 +1,7 @@
 """The Hub's wire as it is: large files through LFS, reads in ranges, bodies that break off, cards that it refuses.
 
-Xet, the Hub's newer way for large files, is a protocol of its own that nothing here plays. With its package, which the
-Hub's library brings, large files go no other way; HF_HUB_DISABLE_XET asks for LFS.
+Xet is the Hub's newer way for large files (see xet_storage). With its package, which the Hub's library brings, large
+files go no other way; HF_HUB_DISABLE_XET asks for LFS.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 
+import numpy
 import pytest
 
 from crce.concepts import dataset
@@ -29,10 +30,20 @@ try:
 except CrceError as error:
     sys.exit(f"error: {error}")
 """
+PUBLISH_NUMBERS = """
+import numpy
+from crce.publishing.hub import Hub, Publication
+data = numpy.linspace(0, 1, 1_000_000, dtype="float32").tobytes()
+files = {"README.md": b"# No dog", "a.safetensors": data}
+Hub.connect().publish(Publication("tester/no-dog", "model", files, "no dog"))
+"""
+# It ends at once: threads that a stream leaves behind can abort the interpreter on its way out.
 STREAM = """
+import os
 import datasets
 rows = datasets.load_dataset("tester/CorefConcept", "object", split="train", streaming=True)
-print(next(iter(rows))["slug"], sum(1 for _ in rows))
+print(next(iter(rows))["slug"], sum(1 for _ in rows), flush=True)
+os._exit(0)
 """
 
 
@@ -81,6 +92,36 @@ def test_a_hub_that_does_not_take_xet_is_told(fake, url, specs, tmp_path):
         script(PUBLISH, url, tmp_path, HF_HUB_DISABLE_XET="0")
     assert len(repo(fake).commits) == 1
     script(PUBLISH, url, tmp_path)
+    assert len(repo(fake).commits) == 2
+
+
+def test_tables_go_by_xet_and_are_whole(fake, url, specs, tmp_path):
+    storage = fake.take_xet()
+    script(PUBLISH, url, tmp_path, HF_HUB_DISABLE_XET="0")
+    wanted = {name: data for name, data in dataset.files(specs[:2], REPO).items() if name.endswith(".parquet")}
+    there = repo(fake)
+    assert {name: there.files[name] for name in wanted} == wanted
+    assert set(storage.files.values()) == set(wanted.values()) and "lfs-storage" not in fake.calls
+    assert script(STREAM, url, tmp_path) == "cat 41"
+
+
+def test_weights_go_by_xet_in_many_chunks(fake, url, tmp_path):
+    """Of numbers, which are packed in another way than text."""
+    storage = fake.take_xet()
+    script(PUBLISH_NUMBERS, url, tmp_path, HF_HUB_DISABLE_XET="0")
+    (xorb,) = storage.xorbs.values()
+    there = fake.repos["model", "tester/no-dog"].files["a.safetensors"]
+    assert len(xorb) > 20 and there == numpy.linspace(0, 1, 1_000_000, dtype="float32").tobytes()
+
+
+def test_a_storage_that_refuses_publishes_nothing_and_can_be_asked_again(fake, url, tmp_path):
+    fake.take_xet()
+    fake.fail["xet"] = [403] * 9
+    with pytest.raises(AssertionError, match="no usable answer for tester/CorefConcept .*403 Forbidden"):
+        script(PUBLISH, url, tmp_path, HF_HUB_DISABLE_XET="0")
+    assert len(repo(fake).commits) == 1
+    fake.fail["xet"] = [503]  # asked again at once
+    script(PUBLISH, url, tmp_path, HF_HUB_DISABLE_XET="0")
     assert len(repo(fake).commits) == 2
 
 
