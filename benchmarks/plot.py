@@ -38,5 +38,5 @@ def make_panel(title: str, below: str, lines: dict[str, list[tuple[float, float]
         x, y = places[-1]
         text = " ".join(f"{x},{y}" for x, y in places)
         drawn.append({"name": name, "colour": colours[name], "points": text, "x": x, "y": y - 6})
-    ticks = [(place(x, 0)[0], x) for x in sorted({x for x, _ in points})]
+    ticks = [(place(x, 0)[0], f"{x:g}") for x in sorted({x for x, _ in points})]
     return {"title": title, "below": below, "top": top, "ticks": ticks, "lines": drawn}
