@@ -118,9 +118,8 @@ GONE_PAGE = """\
 # Stopped when gone
 
 The README's concepts and methods, with `--until-gone` in place of the preset's steps: training ends once the judge sees
-the concept in at most one of 20 pictures of it and of names that it was trained on. This is the moment at which the
-paper's two faults are compared most fairly: how many names still survive, and how many neighbours were hit, once the
-concept itself is gone.
+the concept in at most one of 20 pictures of it and of the names most certain to be it. So this is how far the paper's
+two faults go, names that survive and neighbours that are hit, when the concept is only just gone.
 `python -m crce measure … --until-gone --out docs/results/gone` measures, and `python -m crce table` writes this page.
 
 {table}
