@@ -1083,10 +1083,8 @@ def test_one_bar_and_one_time_left_over_all_phases_of_a_run(run, dog, base):
         run.record(ago(StartEvent(pid=1), 10))
         run.request_evaluate(2)
         run.record(EstimateEvent(seconds=100.0, memory=1, disk=1, rows=9))
-        assert (
-            look(PhaseEvent(phase="bank", done=5, of=10, seconds_left=2.0))
-            == "preparing 5/10 · 1 min 32 s left, then the pictures are judged"
-        )
+        text = look(PhaseEvent(phase="bank", done=5, of=10, seconds_left=2.0))
+        assert re.fullmatch(r"preparing 5/10 · 1 min 3[0-2] s left, then the pictures are judged", text)
         judged(other, 9.0, 1)
         text = look(PhaseEvent(phase="bank", done=9, of=10, seconds_left=2.0))
         assert re.fullmatch(r"preparing 9/10 · 1 min [45]\d s left in all", text)

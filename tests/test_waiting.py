@@ -15,12 +15,13 @@ import pytest
 from gradio.context import LocalContext
 
 from app import worker
-from app.session import question
+from app.session import drafts, question
 from app.session.drafts import OpenConcept
 from app.tabs import curate_preview
 from app.tabs.curate_preview import ShownPreview
 from app.worker import WorkerRequest
 from crce import files
+from crce.concepts import edits
 from crce.concepts.spec import ConceptSpec, Term
 from crce.errors import CrceError
 from crce.worker import client
@@ -151,6 +152,24 @@ def show(spec: ConceptSpec, tab: str = "tab") -> OpenConcept:
     question.show(opened)
     LocalContext.request.reset(token)
     return opened
+
+
+def move_slider(opened: OpenConcept, text: str) -> OpenConcept:
+    return drafts.change(opened, lambda spec: edits.with_term(spec, "corefs", text, certainty="low"))
+
+
+def test_a_change_that_has_not_come_back_to_its_page_is_no_change_of_another_window():
+    """Who moves a slider and presses the next button at once."""
+    on_page = drafts.open_concept("dog")
+    moved = move_slider(on_page, "puppy")
+    show(moved.spec)
+    token = LocalContext.request.set(page("tab"))
+    assert question.require_saved(on_page) == moved.spec != on_page.spec
+    move_slider(moved, "pooch")  # in another window: this page shows nothing of it
+    for seen in (on_page, moved):
+        with pytest.raises(CrceError, match="Another window changed these lists"):
+            question.require_saved(seen)
+    LocalContext.request.reset(token)
 
 
 def preview(opened: OpenConcept, tab: str = "tab"):

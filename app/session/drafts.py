@@ -69,13 +69,6 @@ def open_concept(slug: str) -> OpenConcept:
     return OpenConcept(spec, spec)
 
 
-def require_saved(opened: OpenConcept) -> ConceptSpec:
-    """The lists on screen, as saved. Raises CrceError while the user has to choose between two versions."""
-    if opened.spec and opened.stale:
-        raise CrceError("Another window changed these lists. Choose in Curate which version to keep, then try again.")
-    return opened.spec
-
-
 def read(slug: str) -> ConceptSpec:
     """Raises CrceError for a concept that does not exist."""
     specs = library()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from gradio.context import LocalContext
 
 from app.session.drafts import OpenConcept
+from crce.concepts.spec import ConceptSpec
+from crce.errors import CrceError
 
 _REMEMBERED = 10_000  # pages
 _open: OrderedDict[str, "Question"] = OrderedDict()
@@ -39,6 +41,21 @@ def show(opened: OpenConcept) -> None:
         _open.move_to_end(tab)
         while len(_open) > _REMEMBERED:
             _open.popitem(last=False)
+
+
+def require_saved(opened: OpenConcept) -> ConceptSpec:
+    """The lists on screen, as saved: with a change of this page that has not come back to it yet, since who changes and
+    presses the next button at once means the lists as changed.
+
+    Raises CrceError while the user has to choose between two versions.
+    """
+    spec, theirs = opened.spec, opened.theirs
+    if theirs == opened.seen:
+        return spec
+    tab = current_tab()
+    if theirs is None or _open.get(tab) != Question(tab, theirs.slug, theirs.digest):
+        raise CrceError("Another window changed these lists. Choose in Curate which version to keep, then try again.")
+    return theirs
 
 
 def is_open(question: Question) -> bool:

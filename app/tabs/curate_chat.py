@@ -14,7 +14,7 @@ from app.errors import in_page_words, report_errors
 from app.events import QUIET
 from app.session import drafts, transcript
 from app.session.drafts import OpenConcept
-from app.session.question import Question, current_tab, is_open
+from app.session.question import Question, current_tab, is_open, require_saved
 from crce.concepts.edits import Change, Revision
 from crce.concepts.library import library
 from crce.concepts.spec import ConceptSpec, Provenance, spec_from_dict
@@ -98,7 +98,7 @@ def ask(opened: OpenConcept, request: str, model: str) -> Iterator[tuple]:
     """A round: the changes that the proposer offers. Nothing is applied yet."""
     from crce.proposers.proposers import proposer
 
-    spec, request, who = drafts.require_saved(opened), request.strip(), proposer(model or "")
+    spec, request, who = require_saved(opened), request.strip(), proposer(model or "")
     default = "Improve both lists." if spec.corefs or spec.retains else "Propose both lists."
     length = transcript.say(spec, request or default)
     yield render_chat(spec), render_writing(spec, who.label, ""), ""
@@ -164,7 +164,7 @@ def press_button(opened: OpenConcept, facts: dict) -> OpenConcept:
 
     facts: of the button: do, entry (its number), and n (of the change or sense).
     """
-    drafts.require_saved(opened)
+    require_saved(opened)
     if facts["do"] == "forget":
         transcript.forget(opened.slug)
         return opened

@@ -13,7 +13,8 @@ from app.components import html_panel, pulse, render
 from app.errors import in_page_words, report_errors
 from app.events import EVERY_CHANGE, PLAIN_PULSE, PULSE, QUIET
 from app.session import people
-from app.session.drafts import OpenConcept, require_saved
+from app.session.drafts import OpenConcept
+from app.session.question import require_saved
 from app.tabs import base_download, erase_form, run_view
 from app.tabs.curate import CurateTab
 from app.tabs.erase_form import EraseForm
