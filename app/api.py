@@ -25,7 +25,7 @@ from app.tabs.comparison_sheet import draw_sheet
 from app.tabs.curate_preview import SHOWN
 from app.tabs.erase import queue_run
 from crce import bases, devices, files, runs
-from crce.concepts import edits
+from crce.concepts.dataset import KINDS
 from crce.concepts.drawn import read_record
 from crce.concepts.library import find_concept, parse_spec
 from crce.concepts.spec import ConceptSpec, spec_to_dict
@@ -41,7 +41,6 @@ from crce.worker.requests import Column, GenerateRequest, ModelRequest, PreviewR
 
 MOST_PROMPTS, MOST_SEEDS = 32, 8
 _PATIENCE = 3600  # seconds
-_KINDS = {"target": "target", "corefs": "coref", "retains": "retain"}
 Columns = list[list[tuple[Cell, ...]]]  # before and after, each with the pictures of each prompt
 A = TypeVar("A")
 
@@ -147,14 +146,16 @@ def preview(
         base: The base model, which must be on the server.
     """
     spec = _find_spec(concept)
-    _require_count("prompts", prompts or [spec.target], MOST_PROMPTS)
+    asked = prompts or [spec.target]
+    _require_count("prompts", asked, MOST_PROMPTS)
     _require_here(base)
-    request = PreviewRequest(f"api-{uuid.uuid4().hex}", base, spec, prompts or [spec.target],
+    request = PreviewRequest(f"api-{uuid.uuid4().hex}", base, spec, asked,
                              anchor=anchor.strip() or None, fill=0 if prompts else SHOWN)  # fmt: skip
     answer = _ask(request)
     columns: Columns = [[(Cell(png),) for png in pictures] for pictures in (answer.before, answer.after)]
-    listed = {spec.target: "target"} | {term.text: kind for kind in edits.LISTS for term in getattr(spec, kind)}
-    chosen = [session.Prompt(_KINDS.get(listed.get(text, ""), "typed"), text, None) for text in answer.prompts]
+    kinds = {term.text: kind for kind, field in KINDS.items() for term in getattr(spec, field)}
+    kinds[spec.target] = "target"
+    chosen = [session.Prompt(kinds.get(text, "typed"), text, None) for text in answer.prompts]
     made: Preview = {"concept": spec.name, "seconds": answer.edit_seconds, "rows": _describe_rows(chosen, columns)}
     titles = [session.Title("before", bases.public_name(base)), session.Title("after", "instant edit")]
     return made, _draw_sheet(spec, base, titles, chosen, request.seeds, columns)
@@ -274,9 +275,9 @@ def _find_spec(concept: str | dict[str, Any]) -> ConceptSpec:
     """No path: a caller names no files of the server."""
     if isinstance(concept, dict):
         return parse_spec(json.dumps(concept), "The concept")
-    if concept.endswith(".json"):
-        raise CrceError(f"There is no concept {concept[:80]!r}. Give a name of the library, or the concept itself.")
     try:
+        if concept.endswith(".json"):
+            raise CrceError(f"There is no concept {concept[:80]!r}.")
         return find_concept(concept)
     except CrceError as error:
         raise CrceError(f"{error} Give a name of the library, or the concept itself.") from None

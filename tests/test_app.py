@@ -1352,7 +1352,8 @@ def test_evaluating_asks_the_worker(no_worker, run):
 
 
 def test_runs_of_one_name_and_method_are_told_apart_by_their_time(dog, base):
-    for created in (0, 86400, 86400):
+    noon = 12 * 3600  # the same day in nearly every time zone
+    for created in (noon, noon + 86400, noon + 86400):
         made = runs.create(Job(base, dog, EraseConfig("crce-uce"), name="same", created=created))
         made.weights_path.write_bytes(b"")
     other = runs.create(Job(base, dog, EraseConfig("uce"), name="same"))

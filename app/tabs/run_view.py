@@ -157,8 +157,10 @@ def _describe_waiting(run: Run, queue: Queue) -> str:
 def _split_time(run: Run, whole: float) -> str:
     """What erasing and judging took of the whole, and the rest; empty where they are not known, or were not one."""
     cost, judging = run.last(CostEvent), run.scores.seconds
-    rest = whole - cost.seconds - judging if cost and judging else -1.0
-    if not cost or not judging or rest < 0:
+    if not cost or not judging:
+        return ""
+    rest = whole - cost.seconds - judging
+    if rest < 0:
         return ""
     more = f", {format_duration(rest)} to load and to draw previews and the report" if rest >= 1 else ""
     return f" ({format_duration(cost.seconds)} to erase, {format_duration(judging)} to judge{more})"

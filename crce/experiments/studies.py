@@ -12,10 +12,9 @@ from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, read_report
 from crce.experiments import by_hand, drift, near_far
 from crce.experiments.sweep import choose_all, load_settings, mean_drift, mean_h, pool_acc_u
-from crce.experiments.tables import REPORTS, find_reports, load_reports, render_differences
+from crce.experiments.tables import REPORTS, count_seeds, find_reports, load_reports, render_differences
 from crce.files import DOCS, RESULTS
 
-OTHER = "esd-x-strict"
 PAPER = "crce"  # the method in REPORTS that variants are compared with
 BACKBONE_PAIRS = [("crce", "esd-x-strict"), ("crce on ca", "ca")]
 OTHER_SENSE = {"cricket (insect)": "cricket game", "cricket game": "field cricket"}
@@ -118,8 +117,9 @@ GONE_PAGE = """\
 # Stopped when gone
 
 The README's concepts and methods, with `--until-gone` in place of the preset's steps: training ends once the judge sees
-the concept in at most one of 20 pictures of it and of the names most certain to be it. So this is how far the paper's
-two faults go, names that survive and neighbours that are hit, when the concept is only just gone.
+the concept in at most one of 20 pictures of it and of the names most certain to be it. The table shows the paper's two
+faults at that moment: names that survive, and neighbours that are hit.
+Mean over {concepts} concepts {seeds}.
 `python -m crce measure … --until-gone --out docs/results/gone` measures, and `python -m crce table` writes this page.
 
 {table}
@@ -164,11 +164,12 @@ def render_drift() -> dict[Path, str]:
 
 def render_gone(folder: Path) -> str:
     """The page on runs that end when the concept is gone."""
-    found = sorted(_read(folder), key=lambda report: (report.method == PAPER, report.concept))
-    taken = {method: sorted(r.steps for r in found if r.method == method) for method in (OTHER, PAPER)}
+    found, pair = load_reports(folder), (PAPER, near_far.OTHER)
+    taken = {method: sorted(r.steps for r in found if r.method == method) for method in reversed(pair)}
     told = [f"{method} {median(steps):g} ({steps[0]} to {steps[-1]})" for method, steps in taken.items()]
     return GONE_PAGE.format(
-        table=table(found), differences=render_differences(found, [(PAPER, OTHER)]), steps=", ".join(told),
+        concepts=len({r.concept for r in found}), seeds=count_seeds(found), table=table(found),
+        differences=render_differences(found, [pair]), steps=", ".join(told),
         preset=max(config_from_dict(r.config).steps for r in found),
     ) + explain_strict(found)  # fmt: skip
 
