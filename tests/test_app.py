@@ -1050,8 +1050,9 @@ def test_a_run_in_words(run, dog):
         assert says() == "loading the model and timing a step"
         run.record(PhaseEvent(phase="bank", done=3, of=10, seconds_left=70.2))
         assert says() == "preparing 3/10"
-        run.record(StepEvent(step=5, of=20, losses={"target": 0.5}, seconds_left=3.4))
-        assert says() == "erasing 5/20 · 3 s left in all"
+        # So long that half a minute on a slow machine changes nothing.
+        run.record(StepEvent(step=5, of=20, losses={"target": 0.5}, seconds_left=3755.0))
+        assert says() == "erasing 5/20 · 1 h 2 min left in all"
         run.record(CheckpointEvent(step=5))
     assert says() == "The worker stopped at step 5. Press Resume to continue."
     run.record(FailedEvent(message="The disk is full.", log_id=None))
