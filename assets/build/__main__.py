@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(add_completion=False, help=__doc__)
-STAGES = ["data", "vae", "language", "near", "judge", "unet", "measure", "pack"]
+STAGES = ["data", "vae", "language", "near", "judge", "unet", "reading", "measure", "pack"]
 OTHERS = ["unpack", "sheet", "figure", "thumbnails", "lexicon", "erased"]
 
 
@@ -20,14 +20,15 @@ def run(stage: str, steps: int | None) -> None:
         sources.draw()
         vocabulary.freeze()
         return
-    from . import judge, language, measure, near, pack, unet, unpack, vae
+    from . import judge, language, measure, near, pack, reading, unet, unpack, vae
 
     if stage == "unpack":
         unpack.unpack()
     elif stage == "near":
         near.make()
     elif stage == "measure":
-        language.measure()
+        if language.measurable():
+            language.measure()
         threshold = judge.measure()["threshold"]
         best = measure.sampling()
         measure.names(threshold, best)
@@ -37,7 +38,7 @@ def run(stage: str, steps: int | None) -> None:
     elif stage == "pack":
         pack.pack()
     else:
-        module = {"vae": vae, "language": language, "judge": judge, "unet": unet}[stage]
+        module = {"vae": vae, "language": language, "judge": judge, "unet": unet, "reading": reading}[stage]
         module.train(steps or module.STEPS)
 
 

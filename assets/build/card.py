@@ -2,10 +2,11 @@
 
 import json
 
-from .common import build_dir
+from . import reading
+from .common import ROOT, build_dir
 from .judge import NEIGHBOURS, TESTED_ON, TUNED_ON
 from .sources import DRAWN, HELD_OUT, PLAIN
-from .unet import BATCH, TAUGHT, checkpoint
+from .unet import BATCH, TAUGHT
 from .vocabulary import vocabulary
 
 ART = [
@@ -36,13 +37,32 @@ TEXT = [
 HEAD = "| shown → asked | yes | 95 % Wilson | n |\n|---|---|---|---|\n"
 
 
+# The last line of a stage that holds the key. What a stage measured stays in the card until it is measured again.
+FIGURES = ROOT / "build" / "figures.json"
+KEPT = {
+    "data": ["drawings"],
+    "language": ["held_out"],
+    "unet": ["trained"],
+    "measure": ["names", "synonyms", "paraphrases", "corefs", "retains", "open words", "open words before"],
+}
+
+
 def lines() -> list[dict]:
-    return [json.loads(line) for line in (build_dir() / "log.jsonl").read_text().splitlines()]
+    """What was kept, then the log."""
+    path = build_dir() / "log.jsonl"
+    logged = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return (json.loads(FIGURES.read_text()) if FIGURES.exists() else []) + logged
 
 
 def last(stage: str, key: str) -> dict:
-    """The last log line of a stage that holds the key; empty where there is none yet."""
+    """The last line of a stage that holds the key; empty where there is none yet."""
     return next((x for x in reversed(lines()) if x["stage"] == stage and key in x), {})
+
+
+def keep() -> None:
+    """Writes the figures of the card, so that they outlive the build folder."""
+    found = [last(stage, key) for stage, keys in KEPT.items() for key in keys]
+    FIGURES.write_text("[\n" + ",\n".join(json.dumps(f, ensure_ascii=False) for f in found if f) + "\n]\n")
 
 
 def row(kind: str, r: dict) -> str:
@@ -86,7 +106,7 @@ def language() -> str:
 
 def card(report: dict, best: dict) -> str:
     """README.md of assets/emoji-sd, from the judge's report and the best way of sampling."""
-    data, words = last("data", "drawings"), vocabulary()
+    data, words, trained = last("data", "drawings"), vocabulary(), last("unet", "trained")
     millions = f"{last('language', 'held_out')['values'] / 1e6:.2f} M"
     art = "\n".join(f"| {s} | {name} | {licence} | {data.get('styles', {}).get(s, '')} |" for s, name, licence in ART)
     texts = "\n".join(f"| {what} | {name} | {licence} |" for what, name, licence in TEXT)
@@ -151,8 +171,10 @@ From package registries alone, by `python -m assets.build all`: {data.get("drawi
   space, and the corefs of twelve objects of `corefconcept/` and of the fantasy figures in `concepts/`, sometimes
   within a sentence or with the style's name; 10 % are empty.
 - The denoiser started from emoji-sd 1's weights, with keys and values fitted to the new text states, and saw
-  {checkpoint()["step"]} steps of {BATCH} noisy drawings. {100 * TAUGHT:.0f} % of its target is what emoji-sd 1
+  {trained["trained"]} steps of {BATCH} noisy drawings. {100 * TAUGHT:.0f} % of its target is what emoji-sd 1
   predicted there when it read the drawing's name, the rest is the noise.
+- Then its inner level learned, in {trained["read"]} steps of {reading.BATCH}, to make of a caption what it had made of
+  the drawing's own name (`assets/build/reading.py`).
 
 ## What its words mean
 {language()}

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from crce import erase, find_concept
 from crce.config import EraseConfig
+from crce.errors import CrceError
 from crce.evaluation.evaluate import list_questions
 from crce.evaluation.questions import Question
 from crce.experiments.by_hand import RESULT, Judged
@@ -51,6 +52,7 @@ ERASURES = [
 def make() -> None:
     """Draws what is not drawn yet, and writes the result as far as it is answered."""
     model, rng = Diffusion.load(str(MODEL)), random.Random(0)
+    answers = _answers(model.digest)
     judge = load_judge(model.base, "auto", str(model.device))
     pictures: list[Image.Image] = []
     rows: list[Judged] = []
@@ -64,8 +66,18 @@ def make() -> None:
         pictures += drawn
         log("erased", **asdict(erasure), pictures=len(pictures))
     _draw_sheets(pictures, rows)
-    answers = dict(line.split("\t") for line in ANSWERS.read_text().splitlines()) if ANSWERS.exists() else {}
     write_json(RESULT, [asdict(replace(row, answer=answers.get(str(n), ""))) for n, row in enumerate(rows, 1)])
+
+
+def _answers(digest: str) -> dict[str, str]:
+    """The answers by number. Raises CrceError for those to the pictures of another model: the first line names it."""
+    answers = dict(line.split("\t") for line in ANSWERS.read_text().splitlines()) if ANSWERS.exists() else {}
+    if answers.get("model", digest) != digest:
+        raise CrceError(
+            f"{ANSWERS.name} answers pictures of the model {answers['model'][:12]}, and this one is {digest[:12]}. "
+            "Move it away to judge the pictures of this one, and begin the new file with its own line 'model'."
+        )
+    return answers
 
 
 def _choose(questions: list[Question], rng: random.Random) -> list[Question]:

@@ -284,6 +284,11 @@ def train(steps: int = STEPS) -> None:
             saved = time.time()
 
 
+def measurable() -> bool:
+    """Whether the map into the teacher's space is there, which an unpacked text encoder lacks."""
+    return "optimiser" in load(build_dir() / "language.pt")
+
+
 @cache
 def trained() -> Pupil:
     """The text encoder as it will be shipped, in half precision and back; frozen."""

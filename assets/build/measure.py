@@ -8,7 +8,7 @@ import torch
 from . import judge
 from .common import build_dir, log, save
 from .open_words import OPEN_WORDS
-from .unet import Artist, former
+from .unet import MISSED, Artist
 from .vocabulary import vocabulary
 
 
@@ -52,17 +52,20 @@ def shown(artist: Artist, pairs: list[tuple[str, str]], threshold: float, best: 
     return {"yes": yes / seeds, "first": first / seeds}
 
 
-def facts(stage: str, pairs: list[tuple[str, str]], threshold: float, best: dict, seeds: int = 2, of=None) -> None:
-    """One line of the log: the shares over pairs of (text drawn, term asked), and the texts never drawn."""
-    found = shown(Artist(of), pairs, threshold, best, seeds)
+def facts(stage: str, pairs: list[tuple[str, str]], threshold: float, best: dict, seeds: int = 2) -> list[str]:
+    """One line of the log: the shares over pairs of (text drawn, term asked), and the texts never drawn. → the texts
+    that were not drawn on every seed"""
+    found = shown(Artist(), pairs, threshold, best, seeds)
     never = [text for (text, _), share in zip(pairs, found["yes"], strict=True) if share == 0]
     shares = {stage: round(float(found["yes"].mean()), 4), "first guess": round(float(found["first"].mean()), 4)}
     log("measure", **best, n=len(pairs) * seeds, **shares, never=never[:80])
+    return [text for (text, _), share in zip(pairs, found["yes"], strict=True) if share < 1]
 
 
 def names(threshold: float, best: dict) -> None:
-    """The names of all leaves."""
-    facts("names", [(n.lower(), n) for n in vocabulary().leaves], threshold, best)
+    """The names of all leaves; those that were not drawn are left to the denoiser's next cycle (`unet.MISSED`)."""
+    missed = facts("names", [(n.lower(), n) for n in vocabulary().leaves], threshold, best)
+    (build_dir() / MISSED).write_text(json.dumps(missed))
 
 
 def synonyms(threshold: float, best: dict, n: int = 400) -> None:
@@ -75,12 +78,8 @@ def synonyms(threshold: float, best: dict, n: int = 400) -> None:
 
 
 def open_words(threshold: float, best: dict) -> None:
-    """Phrases that no caption holds; as the former model drew them too."""
+    """Phrases that no caption holds."""
     facts("open words", OPEN_WORDS, threshold, best)
-    if pipe := former():
-        sampled = json.loads((build_dir() / "former" / "crce.json").read_text())
-        before = {"guidance": sampled["guidance"], "steps": sampled["sample_steps"]}
-        facts("open words before", OPEN_WORDS, threshold, before, of=pipe)
 
 
 def dataset(threshold: float, best: dict) -> None:

@@ -83,10 +83,13 @@ def pack() -> None:
     config = fresh / "text_encoder" / "config.json"
     config.write_text(config.read_text().replace('"float16"', '"float32"'))
     report = write_judge(fresh / "judge")
+    done = unet.checkpoint()
+    log("unet", trained=done["step"], read=done.get("read"))
     best = load(build_dir() / "sampling.pt") or {"guidance": 4.0, "steps": 20}
     write_defaults(fresh, best)
     unet.contact(fresh / "contact-sheet.png", best["guidance"], best["steps"])
     (fresh / "README.md").write_text(card.card(report, best))
+    card.keep()
     check(fresh)
     for path in MODEL.iterdir() if MODEL.exists() else []:  # what is not ours stays: covered.json, say
         if path.name not in MINE and not (fresh / path.name).exists():
@@ -100,7 +103,7 @@ def pack() -> None:
     sizes = [p.stat().st_size for p in MODEL.rglob("*") if p.is_file()]
     log(
         "pack",
-        step=unet.checkpoint()["step"],
+        step=done["step"],
         megabytes=round(sum(sizes) / 1e6, 2),
         largest=round(max(sizes) / 1e6, 2),
     )

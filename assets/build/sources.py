@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cairosvg
 import numpy as np
 from PIL import Image
 
@@ -167,6 +166,8 @@ def styles() -> dict[str, callable]:
 def picture(data: bytes) -> np.ndarray:
     """A file's drawing, cropped and fitted into 56×56 in the middle of a white 64×64. → uint8 [64, 64, 3]"""
     if b"<svg" in data[:500]:
+        import cairosvg  # needs the system's cairo, which no later stage does
+
         data = cairosvg.svg2png(data, output_width=192, output_height=192)
     image = Image.open(io.BytesIO(data)).convert("RGBA")
     image = image.crop(image.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox())

@@ -1,6 +1,7 @@
 """The denoiser: 8×8×16 latents, ε-prediction, conditioned on the frozen text encoder; and drawing with it."""
 
 import copy
+import json
 import os
 import random
 import time
@@ -20,11 +21,13 @@ from .vocabulary import emphasis, vocabulary
 
 CHANNELS, STEPS = (160, 176), 5000
 BATCH, RATE = 64 if DEVICE.type == "cpu" else 512, 6e-4
-VARIANTS, CAPTIONS, EMPTY = 12, 64, 0.1
+STARTED, LATER = 0.7, 0.4  # of the rate: from the former model, and in later cycles, which must not lose what is there
+VARIANTS, CAPTIONS, EMPTY = 12, 128, 0.1
 PADDINGS = (20, 25, 31)
 NAMED = 0.4  # of the drawings that are told by their own name, beside those whose caption happens to be it
 EARLY, LATE = 300, 0.3  # below this time a noisy latent says itself what it shows, and is drawn less often
-LESSONS, TAUGHT = 40_000, 0.7  # noisy latents that the former model saw; its share of what is to be predicted
+LESSONS, TAUGHT = 20_000, 0.7  # noisy latents that the former model saw; its share of what is to be predicted
+MISSED, OFTENER = "missed.json", 3.0  # names the model was measured not to draw on every seed, and how much oftener
 UNFLIPPED = {
     "stop sign",
     "bus stop",
@@ -163,17 +166,26 @@ def noisy(drawn: dict, n: int) -> dict:
     return {"drawing": i, "x": a.sqrt() * z + (1 - a).sqrt() * noise, "t": t, "noise": noise}
 
 
+def missed() -> set[str]:
+    """What the model does not draw yet, as `measure` found it; empty before."""
+    path = build_dir() / MISSED
+    return set(json.loads(path.read_text())) if path.exists() else set()
+
+
 @torch.no_grad()
 def taught() -> dict:
     """Noisy latents with what the former model predicts there when it reads the drawing's name, or nothing for one in
     ten; made once. Its prediction holds no noise of its own, so captions are learned from it in fewer steps than from
-    the noise alone; a share of the noise keeps the drawings in view."""
+    the noise alone; a share of the noise keeps the drawings in view. Of a drawing that the model does not draw yet it
+    has nothing to teach: there the noise is all."""
     path = build_dir() / "taught.pt"
     if state := load(path):
         return state
     torch.manual_seed(1)
     drawn, pipe = encoded(), former()
-    state = noisy(drawn, LESSONS)
+    hard = torch.tensor([leaf.lower() in missed() for leaf in drawn["leaves"]])
+    state = noisy({**drawn, "weights": drawn["weights"] * torch.where(hard, OFTENER, 1.0)}, LESSONS)
+    share = (TAUGHT * ~hard[state["drawing"]]).view(-1, 1, 1, 1)
     names = sorted(set(drawn["labels"]))
     states_of = read_by(pipe, ["", *(n.lower() for n in names)])
     place = torch.tensor([1 + names.index(n) for n in drawn["labels"]])
@@ -184,7 +196,7 @@ def taught() -> dict:
         part = slice(k, k + 128)
         with autocast():
             parts.append(net(state["x"][part], state["t"][part], states_of[said[part]], return_dict=False)[0].float())
-    state["wanted"] = TAUGHT * torch.cat(parts) + (1 - TAUGHT) * state["noise"]
+    state["wanted"] = share * torch.cat(parts) + (1 - share) * state["noise"]
     state = {k: state[k].bfloat16() if state[k].is_floating_point() else state[k] for k in state if k != "noise"}
     save(state, path)
     log("unet", lessons=LESSONS)
@@ -273,6 +285,13 @@ def objective(unet: UNet2DConditionModel, x, t, text, wanted, weight) -> torch.T
     return ((predicted.float() - wanted).square().mean((1, 2, 3)) * weight).mean()
 
 
+def join() -> int:
+    """Join the other processes of the training, where there are some. → the rank of this one"""
+    if workers() > 1:
+        dist.init_process_group("gloo")
+    return int(os.environ.get("RANK", 0))
+
+
 def workers() -> int:
     """How many processes share the batch: one, unless started with torchrun."""
     return int(os.environ.get("WORLD_SIZE", 1))
@@ -291,9 +310,7 @@ def train(steps: int) -> None:
     """Train to `steps`; on several cores best as `torchrun --nproc-per-node 2 -m assets.build unet`. An unfinished run
     goes on where it stopped; a finished one starts another cycle, with its own warm-up and decay, from the averaged
     weights. So a longer schedule is `train(more)`."""
-    path, rank = build_dir() / "unet.pt", int(os.environ.get("RANK", 0))
-    if workers() > 1:
-        dist.init_process_group("gloo")
+    path, rank = build_dir() / "unet.pt", join()
     draws = Draws()
     torch.manual_seed(0)  # every worker starts from the same weights
     unet = network().to(DEVICE, memory_format=torch.channels_last)
@@ -307,21 +324,21 @@ def train(steps: int) -> None:
     optimiser = torch.optim.AdamW(
         [{"params": others}, {"params": reads}], RATE, (0.9, 0.99), weight_decay=0.01, fused=True
     )
-    begin = start = 0
+    begin = start = read = 0
     end = steps
     if state := load(path):
+        read = state.get("read", 0)  # the steps of `reading` so far
         ema.load_state_dict(state["ema"])
         finished = state["step"] >= state["end"]
         if finished and rank == 0:
             save(state, build_dir() / "unet-done.pt")
         unet.load_state_dict(state["ema" if finished else "model"])
-        optimiser.load_state_dict(state["optimiser"])
+        if "optimiser" in state:  # an unpacked model has none
+            optimiser.load_state_dict(state["optimiser"])
         start, begin = state["step"], state["step"] if finished else state["begin"]
     if start >= end:
         return
-    peak = (
-        RATE if begin == 0 and not former() else 0.7 * RATE
-    )  # a later cycle must not lose all that the first one reached
+    peak = RATE * (LATER if begin else STARTED if former() else 1)
     torch.manual_seed(start + 1_000_003 * rank)
     saved, began, mean = time.time(), time.time(), 0.0
     for step in range(start, end):
@@ -335,10 +352,10 @@ def train(steps: int) -> None:
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimiser.step()
         if rank == 0:
-            average(ema, unet, step)
+            average(ema, unet, step - begin, keep=0.998)
         mean = 0.99 * mean + 0.01 * float(loss.detach()) if mean else float(loss.detach())
         if rank == 0 and (time.time() - saved > 120 or step + 1 == end):
-            keep(path, unet, ema, optimiser, step=step + 1, begin=begin, end=end)
+            keep(path, unet, ema, optimiser, step=step + 1, begin=begin, end=end, read=read)
             log(
                 "unet",
                 step=step + 1,
@@ -363,13 +380,11 @@ def trained() -> UNet2DConditionModel:
 
 
 class Artist:
-    """Draws with whatever checkpoint there is, or as the former model did."""
+    """Draws with whatever checkpoint there is."""
 
-    def __init__(self, of: StableDiffusionPipeline | None = None):
-        self.unet = (of.unet if of else trained()).to(memory_format=torch.channels_last)
-        self.vae, self.scale = vae.trained(), encoded()["scale"]
-        self.read = (lambda texts: read_by(of, texts)) if of else states
-        self.empty = self.read([""])
+    def __init__(self):
+        self.unet = trained().to(memory_format=torch.channels_last)
+        self.vae, self.scale, self.empty = vae.trained(), encoded()["scale"], states([""])
 
     @torch.no_grad()
     def __call__(
@@ -381,7 +396,7 @@ class Artist:
         noise, drawn = torch.randn(len(texts), 16, 8, 8, generator=generator).to(DEVICE), []
         for i in range(0, len(texts), batch):
             x = noise[i : i + batch]
-            text = torch.cat([self.empty.expand(len(x), -1, -1), self.read(texts[i : i + batch])])
+            text = torch.cat([self.empty.expand(len(x), -1, -1), states(texts[i : i + batch])])
             for t in plan.timesteps:
                 with autocast():
                     plain, told = self.unet(x.repeat(2, 1, 1, 1), t, text, return_dict=False)[0].float().chunk(2)

@@ -131,16 +131,16 @@ FIELDS = {
 }
 # How often a caption is of each kind; within a kind, terms are drawn by their weight for the leaf.
 KINDS = {
-    "name": 4,
+    "name": 3,
     "family": 3,
     "coref": 4,
-    "synonym": 3,
-    "kind": 2,
+    "synonym": 4,
+    "kind": 4,
     "group": 0.5,
     "phrase": 1,
-    "paraphrase": 4.5,
-    "deep kind": 0.7,
-    "near": 0.7,
+    "paraphrase": 5,
+    "deep kind": 1.2,
+    "near": 1.5,
     "gloss": 1,
 }
 STYLE_WORDS = {
