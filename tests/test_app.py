@@ -751,19 +751,19 @@ def test_doubtful_terms_are_marked_with_the_reason(dog):
 def test_a_concept_that_the_model_does_not_draw_has_a_letter_and_no_picture():
     drafts.create("lighthouse", "object", "")
     drawn = {spec.slug for spec in thumbnails.filter_drawn(library.library().values())}
-    assert {"dog", "vampire", "apple-fruit", "lighthouse"} <= drawn and not {"batman", "apple-company"} & drawn
+    assert {"dog", "vampire", "apple-fruit", "lighthouse"} <= drawn and not {"taylor-swift", "apple-company"} & drawn
     shelf = curate.render_shelf("", "dog")
-    assert thumbnails.picture_class("Batman") not in shelf and thumbnails.picture_class("dog") in shelf
-    assert "Batman" not in start.render_shelf()
+    assert thumbnails.picture_class("Taylor Swift") not in shelf and thumbnails.picture_class("dog") in shelf
+    assert "Taylor Swift" not in start.render_shelf()
     assert shelf.count("emoji-sd does not draw it") == len(library.library()) - len(drawn)
 
 
 def test_a_concept_that_the_base_does_not_draw_is_told_before_start(base):
     drafts.create("lighthouse", "object", "")
-    told = erase.warn_undrawn(EraseForm(concept="taylor-swift", together=["dog", "lighthouse"]))
+    told = erase.warn_undrawn(EraseForm(concept="taylor-swift", together=["mouse-animal", "lighthouse"]))
     assert len(told) == 2
     assert "emoji-sd does not draw Taylor Swift" in told[0]
-    assert "emoji-sd does not draw 4 of the terms of dog: mongrel" in told[1]
+    assert "emoji-sd does not draw 9 of the terms of mouse (animal): Mus musculus" in told[1]
     assert erase.warn_undrawn(EraseForm(concept="taylor-swift", base=base)) == []
 
 
