@@ -4,7 +4,7 @@ Of its two levels only the inner one (4×4) reads much: over the drawings the wo
 its blocks, under 2 % of those of the outer one (8×8). So this stage trains the inner level alone, on what the
 denoiser made there when it read the drawing's own name. Its targets hold no noise and a step costs a third of one of
 the whole denoiser: names that it knows become many words for each in half an hour on two cores. What was shipped took
-three cycles; in the first, captions were half as many for each drawing, in the last 35 % of the texts were names.
+two cycles; in the first, captions were half as many for each drawing and 20 % of the texts were names.
 """
 
 import time
