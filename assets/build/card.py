@@ -173,8 +173,8 @@ From package registries alone, by `python -m assets.build all`: {data.get("drawi
 - The denoiser started from emoji-sd 1's weights, with keys and values fitted to the new text states, and saw
   {trained["trained"]} steps of {BATCH} noisy drawings. {100 * TAUGHT:.0f} % of its target is what the
   model before it predicted there when it read the drawing's name, the rest is the noise.
-- Among them, in some {trained["read"]} steps of {reading.BATCH}, its inner level learned to make of a caption what it had
-  made of the drawing's own name (`assets/build/reading.py`).
+- Among them, in some {trained["read"]} steps of {reading.BATCH}, its inner level learned to make of a caption what it
+  had made of the drawing's own name (`assets/build/reading.py`).
 
 ## What its words mean
 {language()}
