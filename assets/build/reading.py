@@ -3,22 +3,20 @@
 Of its two levels only the inner one (4×4) reads much: over the drawings the words explain 3 to 15 % of the variance of
 its blocks, under 2 % of those of the outer one (8×8). So this stage trains the inner level alone, on what the
 denoiser made there when it read the drawing's own name. Its targets hold no noise and a step costs a third of one of
-the whole denoiser: names that it knows become many words for each in half an hour on two cores. What was shipped took
+the whole denoiser: names that it knows become many words for each within an hour on two cores. What was shipped took
 two cycles; in the first, captions were half as many for each drawing and 20 % of the texts were names.
 """
-
-import time
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
-from . import unet
-from .common import DEVICE, autocast, average, build_dir, keep, load, log, save, shape_of
+from . import cycle, unet
+from .common import DEVICE, autocast, build_dir, load, log, save
 
 STEPS, BATCH, RATE = 10_000, 128, 5e-4
 LATER = 0.7  # of the rate in later cycles, which must not lose what the first one reached
-LESSONS = 40_000
+LESSONS, TOLD = 40_000, "lessons-read.pt"
 SWAPPED = 0.3  # of the lessons, whose latents are of another drawing: there only the words say what to draw
 EARLY, LATE = 300, 0.1  # below this time a noisy latent says itself what it shows
 NAMED, EMPTY = 0.25, 0.05
@@ -51,11 +49,11 @@ def parameters(net: UNet2DConditionModel) -> tuple[list, list]:
 
 @torch.no_grad()
 def lessons(drawn: dict, names: torch.Tensor, empty: torch.Tensor) -> dict:
-    """Noisy latents, whose name is read with them, and what the inner level makes of both; made once.
+    """Noisy latents, whose name is read with them, and what the inner level makes of both; made once a cycle.
 
     names: text states of every drawing's own name [n, 32, 320]; empty: those of the empty prompt [1, 32, 320].
     """
-    path = build_dir() / "lessons-read.pt"
+    path = build_dir() / TOLD
     if state := load(path):
         return state
     torch.manual_seed(5)
@@ -88,7 +86,7 @@ class Draws:
 
     def __call__(self) -> tuple[torch.Tensor, ...]:
         """→ noisy latents [b,16,8,8], timesteps [b], text states [b,32,320], wanted states of the level [b,c,4,4]"""
-        b = BATCH // unet.workers()
+        b = BATCH // cycle.workers()
         k = torch.randint(LESSONS, (b,))
         some = {name: values[k] for name, values in self.lessons.items()}
         row = self.captions["rows"][some["said"], torch.randint(unet.CAPTIONS, (b,))]
@@ -109,52 +107,22 @@ def objective(net: UNet2DConditionModel, x, t, text, wanted) -> torch.Tensor:
 
 
 def train(steps: int) -> None:
-    """Train to `steps`; on several cores best as `torchrun --nproc-per-node 2 -m assets.build reading`.
-
-    Goes on where it stopped; a finished one starts another cycle from the averaged weights. The denoiser's checkpoint
-    is replaced at the end, and what it was is kept as unet-named.pt.
-    """
-    path, rank = build_dir() / "reading.pt", unet.join()
-    draws, net, ema = Draws(), unet.trained(), unet.trained()
-    net = net.to(memory_format=torch.channels_last)
+    """Train to `steps`; on several cores best as `torchrun --nproc-per-node 2 -m assets.build reading`. Goes on where
+    it stopped; a finished one starts another cycle. At the end the denoiser's checkpoint has the averaged weights, and
+    the lessons are dropped: those of another cycle are of the denoiser as it then is."""
+    draws = cycle.together(Draws)
+    begin, start = cycle.place("reading")
+    if start >= steps:
+        return
+    net, ema = unet.trained().to(memory_format=torch.channels_last), unet.trained()
     net.set_attn_processor(AttnProcessor())
     reads, others = parameters(net)
     for p in [*reads, *others]:
         p.requires_grad_(True)
-    optimiser = torch.optim.AdamW(
-        [{"params": others}, {"params": reads}], RATE, (0.9, 0.99), weight_decay=0.01, fused=True
-    )
-    begin = start = 0
-    if state := load(path):
-        finished = state["step"] >= state["end"]
-        net.load_state_dict(state["ema" if finished else "model"])
-        ema.load_state_dict(state["ema"])
-        optimiser.load_state_dict(state["optimiser"])
-        start, begin = state["step"], state["step"] if finished else state["begin"]
-    torch.manual_seed(100 + start + 1_000_003 * rank)
-    saved = began = time.time()
-    for step in range(start, steps):
-        for group, factor in zip(optimiser.param_groups, (1, 3), strict=True):
-            shape = shape_of(step - begin, steps - begin, warmup=50, decay=0.6)
-            group["lr"] = factor * RATE * shape * (LATER if begin else 1)
-        loss = objective(net, *draws()) / draws.scale
-        optimiser.zero_grad()
-        loss.backward()
-        if unet.workers() > 1:
-            unet.share(net)
-        torch.nn.utils.clip_grad_norm_([*reads, *others], 1.0)
-        optimiser.step()
-        if rank:
-            continue
-        average(ema, net, step - begin, keep=0.998)
-        if time.time() - saved > 120 or step + 1 == steps:
-            keep(path, net, ema, optimiser, step=step + 1, begin=begin, end=steps)
-            seconds = (time.time() - began) / (step + 1 - start)
-            log("reading", step=step + 1, end=steps, loss=round(float(loss.detach()), 4), seconds=round(seconds, 3))
-            saved = time.time()
-    if rank == 0 and start < steps:
-        named = load(build_dir() / "unet.pt")
-        if not (build_dir() / "unet-named.pt").exists():
-            save(named, build_dir() / "unet-named.pt")
-        weights = ema.state_dict()
-        save({**named, "model": weights, "ema": weights, "read": steps}, build_dir() / "unet.pt")
+    loss = lambda: objective(net, *draws()) / draws.scale  # noqa: E731
+    cycle.run("reading", net, ema, others, reads, loss, steps, RATE * (LATER if begin else 1), warmup=50)
+    if cycle.rank() == 0:
+        weights, state = ema.state_dict(), unet.checkpoint()
+        read = state.get("read", 0) + steps - begin
+        save({**state, "model": weights, "ema": weights, "read": read}, build_dir() / "unet.pt")
+        (build_dir() / TOLD).unlink()

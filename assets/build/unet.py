@@ -2,18 +2,15 @@
 
 import copy
 import json
-import os
 import random
-import time
 from functools import cache
 
 import torch
-import torch.distributed as dist
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
-from . import language, vae
-from .common import DEVICE, autocast, average, build_dir, keep, load, log, save, shape_of
+from . import cycle, language, vae
+from .common import DEVICE, autocast, build_dir, load, log, save
 from .pictures import drawings, floats, shift
 from .sheet import sheet
 from .sources import DRAWN
@@ -237,7 +234,7 @@ class Draws:
 
     def __call__(self) -> tuple[torch.Tensor, ...]:
         """→ noisy latents [b,16,8,8], timesteps [b], text states [b,32,320], targets, loss weights [b]"""
-        b = BATCH // workers()
+        b = BATCH // cycle.workers()
         if self.taught:
             k = torch.multinomial(self.often, b, replacement=True)
             some = {name: values[k] for name, values in self.taught.items()}
@@ -285,91 +282,39 @@ def objective(unet: UNet2DConditionModel, x, t, text, wanted, weight) -> torch.T
     return ((predicted.float() - wanted).square().mean((1, 2, 3)) * weight).mean()
 
 
-def join() -> int:
-    """Join the other processes of the training, where there are some. → the rank of this one"""
-    if workers() > 1:
-        dist.init_process_group("gloo")
-    return int(os.environ.get("RANK", 0))
-
-
-def workers() -> int:
-    """How many processes share the batch: one, unless started with torchrun."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def share(model: torch.nn.Module) -> None:
-    """Average the gradients over the workers. Two processes of one thread are 1.4 times as fast as one of two."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
-    dist.all_reduce(flat)
-    for g, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        g.copy_(part.view_as(g) / workers())
-
-
 def train(steps: int) -> None:
     """Train to `steps`; on several cores best as `torchrun --nproc-per-node 2 -m assets.build unet`. An unfinished run
     goes on where it stopped; a finished one starts another cycle, with its own warm-up and decay, from the averaged
     weights. So a longer schedule is `train(more)`."""
-    path, rank = build_dir() / "unet.pt", join()
-    draws = Draws()
+    path, draws = build_dir() / "unet.pt", cycle.together(Draws)
+    begin, start = cycle.place("unet")
+    if start >= steps:
+        return
     torch.manual_seed(0)  # every worker starts from the same weights
     unet = network().to(DEVICE, memory_format=torch.channels_last)
-    if former() and not path.exists():
+    read = 0
+    if state := load(path):
+        read = state.get("read", 0)
+        unet.load_state_dict(state["ema"])
+        if cycle.is_done(state) and cycle.rank() == 0:
+            save(state, build_dir() / "unet-done.pt")
+    elif former():
         fitted(unet, draws.drawn, draws.captions)
     ema = copy.deepcopy(unet).requires_grad_(False)
     if DEVICE.type == "cpu":  # the fused attention's backward pass took 35 % of a step there
         unet.set_attn_processor(AttnProcessor())
-    reads = [p for n, p in unet.named_parameters() if ".attn2." in n]  # what reads the text has most to learn
+    reads = [p for n, p in unet.named_parameters() if ".attn2." in n]
     others = [p for n, p in unet.named_parameters() if ".attn2." not in n]
-    optimiser = torch.optim.AdamW(
-        [{"params": others}, {"params": reads}], RATE, (0.9, 0.99), weight_decay=0.01, fused=True
-    )
-    begin = start = read = 0
-    end = steps
-    if state := load(path):
-        read = state.get("read", 0)  # the steps of `reading` so far
-        ema.load_state_dict(state["ema"])
-        finished = state["step"] >= state["end"]
-        if finished and rank == 0:
-            save(state, build_dir() / "unet-done.pt")
-        unet.load_state_dict(state["ema" if finished else "model"])
-        if "optimiser" in state:  # an unpacked model has none
-            optimiser.load_state_dict(state["optimiser"])
-        start, begin = state["step"], state["step"] if finished else state["begin"]
-    if start >= end:
-        return
     peak = RATE * (LATER if begin else STARTED if former() else 1)
-    torch.manual_seed(start + 1_000_003 * rank)
-    saved, began, mean = time.time(), time.time(), 0.0
-    for step in range(start, end):
-        for group, factor in zip(optimiser.param_groups, (1, 3), strict=True):  # what reads the text has most to learn
-            group["lr"] = factor * peak * shape_of(step - begin, end - begin, warmup=100, decay=0.6)
-        loss = objective(unet, *draws())
-        optimiser.zero_grad()
-        loss.backward()
-        if workers() > 1:
-            share(unet)
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimiser.step()
-        if rank == 0:
-            average(ema, unet, step - begin, keep=0.998)
-        mean = 0.99 * mean + 0.01 * float(loss.detach()) if mean else float(loss.detach())
-        if rank == 0 and (time.time() - saved > 120 or step + 1 == end):
-            keep(path, unet, ema, optimiser, step=step + 1, begin=begin, end=end, read=read)
-            log(
-                "unet",
-                step=step + 1,
-                end=end,
-                loss=round(mean, 4),
-                seconds=round((time.time() - began) / (step + 1 - start), 3),
-            )
-            saved = time.time()
+    cycle.run(
+        "unet", unet, ema, others, reads, lambda: objective(unet, *draws()), steps, peak, warmup=100, read=read
+    )  # fmt: skip
 
 
 def checkpoint() -> dict:
     """The last finished cycle: in the midst of a cycle, at a high learning rate, pictures are worse."""
     state = load(build_dir() / "unet.pt")
-    return state if state["step"] >= state["end"] else load(build_dir() / "unet-done.pt") or state
+    return state if cycle.is_done(state) else load(build_dir() / "unet-done.pt") or state
 
 
 def trained() -> UNet2DConditionModel:

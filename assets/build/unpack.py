@@ -49,6 +49,5 @@ def reader(former) -> dict:
 def denoiser(former) -> dict:
     state = UNet2DConditionModel.from_pretrained(former / "unet").to(torch.float32).state_dict()
     trained = card.last("unet", "trained")
-    return {"model": state, "ema": state, "step": trained["trained"], "begin": 0, "end": trained["trained"]} | (
-        {"read": trained["read"]} if trained.get("read") else {}
-    )
+    steps, read = trained["trained"], trained["read"]
+    return {"model": state, "ema": state, "step": steps, "begin": 0, "end": steps, "read": read}
