@@ -33,7 +33,7 @@ from crce.training.estimate import reset_peak_memory
 from crce.training.latent_cache import TRAJECTORY, LatentCache
 from crce.training.loop import TrainState, erase_steps, noise_caches, train_once
 
-RUN, STEPS = 500, 20  # steps of the whole run, and of each variant
+RUN, STEPS = 100, 20  # steps of the whole run, and of each variant
 LIMIT = 480  # seconds after which no further part begins
 TOP = 40  # rows of the profile
 PARTS = {"bank": "its latents", "train": "its steps, with checkpoints"}

@@ -8,7 +8,7 @@ from crce.catalogue import METHOD_FACTS
 from crce.concepts.library import load_spec, save_spec
 from crce.config import EraseConfig, ResolvedConfig, resolve_config
 from crce.errors import CrceError
-from crce.evaluation.report import Accuracy, Drift, Report, read_report
+from crce.evaluation.report import Accuracy, Drift, Report
 from crce.experiments import studies, sweep
 from crce.experiments.tables import insert_table, load_reports, measure, render, write_table
 from crce.files import read_json, write_json
@@ -25,10 +25,10 @@ def measured(tiny_sd_dir, dog, tmp_path):
     for spec in (dog, cat):
         save_spec(spec, tmp_path / f"{spec.target}.json")
 
-    def start(methods, seeds=(0,)):
+    def start(methods, seeds=(0,), backbone="esd-x-strict", out=tmp_path / "reports"):
         specs = [load_spec(tmp_path / f"{name}.json") for name in ("dog", "cat")]
-        configs = [dataclasses.replace(SHORT, method=m, seed=seed) for m in methods for seed in seeds]
-        return measure([Job(str(tiny_sd_dir), s, c) for s in specs for c in configs], 1, tmp_path / "reports")
+        configs = [dataclasses.replace(SHORT, method=m, seed=s, backbone=backbone) for m in methods for s in seeds]
+        return measure([Job(str(tiny_sd_dir), s, c) for s in specs for c in configs], 1, out)
 
     def run(*arguments, **more):
         return list(start(*arguments, **more))
@@ -117,25 +117,27 @@ def test_a_sweep_has_a_row_for_each_setting(measured):
     assert row.startswith("| crce | 0.001 | 2 |") and row.split(" | ")[5] == f"{yes}/{n}"
 
 
-def test_a_backbone_has_a_row_alone_and_one_with_corefs_and_retains(tiny_sd_dir, dog, tmp_path):
-    """CRCE on another backbone has a report of its own beside CRCE's."""
-    save_spec(dog, tmp_path / "dog.json")
-    spec, settings = load_spec(tmp_path / "dog.json"), {"steps": 2, "lr": 1e-3, "corefs": 1, "retains": 1}
-    asked = [EraseConfig("ca", **settings), EraseConfig(**settings), EraseConfig(backbone="ca", **settings)]
-    events = list(measure([Job(str(tiny_sd_dir), spec, config) for config in asked], 1, tmp_path / "reports"))
-    assert {event.method for event in events} == {"ca", "crce", "crce on ca"}
-    names = [
-        "dog-animal-a23f0f72-ca-seed-0.json",
-        "dog-animal-a23f0f72-crce-on-ca-seed-0.json",
-        "dog-animal-a23f0f72-crce-seed-0.json",
-    ]
-    assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == names
-    page = studies.render_backbone_rows(list(map(read_report, (tmp_path / "reports").iterdir())))
-    rows = [line.split(" | ")[:3] for line in page if " | with" in line]
-    assert [row[::2] for row in rows] == [["| ca", "without"], ["| ca", "with"], ["| esd-x-strict", "with"]]
-    assert {row[1] for row in rows} == {"2 at 0.001"}
-    yes, n = (read_json(tmp_path / "reports" / names[1])["metrics"]["acc_u"][part] for part in ("yes", "n"))
-    assert f"| ca | 2 at 0.001 | with | {yes}/{n} |" in "\n".join(page)
+def test_a_backbone_has_a_row_alone_and_one_with_corefs_and_retains(measured):
+    """CRCE on another backbone has reports of its own beside CRCE's; a page compares what both were measured on."""
+    run, folder = measured
+    run(["esd-x-strict", "crce", "ca"])
+    run(["crce"], seeds=(1,), backbone="ca")
+    assert (folder / "cat-crce-on-ca-seed-1.json").exists()
+    backbones = folder.with_name("backbones")
+    run(["crce"], backbone="ca", out=backbones)
+    page = studies.render_backbones(backbones, folder)
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in page.splitlines() if line.startswith("| ")]
+    names = ["base", "esd-x-strict", "crce", "ca", "crce on ca", "crce − esd-x-strict", "crce on ca − ca"]
+    assert [row for row in rows if row != "|"] == names
+    assert "over cat, dog (animal), training seed 0" in page
+
+
+def test_methods_are_compared_on_the_seeds_that_all_have(measured):
+    run, folder = measured
+    run(METHODS, seeds=(0, 1))
+    run(["uce"])
+    every = render(load_reports(folder)).split("Every method")[1]
+    assert every.startswith(" over 2 of these concepts (cat, dog (animal)) in %") and "one run each" in every
 
 
 def test_a_text_without_a_place_is_refused():

@@ -2,11 +2,10 @@
 
 import json
 
-from . import reading
 from .common import ROOT, build_dir
 from .judge import NEIGHBOURS, TESTED_ON, TUNED_ON
 from .sources import DRAWN, HELD_OUT, PLAIN
-from .unet import BATCH, TAUGHT
+from .unet import TAUGHT
 from .vocabulary import vocabulary
 
 ART = [
@@ -42,7 +41,7 @@ FIGURES = ROOT / "build" / "figures.json"
 KEPT = {
     "data": ["drawings"],
     "language": ["held_out"],
-    "unet": ["trained"],
+    "unet": ["seen"],
     "measure": ["names", "synonyms", "paraphrases", "corefs", "retains", "open words", "open words before"],
 }
 
@@ -106,7 +105,7 @@ def language() -> str:
 
 def card(report: dict, best: dict) -> str:
     """README.md of assets/emoji-sd, from the judge's report and the best way of sampling."""
-    data, words, trained = last("data", "drawings"), vocabulary(), last("unet", "trained")
+    data, words, trained = last("data", "drawings"), vocabulary(), last("unet", "seen")
     millions = f"{last('language', 'held_out')['values'] / 1e6:.2f} M"
     art = "\n".join(f"| {s} | {name} | {licence} | {data.get('styles', {}).get(s, '')} |" for s, name, licence in ART)
     texts = "\n".join(f"| {what} | {name} | {licence} |" for what, name, licence in TEXT)
@@ -171,10 +170,10 @@ From package registries alone, by `python -m assets.build all`: {data.get("drawi
   space, and the corefs of twelve objects of `corefconcept/` and of the fantasy figures in `concepts/`, sometimes
   within a sentence or with the style's name; 10 % are empty.
 - The denoiser started from emoji-sd 1's weights, with keys and values fitted to the new text states, and saw
-  {trained["trained"]} steps of {BATCH} noisy drawings. {100 * TAUGHT:.0f} % of its target is what the
-  model before it predicted there when it read the drawing's name, the rest is the noise.
-- Among them, in some {trained["read"]} steps of {reading.BATCH}, its inner level learned to make of a caption what it
-  had made of the drawing's own name (`assets/build/reading.py`).
+  {trained["seen"] / 1e6:.1f} million noisy drawings, most of them on a GPU, where it learned from the noise alone. On
+  a processor {100 * TAUGHT:.0f} % of its target is what the model before it predicted there when it read the drawing's
+  name. In between, for {trained["read"] / 1e6:.1f} million captions, its inner level learned to make of a caption what
+  it made of the drawing's own name (`assets/build/reading.py`).
 
 ## What its words mean
 {language()}

@@ -80,7 +80,7 @@ def run(
         if "optimiser" in state:  # an unpacked model has none
             optimiser.load_state_dict(state["optimiser"])
     torch.manual_seed(start + 1_000_003 * rank())
-    saved, began, mean = time.time(), time.time(), 0.0
+    saved, began, mean = time.time(), time.time(), None
     for step in range(start, end):
         for group, factor in zip(optimiser.param_groups, (1, FASTER), strict=True):
             group["lr"] = factor * peak * shape_of(step - begin, end - begin, warmup, decay=0.6)
@@ -94,9 +94,9 @@ def run(
         if rank():
             continue
         average(ema, net, step - begin, keep=0.998)
-        mean = 0.99 * mean + 0.01 * float(found.detach()) if mean else float(found.detach())
+        mean = found.detach() if mean is None else mean.lerp(found.detach(), 0.01)  # read only when it is told
         if time.time() - saved > 120 or step + 1 == end:
             keep(path, net, ema, optimiser, step=step + 1, begin=begin, end=end, **facts)
             seconds = (time.time() - began) / (step + 1 - start)
-            log(stage, step=step + 1, end=end, loss=round(mean, 4), seconds=round(seconds, 3))
+            log(stage, step=step + 1, end=end, loss=round(float(mean), 4), seconds=round(seconds, 3))
             saved = time.time()

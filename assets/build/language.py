@@ -164,7 +164,9 @@ def pieces() -> CLIPTokenizer:
 def tokens(texts: list[str], full: bool = False) -> torch.Tensor:
     """→ ids [b, 32], or only as long as the longest text: later positions cannot reach earlier ones."""
     padding = "max_length" if full else "longest"
-    return pieces()(texts, padding=padding, max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
+    return pieces()(texts, padding=padding, max_length=LENGTH, truncation=True, return_tensors="pt").input_ids.to(
+        DEVICE
+    )
 
 
 class Pupil(nn.Module):
@@ -294,7 +296,7 @@ def trained() -> Pupil:
     """The text encoder as it will be shipped, in half precision and back; frozen."""
     pupil = Pupil()
     pupil.load_state_dict({k: v.half().float() for k, v in load(build_dir() / "language.pt")["model"].items()})
-    return pupil.eval().requires_grad_(False)
+    return pupil.to(DEVICE).eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -302,7 +304,7 @@ def vectors(texts: list[str]) -> torch.Tensor:
     """Unit vectors of the text encoder's own states at the end mark. → [n, 320]"""
     text, found = trained().text, []
     for i in range(0, len(texts), 256):
-        found.append(F.normalize(text(tokens(texts[i : i + 256], full=True)).pooler_output, dim=-1))
+        found.append(F.normalize(text(tokens(texts[i : i + 256], full=True)).pooler_output, dim=-1).cpu())
     return torch.cat(found)
 
 

@@ -84,7 +84,7 @@ def pack() -> None:
     config.write_text(config.read_text().replace('"float16"', '"float32"'))
     report = write_judge(fresh / "judge")
     done = unet.checkpoint()
-    log("unet", trained=done["step"], read=done.get("read", 0))
+    log("unet", **{key: done[key] for key in ("step", "seen", "read")})
     best = load(build_dir() / "sampling.pt") or {"guidance": 4.0, "steps": 20}
     write_defaults(fresh, best)
     unet.contact(fresh / "contact-sheet.png", best["guidance"], best["steps"])

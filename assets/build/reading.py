@@ -18,7 +18,7 @@ STEPS, BATCH, RATE = 10_000, 128, 5e-4
 LATER = 0.7  # of the rate in later cycles, which must not lose what the first one reached
 LESSONS, TOLD = 40_000, "lessons-read.pt"
 SWAPPED = 0.3  # of the lessons, whose latents are of another drawing: there only the words say what to draw
-EARLY, LATE = 300, 0.1  # below this time a noisy latent says itself what it shows
+LATE = 0.1  # as `unet.LATE`: below `unet.EARLY` a noisy latent says itself what it shows
 NAMED, EMPTY = 0.25, 0.05
 
 
@@ -57,9 +57,8 @@ def lessons(drawn: dict, names: torch.Tensor, empty: torch.Tensor) -> dict:
     if state := load(path):
         return state
     torch.manual_seed(5)
-    some = unet.noisy(drawn, 3 * LESSONS)
-    chosen = torch.multinomial(torch.where(some["t"] < EARLY, LATE, 1.0), LESSONS)
-    x, t, drawing = (some[k][chosen] for k in ("x", "t", "drawing"))
+    some = unet.noisy(drawn, LESSONS, LATE)
+    x, t, drawing = (some[k] for k in ("x", "t", "drawing"))
     said = torch.where(torch.rand(LESSONS) < SWAPPED, drawing[torch.randperm(LESSONS)], drawing)
     nothing, net, wanted = torch.rand(LESSONS) < EMPTY, unet.trained(), []
     for k in range(0, LESSONS, 128):
@@ -123,6 +122,6 @@ def train(steps: int) -> None:
     cycle.run("reading", net, ema, others, reads, loss, steps, RATE * (LATER if begin else 1), warmup=50)
     if cycle.rank() == 0:
         weights, state = ema.state_dict(), unet.checkpoint()
-        read = state.get("read", 0) + steps - begin
+        read = state.get("read", 0) + (steps - begin) * BATCH
         save({**state, "model": weights, "ema": weights, "read": read}, build_dir() / "unet.pt")
         (build_dir() / TOLD).unlink()

@@ -17,9 +17,10 @@ from .sources import DRAWN
 from .vocabulary import emphasis, vocabulary
 
 CHANNELS, STEPS = (160, 176), 5000
-BATCH, RATE = 64 if DEVICE.type == "cpu" else 512, 6e-4
+BATCH, RATE = (64, 6e-4) if DEVICE.type == "cpu" else (512, 1.2e-3)
 STARTED, LATER = 0.7, 0.4  # of the rate: from the former model, and in later cycles, which must not lose what is there
-VARIANTS, CAPTIONS, EMPTY = 12, 128, 0.1
+VARIANTS, EMPTY = 12, 0.1
+CAPTIONS = 128 if DEVICE.type == "cpu" else 512  # of each drawing; their states take 20 kB each
 PADDINGS = (20, 25, 31)
 NAMED = 0.4  # of the drawings that are told by their own name, beside those whose caption happens to be it
 EARLY, LATE = 300, 0.3  # below this time a noisy latent says itself what it shows, and is drawn less often
@@ -136,30 +137,41 @@ def encoded() -> dict:
     chosen = torch.tensor([s in DRAWN for s in columns["styles"]])
     kept = {k: [str(x) for x in columns[k][chosen.numpy()]] for k in ("labels", "styles", "leaves")}
     leaves = torch.tensor([vocabulary().ids[name] for name in kept["leaves"]])
-    x = floats(images[chosen]).to(DEVICE)
-    flippable = torch.tensor([n not in UNFLIPPED for n in kept["labels"]], device=DEVICE).view(-1, 1, 1, 1)
-    model, variants = vae.trained(), []
-    for k in range(VARIANTS):
-        turned = torch.where(flippable, x.flip(3), x) if k % 2 else x
-        moved = torch.cat([shift(part, 3) for part in turned.split(32)])
-        with autocast():
-            variants.append(torch.cat([model.encode(part).latent_dist.mean.float() for part in moved.split(64)]))
-    latents = torch.stack(variants, 1)
+    variants = moved(floats(images[chosen]), torch.tensor([n not in UNFLIPPED for n in kept["labels"]]))
     pipe = former()
-    scale = pipe.vae.config.scaling_factor if pipe else 1 / float(latents.std())
+    scale = pipe.vae.config.scaling_factor if pipe else 1 / float(variants.std())
     share = torch.tensor(emphasis())[leaves] / torch.bincount(leaves)[leaves]
-    state = {"latents": (latents * scale).bfloat16().cpu(), "scale": scale, "weights": share, **kept}
+    state = {"latents": (variants * scale).bfloat16().cpu(), "scale": scale, "weights": share, **kept}
     save(state, path)
-    log("unet", drawings=len(latents), scale=scale)
+    log("unet", drawings=len(variants), scale=scale)
     return state
 
 
-def noisy(drawn: dict, n: int) -> dict:
-    """n noisy latents of random drawings: which drawing [n], x_t and noise [n, 16, 8, 8], t [n]."""
+@torch.no_grad()
+def moved(x: torch.Tensor, flippable: torch.Tensor) -> torch.Tensor:
+    """Latents of pictures [n, 3, 64, 64], each moved a little in every variant, and every other one mirrored where
+    that leaves it what it is. → [n, variants, 16, 8, 8]"""
+    x, flippable = x.to(DEVICE), flippable.to(DEVICE).view(-1, 1, 1, 1)
+    model, variants = vae.trained(), []
+    for k in range(VARIANTS):
+        turned = torch.where(flippable, x.flip(3), x) if k % 2 else x
+        shifted = torch.cat([shift(part, 3) for part in turned.split(32)])
+        with autocast():
+            variants.append(torch.cat([model.encode(part).latent_dist.mean.float() for part in shifted.split(64)]))
+    return torch.stack(variants, 1)
+
+
+def noisy(drawn: dict, n: int, early: float = LATE) -> dict:
+    """n noisy latents of random drawings: which drawing [n], x_t and noise [n, 16, 8, 8], t [n].
+
+    early: how often times below EARLY are drawn, beside the others.
+    """
+    where = drawn["latents"].device
     i = torch.multinomial(drawn["weights"], n, replacement=True)
-    z = drawn["latents"][i, torch.randint(VARIANTS, (n,))].float()
-    t, noise = torch.randint(1000, (n,)), torch.randn_like(z)
-    a = scheduler().alphas_cumprod[t].view(-1, 1, 1, 1)
+    z = drawn["latents"][i, torch.randint(VARIANTS, (n,), device=where)].float()
+    often = torch.where(torch.arange(1000, device=where) < EARLY, early, 1.0)
+    t, noise = torch.multinomial(often, n, replacement=True), torch.randn_like(z)
+    a = scheduler().alphas_cumprod.to(where)[t].view(-1, 1, 1, 1)
     return {"drawing": i, "x": a.sqrt() * z + (1 - a).sqrt() * noise, "t": t, "noise": noise}
 
 
@@ -170,7 +182,7 @@ def missed() -> set[str]:
 
 
 @torch.no_grad()
-def taught() -> dict:
+def taught(drawn: dict) -> dict:
     """Noisy latents with what the former model predicts there when it reads the drawing's name, or nothing for one in
     ten; made once. Its prediction holds no noise of its own, so captions are learned from it in fewer steps than from
     the noise alone; a share of the noise keeps the drawings in view. Of a drawing that the model does not draw yet it
@@ -179,10 +191,8 @@ def taught() -> dict:
     if state := load(path):
         return state
     torch.manual_seed(1)
-    drawn, pipe = encoded(), former()
-    hard = torch.tensor([leaf.lower() in missed() for leaf in drawn["leaves"]])
-    state = noisy({**drawn, "weights": drawn["weights"] * torch.where(hard, OFTENER, 1.0)}, LESSONS)
-    share = (TAUGHT * ~hard[state["drawing"]]).view(-1, 1, 1, 1)
+    state, pipe = noisy(drawn, LESSONS), former()
+    share = (TAUGHT * ~drawn["hard"][state["drawing"]]).view(-1, 1, 1, 1)
     names = sorted(set(drawn["labels"]))
     states_of = read_by(pipe, ["", *(n.lower() for n in names)])
     place = torch.tensor([1 + names.index(n) for n in drawn["labels"]])
@@ -221,35 +231,37 @@ def captioned(drawn: dict) -> dict:
 
 
 class Draws:
-    """Random training examples: noisy latents, a caption for each, and what to predict."""
+    """Random training examples: noisy latents, a caption for each, and what to predict. All of them lie on the device.
+
+    On a GPU, whose steps are cheap, the noise alone is learned from.
+    """
 
     def __init__(self):
-        self.drawn = encoded()
-        self.captions = captioned(self.drawn)
-        self.names = states([name.lower() for name in self.drawn["labels"]]).bfloat16()
-        self.taught = taught() if former() else None
-        if self.taught:
-            self.often = torch.where(self.taught["t"] < EARLY, LATE, 1.0)
+        drawn = encoded()
+        hard = torch.tensor([leaf.lower() in missed() for leaf in drawn["leaves"]])
+        drawn |= {"hard": hard, "weights": drawn["weights"] * torch.where(hard, OFTENER, 1.0)}
+        self.captions = {k: v.to(DEVICE) for k, v in captioned(drawn).items()}
+        self.names = states([name.lower() for name in drawn["labels"]]).bfloat16()
+        self.taught = taught(drawn) if former() and DEVICE.type == "cpu" else None
+        self.drawn = {k: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in drawn.items()}
         self.signal = scheduler().alphas_cumprod.to(DEVICE)
 
     def __call__(self) -> tuple[torch.Tensor, ...]:
         """→ noisy latents [b,16,8,8], timesteps [b], text states [b,32,320], targets, loss weights [b]"""
         b = BATCH // cycle.workers()
         if self.taught:
-            k = torch.multinomial(self.often, b, replacement=True)
+            k = torch.randint(LESSONS, (b,))
             some = {name: values[k] for name, values in self.taught.items()}
         else:
             some = noisy(self.drawn, b)
-            some |= {"wanted": some["noise"], "empty": torch.rand(b) < EMPTY}
-        row = self.captions["rows"][some["drawing"], torch.randint(CAPTIONS, (b,))]
+            some |= {"wanted": some["noise"], "empty": torch.rand(b, device=DEVICE) < EMPTY}
+        row = self.captions["rows"][some["drawing"], torch.randint(CAPTIONS, (b,), device=DEVICE)]
+        named = ((torch.rand(b, device=DEVICE) < NAMED) & ~some["empty"]).view(-1, 1, 1)
         text = self.captions["states"][torch.where(some["empty"], 0, row)]
-        named = (torch.rand(b) < NAMED) & ~some["empty"]
-        text[named] = self.names[some["drawing"][named]]
-        text = text.to(DEVICE)
-        t = some["t"].to(DEVICE)
-        snr = self.signal[t] / (1 - self.signal[t])
-        x = some["x"].to(DEVICE, torch.float32).contiguous(memory_format=torch.channels_last)
-        return x, t, text.float(), some["wanted"].to(DEVICE, torch.float32), snr.clamp(max=5) / snr
+        text = torch.where(named, self.names[some["drawing"]], text)
+        snr = self.signal[some["t"]] / (1 - self.signal[some["t"]])
+        x = some["x"].float().contiguous(memory_format=torch.channels_last)
+        return x, some["t"], text.float(), some["wanted"].float(), snr.clamp(max=5) / snr
 
 
 @torch.no_grad()
@@ -292,9 +304,9 @@ def train(steps: int) -> None:
         return
     torch.manual_seed(0)  # every worker starts from the same weights
     unet = network().to(DEVICE, memory_format=torch.channels_last)
-    read = 0
+    seen = read = 0
     if state := load(path):
-        read = state.get("read", 0)
+        seen, read = state.get("seen", 0), state.get("read", 0)
         unet.load_state_dict(state["ema"])
         if cycle.is_done(state) and cycle.rank() == 0:
             save(state, build_dir() / "unet-done.pt")
@@ -306,9 +318,8 @@ def train(steps: int) -> None:
     reads = [p for n, p in unet.named_parameters() if ".attn2." in n]
     others = [p for n, p in unet.named_parameters() if ".attn2." not in n]
     peak = RATE * (LATER if begin else STARTED if former() else 1)
-    cycle.run(
-        "unet", unet, ema, others, reads, lambda: objective(unet, *draws()), steps, peak, warmup=100, read=read
-    )  # fmt: skip
+    facts = {"seen": seen + (steps - start) * BATCH, "read": read}  # drawings and captions; right at the cycle's end
+    cycle.run("unet", unet, ema, others, reads, lambda: objective(unet, *draws()), steps, peak, warmup=100, **facts)
 
 
 def checkpoint() -> dict:

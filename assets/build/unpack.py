@@ -48,6 +48,5 @@ def reader(former) -> dict:
 
 def denoiser(former) -> dict:
     state = UNet2DConditionModel.from_pretrained(former / "unet").to(torch.float32).state_dict()
-    trained = card.last("unet", "trained")
-    steps, read = trained["trained"], trained["read"]
-    return {"model": state, "ema": state, "step": steps, "begin": 0, "end": steps, "read": read}
+    known = {key: card.last("unet", "seen")[key] for key in ("step", "seen", "read")}
+    return {"model": state, "ema": state, "begin": 0, "end": known["step"], **known}

@@ -12,7 +12,7 @@ from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, read_report
 from crce.experiments import by_hand, drift, near_far
 from crce.experiments.sweep import choose_all, load_settings, mean_drift, mean_h, pool_acc_u
-from crce.experiments.tables import REPORTS, count_seeds, find_reports, load_reports, render_differences
+from crce.experiments.tables import REPORTS, count_seeds, find_reports, keep_shared, load_reports, render_differences
 from crce.files import DOCS, RESULTS
 
 PAPER = "crce"  # the method in REPORTS that variants are compared with
@@ -45,34 +45,17 @@ settings here, and a preset from before this rule: the setting with the highest 
 |---|---|---|---|---|---|---|---|---|
 {rows}
 """
-LONGER_PAGE = """\
-# Three times as many steps
-
-The concepts {concepts} have held-out corefs that survive in the README's table. Here they are trained for 900 steps
-instead of the preset's 300; seeds from 0. We ran this after the table, to find out whether they need more training.
-`python -m crce table` writes this page from the reports in `docs/results/longer/`.
-
-| method | lr | steps | {heads} |
-|---|---|---|---|---|---|---|---|---|
-{rows}
-"""
 BACKBONES_PAGE = """\
 # CRCE on other backbones
 
-CRCE's coref and retain terms added to the losses of two methods, over {concepts}; both methods of a pair use the same
-settings. Pictures per prompt: 10 (50 for Acc_U), seeds from 0.
+CRCE's coref and retain terms added to the losses of two methods, over {concepts}, training seed 0; both methods of a
+pair use the same settings. Pictures per prompt: 10 (50 for Acc_U), seeds from 0.
 `python -m crce table` writes this page from the reports in `docs/results/backbones/` and the README's.
 
 {table}
 Difference made by the lists, paired by concept; an interval that contains 0 shows no difference:
 
 {differences}
-More backbones on {few}, which are in none of the tables. The counts are pictures in which the judge sees the target
-(Acc_R: the retain), out of all drawn.
-
-| backbone | steps at lr | corefs and retains | {heads} |
-|---|---|---|---|---|---|---|---|---|
-{rows}
 """
 SENSES_PAGE = """\
 # One sense of a word
@@ -82,35 +65,9 @@ the preset, with the other sense either left out of training (held out) or among
 pictures in which the judge sees the sense, out of all drawn; seeds from 0.
 `python -m crce table` writes this page from the reports in `docs/results/senses/`.
 
-![Prompts on the same seeds: before, without the insect, without the game](../assets/figures/senses.png)
-
 | erased | method | the other sense was | erased sense ↓ | the other sense ↑ | other neighbours ↑ |
 |---|---|---|---|---|---|
 {rows}
-
-The default model draws only one sense of "bat" and "apple", the paper's examples: for "baseball bat" it draws the
-animal.
-"""
-
-LATENTS_PAGE = """\
-# Retains at their own latents
-
-CRCE preserves its retains at latents that were sampled for the target. This may be why it loses neighbours that look
-different from the target. Here we preserve each retain at latents sampled for that retain ("own") and compare with the
-paper's choice ("target"), using the preset over {concepts}. Pictures per prompt: 10 (50 for Acc_U), seeds from 0.
-`python -m crce table` writes this page from the reports in `docs/results/retain-latents/` and the README's.
-
-{table}
-Differences, paired by concept; an interval that contains 0 shows no difference:
-
-{differences}
-It does not preserve the other sense of a word either, if that sense is in no list (see [senses](senses.md), held out):
-
-| erased | latents | the other sense |
-|---|---|---|
-{rows}
-
-We therefore do not offer it as a setting. Choosing between the two at random was not tried.
 """
 
 GONE_PAGE = """\
@@ -140,10 +97,8 @@ def render_pages() -> dict[Path, str]:
     studies: dict[str, Callable[[Path], str]] = {
         "sweeps": lambda folder: render_sweep(folder, SWEEPS_PAGE.replace("{chosen}", render_choices(folder))),
         "gone": render_gone,
-        "longer": lambda folder: render_sweep(folder, LONGER_PAGE),
         "backbones": render_backbones,
         "senses": render_senses,
-        "retain-latents": render_latents,
     }
     pages = {DOCS / f"{name}.md": draw(RESULTS / name) for name, draw in studies.items() if (RESULTS / name).is_dir()}
     judged = by_hand.load()
@@ -216,31 +171,16 @@ def pool_counts(rows: list[Report]) -> str:
     return f"{' | '.join(cells)} | {sum(r.h or 0.0 for r in rows) / len(rows):.4f}"
 
 
-def render_backbones(folder: Path) -> str:
-    """The page on backbones: a table of two, and counts for more."""
-    labelled = [
-        replace(r, method=config_from_dict(r.config).label) for r in (*load_reports(REPORTS), *_read(folder / "six"))
-    ]
+def render_backbones(folder: Path, table_folder: Path = REPORTS) -> str:
+    """The page on CRCE on another backbone, beside the methods of the README's table."""
+    both = (*load_reports(table_folder), *_read(folder))
+    labelled = [replace(r, method=config_from_dict(r.config).label) for r in both]
     methods = [method for pair in BACKBONE_PAIRS for method in reversed(pair)]
-    concepts = sorted({r.concept for r in labelled if r.method == "crce on ca"})
-    found = [r for method in methods for r in labelled if r.method == method and r.concept in concepts]
-    few = _read(folder / "two")
+    found = keep_shared([r for method in methods for r in labelled if r.method == method])
     return BACKBONES_PAGE.format(
-        concepts=", ".join(concepts), table=table(found), differences=render_differences(found, BACKBONE_PAIRS),
-        few=" and ".join(sorted({r.concept for r in few})), heads=" | ".join(HEADS.values()),
-        rows="\n".join(render_backbone_rows(few)),
+        concepts=", ".join(sorted({r.concept for r in found})), table=table(found),
+        differences=render_differences(found, BACKBONE_PAIRS),
     ) + explain_strict(found)  # fmt: skip
-
-
-def render_backbone_rows(found: list[Report]) -> list[str]:
-    """A row for each backbone and setting, with and without CRCE's lists."""
-    alike: dict[tuple, list[Report]] = {}
-    for report in found:
-        config = config_from_dict(report.config)
-        key = config.base_method, f"{config.steps} at {config.lr:g}", config.base_method != config.method
-        alike.setdefault(key, []).append(report)
-    return [f"| {on} | {setting} | {'with' if lists else 'without'} | {pool_counts(of)} |"
-            for (on, setting, lists), of in sorted(alike.items())]  # fmt: skip
 
 
 def render_senses(folder: Path) -> str:
@@ -263,14 +203,6 @@ def _count_seen(terms: list[Answers]) -> str:
     return f"{sum(sum(term.yes) for term in terms)}/{sum(len(term.yes) for term in terms)}"
 
 
-def render_latents(folder: Path) -> str:
-    """The page on retains at their own latents, compared with the paper's choice."""
-    own, paper = _read(folder / "senses"), [r for r in _read(RESULTS / "senses" / "held-out") if r.method == PAPER]
-    rows = [(r.concept, how, _summarise_sense(r)[4]) for how, found in (("target", paper), ("own", own)) for r in found]
-    told = "\n".join(f"| {' | '.join(row)} |" for row in sorted(rows))
-    return render_variants(folder / "six", LATENTS_PAGE.replace("{rows}", told), "target")
-
-
 def render_variants(folder: Path, page: str, ours: str, more: Sequence[tuple[str, str]] = ()) -> str:
     """Fills `page` with variants of CRCE, named by the `method` in their reports, and the README's CRCE as `ours`.
 
@@ -278,9 +210,9 @@ def render_variants(folder: Path, page: str, ours: str, more: Sequence[tuple[str
     """
     variants = _read(folder)
     names = list(dict.fromkeys(r.method for r in variants))
-    concepts = sorted(set.intersection(*({r.concept for r in variants if r.method == name} for name in names)))
     paper = [replace(r, method=ours) for r in load_reports(REPORTS) if r.method == PAPER]
-    found = [r for r in (*paper, *variants) if r.concept in concepts]
+    found = keep_shared([*paper, *variants])
+    concepts = sorted({r.concept for r in found})
     pairs = [*((name, ours) for name in names), *more]
     filled = page.format(concepts=", ".join(concepts), table=table(found), differences=render_differences(found, pairs))
     return filled + explain_strict(found)

@@ -101,14 +101,14 @@ def render(found: list[Report], costs: dict | None = None) -> str:
 
 def _render_all(found: list[Report], costs: dict | None) -> str:
     """A row for each method, over the concepts on which all were measured."""
-    methods = {r.method for r in found}
-    concepts = sorted(set.intersection(*({r.concept for r in found if r.method == m} for m in methods)))
+    methods, found = {r.method for r in found}, keep_shared(found)
+    concepts = sorted({r.concept for r in found})
     seconds = (costs or {}).get("methods", {})
     missing = ", ".join(sorted(METHOD_FACTS.keys() - methods))
     lines = [
-        f"\nEvery method over {len(concepts)} of these concepts ({', '.join(concepts)}), measured in the same way"
-        f"{f' (not measured: {missing})' if missing else ''}:\n",
-        table([r for r in found if r.concept in concepts], seconds),
+        f"\nEvery method over {len(concepts)} of these concepts ({', '.join(concepts)}) "
+        f"{count_seeds(found)}{f' (not measured: {missing})' if missing else ''}:\n",
+        table(found, seconds),
     ]
     if costs:
         lines.append(
@@ -121,6 +121,13 @@ def _render_all(found: list[Report], costs: dict | None) -> str:
             render_differences(found, ours),
         ]
     return "\n".join(lines)
+
+
+def keep_shared(found: list[Report]) -> list[Report]:
+    """The reports on the concepts and training seeds that every method was measured on."""
+    measured = [{(r.concept, seed_of(r)) for r in found if r.method == method} for method in {r.method for r in found}]
+    shared = set.intersection(*measured)
+    return [r for r in found if (r.concept, seed_of(r)) in shared]
 
 
 def _render_paper(found: list[Report]) -> str:
