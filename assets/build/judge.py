@@ -226,7 +226,7 @@ def measure() -> dict:
         return {kind: rate(decide(share[style[name]], leaves[style[name]], q, threshold)) for kind, q in asked.items()}
 
     # The lowest threshold that keeps false yes on neighbours at most 5 % on the style it is tuned on.
-    options = [0.05, 0.07, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5]
+    options = [k / 1000 for k in range(20, 501)]
     threshold = next((t for t in options if table(TUNED_ON, t)["neighbour"]["rate"] <= 0.05), options[-1])
     report = {
         "threshold": threshold,

@@ -22,7 +22,7 @@ STARTED, LATER = 0.7, 0.4  # of the rate: from the former model, and in later cy
 VARIANTS, EMPTY = 12, 0.1
 CAPTIONS = 128 if DEVICE.type == "cpu" else 512  # of each drawing; their states take 20 kB each
 PADDINGS = (20, 25, 31)
-NAMED = 0.4  # of the drawings that are told by their own name, beside those whose caption happens to be it
+NAMED = 0.2  # of the drawings that are told by their own name, beside those whose caption happens to be it
 EARLY, LATE = 300, 0.3  # below this time a noisy latent says itself what it shows, and is drawn less often
 LESSONS, TAUGHT = 20_000, 0.7  # noisy latents that the former model saw; its share of what is to be predicted
 MISSED, OFTENER = "missed.json", 3.0  # names the model was measured not to draw on every seed, and how much oftener

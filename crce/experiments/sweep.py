@@ -93,7 +93,7 @@ def measure_settings(jobs: list[Job], grid: Grid, images: int, folder: Path) -> 
             place = name_setting(resolve_config(config, job.base))
             by_place.setdefault(place, []).append(replace(job, config=config))
     for place, alike in by_place.items():
-        yield from measure(alike, images, folder / place)
+        yield from measure(alike, images, folder / place, brief=True)
 
 
 def name_setting(config: ResolvedConfig) -> str:

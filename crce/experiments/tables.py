@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crce import runs
@@ -40,10 +40,11 @@ class JobEvent:
     event: Event
 
 
-def measure(jobs: list[runs.Job], images: int, folder: Path) -> Iterator[JobEvent]:
+def measure(jobs: list[runs.Job], images: int, folder: Path, brief: bool = False) -> Iterator[JobEvent]:
     """Runs and evaluates every job (one concept, one method, one training seed) and stores its report in `folder`.
 
-    images: pictures per prompt. Existing reports are not measured again, so a stopped measurement can be continued.
+    images: pictures per prompt. brief: keep the figures alone, without the answers for each term.
+    Existing reports are not measured again, so a stopped measurement can be continued.
     Yields the runs' events. Raises CrceError for a run that fails, and for a report of another version of the base.
     """
     models = Models()
@@ -52,10 +53,10 @@ def measure(jobs: list[runs.Job], images: int, folder: Path) -> Iterator[JobEven
         if target.exists():
             check_version(f"The report {target}", job.base, read_report(target).base_digest, find_digest(job.base))
         else:
-            yield from _measure_job(job, images, target, models)
+            yield from _measure_job(job, images, target, models, brief)
 
 
-def _measure_job(job: runs.Job, images: int, target: Path, models: Models) -> Iterator[JobEvent]:
+def _measure_job(job: runs.Job, images: int, target: Path, models: Models, brief: bool) -> Iterator[JobEvent]:
     work = target.parent / f".{target.stem}"
     run = runs.open_run(work) if work.exists() else runs.create(job, work, queued=False)
     run.request_evaluate(images)
@@ -63,8 +64,9 @@ def _measure_job(job: runs.Job, images: int, target: Path, models: Models) -> It
     if run.not_judged:
         raise CrceError(f"{job.spec.name} with {job.config.label}: {run.not_judged}")
     # On one line: there are many reports, and people read the tables instead.
-    report = report_to_dict(read_report(run.dir / "report.json"))
-    write_atomic(target, json.dumps(report, ensure_ascii=False) + "\n")
+    report = read_report(run.dir / "report.json")
+    kept = replace(report, terms=()) if brief else report
+    write_atomic(target, json.dumps(report_to_dict(kept), ensure_ascii=False) + "\n")
     shutil.rmtree(work)
 
 
