@@ -88,5 +88,6 @@ def _render_table(name: str, facts: dict) -> str:
     figures = [Figure(**figure) for figure in facts["figures"]]
     rows = [f"| {f.what} | {f.shown} | {len(f.values)} | {f.note} |" for f in figures]
     made = f"`python -m benchmarks.{name}` on {facts['machine']}:\n"
-    head = [f"## {name.replace('_', ' ').capitalize()}\n", f"{facts['about']}\n", made]
+    title = "GPU" if name == "gpu" else name.replace("_", " ").capitalize()
+    head = [f"## {title}\n", f"{facts['about']}\n", made]
     return "\n".join([*head, "| | median | n | |", "|---|---|---|---|", *rows, ""])
