@@ -1,5 +1,6 @@
-"""What a person waits for on a GPU, at SD v1.4's size with random weights: a hundred steps of CRCE with the paper's terms
-from loading the base to the saved result, where that time goes, and a training step beside ESD's public loop in the same dtype.
+"""What a person waits for on a GPU, at SD v1.4's size with random weights: a hundred steps of CRCE with the paper's
+terms from loading the base to the saved result, where that time goes, and a training step beside ESD's public loop in
+the same dtype.
 
     python -m benchmarks.gpu          on the GPU, under 9 minutes
     python -m benchmarks.gpu --try    all of its code in seconds, with the default model, on any machine

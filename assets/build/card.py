@@ -145,6 +145,7 @@ for its pictures.
 
 ```python
 from diffusers import StableDiffusionPipeline
+
 pipe = StableDiffusionPipeline.from_pretrained("assets/emoji-sd")
 pipe("guide dog", num_inference_steps={best["steps"]}, guidance_scale={best["guidance"]:g}).images[0]
 ```
