@@ -12,8 +12,7 @@ PAGE = """\
 
 An erased model draws garbled things that no judge was trained on. Here are {n} pictures of ten erasures, some of which
 erase too little and some far too much: {concepts}. A third are of the concept, a third of its corefs, a third of its
-retains. The erased models are of emoji-sd 2 as it was before its denoiser learned to read; its judge is the same now.
-One of us answered each by eye, once, on enlarged sheets without the judge's verdicts: {yes} yes, {no} no,
+retains. One of us answered each by eye, once, on enlarged sheets without the judge's verdicts: {yes} yes, {no} no,
 {unclear} cannot tell; these last are left out below. κ is Cohen's, with a 95 % bootstrap interval over the prompts.
 `python -m assets.build erased` draws and judges the pictures, and `python -m crce table` writes this page from
 `docs/results/judge/`.
