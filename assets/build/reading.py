@@ -4,7 +4,7 @@ Of its two levels only the inner one (4×4) reads much: over the drawings the wo
 its blocks, under 2 % of those of the outer one (8×8). So this stage trains the inner level alone, on what the
 denoiser made there when it read the drawing's own name. Its targets hold no noise and a step costs a third of one of
 the whole denoiser: names that it knows become many words for each within an hour on two cores. What was shipped took
-two cycles; in the first, captions were half as many for each drawing and 20 % of the texts were names.
+three cycles; in the first, captions were half as many for each drawing and 20 % of the texts were names.
 """
 
 import torch
@@ -59,8 +59,9 @@ def lessons(drawn: dict, names: torch.Tensor, empty: torch.Tensor) -> dict:
     torch.manual_seed(5)
     some = unet.noisy(drawn, LESSONS, LATE)
     x, t, drawing = (some[k] for k in ("x", "t", "drawing"))
-    said = torch.where(torch.rand(LESSONS) < SWAPPED, drawing[torch.randperm(LESSONS)], drawing)
-    nothing, net, wanted = torch.rand(LESSONS) < EMPTY, unet.trained(), []
+    chance = torch.rand(2, LESSONS, device=DEVICE)
+    said = torch.where(chance[0] < SWAPPED, drawing[torch.randperm(LESSONS, device=DEVICE)], drawing)
+    nothing, net, wanted = chance[1] < EMPTY, unet.trained(), []
     for k in range(0, LESSONS, 128):
         part = slice(k, k + 128)
         text = torch.where(nothing[part].view(-1, 1, 1), empty, names[said[part]])
@@ -76,24 +77,23 @@ class Draws:
     """Random training examples: lessons with a caption for each."""
 
     def __init__(self):
-        drawn = unet.encoded()
-        self.captions = unet.captioned(drawn)
+        drawn = unet.placed(unet.encoded())
+        self.captions = unet.placed(unet.captioned(drawn))
         self.names = unet.states([name.lower() for name in drawn["labels"]])
-        self.lessons = lessons(drawn, self.names, unet.states([""]))
+        self.lessons = unet.placed(lessons(drawn, self.names, unet.states([""])))
         wanted = self.lessons["wanted"].float()
         self.scale = (wanted - wanted.mean(0)).square().mean()
 
     def __call__(self) -> tuple[torch.Tensor, ...]:
         """→ noisy latents [b,16,8,8], timesteps [b], text states [b,32,320], wanted states of the level [b,c,4,4]"""
         b = BATCH // cycle.workers()
-        k = torch.randint(LESSONS, (b,))
+        k = torch.randint(LESSONS, (b,), device=DEVICE)
         some = {name: values[k] for name, values in self.lessons.items()}
-        row = self.captions["rows"][some["said"], torch.randint(unet.CAPTIONS, (b,))]
+        row = self.captions["rows"][some["said"], torch.randint(unet.CAPTIONS, (b,), device=DEVICE)]
         text = self.captions["states"][torch.where(some["empty"], 0, row)].float()
-        named = (torch.rand(b) < NAMED) & ~some["empty"]
+        named = (torch.rand(b, device=DEVICE) < NAMED) & ~some["empty"]
         text[named] = self.names[some["said"][named]]
-        x = some["x"].to(DEVICE).contiguous(memory_format=torch.channels_last)
-        return x, some["t"].to(DEVICE), text.to(DEVICE), some["wanted"].to(DEVICE).float()
+        return some["x"].contiguous(memory_format=torch.channels_last), some["t"], text, some["wanted"].float()
 
 
 def objective(net: UNet2DConditionModel, x, t, text, wanted) -> torch.Tensor:

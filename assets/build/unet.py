@@ -230,6 +230,11 @@ def captioned(drawn: dict) -> dict:
     return state
 
 
+def placed(state: dict) -> dict:
+    """The same with its tensors on the device."""
+    return {k: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in state.items()}
+
+
 class Draws:
     """Random training examples: noisy latents, a caption for each, and what to predict. All of them lie on the device.
 
@@ -240,10 +245,10 @@ class Draws:
         drawn = encoded()
         hard = torch.tensor([leaf.lower() in missed() for leaf in drawn["leaves"]])
         drawn |= {"hard": hard, "weights": drawn["weights"] * torch.where(hard, OFTENER, 1.0)}
-        self.captions = {k: v.to(DEVICE) for k, v in captioned(drawn).items()}
+        self.captions = placed(captioned(drawn))
         self.names = states([name.lower() for name in drawn["labels"]]).bfloat16()
         self.taught = taught(drawn) if former() and DEVICE.type == "cpu" else None
-        self.drawn = {k: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in drawn.items()}
+        self.drawn = placed(drawn)
         self.signal = scheduler().alphas_cumprod.to(DEVICE)
 
     def __call__(self) -> tuple[torch.Tensor, ...]:
@@ -265,10 +270,11 @@ class Draws:
 
 
 @torch.no_grad()
-def fitted(unet: UNet2DConditionModel, drawn: dict, captions: dict) -> None:
+def fitted(unet: UNet2DConditionModel) -> None:
     """Start from the former model with keys and values that read a caption as it read the drawing's name: ridge
     regression from the new states of every caption to the old states of the name, at three paddings."""
-    pipe = former()
+    pipe, drawn = former(), encoded()
+    captions = captioned(drawn)
     unet.load_state_dict(pipe.unet.state_dict())
     names = sorted(set(drawn["labels"]))
     old, label = read_by(pipe, [n.lower() for n in names]), torch.tensor([names.index(n) for n in drawn["labels"]])
@@ -283,7 +289,7 @@ def fitted(unet: UNet2DConditionModel, drawn: dict, captions: dict) -> None:
     turn = torch.linalg.solve(gram, a.T @ b)  # new states @ turn ≈ old states
     for name, module in unet.named_modules():
         if name.endswith(("attn2.to_k", "attn2.to_v")):
-            module.weight.copy_(module.weight @ turn.T)
+            module.weight.copy_(module.weight @ turn.T.to(DEVICE))
     log("unet", fitted=pairs.shape[1], left=round(float((a @ turn - b).square().sum() / b.square().sum()), 4))
 
 
@@ -304,21 +310,20 @@ def train(steps: int) -> None:
         return
     torch.manual_seed(0)  # every worker starts from the same weights
     unet = network().to(DEVICE, memory_format=torch.channels_last)
-    seen = read = 0
+    facts = {"seen": (steps - start) * BATCH, "read": 0}  # drawings and captions; right at the cycle's end
     if state := load(path):
-        seen, read = state.get("seen", 0), state.get("read", 0)
+        facts = {"seen": state["seen"] + cycle.is_done(state) * facts["seen"], "read": state["read"]}
         unet.load_state_dict(state["ema"])
         if cycle.is_done(state) and cycle.rank() == 0:
             save(state, build_dir() / "unet-done.pt")
     elif former():
-        fitted(unet, draws.drawn, draws.captions)
+        fitted(unet)
     ema = copy.deepcopy(unet).requires_grad_(False)
     if DEVICE.type == "cpu":  # the fused attention's backward pass took 35 % of a step there
         unet.set_attn_processor(AttnProcessor())
     reads = [p for n, p in unet.named_parameters() if ".attn2." in n]
     others = [p for n, p in unet.named_parameters() if ".attn2." not in n]
     peak = RATE * (LATER if begin else STARTED if former() else 1)
-    facts = {"seen": seen + (steps - start) * BATCH, "read": read}  # drawings and captions; right at the cycle's end
     cycle.run("unet", unet, ema, others, reads, lambda: objective(unet, *draws()), steps, peak, warmup=100, **facts)
 
 
