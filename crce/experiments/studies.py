@@ -21,8 +21,8 @@ OTHER_SENSE = {"cricket (insect)": "cricket game", "cricket game": "field cricke
 SWEEPS_PAGE = """\
 # How the presets were chosen
 
-Training settings tried on {concepts}, which are in none of the tables; seeds from 0. λ stands beside the rate where a
-closed form was tried with one. Rows with fewer pictures for Acc_U than others used fewer pictures per term.
+Training settings tried on the concepts {concepts}, which are in none of the tables; seeds from 0. λ stands beside the
+rate where a closed form was tried with one. Rows with fewer pictures than others were tried on fewer concepts.
 
 A preset is chosen by this rule, for each method with at least six settings on the same concepts:
 
@@ -134,7 +134,7 @@ def render_sweep(folder: Path, page: str) -> str:
     found = load_settings(folder)
     concepts = sorted({r.concept for rows in found.values() for r in rows})
     return page.format(
-        concepts=" and ".join(concepts),
+        concepts=", ".join(concepts),
         heads=" | ".join(HEADS.values()),
         rows="\n".join(f"| {' | '.join(_setting_cells(*key))} | {pool_counts(rows)} |" for key, rows in found.items()),
     ) + explain_strict([r for rows in found.values() for r in rows])
