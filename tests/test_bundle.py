@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import stat
 import struct
 import zipfile
@@ -120,6 +121,10 @@ def test_another_version_of_the_base_is_told(bundled, tmp_path):
 def test_an_unfinished_run_is_not_packed_and_a_full_place_is_told(tiny_sd_dir, dog, whole, tmp_path):
     with pytest.raises(CrceError, match="no result yet"):
         pack(runs.create(Job(str(tiny_sd_dir), dog, EraseConfig(corefs=1, retains=1))), tmp_path / "x.zip")
+    damaged = runs.open_run(shutil.copytree(whole.dir, tmp_path / "damaged"))
+    damaged.weights_path.write_bytes(whole.weights_path.read_bytes()[:-100])
+    with pytest.raises(CrceError, match="cannot be read as safetensors"):
+        pack(damaged, tmp_path / "x.zip")
     (tmp_path / "file").touch()
     with pytest.raises(CrceError, match="cannot be written"):
         pack(whole, tmp_path / "file" / "x.zip")

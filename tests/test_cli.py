@@ -229,7 +229,16 @@ def test_a_demo_without_a_judge_is_for_the_eye(crce, blind, tmp_path):
         (["generate", "a dog", "--run", "20260801-093015-dog-3fa2", "--out", "x"], "error: There is no run '20260801"),
         (["generate", "a dog " * 99, "--base", "{base}", "--out", "x"], "tokens, and"),
         (["generate", "a dog", "--base", "{base}", "--out", "/proc/x"], "error: /proc/x cannot be written"),
+        (["generate", "a dog", "--strength", "nan", "--out", "x"], "error: The strength is nan; give a value"),
+        (["generate", "a dog", "--strength", "7", "--out", "x"], "error: The strength is 7; give a value"),
         (["evaluate", "nothing"], "error: There is no run 'nothing'. `python -m crce runs` lists them."),
+        (["evaluate", ""], "error: No run was named."),
+        (["evaluate", "nothing", "--judge", ""], "error: There is no run 'nothing'."),
+        (["distances", "dgo", "--base", "no"], "error: There is no concept 'dgo'."),
+        (["cover", "dgo", "--base", "no"], "error: There is no concept 'dgo'."),
+        (["measure", "dgo", "--base", "no", "--out", "x"], "error: There is no concept 'dgo'."),
+        (["demo", "dog", "--images", "0"], "error: images is 0; give a number"),
+        (["dataset", "changes", "/proc/none", "{base}"], "error: /proc/none contains no specs."),
         (["stop", "../.."], "holds no run"),
         (["worker", "--device", "tpu"], "error: There is no device 'tpu'."),
         (["publish", "dataset", "x", "dgo"], "error: There is no concept 'dgo'."),
@@ -243,6 +252,14 @@ def test_bad_input_is_one_clear_line_and_exit_code_1(crce, spec, tiny_sd_dir, tm
     code, out, err = crce(*(argument.format(**given) for argument in arguments))
     assert (code, out) == (1, "")
     assert said in err and err.startswith("error: ") and err.count("\n") == 1
+    assert arguments[0] != "demo" or runs.all_runs() == []
+
+
+def test_a_name_in_brackets_is_told_as_it_is(crce, tmp_path):
+    odd = tmp_path / "odd.json"
+    odd.write_text('{"target": "dog [/b]", "corefs": [{"text": "[red]puppy"}], "retains": [{"text": "cat"}]}')
+    _, _, err = crce("publish", "dataset", "me/odd", odd, "--dry-run")
+    assert "warning: dog [/b]: no term is in the test split" in err and "Traceback" not in err
 
 
 def test_wrong_usage_is_exit_code_2(crce):

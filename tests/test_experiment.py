@@ -10,7 +10,7 @@ from crce.config import EraseConfig, ResolvedConfig, resolve_config
 from crce.errors import CrceError
 from crce.evaluation.report import Accuracy, Drift, Report
 from crce.experiments import studies, sweep
-from crce.experiments.tables import insert_table, load_reports, measure, render, write_table
+from crce.experiments.tables import check_reports, insert_table, load_reports, measure, render, write_table
 from crce.files import read_json, write_json
 from crce.runs import Job
 
@@ -138,6 +138,16 @@ def test_methods_are_compared_on_the_seeds_that_all_have(measured):
     run(["uce"])
     every = render(load_reports(folder)).split("Every method")[1]
     assert every.startswith(" over 2 of these concepts (cat, dog (animal)) in %") and "one run each" in every
+
+
+def test_no_table_is_written_from_reports_of_another_version_of_the_base(measured):
+    run, folder = measured
+    run(["uce"])
+    check_reports(folder.parent)
+    path = folder / "cat-uce-seed-0.json"
+    write_json(path, {**read_json(path), "base_digest": 64 * "0"})
+    with pytest.raises(CrceError, match="reports/cat-uce-seed-0.json belongs to another version of .* .00000000."):
+        check_reports(folder.parent)
 
 
 def test_a_text_without_a_place_is_refused():

@@ -198,6 +198,9 @@ def compare_datasets(
     """
     from crce.concepts import changelog, dataset
 
+    for folder in (before, after):
+        if not dataset.read(folder):
+            raise CrceError(f"{folder} contains no specs. Give the folder of a dataset.")
     found = changelog.compare(dataset.read(before), dataset.read(after))
     lines = [f"{each.name}, {each.verb}: {line}" for each in found for line in each.lines]
     terminal.say([asdict(each) for each in found], "\n".join(lines) or "Nothing changed.", as_json)

@@ -206,6 +206,8 @@ def generate(
     python -m crce generate "a dog" "a cat" --run out/dog --run out/cat --out pictures
     ```
     """
+    if not 0 <= strength <= 1:
+        raise CrceError(f"The strength is {strength:g}; give a value from 0 (none) to 1 (full).")
     erased = [_open_erased(name, base) for name in run or ()]
     terminal.warn(filter(None, map(describe_unknown_base, erased)))
     model = load(base or (erased[0].job.base if erased else bases.EMOJI_SD), device, dtype, yes)
@@ -268,7 +270,8 @@ def distances(
     """
     from crce.models import text_space
 
-    found = text_space.measure_distances(load(base, device, yes=yes), find_concept(concept))
+    spec = find_concept(concept)
+    found = text_space.measure_distances(load(base, device, yes=yes), spec)
     rows = sorted(found["terms"], key=lambda row: (row["euclidean"] is None, row["euclidean"] or 0.0))
     columns = ("kind", "text", "cosine", "euclidean", "tokens")
     cells = [["too long" if row[key] is None else row[key] for key in columns] for row in rows]

@@ -146,10 +146,12 @@ def demo(
     """
     from crce.experiments.html_report import write_page
 
+    job = Job(base, find_concept(concept), EraseConfig(), device)
+    evaluation = runs.EvaluationRequest(images, judge=judge)
     prepare(base, device, yes=yes)
     prepare_judge(base, judge, yes)
-    run, models = runs.create(Job(base, find_concept(concept), EraseConfig(), device), out, queued=False), Models()
-    _measure(run, runs.EvaluationRequest(images, judge=judge), models)
+    run, models = runs.create(job, out, queued=False), Models()
+    _measure(run, evaluation, models)
     by_eye = terminal.show_progress("drawing the terms", draw_by_eye(run, models)) if run.not_judged else []
     page = write_page(run, by_eye)
     terminal.say({**describe_run(run), "page": str(page)}, str(page), as_json)
@@ -182,12 +184,12 @@ def cover(
     from crce import files
     from crce.evaluation.coverage import measure_coverage
 
+    specs = [find_concept(name) for name in concept] if concept else list(library().values())
     prepare(base, device, dtype, yes)
     prepare_judge(base, judge, yes)
     models = Models(device)
     model = models.get(base, dtype=dtype)
     asked = models.judge(base, judge)
-    specs = [find_concept(name) for name in concept] if concept else list(library().values())
     names = () if concept else tuple(asked.names)
     found = terminal.show_progress("drawing terms", measure_coverage(model, asked, specs, names))
     files.write_json(model.covered_file, found)
@@ -234,11 +236,12 @@ def measure(
     methods, folder = method or list(tables.TABLE_METHODS), out or tables.REPORTS
     if not out:
         files.checkout("Give --out")
+    specs = [find_concept(name) for name in concept]
     prepare(base, device, dtype, yes)
     planned = [
         Job(
             base,
-            find_concept(name),
+            spec,
             EraseConfig(
                 key, steps, lr, eta, backbone=on or backbone, seed=number, preview_every=0, until_gone=until_gone
             ),
@@ -246,7 +249,7 @@ def measure(
             dtype,
         )
         for number in range(seed, seed + seeds)
-        for name in concept
+        for spec in specs
         for key in methods
     ]
     terminal.watch(tables.measure(planned, images, folder))
@@ -333,6 +336,7 @@ def table(as_json: AsJson = False):
     from crce.experiments import studies, tables
 
     files.checkout()
+    tables.check_reports()
     tables.write_table()
     for path, text in studies.render_pages().items():
         files.write_atomic(path, text)

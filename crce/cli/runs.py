@@ -8,6 +8,7 @@ from crce import runs
 from crce.bases import public_name
 from crce.cli import terminal
 from crce.cli.options import AsJson, Device, RunName
+from crce.errors import CrceError
 from crce.runs import Run
 from crce.runs.events import FailedEvent
 from crce.worker.client import ensure_workers
@@ -51,6 +52,8 @@ def worker(device: Device = "auto"):
 
 def open_run(name: str) -> Run:
     """Opens a run by folder or id. Raises CrceError if there is none."""
+    if not name.strip():
+        raise CrceError("No run was named. Give a run's id or its folder; `crce runs` lists them.")
     return runs.open_run(Path(name)) if Path(name).is_dir() else runs.find(name)
 
 

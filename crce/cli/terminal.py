@@ -46,13 +46,13 @@ def tell(lines: Iterable[str]) -> None:
 def warn(lines: Iterable[str]) -> None:
     """Prints warnings to stderr."""
     for line in lines:
-        console.print(f"warning: {line}", style="yellow")
+        console.print(f"warning: {line}", style="yellow", markup=False)
 
 
 @contextmanager
 def bar() -> Iterator[Progress]:
     """A progress bar on stderr, hidden if stderr is not a terminal."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield progress
 

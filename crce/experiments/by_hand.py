@@ -22,7 +22,7 @@ retains. One of us answered each by eye, once, on enlarged sheets without the ju
 {rows}
 
 Yes: the asked concept has at least the threshold's share of the probability. Strict: the judge's first guess is the
-asked concept or of its family.
+asked concept or of its family. Where nearly all answers are the same, κ says little: there see how many are alike.
 """
 
 

@@ -93,6 +93,15 @@ def load_reports(folder: Path = REPORTS) -> list[Report]:
     return sorted(found, key=lambda r: (order.index(r.method), r.concept, seed_of(r)))
 
 
+def check_reports(folder: Path = RESULTS) -> None:
+    """Raises CrceError for a report below the folder that belongs to another version of its base than the one here."""
+    for path in find_reports(folder):
+        facts = read_json(path)
+        if isinstance(facts, dict) and facts.get("base_digest"):
+            what = f"The report {path.relative_to(folder)}"
+            check_version(what, facts["base"], facts["base_digest"], find_digest(facts["base"]))
+
+
 def render(found: list[Report], costs: dict | None = None) -> str:
     """The paper's comparison, then all methods. costs: seconds.json of `contact_sheet`."""
     paper = [r for r in found if r.method in TABLE_METHODS]

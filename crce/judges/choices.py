@@ -45,7 +45,7 @@ def choose_judge(base: str, judge: str = AUTO) -> str:
         return found
     if judge == ENDPOINT and (missing := missing_settings()):
         raise CrceError(f"No vision model is connected. Set {' and '.join(missing)}, or choose another judge.")
-    if judge not in JUDGES and not Path(judge).is_dir() and not _is_hub_id(judge):
+    if judge not in JUDGES and not (judge and Path(judge).is_dir()) and not _is_hub_id(judge):
         raise CrceError(
             f"There is no judge {judge[:80]!r}. Choose one of {', '.join(JUDGES)}, or give the Hub id or the folder of "
             "a vision-language model."

@@ -118,11 +118,12 @@ def _write(run: Run, path: Path) -> None:
 
 @contextmanager
 def _public_weights(run: Run, path: Path) -> Iterator[Path]:
-    """The weights; for a base in a folder a copy that does not name its path."""
+    """The weights; for a base in a folder a copy that does not name its path. Raises CrceError for damaged ones."""
+    tensors, info = tensor_files.read(run.weights_path)
     if not Path(run.job.base).is_dir():
         yield run.weights_path
         return
-    (tensors, info), copy = tensor_files.read(run.weights_path), path.with_name(f"{path.name}.weights")
+    copy = path.with_name(f"{path.name}.weights")
     try:
         tensor_files.write(copy, tensors, {**info, "base": bases.public_name(run.job.base)})
         yield copy
