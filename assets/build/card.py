@@ -172,7 +172,7 @@ From package registries alone, by `python -m assets.build all`: {data.get("drawi
   within a sentence or with the style's name; 10 % are empty.
 - The denoiser started from emoji-sd 1's weights, with keys and values fitted to the new text states, and saw
   {trained["seen"] / 1e6:.1f} million noisy drawings, most of them on a GPU, where it learned from the noise alone. On
-  a processor {100 * TAUGHT:.0f} % of its target is what the model before it predicted there when it read the drawing's
+  a CPU {100 * TAUGHT:.0f} % of its target is what the previous model predicted there when it read the drawing's
   name. In between, for {trained["read"] / 1e6:.1f} million captions, its inner level learned to make of a caption what
   it made of the drawing's own name (`assets/build/reading.py`).
 

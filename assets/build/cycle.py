@@ -46,9 +46,8 @@ def is_done(state: dict) -> bool:
     return state["step"] >= state["end"]
 
 
-def place(stage: str) -> tuple[int, int]:
-    """The step at which the stage's cycle began, and the one it goes on from: the same where a cycle is to begin."""
-    state = load(build_dir() / f"{stage}.pt")
+def place(state: dict | None) -> tuple[int, int]:
+    """The step at which a checkpoint's cycle began, and the one to go on from: the same where a cycle is to begin."""
     if state is None:
         return 0, 0
     return (state["step"] if is_done(state) else state["begin"]), state["step"]
@@ -70,10 +69,12 @@ def run(
 
     A cycle that was not finished goes on from its checkpoint; a new one begins with the weights as they are.
     """
-    path, parameters, (begin, start) = build_dir() / f"{stage}.pt", [*others, *reads], place(stage)
+    path, parameters = build_dir() / f"{stage}.pt", [*others, *reads]
+    state = load(path)
+    begin, start = place(state)
     groups = [{"params": others}, {"params": reads}]
     optimiser = torch.optim.AdamW(groups, peak, (0.9, 0.99), weight_decay=0.01, fused=True)
-    if state := load(path):
+    if state:
         if not is_done(state):
             net.load_state_dict(state["model"])
             ema.load_state_dict(state["ema"])

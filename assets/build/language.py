@@ -164,9 +164,8 @@ def pieces() -> CLIPTokenizer:
 def tokens(texts: list[str], full: bool = False) -> torch.Tensor:
     """→ ids [b, 32], or only as long as the longest text: later positions cannot reach earlier ones."""
     padding = "max_length" if full else "longest"
-    return pieces()(texts, padding=padding, max_length=LENGTH, truncation=True, return_tensors="pt").input_ids.to(
-        DEVICE
-    )
+    ids = pieces()(texts, padding=padding, max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
+    return ids.to(DEVICE)
 
 
 class Pupil(nn.Module):
@@ -332,15 +331,20 @@ def geometry() -> dict[str, list[float]]:
 
 
 @torch.no_grad()
+def meant(texts: list[str]) -> torch.Tensor:
+    """What the text encoder says of the texts, in the teacher's space. → [n, 384]"""
+    return torch.cat([trained()(tokens(texts[k : k + 256]))[0].cpu() for k in range(0, len(texts), 256)])
+
+
+@torch.no_grad()
 def measure() -> dict:
     """Cosine to the targets on phrases never taught, by kind, and the geometry of CorefConcept's lists."""
     pupil, facts = trained(), {}
     for kind, (texts, wanted) in lessons().items():
         some = [i for i, t in enumerate(texts) if is_held_out(t)][:2000]
-        mine = torch.cat([pupil(tokens([texts[i] for i in some[k : k + 256]]))[0] for k in range(0, len(some), 256)])
+        mine = meant([texts[i] for i in some])
         facts[kind] = [round(float((mine * wanted[some]).sum(-1).mean()), 3), len(some)]
     words = [p[0].lower() for p in OPEN_WORDS]
-    mine = torch.cat([pupil(tokens(words[k : k + 256]))[0] for k in range(0, len(words), 256)])
-    facts["open words"] = [round(float((mine * meaning(words)).sum(-1).mean()), 3), len(words)]
+    facts["open words"] = [round(float((meant(words) * meaning(words)).sum(-1).mean()), 3), len(words)]
     log("language", held_out=facts, nearer=geometry(), values=sum(p.numel() for p in pupil.text.parameters()))
     return facts

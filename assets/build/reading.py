@@ -110,7 +110,7 @@ def train(steps: int) -> None:
     it stopped; a finished one starts another cycle. At the end the denoiser's checkpoint has the averaged weights, and
     the lessons are dropped: those of another cycle are of the denoiser as it then is."""
     draws = cycle.together(Draws)
-    begin, start = cycle.place("reading")
+    begin, start = cycle.place(load(build_dir() / "reading.pt"))
     if start >= steps:
         return
     net, ema = unet.trained().to(memory_format=torch.channels_last), unet.trained()

@@ -305,13 +305,14 @@ def train(steps: int) -> None:
     goes on where it stopped; a finished one starts another cycle, with its own warm-up and decay, from the averaged
     weights. So a longer schedule is `train(more)`."""
     path, draws = build_dir() / "unet.pt", cycle.together(Draws)
-    begin, start = cycle.place("unet")
+    state = load(path)
+    begin, start = cycle.place(state)
     if start >= steps:
         return
     torch.manual_seed(0)  # every worker starts from the same weights
     unet = network().to(DEVICE, memory_format=torch.channels_last)
     facts = {"seen": (steps - start) * BATCH, "read": 0}  # drawings and captions; right at the cycle's end
-    if state := load(path):
+    if state:
         facts = {"seen": state["seen"] + cycle.is_done(state) * facts["seen"], "read": state["read"]}
         unet.load_state_dict(state["ema"])
         if cycle.is_done(state) and cycle.rank() == 0:

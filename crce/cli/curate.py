@@ -198,10 +198,12 @@ def compare_datasets(
     """
     from crce.concepts import changelog, dataset
 
-    for folder in (before, after):
-        if not dataset.read(folder):
-            raise CrceError(f"{folder} contains no specs. Give the folder of a dataset.")
-    found = changelog.compare(dataset.read(before), dataset.read(after))
+    def read(folder: Path) -> list[ConceptSpec]:
+        if specs := dataset.read(folder):
+            return specs
+        raise CrceError(f"{folder} contains no specs. Give the folder of a dataset.")
+
+    found = changelog.compare(read(before), read(after))
     lines = [f"{each.name}, {each.verb}: {line}" for each in found for line in each.lines]
     terminal.say([asdict(each) for each in found], "\n".join(lines) or "Nothing changed.", as_json)
 

@@ -53,7 +53,7 @@ def worker(device: Device = "auto"):
 def open_run(name: str) -> Run:
     """Opens a run by folder or id. Raises CrceError if there is none."""
     if not name.strip():
-        raise CrceError("No run was named. Give a run's id or its folder; `crce runs` lists them.")
+        raise CrceError("No run was named. Give a run's id or its folder; `python -m crce runs` lists them.")
     return runs.open_run(Path(name)) if Path(name).is_dir() else runs.find(name)
 
 
