@@ -16,14 +16,14 @@ from crce.config import EraseConfig, resolve_config
 from crce.cost import machine
 from crce.evaluation.accuracies import summarise
 from crce.evaluation.evaluate import evaluate_steps
-from crce.evaluation.report import report_to_dict
+from crce.evaluation.report import read_report, report_to_dict
 from crce.experiments.studies import render_variants
+from crce.experiments.tables import REPORTS
 from crce.files import DOCS, RESULTS, write_atomic
 from crce.judges.embedded import EmbeddedJudge
 from crce.models.diffusion import Diffusion
 
 FOLDER, WRITTEN = RESULTS / "bank", DOCS / "bank.md"
-IMAGES = 10  # as in the README's table
 WAYS = {"frozen": "fresh, frozen model", "tuned": "fresh, tuned model"}
 PAGE = """\
 # Does the latent cache cost accuracy?
@@ -33,8 +33,8 @@ CRCE with the preset over {concepts}, training seed 0.
 the README's table.
 *Fresh*: ESD's public loop, which samples a new latent for each step, either from the frozen model as in ESD's code, or
 from the model being trained as in ESD's paper.
-Pictures per prompt: 10 (50 for Acc_U), seeds from 0. `python -m benchmarks.bank` writes this page from
-`docs/results/bank/`.
+{pictures}
+`python -m benchmarks.bank` writes this page from `docs/results/bank/`.
 
 {table}
 Differences, paired by concept; an interval that contains 0 shows no difference:
@@ -53,16 +53,18 @@ def main() -> None:
 
 
 def measure(name: str, way: str) -> None:
-    """Erases and judges, unless the report exists."""
-    model, spec = Diffusion.load(dtype="fp32"), find_concept(name)
+    """Erases and judges as the README's report with the bank did, unless the report exists."""
+    spec = find_concept(name)
+    like = read_report(REPORTS / f"{spec.slug}-crce-seed-0.json")
+    model = Diffusion.load(dtype=like.dtype)
     config, target = resolve_config(EraseConfig(), model.base), FOLDER / f"{spec.slug}-{way}.json"
     if target.exists():
         return
     reference = Reference(model, spec, config, tuned=way == "tuned")
     reference.train(config.steps)
-    judging = evaluate_steps(model, EmbeddedJudge.load(model.base), spec, reference.delta(), IMAGES)
+    judging = evaluate_steps(model, EmbeddedJudge.load(model.base), spec, reference.delta(), like.images)
     facts = {"base": model.base, "base_digest": model.digest, "method": WAYS[way], "config": asdict(config),
-             "steps": config.steps, "images": IMAGES, "dtype": "fp32", "machine": machine()}  # fmt: skip
+             "steps": config.steps, "images": like.images, "dtype": like.dtype, "machine": machine()}  # fmt: skip
     report = summarise(spec, show_progress(f"{name}: judging", judging), **facts)
     write_atomic(target, json.dumps(report_to_dict(report), ensure_ascii=False) + "\n")
 

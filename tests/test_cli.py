@@ -166,8 +166,10 @@ def test_generate_draws_the_same_seeds_before_and_after(erased, crce, tmp_path):
 
 
 def test_generate_without_a_run_draws_the_base(crce, tiny_sd_dir, tmp_path):
-    code, out, _ = crce("generate", "x/../y", "--base", tiny_sd_dir, "--out", tmp_path / "deep" / "er", "--json")
-    assert code == 0 and json.loads(out) == {"images": [str(tmp_path / "deep" / "er" / "01-x-y-ce84b5aa-0.png")]}
+    folder = tmp_path / "deep" / "er"
+    code, out, _ = crce("generate", "x/../y", "", "--base", tiny_sd_dir, "--out", folder, "--json")
+    names = ["01-x-y-ce84b5aa-0.png", "02-empty-0.png"]
+    assert code == 0 and json.loads(out) == {"images": [str(folder / name) for name in names]}
 
 
 def test_evaluate_prints_the_report(erased, crce):

@@ -246,7 +246,8 @@ def _draw(
         show = lambda done, of: bar.update(task, completed=done)  # noqa: E731
         pictures = model.generate_batch([prompt for prompt, _ in pairs], [seed for _, seed in pairs], progress=show)
     numbers = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in pairs), 1)}
-    paths = [folder / f"{numbers[p]:02d}-{ConceptSpec(target=p).slug[:40]}-{seed}.png" for p, seed in pairs]
+    names = {p: ConceptSpec(target=p).slug[:40] or "empty" for p in numbers}
+    paths = [folder / f"{numbers[p]:02d}-{names[p]}-{seed}.png" for p, seed in pairs]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, picture, (prompt, seed) in zip(paths, pictures, pairs, strict=True):

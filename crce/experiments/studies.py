@@ -12,7 +12,15 @@ from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, read_report
 from crce.experiments import by_hand, drift, near_far
 from crce.experiments.sweep import choose_all, load_settings, mean_drift, mean_h, pool_acc_u
-from crce.experiments.tables import REPORTS, count_seeds, find_reports, keep_shared, load_reports, render_differences
+from crce.experiments.tables import (
+    REPORTS,
+    count_pictures,
+    count_seeds,
+    find_reports,
+    keep_shared,
+    load_reports,
+    render_differences,
+)
 from crce.files import DOCS, RESULTS
 
 PAPER = "crce"  # the method in REPORTS that variants are compared with
@@ -49,7 +57,7 @@ BACKBONES_PAGE = """\
 # CRCE on other backbones
 
 CRCE's coref and retain terms added to the losses of two methods, over {concepts}, training seed 0; both methods of a
-pair use the same settings. Pictures per prompt: 10 (50 for Acc_U), seeds from 0.
+pair use the same settings. {pictures}
 `python -m crce table` writes this page from the reports in `docs/results/backbones/` and the README's.
 
 {table}
@@ -178,7 +186,7 @@ def render_backbones(folder: Path, table_folder: Path = REPORTS) -> str:
     methods = [method for pair in BACKBONE_PAIRS for method in reversed(pair)]
     found = keep_shared([r for method in methods for r in labelled if r.method == method])
     return BACKBONES_PAGE.format(
-        concepts=", ".join(sorted({r.concept for r in found})), table=table(found),
+        concepts=", ".join(sorted({r.concept for r in found})), pictures=count_pictures(found), table=table(found),
         differences=render_differences(found, BACKBONE_PAIRS),
     ) + explain_strict(found)  # fmt: skip
 
@@ -214,8 +222,10 @@ def render_variants(folder: Path, page: str, ours: str, more: Sequence[tuple[str
     found = keep_shared([*paper, *variants])
     concepts = sorted({r.concept for r in found})
     pairs = [*((name, ours) for name in names), *more]
-    filled = page.format(concepts=", ".join(concepts), table=table(found), differences=render_differences(found, pairs))
-    return filled + explain_strict(found)
+    return page.format(
+        concepts=", ".join(concepts), pictures=count_pictures(found), table=table(found),
+        differences=render_differences(found, pairs),
+    ) + explain_strict(found)  # fmt: skip
 
 
 def _read(folder: Path) -> list[Report]:

@@ -22,8 +22,16 @@ from crce.runs.models import Models
 REPORTS = RESULTS / "table"
 COSTS = RESULTS / "methods" / "seconds.json"
 README = ROOT / "README.md"
-TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce")
-OURS = ("crce-plus", "crce-null", "crce-uce")  # each compared with the paper's CRCE
+TABLE_METHODS = ("esd-x-strict", "crce-sphere", "crce-fixed", "crce", "crce-plus")
+# Pairs of them that are compared: the paper's claims, then what ours adds.
+COMPARED = (
+    ("crce", "esd-x-strict"),
+    ("crce", "crce-sphere"),
+    ("crce", "crce-fixed"),
+    ("crce-plus", "crce"),
+    ("crce-plus", "esd-x-strict"),
+)
+CLOSED = ("crce-null", "crce-uce")  # ours, each compared with the paper's CRCE
 STRICT_NOTE = (
     " A picture counts if the judge's first guess among all its drawings is the thing asked for, or of its family; "
     "H is of these strict values. After the slash: the share of pictures to which the judge says yes."
@@ -103,11 +111,11 @@ def check_reports(folder: Path = RESULTS) -> None:
 
 
 def render(found: list[Report], costs: dict | None = None) -> str:
-    """The paper's comparison, then all methods. costs: seconds.json of `contact_sheet`."""
-    paper = [r for r in found if r.method in TABLE_METHODS]
-    if not paper:
+    """The main comparison, then all methods. costs: seconds.json of `contact_sheet`."""
+    main = [r for r in found if r.method in TABLE_METHODS]
+    if not main:
         return UNMEASURED
-    return _render_paper(paper) + (_render_all(found, costs) if len(paper) < len(found) else "")
+    return _render_main(main) + (_render_all(found, costs) if len(main) < len(found) else "")
 
 
 def _render_all(found: list[Report], costs: dict | None) -> str:
@@ -125,10 +133,10 @@ def _render_all(found: list[Report], costs: dict | None) -> str:
         lines.append(
             f"CPU s: CPU time of one erasure of {costs['concept']}, all threads, without judging, {costs['machine']}.\n"
         )
-    ours = [(method, "crce") for method in OURS if method in methods]
+    ours = [(method, "crce") for method in CLOSED if method in methods]
     if ours:
         lines += [
-            f"Our methods compared with the paper's, {name_pairs(found)}:\n",
+            f"Our closed forms compared with the paper's CRCE, {name_pairs(found)}:\n",
             render_differences(found, ours),
         ]
     return "\n".join(lines)
@@ -141,22 +149,26 @@ def keep_shared(found: list[Report]) -> list[Report]:
     return [r for r in found if (r.concept, seed_of(r)) in shared]
 
 
-def _render_paper(found: list[Report]) -> str:
-    """The table, a note on how it was measured, and CRCE's paired differences from the other methods."""
+def _render_main(found: list[Report]) -> str:
+    """The table, a note on how it was measured, and the paired differences."""
     concepts = sorted({r.concept for r in found})
     left_out = {r.concept: r.left_out for r in found if r.method == "crce"}.values()
-    others = [method for method in TABLE_METHODS if method != "crce" and any(r.method == method for r in found)]
+    methods = {r.method for r in found}
     corefs, retains = sum(out.corefs for out in left_out), sum(out.retains for out in left_out)
     lines = [
         table(found),
         f"Mean over {len(concepts)} concepts ({', '.join(concepts)}) {count_seeds(found)}. "
-        f"Pictures per prompt: {found[0].images} ({5 * found[0].images} for Acc_U), seeds from 0. "
+        f"{count_pictures(found)} "
         "Only terms that the base model draws are counted, "
         f"which excludes {corefs} of all corefs and {retains} of all retains.{STRICT_NOTE * are_strict(found)}\n",
         f"Differences, {name_pairs(found)}; an interval that contains 0 shows no difference:\n",
-        render_differences(found, [("crce", method) for method in others]),
+        render_differences(found, [pair for pair in COMPARED if methods.issuperset(pair)]),
     ]
     return "\n".join(lines)
+
+
+def count_pictures(found: list[Report]) -> str:
+    return f"Pictures per prompt: {found[0].images} ({5 * found[0].images} for Acc_U), seeds from 0."
 
 
 def count_seeds(found: list[Report]) -> str:
