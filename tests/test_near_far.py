@@ -58,6 +58,10 @@ def test_the_page_has_each_part_with_its_difference_and_a_plot(tmp_path):
     page, plot = made[tmp_path / "near-far.md"], made[tmp_path / "near-far.svg"]
     assert "| far names, all ↓ | 2 | 100.0 | 40.0 | 10.0 | -30.0 (-30.0 to -30.0) |" in page
     assert "| near neighbours, all ↑ | 2 | 100.0 | 50.0 | 50.0 | +0.0 (+0.0 to +0.0) |" in page
+    assert "| crce-plus |" not in page
+    both = near_far.render_page([*FOUND, *(report(c, "crce-plus", 0) for c in ("dog", "cat"))])
+    assert "| crce-plus − crce |" in both and both.startswith(page.split("\nn: ")[0])
+    assert "| far names, all ↓ | 2 | 100.0 | 10.0 | 0.0 | -10.0 (-10.0 to -10.0) |" in both
     assert "near neighbours, held out" not in page and "2 concepts and 2 training seeds" in page
     circles = list(ET.fromstring(plot).iter("{http://www.w3.org/2000/svg}circle"))
     assert len(circles) == page.count(", all") + page.count(", held out") == 7

@@ -6,7 +6,7 @@ from crce.config import config_from_dict
 from crce.evaluation.accuracies import UNLIKE, mean_over, seed_of
 from crce.evaluation.report import Report
 
-METHODS = ("esd-x-strict", "crce")
+METHODS = ("esd-x-strict", "crce", "crce-plus")
 TITLE = "# What erased pictures look like\n\n"
 UNMEASURED = TITLE + (
     "Not measured yet: the reports in `docs/results/table/` and `docs/results/drift/` name no first guesses. "
@@ -18,8 +18,9 @@ PAGE = (
 An erasure may turn the concept into another thing, or into a picture of nothing. Unlike: the share of the erased
 concept's pictures whose likeliest drawing has a probability below {UNLIKE}, so that the judge finds them unlike every
 drawing. Moved: the mean absolute difference between the retains' pictures before and after on the same seeds, in % of
-the range of a colour, at 64×64 pixels. Acc_U is strict. Means in % with 95 % bootstrap intervals over concepts and
-training seeds. `python -m crce table` writes this page from the reports in `docs/results/table/` and
+the range of a colour, at 64×64 pixels. η: the strength of the negative guidance, 1 in the paper and in the presets; 0
+draws the empty prompt in the concept's place. Acc_U is strict. Means in % with 95 % bootstrap intervals over concepts
+and training seeds. `python -m crce table` writes this page from the reports in `docs/results/table/` and
 `docs/results/drift/`.
 
 | method | η | concepts | seeds | Acc_U ↓ | unlike ↓ | unlike, base | moved ↓ |

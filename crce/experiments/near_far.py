@@ -11,7 +11,7 @@ from crce.evaluation.accuracies import mean_over, paired_difference, seed_of
 from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report
 
-OURS, OTHER = "crce", "esd-x-strict"
+OURS, OTHER, PLUS = "crce", "esd-x-strict", "crce-plus"
 TITLE = "# Near and far terms\n\n"
 UNMEASURED = TITLE + (
     "Not measured yet: the reports in `docs/results/table/` name no distances. "
@@ -30,12 +30,14 @@ model draws are counted.
 
 ![The difference between CRCE and ESD-x strict on near and far names and neighbours](near-far.svg)
 
-| | n | base | esd-x-strict | crce | crce − esd-x-strict |
+{% for ours, other, rows in pairs -%}
+| | n | base | {{ other }} | {{ ours }} | {{ ours }} − {{ other }} |
 |---|---|---|---|---|---|
 {% for row in rows -%}
 | {{ row.name }}, {{ row.which }} {{ row.arrow }} | {{ row.n }} | {{ "%.1f"|format(row.base) }} \
 | {{ "%.1f"|format(row.other) }} | {{ "%.1f"|format(row.ours) }} | {{ row.shown }} |
 {% endfor %}
+{% endfor -%}
 n: concepts that have such terms. An interval that contains 0 shows no difference.
 """
 )
@@ -91,22 +93,23 @@ def measure_share(report: Report, part: Part, before: bool = False) -> float | N
     return sum(map(sum, counted)) / n if n else None
 
 
-def can_split(found: list[Report]) -> bool:
-    """Whether the reports have what the page needs, of two concepts or more."""
-    both = [[r for r in found if r.method == m and any(t.distance for t in r.terms)] for m in (OURS, OTHER)]
+def can_split(found: list[Report], pair: tuple[str, str] = (OURS, OTHER)) -> bool:
+    """Whether the reports have what a table of these methods needs, of two concepts or more."""
+    both = [[r for r in found if r.method == m and any(t.distance for t in r.terms)] for m in pair]
     return all(len({r.concept for r in reports}) > 1 and all(r.strict for r in reports) for reports in both)
 
 
-def measure_rows(found: list[Report]) -> list[dict]:
-    """For each part the means and CRCE's difference, in points; a part with fewer than two concepts is left out."""
-    ours, other = ([r for r in found if r.method == method] for method in (OURS, OTHER))
+def measure_rows(found: list[Report], pair: tuple[str, str] = (OURS, OTHER)) -> list[dict]:
+    """For each part the means of both methods and the difference, in points; a part with fewer than two concepts is
+    left out."""
+    ours, other = ([r for r in found if r.method == method] for method in pair)
     rows = []
     for part in PARTS:
         share: Callable[..., float | None] = partial(measure_share, part=part)
         concepts = {r.concept for r in ours if share(r) is not None} & {r.concept for r in other}
         if len(concepts) < 2:
             continue
-        mean, low, high = (100 * value for value in paired_difference(found, share, OURS, OTHER))
+        mean, low, high = (100 * value for value in paired_difference(found, share, *pair))
         rows.append({
             "name": part.name, "which": "held out" if part.held else "all", "full": not part.held,
             "arrow": "↓" if part.kind == "coref" else "↑", "colour": COLOURS[part.kind], "n": len(concepts),
@@ -120,9 +123,11 @@ def measure_rows(found: list[Report]) -> list[dict]:
 def render_page(found: list[Report]) -> str:
     if not can_split(found):
         return UNMEASURED
+    pairs = [pair for pair in ((OURS, OTHER), (PLUS, OURS)) if can_split(found, pair)]
     counted = [r for r in found if r.method in (OURS, OTHER)]
     concepts, seeds = {r.concept for r in counted}, {seed_of(r) for r in counted}
-    return PAGE.render(rows=measure_rows(found), concepts=len(concepts), seeds=len(seeds)) + "\n"
+    tables = [(*pair, measure_rows(found, pair)) for pair in pairs]
+    return PAGE.render(pairs=tables, concepts=len(concepts), seeds=len(seeds)) + "\n"
 
 
 def draw_plot(found: list[Report]) -> str:
