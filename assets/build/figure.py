@@ -1,4 +1,4 @@
-"""README's first picture: what ESD leaves and hits, and what CRCE does, on the same seeds."""
+"""README's first picture: what ESD leaves and hits, and what CRCE and CRCE-plus do, on the same seeds."""
 
 from PIL import Image
 
@@ -10,7 +10,7 @@ from crce.picture_grid import GONE, KEPT, GridRow, Label, draw_grid
 
 from .common import MODEL, ROOT
 
-CONCEPT, METHODS, SEEDS, SIDE = "dog", ("esd-x-strict", "crce"), (0, 1, 2), 72
+CONCEPT, METHODS, SEEDS, SIDE = "dog", ("esd-x-strict", "crce", "crce-plus"), (0, 1, 2), 60
 ERASED = ("dog", "puppy", "hound", "guide dog", "service dog")
 STAYING = ("cat", "wolf", "fox", "goat")
 
