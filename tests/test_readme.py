@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from benchmarks import bank, figures
-from crce.experiments import studies, tables
+from crce.experiments import studies, sweep, tables
 from crce.files import ROOT, read_json
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,6 +32,16 @@ def test_every_command_that_it_names_is_there():
 def test_the_table_is_what_the_reports_say():
     costs = read_json(tables.COSTS) if tables.COSTS.exists() else None
     assert tables.insert_table(TEXT, tables.render(tables.load_reports(), costs)) == TEXT
+
+
+def test_the_default_models_presets_are_what_the_rule_picks():
+    """From the reports that docs/sweeps.md is written from; ESD-u, SalUn and SPM have not been tried yet."""
+    picked = sweep.list_presets(sweep.choose_all(sweep.load_settings()))
+    known = read_json(ROOT / "assets" / "emoji-sd" / "crce.json")
+    assert (known["erase_steps"], known["lr"]) == (picked["erase_steps"], picked["lr"])
+    assert known["dampings"] == picked["dampings"]
+    assert known["methods"].keys() - picked["methods"].keys() == {"esd-u", "salun", "spm"}
+    assert {key: known["methods"][key] for key in picked["methods"]} == picked["methods"]
 
 
 PAGES = {
