@@ -55,11 +55,12 @@ def main() -> None:
 def measure(name: str, way: str) -> None:
     """Erases and judges as the README's report with the bank did, unless the report exists."""
     spec = find_concept(name)
-    like = read_report(REPORTS / f"{spec.slug}-crce-seed-0.json")
-    model = Diffusion.load(dtype=like.dtype)
-    config, target = resolve_config(EraseConfig(), model.base), FOLDER / f"{spec.slug}-{way}.json"
+    target = FOLDER / f"{spec.slug}-{way}.json"
     if target.exists():
         return
+    like = read_report(REPORTS / f"{spec.slug}-crce-seed-0.json")
+    model = Diffusion.load(dtype=like.dtype)
+    config = resolve_config(EraseConfig(), model.base)
     reference = Reference(model, spec, config, tuned=way == "tuned")
     reference.train(config.steps)
     judging = evaluate_steps(model, EmbeddedJudge.load(model.base), spec, reference.delta(), like.images)

@@ -121,9 +121,9 @@ def measure_rows(found: list[Report], pair: tuple[str, str] = (OURS, OTHER)) -> 
 
 
 def render_page(found: list[Report]) -> str:
-    if not can_split(found):
-        return UNMEASURED
     pairs = [pair for pair in ((OURS, OTHER), (PLUS, OURS)) if can_split(found, pair)]
+    if (OURS, OTHER) not in pairs:
+        return UNMEASURED
     counted = [r for r in found if r.method in (OURS, OTHER)]
     concepts, seeds = {r.concept for r in counted}, {seed_of(r) for r in counted}
     tables = [(*pair, measure_rows(found, pair)) for pair in pairs]
