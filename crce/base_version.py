@@ -43,7 +43,7 @@ def check_version(what: str, base: str, recorded: str, present: str) -> None:
     if not fits(recorded, present):
         raise CrceError(
             f"{what} belongs to another version of {bases.public_name(base)} ({recorded[:8]}) than the one here "
-            f"({present[:8]}). Erase again with this version, or use that one."
+            f"({present[:8]}). Erase again with this version, or put that one's files back."
         )
 
 

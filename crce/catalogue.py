@@ -36,6 +36,7 @@ class MethodFacts:
     is_backbone: whether CRCE's sums can be added to its loss. variant: whether it is CRCE's loss added to a backbone.
     anchor: as what it draws the target unless told otherwise (`EraseConfig.anchor`); empty where it cannot be told.
     attribute: whether it can erase an attribute from a concept alone (`EraseConfig.erase_from`).
+    damped: whether it has a λ (`EraseConfig.damping`).
     """
 
     key: str
@@ -53,6 +54,7 @@ class MethodFacts:
     differs: str = ""
     anchor: str = ""
     attribute: bool = False
+    damped: bool = False
 
 
 _BALL = "The ball's radius is not published: ours is the distance of a randomly drawn training coref."
@@ -79,7 +81,7 @@ _ROWS = (
     MethodFacts(
         "crce-plus", "CRCE-plus", "mixed", "attn2 K, V",
         "The closed form first, then CRCE's training from there.", "ours", lists=True,
-        anchor=OPPOSITE,
+        anchor=OPPOSITE, damped=True,
     ),
     MethodFacts(
         "crce-fixed", "CRCE-Fixed", "gradient", "attn2 K, V",
@@ -172,19 +174,20 @@ _ROWS = (
         "Maps the states around the target's words to those of the prompt without it, then drives the attention to "
         "its words to zero.", _MACE, published=(50, 1e-5),
         differs="No pictures, no segmenter and no preserved captions; 8 prompts instead of 30; the concept gives way "
-        "to nothing instead of a more general concept; every timestep counts the same. λ is 1000; the paper has 10 to "
-        "1000.",
+        "to nothing instead of a more general concept; every timestep counts the same. One λ for both of its closed "
+        "forms.",
+        damped=True,
     ),
     MethodFacts(
         "crce-uce", "CRCE-UCE", CLOSED_FORM, "attn2 K, V",
         "Maps the target and every coref to the empty prompt and preserves every retain, all at once; no training.",
         f"{_UCE}; the lists and certainties of {_CRCE}", lists=True,
-        anchor=NOTHING,
+        anchor=NOTHING, damped=True,
     ),
     MethodFacts(
         "uce", "UCE", CLOSED_FORM, "attn2 K, V",
         "Maps only the target to the empty prompt, at once; no training.", _UCE,
-        differs=_POSITIONS, anchor=NOTHING,
+        differs=_POSITIONS, anchor=NOTHING, damped=True,
     ),
     MethodFacts(
         "uce-published", "UCE as published", CLOSED_FORM, "attn2 K, V",
@@ -195,7 +198,7 @@ _ROWS = (
         "crce-null", "CRCE-Null", CLOSED_FORM, "attn2 V",
         "Maps the target and every coref to the empty prompt, in directions that no retain uses; no training.",
         f"{_SPEED}; the lists and certainties of {_CRCE}", lists=True,
-        anchor=NOTHING,
+        anchor=NOTHING, damped=True,
     ),
     MethodFacts(
         "speed", "SPEED", CLOSED_FORM, "attn2 V",
@@ -203,7 +206,7 @@ _ROWS = (
         "training.", _SPEED,
         differs=f"{_POSITIONS} The retains are CorefConcept's other concepts; the ten noisy copies of each are taken "
         "in expectation, and the centres are thirds instead of k-means.",
-        anchor=NOTHING,
+        anchor=NOTHING, damped=True,
     ),
 )  # fmt: skip
 

@@ -175,9 +175,17 @@ def as_erased(spec: ConceptSpec, config: EraseConfig) -> ConceptSpec:
     return restrict(spec, config.erase_from) if config.erase_from else spec
 
 
+def check_damping(config: EraseConfig) -> None:
+    """Raises CrceError for a λ where the method has none. Not where settings are made: those of old files stay
+    readable."""
+    if config.damping is not None and not METHOD_FACTS[config.base_method].damped:
+        raise CrceError(f"damping is {config.damping:g}, and {config.base_method} has none. Leave it out.")
+
+
 def check(spec: ConceptSpec, config: EraseConfig) -> None:
-    """Raises CrceError if the method draws more terms per step than the spec has for training, lacks a term it needs,
-    or is to draw the target as itself or one of its corefs, or erase it from them."""
+    """Raises CrceError if the method has no λ and one is given, draws more terms per step than the spec has for
+    training, lacks a term it needs, or is to draw the target as itself or one of its corefs, or erase it from them."""
+    check_damping(config)
     _check_phrases(spec, config)
     needed = METHOD_FACTS[config.base_method].needs
     if needed and not getattr(spec, f"train_{needed}"):

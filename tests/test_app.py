@@ -1334,6 +1334,24 @@ def test_accuracies_stand_with_n_and_interval(run, dog):
     assert "2 of the names, 0 of the neighbours" in text
 
 
+def test_accuracies_of_another_version_or_concept_stand_in_a_table_of_their_own(run, base, dog):
+    figure = {"yes": 1, "n": 20, "rate": 0.05, "low": 0.01, "high": 0.24, "base_rate": 0.9, "ratio": 0.06}
+    config = EraseConfig(steps=2, lr=1e-3, corefs=3)
+    old, cat, same = (runs.create(Job(base, spec, config)) for spec in (dog, replace(dog, target="cat"), dog))
+    facts = files.read_json(old.dir / "job.json")
+    files.write_json(old.dir / "job.json", {**facts, "base_digest": 64 * "0"})
+    for each in (run, old, cat, same):
+        files.write_json(each.dir / "report.json", {"metrics": {"acc_u": figure}})
+        each.weights_path.write_bytes(b"")
+    text = compare.render_scores([each.id for each in (run, old, cat, same)])
+    marked = [name for label, name in compare.list_choices() if "other version of its base" in label]
+    assert marked == [old.id]
+    assert text.count("<table>") == 3 and text.count("<h3>") == 3
+    assert "version 00000000" in text and "“cat” of" in text
+    alone = compare.render_scores([run.id, same.id])
+    assert alone.count("<table>") == 1 and "<h3>" not in alone
+
+
 def test_strict_accuracies_stand_beside_the_plain_ones(run, dog):
     figure = {"yes": 1, "n": 20, "rate": 0.05, "low": 0.01, "high": 0.24, "base_rate": 0.9, "ratio": 0.06}
     strict = {**figure, "rate": 0.15, "low": 0.05, "high": 0.36, "base_rate": 0.8}

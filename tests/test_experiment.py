@@ -20,6 +20,7 @@ from crce.experiments.tables import (
     write_table,
 )
 from crce.files import read_json, write_json
+from crce.methods.registry import method_of
 from crce.runs import Job
 
 METHODS = list(TABLE_METHODS)
@@ -115,6 +116,17 @@ def test_every_method_is_compared_where_all_were_measured(measured):
     assert row.endswith(" | 0.2 |") and "over 2 of these concepts (cat, dog (animal))" in render(found, costs)
 
 
+def test_a_method_on_fewer_concepts_shrinks_no_table(measured):
+    run, folder = measured
+    run([*METHODS, "uce", "crce-uce", "speed"])
+    before = render(load_reports(folder))
+    (folder / "cat-speed-seed-0.json").unlink()
+    after = render(load_reports(folder))
+    assert "| speed |" in before and "| speed |" not in after and "over 2 of these concepts" in after
+    (missing,) = [line for line in after.splitlines() if line.startswith("Every method")]
+    assert "(not measured on all of them: " in missing and ", speed, " in missing
+
+
 def test_a_sweep_has_a_row_for_each_setting(measured):
     run, folder = measured
     run(["crce"])
@@ -186,7 +198,7 @@ def test_a_sweep_tries_six_settings_and_chooses(tiny_sd_dir, dog, tmp_path):
     assert page.count(f"| crce-uce | –, λ {choice.config.damping:g} | 1 |") == 2 and page.count("| crce-uce |") == 7
 
 
-@pytest.mark.parametrize("method", METHOD_FACTS)
+@pytest.mark.parametrize("method", sweep.SWEPT)
 def test_every_method_has_six_settings_around_its_preset(tiny_sd_dir, method):
     settings = sweep.list_settings(EraseConfig(method), str(tiny_sd_dir))
     resolved = {resolve_config(config, str(tiny_sd_dir)) for config in settings}
@@ -194,6 +206,22 @@ def test_every_method_has_six_settings_around_its_preset(tiny_sd_dir, method):
     assert len({sweep.name_setting(config) for config in resolved}) == len(resolved)
     if method == "mace":
         assert {config.damping for config in settings} == {10, 100, 1000}
+
+
+def test_a_method_without_settings_takes_none(tiny_sd_dir, dog):
+    assert set(METHOD_FACTS) - set(sweep.SWEPT) == {"uce-published"}
+    config = EraseConfig("uce-published", damping=5.0)
+    with pytest.raises(CrceError, match="uce-published has nothing to set"):
+        sweep.list_settings(config, str(tiny_sd_dir))
+    with pytest.raises(CrceError, match="damping is 5, and uce-published has none"):
+        method_of(config)
+
+
+def test_one_more_concept_for_one_setting_takes_no_choice_away():
+    found = settings_of((0.1, 0.0, 0.8, 0.1), (0.2, 0.0, 0.9, 0.1))
+    extra = dataclasses.replace(found["crce", ResolvedConfig(steps=100, lr=0.1)][0], concept="cat")
+    more = {key: [*reports, extra] if key[1].lr == 0.1 else reports for key, reports in found.items()}
+    assert sweep.choose_all(more) == sweep.choose_all(found) != []
 
 
 def test_fewer_than_six_settings_are_refused(tiny_sd_dir):
@@ -231,7 +259,8 @@ def test_what_was_not_measured_on_every_concept_is_not_chosen():
     settings = settings_of((1e-3, 0.0, 0.90, 0.5), (1e-2, 0.0, 0.95, 0.5))
     more = {key: [*reports, dataclasses.replace(reports[0], concept="cat")] for key, reports in settings.items()}
     more["crce", ResolvedConfig(steps=100, lr=1e-2)].pop()
-    assert sweep.choose_all(more) == []
+    (choice,) = sweep.choose_all(more)  # six settings are on one concept, five on both
+    assert choice.config.lr == 1e-2 and [r.concept for r in choice.reports] == ["dog"]
     more["crce", ResolvedConfig(steps=200, lr=1e-3)] = more["crce", ResolvedConfig(steps=100, lr=1e-3)]
     assert sweep.choose_all(more)[0].config.lr == 1e-3
 

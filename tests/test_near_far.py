@@ -65,6 +65,9 @@ def test_the_page_has_each_part_with_its_difference_and_a_plot(tmp_path):
     assert "near neighbours, held out" not in page and "2 concepts and 2 training seeds" in page
     circles = list(ET.fromstring(plot).iter("{http://www.w3.org/2000/svg}circle"))
     assert len(circles) == page.count(", all") + page.count(", held out") == 7
+    assert "| far names | near names | all | +30.0 (+30.0 to +30.0) | shown |" in page
+    assert "| near neighbours | far neighbours | all | +0.0 (+0.0 to +0.0) | not shown |" in page
+    assert "| near neighbours | far neighbours | held out |" not in page
 
 
 def test_reports_without_distances_make_a_page_that_says_so(tmp_path):

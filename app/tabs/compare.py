@@ -25,7 +25,7 @@ from app.tabs.erase import EraseTab
 from app.tabs.start import StartTab
 from app.worker import WorkerRequest, tab_id, waiting
 from crce import bases, files, runs
-from crce.base_version import find_digest
+from crce.base_version import find_digest, fits
 from crce.concepts.drawn import Record, read_record
 from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec, Term
@@ -91,12 +91,25 @@ class CompareTab:
 
 def list_choices() -> list[tuple[str, str]]:
     """The runs that have something to compare; those of one name and method with the time, and those of one minute
-    with the end of their ids too."""
-    found = [(f"{run.title} · {run.facts.label}", run) for run in _list_erased()]
+    with the end of their ids too. Those of another version of their base, which nothing can draw here, are marked."""
+    erased = _list_erased()
+    present = {base: _find_digest(base) for base in {run.job.base for run in erased}}
+    old = {run.id for run in erased if not fits(run.job.base_digest, present[run.job.base])}
+    found = [
+        (f"{run.title} · {run.facts.label}{' · other version of its base' * (run.id in old)}", run) for run in erased
+    ]
     for tell in (run_view.tell_when, lambda run: run.id[-4:]):
         counts = Counter(label for label, _ in found)
         found = [(label if counts[label] == 1 else f"{label} · {tell(run)}", run) for label, run in found]
     return [(label, run.id) for label, run in found]
+
+
+def _find_digest(base: str) -> str:
+    """Empty for a base that is not here any more: drawing says so."""
+    try:
+        return find_digest(base)
+    except CrceError:
+        return ""
 
 
 def _list_erased() -> list[Run]:
@@ -179,7 +192,8 @@ def _find_common(chosen: list[Run]) -> tuple[str, ConceptSpec]:
         return bases.EMOJI_SD, find_concept("dog")
     used = {run.job.base for run in chosen}
     if len(used) > 1:
-        raise CrceError(f"These runs use different base models ({', '.join(sorted(used))}). Choose runs of one base.")
+        named = ", ".join(sorted(map(bases.public_name, used)))
+        raise CrceError(f"These runs use different base models ({named}). Choose runs of one base.")
     base = used.pop()
     versions = {run.job.base_digest[:8] for run in chosen} - {""}
     if len(versions) > 1:
@@ -256,20 +270,29 @@ def _describe_picture(prompt: Prompt, column: int, picture: Cell) -> dict:
 
 @report_errors
 def render_scores(ids: list[str]) -> str:
-    """The accuracies of the chosen runs with n and interval, next to those of the base."""
+    """The accuracies of the chosen runs with n and interval, next to those of the base; in a table of its own for each
+    concept and version of a base, since only the same pictures can be compared."""
     # A run may have been deleted in another window since it was chosen.
     erased = {run.id: run for run in _list_erased()}
-    chosen = [erased[name] for name in ids if name in erased]
-    first = next((report for run in chosen if (report := run.report)), None)
-    return render(
-        "scores",
-        runs=[
-            {"title": run.title, "progress": _describe_work(run), "report": run.report, "agreement": run.agreement}
-            for run in chosen
-        ],
-        metrics=METRICS if first else {},
-        first=first,
-    )
+    groups: dict[str, list[Run]] = {}
+    for name in ids:
+        if run := erased.get(name):
+            groups.setdefault(_describe_base(run), []).append(run)
+    return render("scores", groups=[_describe_scores(title, found) for title, found in groups.items()], metrics=METRICS)
+
+
+def _describe_base(run: Run) -> str:
+    """What the accuracies of a run are of."""
+    base, digest = bases.public_name(run.job.base), run.job.base_digest[:8]
+    return f"“{run.job.spec.name}” of {base}{f', version {digest}' * bool(digest)}"
+
+
+def _describe_scores(title: str, found: list[Run]) -> dict:
+    runs = [
+        {"title": run.title, "progress": _describe_work(run), "report": run.report, "agreement": run.agreement}
+        for run in found
+    ]
+    return {"title": title, "runs": runs, "first": next((run["report"] for run in runs if run["report"]), None)}
 
 
 def find_news(found: list[Run]) -> object:

@@ -168,6 +168,7 @@ def render_details(run: Run | None) -> str:
         "method": run.job.config.title,
         "steps": describe_steps(run),
         "learning rate": form.learning_rate or "none",
+        **({"λ": form.damping} if form.damping else {}),
         "η": f"{form.eta:g}",
         "M": form.corefs,
         "N": form.retains,

@@ -24,6 +24,7 @@ EXPLAINED = {
     "η": "How far each step pushes away from the concept; 1 in the paper",
     "M": "How many of the other names each step erases; 5 in the paper",
     "N": "How many of the neighbours each step keeps; 3 in the paper",
+    "λ": "Of a closed form, CRCE-plus and MACE: larger changes less",
 }
 
 
@@ -43,9 +44,10 @@ EFFORTS = (
     Effort("Thorough", "The preset, ten pictures of each term judged: figures to rely on", 1, 10),
 )
 _DEVICES = {devices.AUTO: "automatic", devices.CPU: "CPU"}
-# The number fields, by what stands above them. The first two are text: see `EraseForm`.
+# The number fields, by what stands above them. The first three are text: see `EraseForm`.
 _NUMBERS = {
-    "steps": "Steps", "learning_rate": "Learning rate", "eta": "Push (η)", "corefs": "Names per step (M)",
+    "steps": "Steps", "learning_rate": "Learning rate", "damping": "Damping (λ)", "eta": "Push (η)",
+    "corefs": "Names per step (M)",
     "retains": "Neighbours per step (N)", "seed": "Seed", "images": "Judge", "microbatch_size": "Microbatch",
     "preview_every": "Preview",
 }  # fmt: skip
@@ -64,7 +66,8 @@ class FieldError(CrceError):
 class EraseForm:
     """The form as the user filled it in: a field for each component, in the same order. Defaults are for empty fields.
 
-    steps, learning_rate: text, since Gradio's number field would show an empty value as 0; empty means the preset.
+    steps, learning_rate, damping: text, since Gradio's number field would show an empty value as 0; empty means the
+    preset.
     images: pictures per term that are judged after the run. judge: who judges them (see `judges.choices`).
     together: further concepts of the same run.
     """
@@ -74,6 +77,7 @@ class EraseForm:
     method: str = EraseConfig.method
     steps: str = ""
     learning_rate: str = ""
+    damping: str = ""
     eta: float = EraseConfig.eta
     corefs: float = EraseConfig.corefs
     retains: float = EraseConfig.retains
@@ -115,6 +119,7 @@ class EraseForm:
             steps=str(config.steps),
             # A closed form has no learning rate.
             learning_rate=f"{config.lr:g}" if config.lr else "",
+            damping="" if config.damping is None else f"{config.damping:g}",
             eta=config.eta,
             corefs=config.corefs,
             retains=config.retains,
@@ -139,6 +144,7 @@ class EraseForm:
                 method=self.method,
                 steps=_parse_whole("steps", self.steps),
                 lr=_parse_number("learning_rate", self.learning_rate),
+                damping=_parse_number("damping", self.damping),
                 eta=self.eta,
                 corefs=int(self.corefs),
                 retains=int(self.retains),
@@ -296,6 +302,7 @@ def build_settings() -> dict[str, Any]:
     return {
         "steps": _build_number("steps", "", "Of training. Empty: preset", 90),
         "learning_rate": _build_number("learning_rate", "", "Empty: preset", 110),
+        "damping": _build_number("damping", "", EXPLAINED["λ"]),
         "eta": _build_number("eta", form.eta, EXPLAINED["η"]),
         "corefs": _build_number("corefs", form.corefs, EXPLAINED["M"]),
         "retains": _build_number("retains", form.retains, EXPLAINED["N"]),

@@ -287,14 +287,13 @@ def sweep(
     ```
     """
     from crce import files
-    from crce.catalogue import METHOD_FACTS
     from crce.experiments import sweep as sweeps
 
     folder = out or sweeps.SWEEPS
     if not out:
         files.checkout("Give --out")
     grid = sweeps.Grid(tuple(steps or ()), tuple(lr or ()), tuple(damping or ()))
-    configs = [EraseConfig(key, seed=seed, preview_every=0) for key in method or METHOD_FACTS]
+    configs = [EraseConfig(key, seed=seed, preview_every=0) for key in method or sweeps.SWEPT]
     jobs = [Job(base, find_concept(name), config, device, dtype) for config in configs for name in concept]
     terminal.watch(sweeps.measure_settings(jobs, grid, images, folder))
     presets = sweeps.list_presets(sweeps.choose_all(sweeps.load_settings(folder)))

@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 
 from crce import bases
-from crce.catalogue import METHOD_FACTS
+from crce.catalogue import CLOSED_FORM, METHOD_FACTS
 from crce.config import EraseConfig, ResolvedConfig, config_from_dict, resolve_config
 from crce.errors import CrceError
 from crce.evaluation.accuracies import are_strict
@@ -33,6 +33,8 @@ RATES = (1 / 3, 1.0, 3.0)  # times the preset's
 STEPS = (0.5, 1.0)  # times the preset's
 DAMPINGS = (1 / 30, 1 / 10, 1 / 3, 1.0, 3.0, 10.0)  # times the closed form's λ
 MACE_DAMPINGS = (10.0, 100.0, 1000.0)  # the paper's
+# All but a closed form without a λ, of which nothing can be set.
+SWEPT = tuple(key for key, facts in METHOD_FACTS.items() if facts.damped or facts.kind != CLOSED_FORM)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,10 @@ class Choice:
 
 
 def list_settings(config: EraseConfig, base: str, grid: Grid = Grid()) -> list[EraseConfig]:
-    """The settings of one method that are tried on this base. Raises CrceError for fewer than six."""
+    """The settings of one method that are tried on this base. Raises CrceError for fewer than six, and for a method of
+    which nothing can be set."""
+    if config.method not in SWEPT:
+        raise CrceError(f"{config.label} has nothing to set. Choose other methods.")
     preset = resolve_config(config, base)
     found = [replace(config, **values) for values in _list_values(preset, base, grid)]
     if len(found) < LEAST:
@@ -119,13 +124,22 @@ def choose_all(settings: dict[tuple[str, ResolvedConfig], list[Report]]) -> list
     for (method, config), reports in settings.items():
         by_method.setdefault(method, {})[config] = reports
     alike = {method: _on_most_concepts(tried) for method, tried in by_method.items()}
-    return [choose(method, tried) for method, tried in alike.items() if len(tried) >= LEAST]
+    return [choose(method, tried) for method, tried in alike.items() if tried]
 
 
 def _on_most_concepts(tried: dict[ResolvedConfig, list[Report]]) -> dict[ResolvedConfig, list[Report]]:
-    """The settings that were measured on all the concepts on which any was: only these can be compared."""
-    every = {report.concept for reports in tried.values() for report in reports}
-    return {config: reports for config, reports in tried.items() if {r.concept for r in reports} == every}
+    """The settings with the reports on the same concepts, for only these can be compared: on the most concepts on which
+    there are six settings. A sweep that goes on, or one more concept for one setting, so takes nothing away."""
+    covers = [frozenset(report.concept for report in reports) for reports in tried.values()]
+    enough = [cover for cover in covers if sum(cover <= other for other in covers) >= LEAST]
+    if not enough:
+        return {}
+    shared = max(enough, key=lambda cover: (len(cover), sorted(cover)))
+    return {
+        config: [report for report in reports if report.concept in shared]
+        for (config, reports), cover in zip(tried.items(), covers, strict=True)
+        if shared <= cover
+    }
 
 
 def choose(method: str, tried: dict[ResolvedConfig, list[Report]]) -> Choice:

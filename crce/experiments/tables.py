@@ -119,14 +119,14 @@ def render(found: list[Report], costs: dict | None = None) -> str:
 
 
 def _render_all(found: list[Report], costs: dict | None) -> str:
-    """A row for each method, over the concepts on which all were measured."""
-    methods, found = {r.method for r in found}, keep_shared(found)
-    concepts = sorted({r.concept for r in found})
+    """A row for each method that was measured on the concepts on which most were."""
+    found = _keep_usual(found)
+    methods, concepts = {r.method for r in found}, sorted({r.concept for r in found})
     seconds = (costs or {}).get("methods", {})
     missing = ", ".join(sorted(METHOD_FACTS.keys() - methods))
     lines = [
         f"\nEvery method over {len(concepts)} of these concepts ({', '.join(concepts)}) "
-        f"{count_seeds(found)}{f' (not measured: {missing})' if missing else ''}:\n",
+        f"{count_seeds(found)}{f' (not measured on all of them: {missing})' if missing else ''}:\n",
         table(found, seconds),
     ]
     if costs:
@@ -144,9 +144,26 @@ def _render_all(found: list[Report], costs: dict | None) -> str:
 
 def keep_shared(found: list[Report]) -> list[Report]:
     """The reports on the concepts and training seeds that every method was measured on."""
-    measured = [{(r.concept, seed_of(r)) for r in found if r.method == method} for method in {r.method for r in found}]
-    shared = set.intersection(*measured)
+    shared = set.intersection(*_list_measured(found).values())
     return [r for r in found if (r.concept, seed_of(r)) in shared]
+
+
+def _keep_usual(found: list[Report]) -> list[Report]:
+    """The reports on the concepts and seeds that the main methods and more than half of the others were measured on, of
+    the methods that were measured on all of these: one more method with fewer concepts does not shrink the table."""
+    measured = _list_measured(found)
+    others = [pairs for method, pairs in measured.items() if method not in TABLE_METHODS]
+    shared = set.intersection(*(pairs for method, pairs in measured.items() if method in TABLE_METHODS))
+    usual = {pair for pair in shared if 2 * sum(pair in pairs for pairs in others) > len(others)}
+    return [r for r in found if usual <= measured[r.method] and (r.concept, seed_of(r)) in usual]
+
+
+def _list_measured(found: list[Report]) -> dict[str, set[tuple[str, int]]]:
+    """The concepts and training seeds of each method's reports."""
+    measured: dict[str, set[tuple[str, int]]] = {}
+    for report in found:
+        measured.setdefault(report.method, set()).add((report.concept, seed_of(report)))
+    return measured
 
 
 def _render_main(found: list[Report]) -> str:
@@ -168,7 +185,10 @@ def _render_main(found: list[Report]) -> str:
 
 
 def count_pictures(found: list[Report]) -> str:
-    return f"Pictures per prompt: {found[0].images} ({5 * found[0].images} for Acc_U), seeds from 0."
+    """How many pictures the reports have, also where they differ."""
+    counts = sorted({r.images for r in found})
+    each, five = (" or ".join(str(factor * count) for count in counts) for factor in (1, 5))
+    return f"Pictures per prompt: {each} ({five} for Acc_U), seeds from 0."
 
 
 def count_seeds(found: list[Report]) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from crce.config import EraseConfig
+from crce.config import EraseConfig, check_damping
 from crce.errors import CrceError
 from crce.methods.base import ClosedForm, GradientMethod
 from crce.methods.ca import ConceptAblation
@@ -56,9 +56,8 @@ def method_of(config: EraseConfig) -> GradientMethod | ClosedForm:
     Raises CrceError for a λ where the method has none.
     """
     method = METHODS[config.base_method]
+    check_damping(config)
     if config.damping is not None:
-        if not hasattr(method, "damping"):
-            raise CrceError(f"damping is {config.damping:g}, and {config.base_method} has none. Leave it out.")
         method = replace(method, damping=config.damping)  # type: ignore[type-var]
     if hasattr(method, "anchor"):
         method = replace(method, anchor=config.anchor)  # type: ignore[type-var]

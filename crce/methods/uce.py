@@ -78,8 +78,11 @@ def crce_uce(
     return _edit(model, names, erased, [term for spec in specs for term in spec.train_retains], damping, anchor)
 
 
-class UceAsPublished(Uce):
+class UceAsPublished(ClosedForm):
     """Its public script for an object: the target's last word goes to the empty prompt's first state, λ = 0.5."""
+
+    def trainable(self, unet: nn.Module) -> list[str]:
+        return keys_values(unet)
 
     def solve(self, model: Diffusion, specs: Specs, names: list[str]) -> Tensors:
         c = torch.stack([_last_word(model, spec.target) for spec in specs])

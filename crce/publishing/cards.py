@@ -49,8 +49,7 @@ def weights_card(
         "bundled": job.base == bases.EMOJI_SD,
         "corefs": spec.train_corefs, "retains": spec.train_retains,
         "lists": method.lists, "digest": spec.digest, "base_digest": job.base_digest,
-        "steps": _format_steps(job, report), "lr": config.lr, "eta": config.eta,
-        "m": config.corefs, "n": config.retains, "seed": config.seed,
+        "training": ", ".join(_list_settings(job, report)), "differs": METHOD_FACTS[config.base_method].differs,
         **_format_measurements(report),
     }  # fmt: skip
     data = _make_header(job, report, repo, dataset)
@@ -67,6 +66,17 @@ def _describe_use(job: Job, key: str, repo: str, lora_error: float | None, fp16:
     limits = export.describe_limits(key, kind, fp16, lora_error)
     return {"title": export.FORMATS[key].title, "file": file, "code": download + code,
             "how": export.FORMATS[key].how, "limits": limits}  # fmt: skip
+
+
+def _list_settings(job: Job, report: Report | None) -> list[str]:
+    """What the run was told, as far as its method uses it."""
+    config, facts = job.config, METHOD_FACTS[job.config.method]
+    damped = [f"λ {config.damping:g}"] if config.damping is not None else []
+    if config.closed_form:
+        return ["none: solved at once", *damped]
+    drawn = [f"M {config.corefs}", f"N {config.retains}"] if facts.lists else []
+    trained = [_format_steps(job, report), f"learning rate {config.lr:g}", *damped, f"η {config.eta:g}"]
+    return [*trained, *drawn, f"seed {config.seed}"]
 
 
 def _format_steps(job: Job, report: Report | None) -> str:

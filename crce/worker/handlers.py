@@ -138,7 +138,9 @@ def measure_coverage(
     called again, it continues where it was.
     """
     if not judge:
-        raise CrceError(f"The base {model.base!r} brings no judge of its own. Look at the pictures instead.")
+        raise CrceError(
+            f"The base {bases.public_name(model.base)!r} brings no judge of its own. Look at the pictures instead."
+        )
     check_quick(model, len(request.spec.corefs) + len(request.spec.retains) + 1)
     began, terms = time.monotonic(), []
     for question, verdicts in judge_base(model, judge, request.spec):
@@ -207,7 +209,8 @@ def _load_weights(column: "Column", model: Diffusion) -> Weights:
 def _load_run(name: str, model: Diffusion) -> ErasedWeights:
     run = runs.find(name)
     if run.job.base != model.base:
-        raise CrceError(f"The run {run.title!r} was made on {run.job.base}, and these pictures are of {model.base}.")
+        made, drawn = bases.public_name(run.job.base), bases.public_name(model.base)
+        raise CrceError(f"The run {run.title!r} was made on {made}, and these pictures are of {drawn}.")
     run.check_base(model.digest)
     if not run.erased:
         raise CrceError(f"The run {run.title!r} has no weights yet; wait until it is done.")
