@@ -8,7 +8,7 @@ import typer
 
 app = typer.Typer(add_completion=False, help=__doc__)
 STAGES = ["data", "vae", "language", "near", "judge", "unet", "reading", "measure", "pack"]
-OTHERS = ["unpack", "sheet", "figure", "thumbnails", "lexicon", "erased"]
+OTHERS = ["unpack", "sheet", "figure", "versions", "thumbnails", "lexicon", "erased"]
 
 
 def run(stage: str, steps: int | None) -> None:
@@ -73,6 +73,10 @@ def build(
         from . import figure
 
         return figure.draw()
+    if stage == "versions":
+        from . import figure
+
+        return figure.draw_versions()
     if stage == "thumbnails":
         from . import thumbnails
 

@@ -2,14 +2,19 @@
 
 import json
 import random
+from collections.abc import Callable
 
 import torch
+
+from crce.bases import defaults
 
 from . import judge
 from .common import build_dir, log, save
 from .open_words import OPEN_WORDS
-from .unet import MISSED, Artist
+from .unet import MISSED, Artist, former
 from .vocabulary import vocabulary
+
+Draw = Callable[..., torch.Tensor]  # texts, seed and sampling to pictures [n, 3, 64, 64] in -1…1
 
 
 def share(artist: Artist, pair, terms: list[str], **sampling) -> float:
@@ -40,7 +45,18 @@ def sampling() -> dict:
     return state
 
 
-def shown(artist: Artist, pairs: list[tuple[str, str]], threshold: float, best: dict, seeds: int) -> dict:
+def draw_as_before(texts: list[str], seed: int, guidance: float, steps: int) -> torch.Tensor:
+    """What `Artist` draws, by the model shipped before."""
+    pipe, drawn = former(), []
+    for start in range(0, len(texts), 64):
+        generator = torch.Generator().manual_seed(seed + start)
+        part = pipe(texts[start : start + 64], num_inference_steps=steps, guidance_scale=guidance,
+                    generator=generator, output_type="pt")  # fmt: skip
+        drawn.append(part.images * 2 - 1)
+    return torch.cat(drawn)
+
+
+def shown(artist: Draw, pairs: list[tuple[str, str]], threshold: float, best: dict, seeds: int) -> dict:
     """Draw each text, ask for its term: share of yes, and share whose first guess is one of the term's leaves."""
     pair, terms = judge.trained(), vocabulary().terms
     yes, first = torch.zeros(len(pairs)), torch.zeros(len(pairs))
@@ -53,10 +69,12 @@ def shown(artist: Artist, pairs: list[tuple[str, str]], threshold: float, best: 
     return {"yes": yes / seeds, "first": first / seeds}
 
 
-def facts(stage: str, pairs: list[tuple[str, str]], threshold: float, best: dict, seeds: int = 2) -> list[str]:
+def facts(
+    stage: str, pairs: list[tuple[str, str]], threshold: float, best: dict, seeds: int = 2, artist: Draw | None = None
+) -> list[str]:
     """One line of the log: the shares over pairs of (text drawn, term asked), and the texts never drawn. → the texts
     that were not drawn on every seed"""
-    found = shown(Artist(), pairs, threshold, best, seeds)
+    found = shown(artist or Artist(), pairs, threshold, best, seeds)
     never = [text for (text, _), share in zip(pairs, found["yes"], strict=True) if share == 0]
     shares = {stage: round(float(found["yes"].mean()), 4), "first guess": round(float(found["first"].mean()), 4)}
     log("measure", **best, n=len(pairs) * seeds, **shares, never=never[:80])
@@ -83,8 +101,12 @@ def synonyms(threshold: float, best: dict, n: int = 400) -> None:
 
 
 def open_words(threshold: float, best: dict) -> None:
-    """Phrases that no caption holds."""
+    """Phrases that no caption holds; also by the model shipped before, with its own sampling, where it is here."""
     facts("open words", OPEN_WORDS, threshold, best)
+    if former():
+        preset = defaults(str(build_dir() / "former"))
+        best_before = {"guidance": preset.guidance, "steps": preset.sample_steps}
+        facts("open words before", OPEN_WORDS, threshold, best_before, 1, draw_as_before)
 
 
 def dataset(threshold: float, best: dict) -> None:

@@ -73,7 +73,7 @@ SHOWN = [
 
 
 def network() -> UNet2DConditionModel:
-    """Two levels, one layer a block, text in every block: 12.4 M values."""
+    """Two levels, one layer a block, text in every block: 12.2 M values."""
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=16,

@@ -21,7 +21,7 @@ from crce.cli.runs import describe_run
 from crce.concepts.library import find_concept, library, own_path, save_spec
 from crce.config import EraseConfig
 from crce.errors import CrceError
-from crce.files import ROOT
+from crce.files import DOCS, ROOT
 from crce.runs import Job, Run
 from crce.runs.events import CheckpointEvent, DoneEvent, PreviewEvent, StartEvent, StepEvent
 
@@ -68,7 +68,7 @@ def _furnish(home: Path) -> Home:
             '[{"text": "dog", "asked": "dog", "seed": 0, "after": true, "answer": "yes"}]'
         )
         (run.dir / "images").mkdir()
-        shutil.copy(ROOT / "assets" / "figures" / "dog.png", run.dir / "images" / "a.png")
+        shutil.copy(DOCS / "figures" / "dog.png", run.dir / "images" / "a.png")
         (run.dir / "delta.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
     kept = Path(shutil.move(example.dir, home / "example"))
     (kept / "evaluate.json").write_text('{"images": 2}')

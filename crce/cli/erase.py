@@ -332,9 +332,11 @@ def methods(as_json: AsJson = False):
 
 
 def _describe_preset(method: str) -> str:
-    """Steps × learning rate on both base models; a closed form has neither."""
+    """Steps × learning rate on both base models, which a closed form has not; and its λ on emoji-sd, if chosen."""
     ours = resolve_config(EraseConfig(method), bases.EMOJI_SD)
+    damped = [] if ours.damping is None else [f"λ {ours.damping:g}"]
     if ours.closed_form:
-        return "no steps"
+        return " · ".join(["no steps", *(f"{bases.EMOJI_SD}: {each}" for each in damped)])
     steps, lr = METHOD_FACTS[method].published or (bases.BaseDefaults.erase_steps, bases.BaseDefaults.lr)
-    return f"{bases.SD_V1_4}: {steps} × {lr:g} · {bases.EMOJI_SD}: {ours.steps} × {ours.lr:g}"
+    tuned = ", ".join([f"{ours.steps} × {ours.lr:g}", *damped])
+    return f"{bases.SD_V1_4}: {steps} × {lr:g} · {bases.EMOJI_SD}: {tuned}"
