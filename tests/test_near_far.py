@@ -1,12 +1,14 @@
-"""Near and far terms counted apart, and what erased pictures look like: the pages, from reports made by hand."""
+"""Near and far terms counted apart, distances, and what erased pictures look like: the pages, from what is made by
+hand."""
 
 import xml.etree.ElementTree as ET
 
 from crce.concepts.spec import ConceptSpec
 from crce.evaluation.accuracies import summarise
 from crce.evaluation.questions import Answers
-from crce.experiments import drift, near_far, studies
+from crce.experiments import distances, drift, near_far, studies
 from crce.experiments.near_far import Part, choose_terms, measure_share
+from crce.files import write_json
 
 
 def term(kind, distance, share, split="train", covered=True, text="x"):
@@ -84,3 +86,20 @@ def test_drift_has_a_row_for_each_method_and_strength():
         for name in ("esd-x-strict | 1 | 2 | 2", "crce | 1 | 2 | 2", "crce | 2 | 2 | 1")
     ]
     assert drift.render_page([]) == drift.UNMEASURED
+
+
+def test_the_page_of_distances_has_what_both_measured_nearest_first(tmp_path):
+    def write(name, places):
+        terms = [{"kind": kind, "text": text, "cosine": c, "euclidean": 1 - c} for kind, text, c in places]
+        write_json(tmp_path / name, {"terms": [{"kind": "target", "text": "dog"}, *terms]})
+
+    write(
+        "dog.json", [("coref", "hound", 0.3), ("coref", "puppy", 0.9), ("retain", "cat", 0.5), ("retain", "yak", 0.1)]
+    )
+    write("paper.json", [("coref", "puppy", 0.91), ("coref", "hound", 0.8), ("retain", "cat", 0.7)])
+    page = distances.render_page(*distances.load(tmp_path))
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "0." in line]
+    assert rows == ["| puppy | 0.90 | 0.10 | 0.91 | 0.09 |", "| **cat** | 0.50 | 0.50 | 0.70 | 0.30 |",
+                    "| hound | 0.30 | 0.70 | 0.80 | 0.20 |"]  # fmt: skip
+    assert "in 50.0 % of the pairs of these terms here, and in 100.0 % in the paper" in page
+    assert page.endswith("nearest neighbour, cat: hound.\n")

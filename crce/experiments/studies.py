@@ -10,7 +10,7 @@ from crce.evaluation.accuracies import are_strict, table
 from crce.evaluation.metrics import HEADS, METRICS
 from crce.evaluation.questions import Answers
 from crce.evaluation.report import Report, read_report
-from crce.experiments import by_hand, drift, near_far
+from crce.experiments import by_hand, distances, drift, near_far
 from crce.experiments.sweep import choose_all, load_settings, mean_drift, mean_h, pool_acc_u
 from crce.experiments.tables import (
     REPORTS,
@@ -112,6 +112,7 @@ def render_pages() -> dict[Path, str]:
         "gone": render_gone,
         "backbones": render_backbones,
         "senses": render_senses,
+        "distances": lambda folder: distances.render_page(*distances.load(folder)),
     }
     pages = {DOCS / f"{name}.md": draw(RESULTS / name) for name, draw in studies.items() if (RESULTS / name).is_dir()}
     judged = by_hand.load()
