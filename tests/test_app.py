@@ -978,9 +978,19 @@ def test_again_fills_the_form_with_what_was_asked(dog, base):
         "crce-fixed", steps=7, lr=2e-4, corefs=2, seed=3, backbone="ca", microbatch_size=1, preview_every=9
     )
     run = runs.create(Job(base, dog, config, "cpu", "fp16"))
-    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, "auto", [], 1, "ca",
-             False, 9, False, "", "", "cpu", "fp16")  # fmt: skip
+    asked = (dog.slug, base, "crce-fixed", "7", "0.0002", "", 1.0, 2, 3, 3, erase_form.JUDGED_IMAGES, "auto", [], 1,
+             "ca", False, 9, False, "", "", "cpu", "fp16")  # fmt: skip
     assert erase.refill_form(event(id=run.id)) == asked
+
+
+def test_again_keeps_lambda(dog, base):
+    library.save_spec(dog, library.own_path(dog))
+    run = runs.create(Job(base, dog, EraseConfig("mace", steps=7, lr=2e-4, damping=100.0)))
+    form = EraseForm.from_job(run.job)
+    assert form.damping == "100" and form.to_job().config.damping == 100
+    assert "λ <b>100</b>" in erase.render_details(run)
+    with pytest.raises(CrceError, match="damping is 100, and esd-x-strict has none"):
+        runs.create(replace(form, method="crce").to_job())
 
 
 def test_the_form_has_a_component_for_each_field():
@@ -992,8 +1002,8 @@ def test_the_form_has_a_component_for_each_field():
 def test_the_page_marks_the_field_that_holds_what_is_wrong(no_worker, base):
     with gr.Blocks():
         ids = {name: part.elem_id for name, part in erase_form.build_settings().items()}
-    wrong = [("steps", "many"), ("steps", "-1"), ("learning_rate", "fast"), ("eta", None), ("corefs", 2.5),
-             ("retains", -1), ("seed", None), ("images", -1), ("images", 1e9), ("microbatch_size", 5000),
+    wrong = [("steps", "many"), ("steps", "-1"), ("learning_rate", "fast"), ("damping", "0"), ("eta", None),
+             ("corefs", 2.5), ("retains", -1), ("seed", None), ("images", -1), ("images", 1e9), ("microbatch_size", 5000),
              ("preview_every", -1)]  # fmt: skip
     for name, value in wrong:
         (told,) = heard(erase.estimate(gr.Request(session_hash="tab"), concept="dog", base=base, **{name: value}))
@@ -1337,17 +1347,17 @@ def test_accuracies_stand_with_n_and_interval(run, dog):
 def test_accuracies_of_another_version_or_concept_stand_in_a_table_of_their_own(run, base, dog):
     figure = {"yes": 1, "n": 20, "rate": 0.05, "low": 0.01, "high": 0.24, "base_rate": 0.9, "ratio": 0.06}
     config = EraseConfig(steps=2, lr=1e-3, corefs=3)
-    old, cat, same = (runs.create(Job(base, spec, config)) for spec in (dog, replace(dog, target="cat"), dog))
+    old, yak, same = (runs.create(Job(base, spec, config)) for spec in (dog, replace(dog, target="yak"), dog))
     facts = files.read_json(old.dir / "job.json")
     files.write_json(old.dir / "job.json", {**facts, "base_digest": 64 * "0"})
-    for each in (run, old, cat, same):
+    for each in (run, old, yak, same):
         files.write_json(each.dir / "report.json", {"metrics": {"acc_u": figure}})
         each.weights_path.write_bytes(b"")
-    text = compare.render_scores([each.id for each in (run, old, cat, same)])
+    text = compare.render_scores([each.id for each in (run, old, yak, same)])
     marked = [name for label, name in compare.list_choices() if "other version of its base" in label]
     assert marked == [old.id]
     assert text.count("<table>") == 3 and text.count("<h3>") == 3
-    assert "version 00000000" in text and "“cat” of" in text
+    assert "version 00000000" in text and "“yak" in text
     alone = compare.render_scores([run.id, same.id])
     assert alone.count("<table>") == 1 and "<h3>" not in alone
 

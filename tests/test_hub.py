@@ -512,6 +512,18 @@ def test_the_card_claims_what_the_method_does(run, specs, method, lists):
     assert "license: other" in card and "base_model" not in card
 
 
+def test_the_card_has_the_settings_that_the_method_uses(specs):
+    def line(method, **settings):
+        card = weights_card(Job("emoji-sd", specs[0], EraseConfig(method, **settings)), None, [], "you/no-dog")
+        (found,) = [row for row in card.splitlines() if row.startswith("| training |")]
+        return found, "differs from the published method" in card
+
+    assert line("uce", damping=0.5) == ("| training | none: solved at once, λ 0.5 |", True)
+    settings = {"steps": 50, "lr": 1e-3, "damping": 10.0, "seed": 3}
+    assert line("mace", **settings) == ("| training | 50 steps, learning rate 0.001, λ 10, η 1, seed 3 |", True)
+    assert line("crce", steps=9) == ("| training | 9 steps, η 1, M 5, N 3, seed 0 |", False)
+
+
 def test_the_snippet_of_the_card_is_python(fake, mine, run):
     mine.publish_weights(run, "no-dog")
     card = repo(fake, "tester/no-dog", "model").files["README.md"].decode()

@@ -75,8 +75,8 @@ def _list_settings(job: Job, report: Report | None) -> list[str]:
     if config.closed_form:
         return ["none: solved at once", *damped]
     drawn = [f"M {config.corefs}", f"N {config.retains}"] if facts.lists else []
-    trained = [_format_steps(job, report), f"learning rate {config.lr:g}", *damped, f"η {config.eta:g}"]
-    return [*trained, *drawn, f"seed {config.seed}"]
+    rate = [f"learning rate {config.lr:g}"] if config.lr else []
+    return [_format_steps(job, report), *rate, *damped, f"η {config.eta:g}", *drawn, f"seed {config.seed}"]
 
 
 def _format_steps(job: Job, report: Report | None) -> str:
