@@ -1003,8 +1003,8 @@ def test_the_page_marks_the_field_that_holds_what_is_wrong(no_worker, base):
     with gr.Blocks():
         ids = {name: part.elem_id for name, part in erase_form.build_settings().items()}
     wrong = [("steps", "many"), ("steps", "-1"), ("learning_rate", "fast"), ("damping", "0"), ("eta", None),
-             ("corefs", 2.5), ("retains", -1), ("seed", None), ("images", -1), ("images", 1e9), ("microbatch_size", 5000),
-             ("preview_every", -1)]  # fmt: skip
+             ("corefs", 2.5), ("retains", -1), ("seed", None), ("images", -1), ("images", 1e9),
+             ("microbatch_size", 5000), ("preview_every", -1)]  # fmt: skip
     for name, value in wrong:
         (told,) = heard(erase.estimate(gr.Request(session_hash="tab"), concept="dog", base=base, **{name: value}))
         assert f'data-wrong="{name}"' in told and ids[name] == f"field-{name}"
