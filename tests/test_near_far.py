@@ -11,12 +11,12 @@ from crce.experiments.near_far import Part, choose_terms, measure_share
 from crce.files import write_json
 
 
-def term(kind, distance, share, split="train", covered=True, text="x"):
+def term(kind, distance, share, split="train", covered=True, text=""):
     """Ten pictures, of which `share` tenths show it after the erasure."""
     strict = tuple(i < share for i in range(10))
     yes, n = (True,) * 10, tuple(range(10))
     return Answers(
-        kind, text, split, "dog", covered, n, yes, (0.5,) * 10, yes, strict, yes, ("cat",) * 10,
+        kind, text or f"at {distance}", split, "dog", covered, n, yes, (0.5,) * 10, yes, strict, yes, ("cat",) * 10,
         top=(0.1,) * share + (0.9,) * (10 - share), base_top=(0.9,) * 10,
         moved=0.1 if kind == "retain" else None, distance=distance,
     )  # fmt: skip
@@ -63,6 +63,7 @@ def test_the_page_has_each_part_with_its_difference_and_a_plot(tmp_path):
     assert "| crce-plus |" not in page
     both = near_far.render_page([*FOUND, *(report(c, "crce-plus", 0) for c in ("dog", "cat"))])
     assert "| crce-plus − crce |" in both and both.startswith(page.split("\nn: ")[0])
+    assert "| Names ↓ |" not in page and "| at 0.9 (held out) | cat | far | 40 | 10 | 0 |" in both
     assert "| far names, all ↓ | 2 | 100.0 | 10.0 | 0.0 | -10.0 (-10.0 to -10.0) |" in both
     assert "near neighbours, held out" not in page and "2 concepts and 2 training seeds" in page
     circles = list(ET.fromstring(plot).iter("{http://www.w3.org/2000/svg}circle"))

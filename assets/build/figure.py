@@ -1,5 +1,5 @@
-"""README's first picture: what ESD leaves and hits, and what CRCE and CRCE-plus do, on the same seeds; and the card's,
-what the model draws beside the version before."""
+"""What ESD leaves and hits, and what CRCE and CRCE-plus do, on the same seeds (README's first picture, and one of
+docs/near-far.md); and what the model draws beside the version before (the card's picture)."""
 
 from PIL import Image
 
@@ -13,29 +13,37 @@ from crce.picture_grid import GONE, KEPT, GridRow, Label, draw_grid
 from .common import MODEL, build_dir
 from .open_words import OPEN_WORDS
 
-CONCEPT, METHODS, SEEDS, SIDE = "dog", ("esd-x-strict", "crce", "crce-plus"), (0, 1, 2), 60
-ERASED = ("dog", "puppy", "hound", "guide dog", "service dog")
-STAYING = ("cat", "wolf", "fox", "goat")
+METHODS, SEEDS, SIDE = ("esd-x-strict", "crce", "crce-plus"), (0, 1, 2), 60
+# Concept: names, the concept first, and neighbours.
+SHOWN = {
+    "dog": (("dog", "puppy", "hound", "guide dog", "service dog"), ("cat", "wolf", "fox", "goat")),
+    "horse": (("horse", "stallion", "draft horse", "wild horse"), ("donkey", "zebra", "llama", "yak")),
+}
 NAMES = ("dog", "cat", "horse", "airplane", "pizza", "bicycle", "guitar", "rose")
 WORDS = tuple(text for text, _ in OPEN_WORDS[:: len(OPEN_WORDS) // 5][:5])  # of no caption, taken by their place
 COLOURS = 192  # of the card's picture, which is to stay small
 
 
 def draw() -> None:
-    """Erases the concept with the preset and each method, and writes docs/figures/dog.png."""
-    model, spec = Diffusion.load(str(MODEL)), find_concept(CONCEPT)
-    prompts = (*ERASED, *STAYING)
+    """Writes docs/figures/dog.png and horse.png: each erased with the preset of each method."""
+    for concept, (names, neighbours) in SHOWN.items():
+        draw_erasures(concept, names, neighbours)
+
+
+def draw_erasures(concept: str, names: tuple[str, ...], neighbours: tuple[str, ...]) -> None:
+    model, spec = Diffusion.load(str(MODEL)), find_concept(concept)
+    prompts = (*names, *neighbours)
     shown = [_draw(model, prompts)]
     for method in METHODS:
         with erase(model, spec, EraseConfig(method, preview_every=0)).applied(model):
             shown.append(_draw(model, prompts))
-    columns = [Label("before"), *(Label(METHOD_FACTS[m].title, f'"{CONCEPT}" erased') for m in METHODS)]
-    notes = [("must go", GONE)] * len(ERASED) + [("must stay", KEPT)] * len(STAYING)
+    columns = [Label("before"), *(Label(METHOD_FACTS[m].title, f'"{concept}" erased') for m in METHODS)]
+    notes = [("must go", GONE)] * len(names) + [("must stay", KEPT)] * len(neighbours)
     rows = [
         GridRow(Label(prompt, *note), [cells[place] for cells in shown])
         for place, (prompt, note) in enumerate(zip(prompts, notes, strict=True))
     ]
-    draw_grid(columns, rows, SIDE, _describe_seeds()).save(DOCS / "figures" / f"{CONCEPT}.png", optimize=True)
+    draw_grid(columns, rows, SIDE, _describe_seeds()).save(DOCS / "figures" / f"{concept}.png", optimize=True)
 
 
 def draw_versions() -> None:
