@@ -231,18 +231,15 @@ def render_page(found: list[Report]) -> str:
     counted = [r for r in found if r.method in (OURS, OTHER)]
     concepts, seeds = {r.concept for r in counted}, {seed_of(r) for r in counted}
     tables = [(*pair, measure_rows(found, pair)) for pair in pairs]
-    rows = measure_hypothesis(found)
-    return (
-        PAGE.render(
-            pairs=tables,
-            hypothesis=rows,
-            terms=list_terms(found),
-            labels=TERM_METHODS,
-            concepts=len(concepts),
-            seeds=len(seeds),
-        )
-        + "\n"
+    rendered = PAGE.render(
+        pairs=tables,
+        hypothesis=measure_hypothesis(found),
+        terms=list_terms(found),
+        labels=TERM_METHODS,
+        concepts=len(concepts),
+        seeds=len(seeds),
     )
+    return rendered.rstrip() + "\n"
 
 
 def draw_plot(found: list[Report]) -> str:
