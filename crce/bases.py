@@ -1,5 +1,6 @@
 """Base models by name, and how each likes to be sampled and erased. Knows no torch."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 BASES = (EMOJI_SD, SD_V1_4, SD_V1_5, SDXL)
 INDEX = "model_index.json"
 SDXL_GUIDANCE = 5.0  # diffusers' own for it
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,94}/[\w.-]{1,95}", re.ASCII)
 _KNOWN = {
     SD_V1_4: "StableDiffusionPipeline", SD_V1_5: "StableDiffusionPipeline", SDXL: "StableDiffusionXLPipeline"
 }  # fmt: skip
@@ -68,21 +70,29 @@ class BaseDefaults:
         return int(steps), float(lr)
 
 
+def is_folder(base: str) -> bool:
+    """Also for a text that no file can be called."""
+    try:
+        return Path(base).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def resolve(base: str) -> str:
     """The folder of a base; for one on the Hub its folder in the local cache, or the Hub id where it is not there.
 
     Raises CrceError for a folder that holds no pipeline, and for what can be no Hub id.
     """
     path = DATA / "assets" / EMOJI_SD if base == EMOJI_SD else Path(base)
+    if not is_folder(str(path)) and (not _HUB_ID.fullmatch(base) or path.exists()):
+        raise CrceError(
+            f"There is no base model {base[:200]!r}. Give {EMOJI_SD!r}, a folder with a diffusers "
+            f"pipeline, or a Hub id such as {SD_V1_4!r}."
+        )
     if path.is_dir() and not (path / "model_index.json").exists():
         raise CrceError(
             f"{base!r} holds no diffusers model: model_index.json is missing. "
             f"Give a folder saved by a diffusers pipeline, a Hub id, or {EMOJI_SD!r}."
-        )
-    if not path.is_dir() and (path.is_absolute() or base.count("/") != 1 or path.exists()):
-        raise CrceError(
-            f"There is no base model {base!r}. Give {EMOJI_SD!r}, a folder with a diffusers "
-            f"pipeline, or a Hub id such as {SD_V1_4!r}."
         )
     return str(path if path.is_dir() else hub_folder(base) or base)
 
@@ -105,7 +115,7 @@ def hub_folder(base: str, index: str = "model_index.json") -> Path | None:
 def covered_file(base: str) -> Path:
     """Where it is written what a base draws: beside its own files, or in our home for a base from the Hub, since the
     cache of the Hub is not ours."""
-    if base == EMOJI_SD or Path(base).is_dir():
+    if base == EMOJI_SD or is_folder(base):
         return Path(resolve(base)) / "covered.json"
     return home() / "covered" / f"{base.replace('/', '--')}.json"
 
@@ -188,4 +198,4 @@ def _class_of(base: str) -> str | None:
 
 def public_name(base: str) -> str:
     """What may be said of a base in public: a folder's path tells where someone's files lie."""
-    return Path(base).name if Path(base).is_dir() else base
+    return Path(base).name if is_folder(base) else base[:200]

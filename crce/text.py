@@ -22,6 +22,10 @@ def has_controls(text: str, lines: bool = False) -> bool:
 def require_plain(text: str, what: str, lines: bool = False) -> str:
     """The text. Raises CrceError if it has control characters; `what` names it."""
     if has_controls(text, lines):
-        shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[:80])
-        raise CrceError(f"{what} is {shown!r}; remove the control characters.")
+        raise CrceError(f"{what} is {escape(text[:80])!r}; remove the control characters.")
     return text
+
+
+def escape(text: str) -> str:
+    """The text with an escape in the place of what cannot be seen or printed."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)

@@ -72,7 +72,7 @@ from crce.runs.events import (
 )
 from crce.training.estimate import estimate
 from crce.worker import handlers
-from crce.worker.answers import Cell, DistancesAnswer, Sphere, StatusAnswer, TermDistance
+from crce.worker.answers import Cell, DistancesAnswer, GenerateAnswer, Sphere, StatusAnswer, TermDistance
 from crce.worker.broker import RequestBroker
 from crce.worker.requests import DistancesRequest, PreviewRequest
 
@@ -213,7 +213,7 @@ def test_the_road_through_the_wires(no_worker, base, home):
     _, concept, anchor = tab.press(erase.open_concept, "zebra")
     assert (concept["value"], anchor) == ("dog", "zebra")
     more = "auto", [], 1, "ca", False, 10, False, "zebra", "", "cpu", "fp32"
-    tab.press(erase.start, "dog", base, "crce", "20", "", 1, 5, 3, 0, 2, *more)
+    tab.press(erase.start, "dog", base, "crce", "20", "", "", 1, 5, 3, 0, 2, *more)
     form = EraseForm.from_job(runs.all_runs()[0].job)
     assert (form.backbone, form.preview_every, form.device, form.dtype) == ("ca", 10, "cpu", "fp32")
     assert form.anchor == "zebra"
@@ -435,7 +435,10 @@ def test_a_concept_deleted_elsewhere_can_still_be_kept():
     _, _, page, *_ = curate.create_concept("lighthouse", "object", "")
     drafts.discard(page)
     page = drafts.change(page, lambda spec: edits.with_terms(spec, "corefs", ["beacon"]))
-    assert "deleted this concept" in curate.render_head(page)
+    head = curate.render_head(page)
+    assert "deleted this concept" in head and "Load theirs" not in head and "Save mine again" in head
+    with pytest.raises(gr.Error, match="Another window deleted this concept. Keep yours"):
+        curate.press_concept_button(page, "", event(do="theirs"))
     drafts.keep_mine(page)
     assert texts("corefs", "lighthouse") == ["beacon"]
 
@@ -1012,7 +1015,7 @@ def test_the_page_marks_the_field_that_holds_what_is_wrong(no_worker, base):
 
 def test_what_was_asked_for_comes_back_from_the_run(no_worker, base):
     form = EraseForm(
-        "dog", base, "crce", "20", "0.0002", 2.0, 4, 2, 7, erase_form.JUDGED_IMAGES, "auto", ["cat"], 1, "ca"
+        "dog", base, "crce", "20", "0.0002", "", 2.0, 4, 2, 7, erase_form.JUDGED_IMAGES, "auto", ["cat"], 1, "ca"
     )
     assert EraseForm.from_job(runs.create(form.to_job()).job) == form
     only = replace(form, together=[], backbone="esd-u", erase_from="Santa Claus")
@@ -1370,6 +1373,46 @@ def test_strict_accuracies_stand_beside_the_plain_ones(run, dog):
     text = compare.render_scores([run.id])
     assert "1–24 %" in text and "5–36 %" in text and "strict 80 %" in text
     assert run_view.summarize_scores(run) == "Acc_U 15% (n=20) · strict"
+
+
+def draw_by_hand(base, run, typed):
+    """`compare.draw` without its worker: what it shows, while every request for `typed` is refused."""
+    form = {"runs": [run.id], "kinds": ["concept"], "typed": typed, "seeds": 1, "terms": 1, "strength": 1.0,
+            "combine": False, "judge": "auto"}  # fmt: skip
+    generator = compare.draw.__wrapped__(gr.Request(session_hash="tab"), **form)
+    pages, item = [], next(generator)
+    while True:
+        try:
+            if isinstance(item, tuple):
+                pages.append(item)
+                item = generator.send(None)
+            elif item.request.prompts == ["dog"]:
+                item = generator.send(GenerateAnswer(((cell(),), (cell(),))))
+            else:
+                item = generator.throw(CrceError(f"{item.request.prompts[0]!r} is too long. Shorten it."))
+        except StopIteration:
+            return pages
+
+
+def test_a_prompt_that_cannot_be_drawn_is_told_in_the_grid_and_the_others_are_drawn(base, run):
+    run.weights_path.write_bytes(b"")
+    *_, (page, comparison) = draw_by_hand(base, run, "zzz")
+    assert "Not drawn</b> &#39;zzz&#39; is too long." in page and "drawing…" not in page
+    assert [row.prompt.text for row in comparison.rows] == ["dog"] and comparison.complete
+
+
+@pytest.mark.parametrize(("images", "told"), [(None, "empty"), (0, "0"), (5000, "5000")])
+def test_evaluating_names_a_wrong_number_of_pictures(run, images, told):
+    with pytest.raises(gr.Error, match=f"Pictures per term is {told}; give a whole number from 1 to"):
+        compare.evaluate([run.id], images)
+
+
+def test_a_run_of_another_version_is_not_evaluated(run):
+    facts = files.read_json(run.dir / "job.json")
+    files.write_json(run.dir / "job.json", {**facts, "base_digest": 64 * "0"})
+    with pytest.raises(gr.Error, match="belongs to another version of"):
+        compare.evaluate([run.id], 3)
+    assert run.evaluation is None
 
 
 def test_evaluating_asks_the_worker(no_worker, run):

@@ -55,6 +55,9 @@ def test_a_place_with_a_comma_is_one_term():
         "Washington, D.C.", "pooch", "mutt", "Paris, Texas", "Sammy Davis, Jr.", "cur",
     ]  # fmt: skip
     assert edits.split_phrases(" , ;\n") == []
+    assert edits.split_phrases("1. pier\n- dock\n• quay\n101 dalmatians\n3.5 tonner") == [
+        "pier", "dock", "quay", "101 dalmatians", "3.5 tonner",
+    ]  # fmt: skip
 
 
 def test_a_table_of_many_rows_is_merged_and_a_list_holds_500_terms():

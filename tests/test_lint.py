@@ -71,6 +71,11 @@ def test_a_sound_list_has_no_findings(case):
     assert found(case) == []
 
 
+def test_emoji_have_no_words_and_so_are_not_alike():
+    rules = [f.rule for f in lint(spec(["😀", "🐕"], target="🐩"), (ConceptSpec("🐶", "celebrity"),))]
+    assert "leak" not in rules and "vague" not in rules
+
+
 def test_every_rule_has_a_case():
     assert {rule for _, rule, *_ in BROKEN} | {"dead"} == set(RULES)
 

@@ -1,7 +1,7 @@
 """What Compare has drawn: prompts in rows, the base and its runs in columns, the same seeds in each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crce.worker.answers import Cell
 
@@ -41,7 +41,7 @@ class Title:
 class Comparison:
     """What is drawn so far. prompts: the number of rows when it is complete. judge: the name of the judge whose
     verdicts the pictures have; empty for none. base: its name. runs: the ids of the compared runs, drawn at
-    `strength`."""
+    `strength`. problems: why further prompts could not be drawn."""
 
     concept: str
     titles: list[Title]
@@ -52,6 +52,11 @@ class Comparison:
     base: str = ""
     runs: tuple[str, ...] = ()
     strength: float = 1.0
+    problems: tuple[str, ...] = ()
+
+    def without_one(self, problem: str) -> "Comparison":
+        """With a row less to be drawn, and why."""
+        return replace(self, prompts=self.prompts - 1, problems=(*self.problems, problem))
 
     @property
     def complete(self) -> bool:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from app import news
 from app.components import data_url, encode_png, html_panel, pulse, render, shrink
-from app.errors import report_errors
+from app.errors import in_page_words, report_errors
 from app.events import PLAIN_PULSE, QUIET
 from app.session import people
 from app.session.comparison import Comparison, Prompt, Row, Title
@@ -34,7 +34,7 @@ from crce.errors import CrceError
 from crce.evaluation.metrics import METRICS
 from crce.judges.choices import AUTO, can_judge, choose_judge
 from crce.picture_facts import PictureFacts, read_facts, to_png_info
-from crce.runs import Run
+from crce.runs import MOST_IMAGES, Run
 from crce.text import require_plain
 from crce.worker.answers import Cell, GenerateAnswer
 from crce.worker.client import ensure_workers
@@ -98,6 +98,8 @@ def list_choices() -> list[tuple[str, str]]:
     found = [
         (f"{run.title} · {run.facts.label}{' · other version of its base' * (run.id in old)}", run) for run in erased
     ]
+    if len(present) > 1:
+        found = [(f"{label} · {bases.public_name(run.job.base)}", run) for label, run in found]
     for tell in (run_view.tell_when, lambda run: run.id[-4:]):
         counts = Counter(label for label, _ in found)
         found = [(label if counts[label] == 1 else f"{label} · {tell(run)}", run) for label, run in found]
@@ -170,7 +172,16 @@ def draw(http: gr.Request, **values: Any) -> Generator[Any, Any, None]:
             tab_id(http, "compare"), base, _list_columns(form), [prompt.text], seeds, [prompt.ask],
             in_all=in_all, judge=judge, neighbours=neighbours,
         )  # fmt: skip
-        answer: GenerateAnswer | None = yield WorkerRequest(request, timeout=_PATIENCE)
+        try:
+            answer: GenerateAnswer | None = yield WorkerRequest(request, timeout=_PATIENCE)
+        except CrceError as error:
+            # A prompt of one's own may be too long; the others are drawn all the same.
+            comparison = comparison.without_one(str(error))
+            if prompt.kind == "typed":
+                yield render_grid(comparison), comparison
+                continue
+            yield render_grid(replace(comparison, prompts=len(comparison.rows))), comparison
+            raise
         if answer is None:
             return
         comparison = replace(comparison, rows=(*comparison.rows, Row(prompt, answer.columns)))
@@ -241,6 +252,7 @@ def render_grid(comparison: Comparison | None) -> str:
         titles=comparison.titles,
         seeds=comparison.seeds,
         concept=comparison.concept,
+        problems=[in_page_words(problem) for problem in comparison.problems],
         sheet=data_url(draw_sheet(comparison), "image/png") if comparison.complete else "",
     )
 
@@ -382,9 +394,12 @@ def read_link(http: gr.Request) -> str:
 
 
 @report_errors
-def evaluate(ids: list[str], images: float, judge: str = AUTO) -> str:
+def evaluate(ids: list[str], images: float | None, judge: str = AUTO) -> str:
     if not ids:
         raise CrceError("Choose a run to evaluate first.")
+    if images is None or not 1 <= images <= MOST_IMAGES:
+        given = "empty" if images is None else f"{images:.0f}"
+        raise CrceError(f"Pictures per term is {given}; give a whole number from 1 to {MOST_IMAGES}.")
     for name in ids:
         people.require_own(runs.find(name)).request_evaluate(int(images), judge=judge.strip() or AUTO)
     ensure_workers()
@@ -421,7 +436,7 @@ def build() -> CompareTab:
                 person = html_panel(compare_person.render_person(None))
             form["judge"] = erase_form.build_judge()
             with gr.Row(elem_classes="line"):
-                images = gr.Number(10, label="Pictures per term", precision=0, minimum=1, maximum=1000, min_width=110)
+                images = gr.Number(10, label="Pictures per term", precision=0, min_width=110)
                 with gr.Column(min_width=160):
                     evaluate_button = gr.Button("Evaluate all")
                     time = gr.Markdown(elem_classes="mute")

@@ -213,7 +213,8 @@ def _describe_conflict(opened: OpenConcept) -> dict | None:
     if theirs == opened.seen:
         return None
     if theirs is None:
-        return {"title": "Another window deleted this concept.", "about": "Your version is not saved.", "lines": []}
+        return {"title": "Another window deleted this concept.", "about": "Your version is not saved.", "lines": [],
+                "deleted": True}  # fmt: skip
     lines = [change.label for change in edits.changes(opened.spec, theirs)]
     hidden = len(lines) - _MAX_DIFFERENCES
     more = [f"and {hidden} more"] if hidden > 0 else []
@@ -379,6 +380,8 @@ def press_concept_button(opened: OpenConcept, search: str, event: gr.EventData) 
 
 
 def _load_theirs(opened: OpenConcept) -> OpenConcept:
+    if opened.theirs is None:
+        raise CrceError("Another window deleted this concept. Keep yours as a copy, or save it again.")
     return drafts.open_concept(drafts.find_slug(opened.slug))
 
 
@@ -534,7 +537,9 @@ def build() -> CurateTab:
 
 
 def _build_shelf() -> Shelf:
-    search = gr.Textbox("", placeholder="Search the library", show_label=False, container=False)
+    search = gr.Textbox(
+        "", placeholder="Search the library", label="Search the library", show_label=False, container=False
+    )
     concepts, reviewed = html_panel(), gr.Markdown(elem_classes="mute")
     with gr.Accordion("+ your own concept", open=False) as own_concept:
         name = gr.Textbox("", label="Concept", placeholder="lighthouse", max_length=200)
@@ -550,7 +555,15 @@ def _build_actions() -> Actions:
         return Actions(
             import_file=gr.UploadButton("Import", file_types=[".json", ".csv"], size="sm", scale=0, min_width=76),
             check=gr.Button("Check what the model draws", size="sm", scale=0, min_width=196),
-            reviewer=gr.Textbox("", placeholder="Your name", show_label=False, container=False, scale=1, min_width=110),
+            reviewer=gr.Textbox(
+                "",
+                placeholder="Your name",
+                label="Your name",
+                show_label=False,
+                container=False,
+                scale=1,
+                min_width=110,
+            ),
             sign=gr.Button("Mark reviewed", size="sm", scale=0, min_width=110),
             erase=gr.Button("Erase this →", variant="primary", size="sm", scale=0, min_width=110),
         )
@@ -561,6 +574,7 @@ def _build_list(kind: str) -> TermList:
         terms = html_panel()
         more = gr.Textbox(
             "", placeholder=f"Add to {edits.LISTS[kind]}: one phrase, or a pasted list",
+            label=f"Add to {edits.LISTS[kind]}",
             show_label=False, container=False, lines=1, max_lines=8,
         )  # fmt: skip
     return TermList(terms, more)

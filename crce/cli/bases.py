@@ -45,13 +45,14 @@ def prepare(base: str, device: str = "auto", dtype: str = "auto", yes: bool = Fa
     yes: consents to the download. Raises CrceError without consent, where nobody can be asked, and for a device that is
     not there.
     """
-    _check_device(device)
+    check_device(device)
     if _is_here(base, dtype, device):
         return
     _ask_and_fetch(_plan(base, dtype, device), yes, base)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Warns of a GPU that is not used. Raises CrceError for a device that is not there."""
     if device == devices.AUTO:
         terminal.warn(filter(None, [devices.problem()]))
         return

@@ -322,8 +322,9 @@ def sheet(
     """
     from crce.experiments.contact_sheet import contact_sheet
 
+    spec = find_concept(concept)
     prepare(base, device, dtype, yes)
-    job = Job(base, find_concept(concept), EraseConfig(seed=seed, preview_every=0), device, dtype)
+    job = Job(base, spec, EraseConfig(seed=seed, preview_every=0), device, dtype)
     terminal.watch(contact_sheet(job, out))
     paths = {"sheet": str(out / "methods.png"), "seconds": str(out / "seconds.json")}
     terminal.say(paths, paths["sheet"], as_json)

@@ -49,7 +49,9 @@ Formats = Annotated[
     ),
 ]
 Fp16 = Annotated[bool, typer.Option("--fp16", help="Half the size, rounded to fp16.")]
-Seed = Annotated[int, typer.Option(help="The random seed; the same seed gives the same result.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**62, help="The random seed; the same seed gives the same result.", show_default="0")
+]
 Backbone = Annotated[
     str,
     typer.Option(

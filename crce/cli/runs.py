@@ -7,6 +7,7 @@ from pathlib import Path
 from crce import runs
 from crce.bases import public_name
 from crce.cli import terminal
+from crce.cli.bases import check_device
 from crce.cli.options import AsJson, Device, RunName
 from crce.errors import CrceError
 from crce.runs import Run
@@ -46,6 +47,7 @@ def worker(device: Device = "auto"):
     """
     from crce.worker.service import serve
 
+    check_device(device)
     if not serve(device):
         terminal.console.print(f"A worker for {device} is already running.")
 

@@ -15,6 +15,7 @@ TERMS = 15  # of each kind, as in the paper
 _SIGNS = {"drop": "−", "add": "+", "move": "⇄", "level": "~"}
 
 
+_MARK = re.compile(r"(?:[-*•–]|\d{1,3}[.)])\s+")
 _PHRASE = re.compile(r'[^\S\n]*"[^"\n]*"|(?:[^\n,;]|,(?=\s*(?:(?:[A-Z]\.)+|(?:Jr|Sr|Inc|Ltd|Esq)\b)))+')
 
 
@@ -54,9 +55,9 @@ def split_phrases(typed: str) -> list[str]:
     """The phrases of a pasted list, separated by lines, semicolons or commas.
 
     A comma before initials, as in "Washington, D.C." or "Sammy Davis, Jr.", and one between quotation marks separates
-    nothing.
+    nothing. What marks the entries of a list ("-", "2.") is left out.
     """
-    found = [phrase.strip().strip('"').strip() for phrase in _PHRASE.findall(typed)]
+    found = [_MARK.sub("", phrase.strip()).strip('"').strip() for phrase in _PHRASE.findall(typed)]
     return [phrase for phrase in found if phrase]
 
 

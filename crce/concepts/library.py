@@ -16,7 +16,7 @@ from crce import files
 from crce.concepts.identity import fold, simplify
 from crce.concepts.spec import Category, Certainty, ConceptSpec, Source, Split, spec_from_dict, spec_to_dict
 from crce.errors import CrceError
-from crce.text import JOINERS, has_controls
+from crce.text import JOINERS, escape, has_controls
 
 SHIPPED = files.DATA / "corefconcept"
 # Concepts that the default model draws and CorefConcept lacks: fantasy figures that stand in for protected characters,
@@ -292,9 +292,8 @@ def _describe_fault(fault: Mapping) -> str:
 
 
 def _quote(value: object) -> str:
-    """The value as JSON, shortened, and printable even if it contains lone surrogates."""
-    shown = json.dumps(value, ensure_ascii=False, default=str)[:80]
-    return shown.encode(errors="backslashreplace").decode()
+    """The value as JSON, shortened, with an escape for what cannot be seen or printed."""
+    return escape(json.dumps(value, ensure_ascii=False, default=str)[:80])
 
 
 def _suggest_fix(fault: Mapping) -> str:

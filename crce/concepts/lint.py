@@ -5,6 +5,7 @@ the target, or whether a fact is true: that is up to the expert.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -117,7 +118,7 @@ def _check_leak(case: _Case) -> _Doubts:
     for term in case.spec.corefs:
         said = split_words(term.text)
         for name, other in foreign:
-            if name == said or other.category in NAMED and _inside(name, said):
+            if said and name == said or other.category in NAMED and _inside(name, said):
                 yield "corefs", term, f"names another concept, {other.name}, which the model would draw instead"
         for match in _LENDING.finditer(term.text):
             if split_words(match[1] or match[2]) not in own:
@@ -135,7 +136,8 @@ def _check_contains(case: _Case) -> _Doubts:
 
 def _check_vague(case: _Case) -> _Doubts:
     for kind, term in case.terms:
-        if set(split_words(term.text)) <= EMPTY:
+        drawn = any(unicodedata.category(sign) == "So" for sign in term.text)  # an emoji says what it shows
+        if not drawn and set(split_words(term.text)) <= EMPTY:
             yield kind, term, "is too vague: describe what the picture shows"
 
 

@@ -186,7 +186,8 @@ def unpack(archive: Path, base: str = "") -> Imported:
         # Rename last: a listing never sees half a run.
         hidden.rename(target)
     except OSError as error:
-        raise CrceError(f"The bundle cannot be taken in: {error.strerror or error}.") from None
+        raise CrceError(f"The bundle {Path(archive).name} cannot be taken in: {error.strerror or error}. "
+                        "Give a zip file that `bundle` or Compare wrote.") from None  # fmt: skip
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     return Imported(Run(target), facts.versions, _compare_base(job.base, job.base_digest))

@@ -327,8 +327,10 @@ class Run:
     def request_evaluate(self, images: int, ask: str = "target", judge: str = AUTO) -> None:
         """Requests a new report with `images` pictures per prompt; training is finished first.
 
-        Raises CrceError for a number of pictures out of range and for a judge that is named and cannot be used.
+        Raises CrceError for a number of pictures out of range, for a judge that is named and cannot be used, and if the
+        run belongs to another version of its base.
         """
+        self.check_base(find_digest(self.job.base))
         if judge != AUTO:
             choose_judge(self.job.base, judge)
         files.write_json(self.dir / "evaluate.json", asdict(EvaluationRequest(images, ask, judge)))
