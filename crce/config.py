@@ -8,6 +8,8 @@ from crce.catalogue import BACKBONES, CLOSED_FORM, METHOD_FACTS, Result
 from crce.concepts.spec import ConceptSpec, Term, bare, restrict
 from crce.errors import CrceError
 
+MOST_STRENGTH = 1.5  # of an erasure that is drawn with: 1 is what was trained
+
 
 @dataclass(frozen=True)
 class EraseConfig:

@@ -242,6 +242,7 @@ def test_a_seed_that_no_picture_has_is_refused(crce, tmp_path, seed):
         (["generate", "a dog " * 99, "--base", "{base}", "--out", "x"], "tokens, and"),
         (["generate", "a dog", "--base", "{base}", "--out", "/proc/x"], "error: /proc/x cannot be written"),
         (["generate", "a dog", "--strength", "nan", "--out", "x"], "error: The strength is nan; give a value"),
+        (["erase", "dog", "--method", "crce-uce", "--backbone", "ca"], "error: crce-uce has no backbone."),
         (["generate", "a dog", "--strength", "7", "--out", "x"], "error: The strength is 7; give a value"),
         (["evaluate", "nothing"], "error: There is no run 'nothing'. `python -m crce runs` lists them."),
         (["evaluate", ""], "error: No run was named."),

@@ -29,6 +29,7 @@ from crce.base_version import find_digest, fits
 from crce.concepts.drawn import Record, read_record
 from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec, Term
+from crce.config import MOST_STRENGTH
 from crce.cost import format_duration
 from crce.errors import CrceError
 from crce.evaluation.metrics import METRICS
@@ -475,7 +476,7 @@ def _build_form() -> tuple[dict[str, Any], gr.UploadButton, gr.Button]:
         form["kinds"] = gr.CheckboxGroup(list(KINDS), value=list(KINDS), label="Show", scale=4, min_width=220)
         form["terms"] = gr.Slider(1, 5, 3, step=1, label="Terms per list", scale=3, min_width=200)
         form["seeds"] = gr.Slider(1, MAX_SEEDS, 3, step=1, label="Seeds", scale=3, min_width=200)
-        form["strength"] = gr.Slider(0, 1.5, 1, step=0.1, label="Strength", scale=3, min_width=200)
+        form["strength"] = gr.Slider(0, MOST_STRENGTH, 1, step=0.1, label="Strength", scale=3, min_width=200)
         form["combine"] = gr.Checkbox(False, label="Combine", info="Add a column with all runs", elem_classes="roomy")
     return form, load, draw_button
 

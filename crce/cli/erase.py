@@ -1,6 +1,8 @@
 """Commands that erase, draw and inspect."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from itertools import product
 from pathlib import Path
@@ -45,7 +47,7 @@ from crce.cli.options import (
 from crce.cli.runs import describe_run, describe_unknown_base, open_run
 from crce.concepts.library import find_concept
 from crce.concepts.spec import ConceptSpec
-from crce.config import FORMER_NAMES, EraseConfig, resolve_config
+from crce.config import FORMER_NAMES, MOST_STRENGTH, EraseConfig, resolve_config
 from crce.cost import describe_room, describe_time
 from crce.errors import CrceError
 from crce.judges.choices import QWEN2_VL, can_judge
@@ -116,11 +118,15 @@ def erase(
 
 
 def _read_config(context: typer.Context) -> EraseConfig:
-    """The options that are settings, by their names. Raises CrceError for a value that no run can have."""
+    """The options that are settings, by their names. Raises CrceError for a value that no run can have, and for a
+    backbone that the method would ignore."""
     given = {setting.name: context.params[setting.name] for setting in fields(EraseConfig)
              if setting.name in context.params}  # fmt: skip
     former = {new: context.params[old] for old, new in FORMER_NAMES.items() if context.params[old] is not None}
-    return EraseConfig(**given | former)
+    config = EraseConfig(**given | former)
+    if config.backbone != EraseConfig.backbone and not METHOD_FACTS[config.method].variant:
+        raise CrceError(f"{config.method} has no backbone. Leave --backbone out, or choose a variant of CRCE.")
+    return config
 
 
 def _finish(run: Run, as_json: bool) -> None:
@@ -186,7 +192,7 @@ def generate(
         typer.Option(help="A run's id or folder: draws before/ and after/. Several are combined."),
     ] = None,
     base: Annotated[str | None, typer.Option(help="The model.", show_default="the run's, else emoji-sd")] = None,
-    strength: Annotated[float, typer.Option(help="Strength of the erasure, from 0 (none) to 1 (full).")] = 1.0,
+    strength: Annotated[float, typer.Option(help="Strength of the erasure: 0 is none, 1 full, 1.5 the most.")] = 1.0,
     images: Annotated[
         int, typer.Option(min=1, max=1000, help="Pictures per prompt, with seeds --seed, --seed + 1, …")
     ] = 1,
@@ -206,8 +212,8 @@ def generate(
     python -m crce generate "a dog" "a cat" --run out/dog --run out/cat --out pictures
     ```
     """
-    if not 0 <= strength <= 1:
-        raise CrceError(f"The strength is {strength:g}; give a value from 0 (none) to 1 (full).")
+    if not 0 <= strength <= MOST_STRENGTH:
+        raise CrceError(f"The strength is {strength:g}; give a value from 0 (none) to {MOST_STRENGTH:g}; 1 is full.")
     erased = [_open_erased(name, base) for name in run or ()]
     terminal.warn(filter(None, map(describe_unknown_base, erased)))
     model = load(base or (erased[0].job.base if erased else bases.EMOJI_SD), device, dtype, yes)
@@ -240,6 +246,8 @@ def _draw(
     runs whose changes are applied; each file says what it was drawn with."""
     from crce.picture_facts import PictureFacts, to_png_info
 
+    with _writing(folder):  # first: drawing takes long
+        folder.mkdir(parents=True, exist_ok=True)
     base = bases.public_name(model.base)
     with terminal.bar() as bar:
         task = bar.add_task(f"drawing {folder.name}", total=len(pairs))
@@ -248,13 +256,19 @@ def _draw(
     numbers = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in pairs), 1)}
     names = {p: ConceptSpec(target=p).slug[:40] or "empty" for p in numbers}
     paths = [folder / f"{numbers[p]:02d}-{names[p]}-{seed}.png" for p, seed in pairs]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with _writing(folder):
         for path, picture, (prompt, seed) in zip(paths, pictures, pairs, strict=True):
             picture.save(path, pnginfo=to_png_info(PictureFacts(base, (prompt,), (seed,), used, strength)))
+    return [str(path) for path in paths]
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """What the disk refuses becomes a CrceError that names the folder."""
+    try:
+        yield
     except OSError as error:
         raise CrceError(f"{folder} cannot be written: {error.strerror}. Give another --out.") from None
-    return [str(path) for path in paths]
 
 
 def distances(
