@@ -9,7 +9,7 @@
    W* = W' + Σ_i B_i A_i S_i (λI + Σ_j S_j)⁻¹ with S_i = Σ_e e eᵀ.
 
 Written from these equations. λ is for the sum over 30 prompts, from 10 to 1000 by concept in the paper's settings for
-objects; 1000 unless the run says otherwise (`EraseConfig.damping`), in stage 1 and 3 alike.
+objects; 1000 unless the run or the base's preset says otherwise (`EraseConfig.damping`), in stage 1 and 3 alike.
 
 What differs: no pictures and no segmenter, x_t comes from the frozen latent cache, and a concept's pixels are those
 where the frozen model attends to its words. Eight prompts in place of 30; those without the concept have nothing in
