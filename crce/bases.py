@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crce.errors import CrceError
-from crce.files import DATA, home, read_json
+from crce.files import DATA, home, is_folder, read_json
 
 EMOJI_SD = "emoji-sd"
 SD_V1_4 = "CompVis/stable-diffusion-v1-4"
@@ -70,12 +70,9 @@ class BaseDefaults:
         return int(steps), float(lr)
 
 
-def is_folder(base: str) -> bool:
-    """Also for a text that no file can be called."""
-    try:
-        return Path(base).is_dir()
-    except (OSError, ValueError):
-        return False
+def is_hub_id(name: str) -> bool:
+    """Whether a model of the Hub may be called so."""
+    return bool(_HUB_ID.fullmatch(name))
 
 
 def resolve(base: str) -> str:
@@ -84,7 +81,7 @@ def resolve(base: str) -> str:
     Raises CrceError for a folder that holds no pipeline, and for what can be no Hub id.
     """
     path = DATA / "assets" / EMOJI_SD if base == EMOJI_SD else Path(base)
-    if not is_folder(str(path)) and (not _HUB_ID.fullmatch(base) or path.exists()):
+    if not is_folder(str(path)) and (not is_hub_id(base) or path.exists()):
         raise CrceError(
             f"There is no base model {base[:200]!r}. Give {EMOJI_SD!r}, a folder with a diffusers "
             f"pipeline, or a Hub id such as {SD_V1_4!r}."

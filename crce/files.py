@@ -25,6 +25,14 @@ _LIMIT = 2**64  # of a whole number in a file
 _DIGITS = 21
 
 
+def is_folder(name: str) -> bool:
+    """Whether there is such a folder; also for a text that none can be called."""
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def checkout(instead: str = "") -> Path:
     """The root of the checkout. Raises CrceError in an installed package, which has no README.md and no docs/.
 

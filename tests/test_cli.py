@@ -223,6 +223,7 @@ def test_a_seed_that_no_picture_has_is_refused(crce, tmp_path, seed):
         (["erase", "dog", "--base", "no"], "error: There is no base model 'no'."),
         (["erase", "dog", "--base", "emoji-sd/"], "error: There is no base model 'emoji-sd/'."),
         (["erase", "dog", "--base", 3000 * "a"], "error: There is no base model 'aaaa"),
+        (["evaluate", 3000 * "a"], "error: There is no run 'aaaa"),
         (["worker", "--device", "tpu"], "error: There is no device 'tpu'."),
         (["import", "nowhere.zip"], "The bundle nowhere.zip cannot be taken in: No such file or directory."),
         (["erase", "dog", "--method", "magic"], "error: There is no method 'magic'. Choose one of crce,"),

@@ -221,6 +221,8 @@ def test_a_base_without_a_judge_says_what_can_be_chosen(tmp_path):
     assert choose_judge(str(tmp_path), "qwen2-vl") == "qwen2-vl"
     with pytest.raises(CrceError, match="There is no judge 'oracle'"):
         choose_judge(str(tmp_path), "oracle")
+    with pytest.raises(CrceError, match="There is no judge 'aaaa"):
+        choose_judge(str(tmp_path), 3000 * "a")
 
 
 def test_a_judge_that_is_not_here_is_not_downloaded_unasked():

@@ -10,6 +10,7 @@ from crce.cli import terminal
 from crce.cli.bases import check_device
 from crce.cli.options import AsJson, Device, RunName
 from crce.errors import CrceError
+from crce.files import is_folder
 from crce.runs import Run
 from crce.runs.events import FailedEvent
 from crce.worker.client import ensure_workers
@@ -47,8 +48,8 @@ def worker(device: Device = "auto"):
     """
     from crce.worker.service import serve
 
-    check_device(device)
     if not serve(device):
+        check_device(device)  # what is not there has the name of another worker; and not before, it may import torch
         terminal.console.print(f"A worker for {device} is already running.")
 
 
@@ -56,7 +57,7 @@ def open_run(name: str) -> Run:
     """Opens a run by folder or id. Raises CrceError if there is none."""
     if not name.strip():
         raise CrceError("No run was named. Give a run's id or its folder; `python -m crce runs` lists them.")
-    return runs.open_run(Path(name)) if Path(name).is_dir() else runs.find(name)
+    return runs.open_run(Path(name)) if is_folder(name) else runs.find(name)
 
 
 def describe_unknown_base(run: Run) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from crce import bases, downloads
 from crce.errors import CrceError
+from crce.files import is_folder
 
 AUTO, EMBEDDED, QWEN2_VL, ENDPOINT, CLIP = "auto", "embedded", "qwen2-vl", "endpoint", "clip"
 
@@ -45,7 +46,7 @@ def choose_judge(base: str, judge: str = AUTO) -> str:
         return found
     if judge == ENDPOINT and (missing := missing_settings()):
         raise CrceError(f"No vision model is connected. Set {' and '.join(missing)}, or choose another judge.")
-    if judge not in JUDGES and not (judge and Path(judge).is_dir()) and not _is_hub_id(judge):
+    if judge not in JUDGES and not (judge and is_folder(judge)) and not bases.is_hub_id(judge):
         raise CrceError(
             f"There is no judge {judge[:80]!r}. Choose one of {', '.join(JUDGES)}, or give the Hub id or the folder of "
             "a vision-language model."
@@ -79,7 +80,7 @@ def can_judge(base: str, judge: str = AUTO) -> bool:
 def find_weights(judge: str) -> str:
     """The Hub id of a judge's weights; empty for one that has none there."""
     model = JUDGES[judge].model if judge in JUDGES else judge
-    return "" if judge == AUTO or Path(model).is_dir() else model
+    return "" if judge == AUTO or is_folder(model) else model
 
 
 def find_missing(judge: str) -> str:
@@ -93,7 +94,3 @@ def missing_settings() -> list[str]:
     endpoint = os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")
     needs = {"OPENAI_API_KEY or OPENAI_BASE_URL": endpoint, "CRCE_JUDGE_MODEL": os.environ.get("CRCE_JUDGE_MODEL")}
     return [name for name, value in needs.items() if not value]
-
-
-def _is_hub_id(name: str) -> bool:
-    return not Path(name).is_absolute() and name.count("/") == 1 and all(name.split("/"))

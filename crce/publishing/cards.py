@@ -11,6 +11,7 @@ from crce.catalogue import METHOD_FACTS
 from crce.concepts.spec import ConceptSpec
 from crce.evaluation.metrics import METRICS
 from crce.evaluation.report import Accuracy, Report
+from crce.files import is_folder
 from crce.markdown import plain
 from crce.publishing import before_after, export
 from crce.runs import Job
@@ -153,4 +154,4 @@ def _format_link(base: str) -> str:
 
 
 def _is_on_hub(base: str) -> bool:
-    return base != bases.EMOJI_SD and not Path(base).is_dir()
+    return base != bases.EMOJI_SD and not is_folder(base)
